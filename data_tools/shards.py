@@ -1,0 +1,166 @@
+"""Reading Arrow shards by memory map.
+
+One shard is one Arrow IPC file; one row, its own record batch, is one tracklet. ``ShardFolder`` opens a finished data
+set; ``data_tools.shard_writer`` makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_tools.errors import InputError
+from data_tools.manifest import Manifest, ShardEntry, read_manifest, sha256_of
+from data_tools.tracklet import SPLITS, Split
+
+EncodedFrame = npt.NDArray[np.uint8]
+
+SHARD_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("person", pa.string()),
+        pa.field("clothes", pa.string()),
+        pa.field("camera", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("frame_index", pa.list_(pa.int32()), nullable=False),
+        pa.field("frames", pa.list_(pa.binary()), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    """One stored tracklet without its frames. ``clothes`` is unique within its person only."""
+
+    id: str
+    person: str | None
+    clothes: str | None
+    camera: str
+    split: Split
+    attributes: Mapping[str, str]
+    frame_count: int
+    shard: int
+    batch: int
+
+
+class ShardFolder:
+    """A finished data set, memory-mapped.
+
+    ``rows`` lists every tracklet in the stored order. Opening checks the manifest, each shard's size and structure;
+    checksums are :func:`verify_shards`'s work.
+
+    Raises:
+        InputError: what is wrong, with the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: Manifest = read_manifest(folder)
+        self._readers = [_open_shard(folder / entry.file, entry) for entry in self.manifest.shards]
+        self.rows: Sequence[ShardRow] = [
+            row
+            for shard, (entry, reader) in enumerate(zip(self.manifest.shards, self._readers, strict=True))
+            for row in _read_rows(folder / entry.file, shard, reader)
+        ]
+        self._frames: dict[int, tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]] = {}
+
+    def __reduce__(self) -> tuple[type[ShardFolder], tuple[Path]]:
+        return ShardFolder, (self.folder,)
+
+    def encoded_frames(self, row: int, positions: Sequence[int]) -> list[EncodedFrame]:
+        """Frames of one row as stored: views of the memory map, nothing is copied.
+
+        Args:
+            row: index into ``rows``.
+            positions: positions in the row's stored frames, from 0.
+
+        Returns:
+            One uint8 array a position: (bytes,) of an encoded picture, or (height, width, 3) RGB in ``raw`` mode.
+        """
+        offsets, data = self._frames.get(row) or self._map_frames(row)
+        views = [data[offsets[position] : offsets[position + 1]] for position in positions]
+        if self.manifest.storage == "raw":
+            assert self.manifest.image_size is not None
+            return [view.reshape(*self.manifest.image_size, 3) for view in views]
+        return views
+
+    def frame_index(self, row: int) -> npt.NDArray[np.int32]:
+        """(frame_count,) int32 numbers of the row's frames in the recording; empty where they were not known."""
+        batch = self._batch(row)
+        index: npt.NDArray[np.int32] = batch.column("frame_index").flatten().to_numpy(zero_copy_only=True)
+        return index
+
+    def _batch(self, row: int) -> pa.RecordBatch:
+        place = self.rows[row]
+        return self._readers[place.shard].get_batch(place.batch)
+
+    def _map_frames(self, row: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        frames = self._batch(row).column("frames").flatten()
+        _, offsets, data = frames.buffers()
+        views = np.frombuffer(offsets, np.int32)[: len(frames) + 1], np.frombuffer(data, np.uint8)
+        if self.manifest.storage == "raw":
+            self._check_raw(row, views[0])
+        self._frames[row] = views
+        return views
+
+    def _check_raw(self, row: int, offsets: npt.NDArray[np.int32]) -> None:
+        height, width = self.manifest.image_size or (0, 0)
+        if (np.diff(offsets) != height * width * 3).any():
+            place = self.rows[row]
+            file = self.manifest.shards[place.shard].file
+            raise InputError(f"{self.folder / file}: tracklet {place.id}: raw frames are not {height}x{width}x3 bytes")
+
+
+def verify_shard(folder: Path, entry: ShardEntry) -> int:
+    """Compare one shard's bytes with the manifest's checksum; returns how many bytes were read.
+
+    Raises:
+        InputError: the bytes are not those that were written.
+    """
+    path = folder / entry.file
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if found != entry.sha256:
+        raise InputError(
+            f"{path}: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…: the file was changed or damaged; "
+            "remove manifest.json and this file, and run ray_jobs/shard.py again"
+        )
+    return entry.size_bytes
+
+
+def _open_shard(path: Path, entry: ShardEntry) -> pa.RecordBatchFileReader:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Arrow file: {error}") from None
+    if not reader.schema.equals(SHARD_SCHEMA):
+        raise InputError(f"{path}: its columns are {reader.schema.names}, expected {SHARD_SCHEMA.names} with their types")
+    if reader.num_record_batches != entry.rows:
+        raise InputError(f"{path}: {reader.num_record_batches} tracklets, expected {entry.rows}")
+    return reader
+
+
+def _read_rows(path: Path, shard: int, reader: pa.RecordBatchFileReader) -> Iterator[ShardRow]:
+    for number in range(reader.num_record_batches):
+        try:
+            batch = reader.get_batch(number)
+            # Offsets that point outside the file would be read without a check later.
+            batch.validate(full=True)
+            if batch.num_rows != 1:
+                raise InputError(f"{batch.num_rows} rows in one record batch, expected 1")
+            values = {name: batch.column(name)[0].as_py() for name in SHARD_SCHEMA.names[:6]}
+            frame_count = len(batch.column("frames").flatten())
+            if values["split"] not in SPLITS or frame_count < 1:
+                raise InputError(f"split {values['split']!r}, {frame_count} frames")
+        except (pa.ArrowException, OSError, ValueError, InputError) as error:
+            raise InputError(f"{path}: tracklet {number} cannot be read: {error}") from None
+        attributes = dict(values.pop("attributes"))
+        yield ShardRow(**values, attributes=attributes, frame_count=frame_count, shard=shard, batch=number)
