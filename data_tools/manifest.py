@@ -17,7 +17,7 @@ from data_tools.errors import InputError
 from data_tools.options import Options
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # Manifest.format_version says the same to pydantic
 
 StorageMode = Literal["jpeg", "source", "raw"]
 
@@ -43,7 +43,7 @@ class QuarantinedTracklet(Options):
 class Manifest(Options):
     """What the folder holds. Class labels follow from the sorted label lists, the same on every rank and run."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     dataset: str
     fingerprint: str
     """Hash of the sources and settings that the shards were made from."""
@@ -72,7 +72,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder}: no {MANIFEST_NAME}, so no finished data set; make one with ray_jobs/shard.py") from None
+        raise InputError(
+            f"{folder}: no {MANIFEST_NAME}, so no finished data set; make one with ray_jobs/shard.py"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable manifest: {error}") from None
     found_version = content.get("format_version") if isinstance(content, dict) else None

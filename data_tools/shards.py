@@ -142,7 +142,9 @@ def _open_shard(path: Path, entry: ShardEntry) -> pa.RecordBatchFileReader:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Arrow file: {error}") from None
     if not reader.schema.equals(SHARD_SCHEMA):
-        raise InputError(f"{path}: its columns are {reader.schema.names}, expected {SHARD_SCHEMA.names} with their types")
+        raise InputError(
+            f"{path}: its columns are {reader.schema.names}, expected {SHARD_SCHEMA.names} with their types"
+        )
     if reader.num_record_batches != entry.rows:
         raise InputError(f"{path}: {reader.num_record_batches} tracklets, expected {entry.rows}")
     return reader

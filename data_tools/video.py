@@ -93,7 +93,7 @@ def decoder_versions() -> dict[str, str]:
     return versions
 
 
-class _NotForDecord(Exception):
+class _NotForDecord(Exception):  # noqa: N818
     """decord cannot read the file, or not within bounded memory."""
 
 
@@ -159,7 +159,7 @@ def _pyav_frames(path: Path, frames: Sequence[int] | None, first: int) -> Iterat
                     continue
                 if picture.pts > times[number]:
                     break
-                yield number, picture.to_ndarray(format="rgb24")
+                yield number, picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
                 number = next(wanted)
     except StopIteration:
         return

@@ -1,0 +1,88 @@
+"""Which frames of a tracklet make a clip: for training, at random; for testing, all of them.
+
+    N frames, clips of L frames at stride S (here L = 4, S = 2, N = 14)
+
+    frame           0  1  2  3  4  5  6  7 | 8  9 10 11 |12 13
+    clip            a  b  a  b  a  b  a  b | c  c  c  c | d  d  d  d = 12 13 12 13
+
+Every position is 0-based within the tracklet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_tools.options import Options
+
+Positions = NDArray[np.int64]
+
+
+class ClipOptions(Options):
+    """How clips are cut from tracklets."""
+
+    length: int = Field(default=8, ge=1, le=256)
+    """Frames of a clip."""
+    stride: int = Field(default=4, ge=1, le=256)
+    """Frames from one frame of a clip to the next."""
+    piece: int = Field(default=64, ge=0)
+    """Training tracklets are cut into pieces of this many frames, each an item of its own; 0: left whole."""
+
+
+def dense_pieces(frame_count: int, piece: int) -> list[tuple[int, int]]:
+    """Cut a training tracklet into pieces [start, end) of ``piece`` frames; the last also takes the rest.
+
+    ``piece`` 0, or more than the tracklet has, gives one piece: the tracklet.
+    """
+    assert frame_count > 0, f"{frame_count=}"
+    count = max(1, frame_count // piece) if piece else 1
+    ends = [piece * number for number in range(1, count)] + [frame_count]
+    return list(zip([0, *ends], ends, strict=False))
+
+
+def random_clip(frame_count: int, clip: ClipOptions, rng: np.random.Generator) -> Positions:
+    """Draw one training clip, L positions in rising order, as the released TemporalRandomCrop does.
+
+    - N ≥ L·S: every S-th frame from a start drawn evenly among those that fit, 0 … N − 1 − (L − 1)·S.
+    - L ≤ N < L·S: the first L·⌊N / L⌋ frames in L equal parts, one frame drawn from each.
+    - N < L: L frames drawn with replacement, sorted.
+
+    Returns:
+        int64, shape (L,), each in [0, frame_count).
+    """
+    assert frame_count > 0, f"{frame_count=}"
+    steps = np.arange(clip.length)
+    if frame_count >= clip.length * clip.stride:
+        start = rng.integers(frame_count - (clip.length - 1) * clip.stride)
+        return start + steps * clip.stride
+    part = frame_count // clip.length
+    if part:
+        return steps * part + rng.integers(part, size=clip.length)
+    return np.sort(rng.integers(frame_count, size=clip.length))
+
+
+def all_clips(frame_count: int, clip: ClipOptions) -> Positions:
+    """All test-time clips of a tracklet: together they hold every frame, as the released recombination does.
+
+    Windows of L·S frames are de-interleaved into S clips each. The frames left over form one window at the
+    largest stride that they fill (⌊rest / L⌋), and what then remains, fewer than L frames, is repeated in
+    order until it fills a clip.
+
+    Returns:
+        int64, shape (clips, L), each in [0, frame_count).
+    """
+    assert frame_count > 0, f"{frame_count=}"
+    windows, rest = divmod(frame_count, clip.length * clip.stride)
+    rest_stride, tail = divmod(rest, clip.length)
+    full = _windows(windows, clip.length, clip.stride)
+    clips = [full, full.size + _windows(1, clip.length, rest_stride)]
+    if tail:
+        clips.append(np.resize(np.arange(frame_count - tail, frame_count), (1, clip.length)))
+    return np.concatenate(clips)
+
+
+def _windows(count: int, length: int, stride: int) -> Positions:
+    """``count`` windows of length · stride frames from 0 on, each as ``stride`` interleaved clips."""
+    frames = np.arange(count * length * stride).reshape(count, length, stride)
+    return frames.swapaxes(1, 2).reshape(count * stride, length)

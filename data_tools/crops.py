@@ -1,0 +1,203 @@
+"""From frame sources to the encoded crops that a shard stores."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import Field
+
+from data_tools.errors import UnreadableSourceError
+from data_tools.manifest import StorageMode
+from data_tools.options import Options
+from data_tools.tracklet import Box, ImageFrames, Tracklet, VideoFrames
+from data_tools.video import RgbFrame, read_frames
+
+SPOOL_BYTES = 64 * 2**20
+"""A tracklet's frames beyond this wait in a temporary file, so that a long one cannot fill the memory."""
+MOST_TRACKLET_BYTES = 2**31 - 1
+"""An Arrow binary column's offsets are 32 bits wide."""
+
+
+class CropOptions(Options):
+    """How a person crop is stored."""
+
+    storage: StorageMode = "jpeg"
+    """jpeg: resized crops, JPEG-coded; source: pictures byte for byte as released (crops of videos: their own size,
+    JPEG-coded); raw: resized uint8 pixels, for data sets that fit local disks."""
+    height: int = Field(default=256, ge=8, le=4096)
+    """Stored height in pixels (not for 'source')."""
+    width: int = Field(default=128, ge=8, le=4096)
+    """Stored width in pixels (not for 'source')."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """JPEG quality of crops that are coded here."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of every stored frame; None where each keeps its own."""
+        return None if self.storage == "source" else (self.height, self.width)
+
+
+class TrackletFrames:
+    """The encoded frames of one tracklet, one after another in one buffer."""
+
+    def __init__(self) -> None:
+        self.sizes = array("q")
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
+
+    def append(self, encoded: bytes) -> None:
+        """Raises ``UnreadableSourceError`` when the tracklet grows beyond what one row can hold."""
+        if self._spool.tell() + len(encoded) > MOST_TRACKLET_BYTES:
+            raise UnreadableSourceError(
+                f"frame {len(self.sizes)}: more than 2 GiB of frames in one tracklet; cut it into shorter ones"
+            )
+        self.sizes.append(len(encoded))
+        self._spool.write(encoded)
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int32]:
+        """(frames + 1,) int32 byte offsets into :meth:`data`."""
+        return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int32)
+
+    def data(self) -> bytes | mmap.mmap:
+        """All frames' bytes; mapped from disk where the tracklet is long."""
+        self._spool.flush()
+        if self._spool.tell() > SPOOL_BYTES:
+            return mmap.mmap(self._spool.fileno(), 0, access=mmap.ACCESS_READ)
+        self._spool.seek(0)
+        return self._spool.read()
+
+
+def read_tracklets(
+    tracklets: Sequence[Tracklet], options: CropOptions
+) -> Iterator[tuple[Tracklet, TrackletFrames | UnreadableSourceError]]:
+    """Yield every tracklet, in order, with its frames or with the reason why they cannot be read.
+
+    A video that several neighbouring tracklets share is decoded once.
+    """
+    for video, group in groupby(tracklets, _video_of):
+        if video is None:
+            for tracklet in group:
+                yield tracklet, _read_images(tracklet, options)
+        else:
+            members = list(group)
+            yield from zip(members, _read_video(video, members, options), strict=True)
+
+
+def _video_of(tracklet: Tracklet) -> Path | None:
+    return tracklet.source.video if isinstance(tracklet.source, VideoFrames) else None
+
+
+def _read_images(tracklet: Tracklet, options: CropOptions) -> TrackletFrames | UnreadableSourceError:
+    source = tracklet.source
+    assert isinstance(source, ImageFrames)
+    content = TrackletFrames()
+    if not source.names:
+        return UnreadableSourceError(f"{source.folder}: tracklet {tracklet.id} has no frames")
+    for name in source.names:
+        path = source.folder / name
+        try:
+            encoded = path.read_bytes()
+            with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as picture:
+                picture.load()
+                content.append(
+                    encoded if options.storage == "source" else _encode(picture.convert("RGB"), None, options)
+                )
+        except UnreadableSourceError as error:
+            return error
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else _reason(error)
+            return UnreadableSourceError(f"{path}: {reason}")
+    return content
+
+
+def _read_video(
+    video: Path, tracklets: Sequence[Tracklet], options: CropOptions
+) -> list[TrackletFrames | UnreadableSourceError]:
+    """Decode the video once for all its tracklets."""
+    contents: list[TrackletFrames | UnreadableSourceError] = [TrackletFrames() for _ in tracklets]
+    wanted: dict[int, list[tuple[int, Box | None]]] = {}
+    whole = [number for number, tracklet in enumerate(tracklets) if _frames_of(tracklet) is None]
+    for number, tracklet in enumerate(tracklets):
+        frames = _frames_of(tracklet) or ()
+        boxes: Sequence[Box | None] = _boxes_of(tracklet) or [None] * len(frames)
+        for frame, box in zip(frames, boxes, strict=True):
+            wanted.setdefault(frame, []).append((number, box))
+    try:
+        for frame, pixels in read_frames(video, None if whole else sorted(wanted)):
+            for number, box in [*wanted.pop(frame, ()), *((number, None) for number in whole)]:
+                _append_crop(contents, number, pixels, box, f"{video}: frame {frame}", options)
+        failure = UnreadableSourceError(f"{video}: frame {min(wanted, default=0)}: the video ends before it")
+    except UnreadableSourceError as error:
+        failure = error
+        whole_failed = whole
+    else:
+        whole_failed = []
+    unread = {number for places in wanted.values() for number, _ in places}
+    for number in [*unread, *whole_failed]:
+        contents[number] = failure
+    return contents
+
+
+def _append_crop(
+    contents: list[TrackletFrames | UnreadableSourceError],
+    number: int,
+    pixels: RgbFrame,
+    box: Box | None,
+    place: str,
+    options: CropOptions,
+) -> None:
+    content = contents[number]
+    if isinstance(content, UnreadableSourceError):
+        return
+    try:
+        content.append(_encode(*_cut(pixels, box, place), options))
+    except UnreadableSourceError as error:
+        contents[number] = error
+
+
+def _cut(pixels: RgbFrame, box: Box | None, place: str) -> tuple[Image.Image, Box | None]:
+    """The picture region that covers the box, and the box's left, upper, right, lower edges within it."""
+    if box is None:
+        return Image.fromarray(pixels), None
+    height, width, _ = pixels.shape
+    left, upper = max(box[0], 0.0), max(box[1], 0.0)
+    right, lower = min(box[0] + box[2], width), min(box[1] + box[3], height)
+    if right - left < 1 or lower - upper < 1:
+        raise UnreadableSourceError(f"{place}: box {box} lies outside the picture of {width}x{height} pixels")
+    x, y = int(left), int(upper)
+    region = pixels[y : int(np.ceil(lower)), x : int(np.ceil(right))]
+    return Image.fromarray(np.ascontiguousarray(region)), (left - x, upper - y, right - x, lower - y)
+
+
+def _encode(picture: Image.Image, edges: Box | None, options: CropOptions) -> bytes:
+    if options.size is not None and (picture.size != (options.width, options.height) or edges is not None):
+        picture = picture.resize((options.width, options.height), Image.Resampling.BICUBIC, box=edges)
+    if options.storage == "raw":
+        return picture.tobytes()
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=options.quality)
+    return encoded.getvalue()
+
+
+def _frames_of(tracklet: Tracklet) -> tuple[int, ...] | None:
+    assert isinstance(tracklet.source, VideoFrames)
+    return tracklet.source.frames
+
+
+def _boxes_of(tracklet: Tracklet) -> tuple[Box, ...] | None:
+    assert isinstance(tracklet.source, VideoFrames)
+    return tracklet.source.boxes
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

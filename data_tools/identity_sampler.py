@@ -1,0 +1,143 @@
+"""PK batches: P identities with K clips each, one schedule for all ranks from (seed, epoch).
+
+How an epoch is dealt, the same on every rank that asks:
+
+1. Each identity's items are shuffled and cut into groups of K.
+2. Each identity gets its number of places: as many as it has groups, but no more than there are batches.
+3. Batch by batch, identities are drawn with chances in proportion to the places that they have left; those of
+   a *global* batch (all ranks' together) all differ.
+4. Rank r takes the r-th run of P identities of each global batch.
+"""
+
+# ruff: noqa: N815 (fields carry their shape)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_tools.errors import InputError
+from data_tools.options import Options
+
+Integers = NDArray[np.int64]
+
+
+class PkOptions(Options):
+    """The make-up of one worker's batch: identities × clips of each."""
+
+    identities: int = Field(default=4, ge=1)
+    """P: different identities in one worker's batch."""
+    clips: int = Field(default=4, ge=1)
+    """K: clips of each identity; an identity with fewer items repeats some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One rank's batches of one epoch.
+
+    ``item_SB`` and ``clip_seed_SB`` are int64, (steps, P·K): the item of each place and the seed of its
+    random clip and augmentation, so that a sample depends on (seed, epoch, place in the global schedule)
+    alone. The K clips of an identity stand side by side.
+    """
+
+    item_SB: Integers
+    clip_seed_SB: Integers
+
+    def __len__(self) -> int:
+        return len(self.item_SB)
+
+
+class PkSampler:
+    """Schedules of PK batches over the items whose persons are given.
+
+    The global schedule depends on the labels, the seed, the epoch, K and P × ``world_size``: two workers of
+    P = 4 see together what one of P = 8 sees. An epoch has the released length on every rank, always
+    ⌊groups / (P × ``world_size``)⌋ steps, an identity having ⌊items / K⌋ groups and at least one.
+
+    An item comes twice in an epoch only in two cases: an identity with fewer than K items repeats them in
+    turn within its group; and where some identities have more groups than there are batches, the places that
+    they cannot take go evenly to the others, dealt anew once fewer than K of their items are unused.
+
+    Raises:
+        InputError: fewer identities than P × ``world_size``.
+    """
+
+    def __init__(self, person_I: Integers, options: PkOptions, *, world_size: int, seed: int) -> None:
+        assert person_I.ndim == 1, f"{person_I.shape=}"
+        assert min(world_size - 1, seed) >= 0, f"{world_size=} {seed=}"
+        order = np.argsort(person_I, kind="stable")
+        persons, starts = np.unique(person_I[order], return_index=True)
+        self._items = np.split(order, starts[1:])
+        self._options = options
+        self._seed = seed
+        self._world_size = world_size
+        self._global_identities = options.identities * world_size
+        if len(persons) < self._global_identities:
+            raise InputError(_too_few_identities(len(persons), options.identities, world_size))
+        self._groups: Integers = np.array([max(1, len(items) // options.clips) for items in self._items])
+        self.steps_per_epoch = int(self._groups.sum()) // self._global_identities
+
+    def schedule(self, epoch: int, rank: int) -> Schedule:
+        """The batches of ``rank`` (0 … world size − 1) in ``epoch`` (from 0)."""
+        assert 0 <= rank < self._world_size, f"{rank=} {self._world_size=}"
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
+        places = self._places(rng)
+        groups = [self._deal(items, count, rng) for items, count in zip(self._items, places, strict=True)]
+        identity_SM = self._batches(places, rng)
+        dealt = np.zeros(len(places), np.int64)
+        item_SMK = np.empty((*identity_SM.shape, self._options.clips), np.int64)
+        for step, identities in enumerate(identity_SM):
+            item_SMK[step] = [groups[identity][dealt[identity]] for identity in identities]
+            dealt[identities] += 1
+        item_SB = item_SMK.reshape(len(item_SMK), -1)
+        clip_seed_SB = rng.integers(2**63, size=item_SB.shape)
+        size = self._options.identities * self._options.clips
+        own = slice(rank * size, (rank + 1) * size)
+        return Schedule(item_SB[:, own], clip_seed_SB[:, own])
+
+    def _places(self, rng: np.random.Generator) -> Integers:
+        """How many batches each identity is in: at most one place a batch, all places taken."""
+        steps = self.steps_per_epoch
+        places: Integers = np.minimum(self._groups, steps)
+        total = steps * self._global_identities
+        if places.sum() > total:
+            places[:] = rng.multivariate_hypergeometric(places, total)
+        while missing := total - int(places.sum()):
+            places[rng.permutation(np.flatnonzero(places < steps))[:missing]] += 1
+        return places
+
+    def _deal(self, items: Integers, count: int, rng: np.random.Generator) -> Integers:
+        """Groups of K items, (count, K), dealt in rounds; a round repeats items only if there are under K."""
+        clips = self._options.clips
+        per_round = max(1, len(items) // clips)
+        rounds = -(-count // per_round)
+        dealt = [np.resize(rng.permutation(items), (per_round, clips)) for _ in range(rounds)]
+        return np.concatenate([np.empty((0, clips), np.int64), *dealt])[:count]
+
+    def _batches(self, places: Integers, rng: np.random.Generator) -> Integers:
+        """The identities of each global batch, (steps, P × world size), those of one batch all different."""
+        left = places.copy()
+        batches = np.empty((self.steps_per_epoch, self._global_identities), np.int64)
+        for step in range(self.steps_per_epoch):
+            # The first exponential clocks of rates `left`: a draw without replacement, weighted by `left`.
+            arrival = np.full(len(left), np.inf)
+            np.divide(rng.standard_exponential(len(left)), left, out=arrival, where=left > 0)
+            arrival[left == self.steps_per_epoch - step] = 0  # needed in every batch that is left
+            batches[step] = rng.permutation(np.argsort(arrival, kind="stable")[: self._global_identities])
+            left[batches[step]] -= 1
+        assert not left.any()
+        return batches
+
+
+def _too_few_identities(found: int, per_worker: int, world_size: int) -> str:
+    ways = [f"lower the number of workers to {found // per_worker}"] if found >= per_worker else []
+    if found >= world_size:
+        ways.append(f"lower the identities of a worker's batch to {found // world_size}")
+    remedy = " or ".join(ways) or "lower both the number of workers and the identities of a worker's batch"
+    return (
+        f"too few identities: the training items show {found} persons, and {world_size} workers with "
+        f"{per_worker} identities each need {per_worker * world_size} different ones in a batch; {remedy}"
+    )

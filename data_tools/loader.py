@@ -1,0 +1,298 @@
+"""From stored tracklets to batches of clips, decoded ahead in threads or in processes.
+
+    Schedule ─(item, clip seed)──▶ TrainingClips: draw, decode, augment ─▶ ClipBatch      by ClipLoader
+    rows ────all clips in order──▶ decode ───────────────────────────────▶ TrackletClips  by tracklet_clips
+
+A clip is decoded straight into its place in the batch, channels last in memory. B clips, T frames of a clip,
+C = 3 colours, H and W height and width, I training items.
+"""
+
+# ruff: noqa: N815 (fields carry their shape)
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data_tools.clips import ClipOptions, Positions, all_clips, dense_pieces, random_clip
+from data_tools.errors import InputError
+from data_tools.identity_sampler import Schedule
+from data_tools.options import Options
+from data_tools.stored_frames import FrameStore, decode_clip_
+from data_tools.transforms import AugmentOptions, augment_
+
+Integers = NDArray[np.int64]
+BatchT = TypeVar("BatchT", bound="TrackletClips")
+
+
+class LoaderOptions(Options):
+    """How batches are decoded ahead of the training step."""
+
+    threads: int = Field(default=2, ge=1, le=256)
+    """Decoding threads of a worker (evaluation always decodes in threads)."""
+    processes: int = Field(default=0, ge=0, le=256)
+    """Loader processes of a worker, for training in place of threads; 0 uses threads."""
+    prefetch: int = Field(default=2, ge=1, le=64)
+    """Batches kept ready ahead of the training step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackletClips:
+    """Clips without any label: ``frames_BTCHW`` uint8; ``tracklet_B`` int64, the stored rows they show."""
+
+    frames_BTCHW: Tensor
+    tracklet_B: Tensor
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.frames_BTCHW.shape, self.frames_BTCHW.dtype
+        assert len(shape) == 5, f"frames_BTCHW: {shape=}"
+        assert (shape[2], dtype) == (3, torch.uint8), f"frames_BTCHW: {shape=} {dtype=}, expected 3 of uint8"
+        for field in fields(self)[1:]:
+            label: Tensor = getattr(self, field.name)
+            given, expected = (label.shape, label.dtype), (shape[:1], torch.int64)
+            assert given == expected, f"{field.name}: {given}, expected {expected}"
+
+    def __len__(self) -> int:
+        return len(self.frames_BTCHW)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same clips on ``device``; without waiting where they are pinned and ``non_blocking``."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same clips in page-locked memory (needs a GPU)."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipBatch(TrackletClips):
+    """Training clips with their integer labels, each int64 (B,)."""
+
+    person_B: Tensor
+    clothes_B: Tensor
+    camera_B: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingItems:
+    """What training draws from: pieces [start, end) of stored rows, with their labels; each int64, (I,)."""
+
+    row_I: Integers
+    start_I: Integers
+    end_I: Integers
+    person_I: Integers
+    clothes_I: Integers
+    camera_I: Integers
+
+    @classmethod
+    def cut(
+        cls,
+        store: FrameStore,
+        row: Integers,
+        person: Integers,
+        clothes: Integers,
+        camera: Integers,
+        piece: int,
+    ) -> TrainingItems:
+        """Items of the tracklets ``row``, labelled one by one, in pieces of ``piece`` frames (0: whole)."""
+        assert len(row) == len(person) == len(clothes) == len(camera), f"{len(row)=} {len(person)=}"
+        pieces = [dense_pieces(store.rows[index].frame_count, piece) for index in row]
+        spans = np.array([span for tracklet in pieces for span in tracklet], np.int64).reshape(-1, 2)
+        of_I = np.repeat(np.arange(len(row)), [len(tracklet) for tracklet in pieces])
+        return cls(row[of_I], spans[:, 0], spans[:, 1], person[of_I], clothes[of_I], camera[of_I])
+
+    def __len__(self) -> int:
+        return len(self.row_I)
+
+
+@dataclass(frozen=True)
+class TrainingClips(Dataset[ClipBatch | InputError]):
+    """Makes training clips from (item, clip seed) pairs, in any process: it is picklable if its store is.
+
+    ``image_size`` is (height, width). A clip is a function of store, items, options and its seed alone.
+    """
+
+    store: FrameStore
+    items: TrainingItems
+    clip: ClipOptions
+    augment: AugmentOptions
+    image_size: tuple[int, int]
+
+    def empty_batch(self, item_B: Integers, *, pin_memory: bool = False) -> ClipBatch:
+        """The batch of these items with its labels, its frames yet to be filled."""
+        items = self.items
+        return ClipBatch(
+            frames_BTCHW=_empty_frames(len(item_B), self.clip.length, self.image_size, pin_memory),
+            tracklet_B=torch.from_numpy(items.row_I[item_B]),
+            person_B=torch.from_numpy(items.person_I[item_B]),
+            clothes_B=torch.from_numpy(items.clothes_I[item_B]),
+            camera_B=torch.from_numpy(items.camera_I[item_B]),
+        )
+
+    def fill_(self, clip_TCHW: Tensor, item: int, seed: int) -> None:
+        """Draw, decode and augment one clip of ``item`` in place."""
+        rng = np.random.Generator(np.random.PCG64(seed))
+        start, end = int(self.items.start_I[item]), int(self.items.end_I[item])
+        positions = start + random_clip(end - start, self.clip, rng)
+        decode_clip_(clip_TCHW, self.store, int(self.items.row_I[item]), positions)
+        augment_(clip_TCHW, self.augment, rng)
+
+    def __getitem__(self, places: tuple[Integers, Integers]) -> ClipBatch | InputError:
+        """The batch of (item_B, clip_seed_B); an InputError is handed back, for the consumer to raise."""
+        batch = self.empty_batch(places[0])
+        try:
+            for clip_TCHW, item, seed in zip(batch.frames_BTCHW, *places, strict=True):
+                self.fill_(clip_TCHW, int(item), int(seed))
+        except InputError as error:
+            return error
+        return batch
+
+
+class ClipLoader:
+    """Batches of a schedule, in order, decoded ahead; the same bytes from threads and from processes.
+
+    ``wait_seconds`` is how long the consumer has waited for batches since the loader was made. Loader
+    processes start with the first batch and live until ``close``; threads end with their iteration, also when
+    it is left early.
+    """
+
+    def __init__(self, clips: TrainingClips, options: LoaderOptions, *, pin_memory: bool = False) -> None:
+        self._clips, self._options, self._pin_memory = clips, options, pin_memory
+        self._places: list[tuple[Integers, Integers]] = []
+        self._processes = self._start_processes() if options.processes else None
+        self.wait_seconds = 0.0
+
+    def batches(self, schedule: Schedule, first_step: int = 0) -> Iterator[ClipBatch]:
+        """The batches of steps ``first_step`` … of the schedule.
+
+        Raises:
+            InputError: a frame cannot be decoded; names the tracklet and the frame.
+        """
+        places = list(zip(schedule.item_SB, schedule.clip_seed_SB, strict=True))[first_step:]
+        produced = self._from_threads(places) if self._processes is None else self._from_processes(places)
+        with closing(produced):
+            while True:
+                started = time.perf_counter()
+                batch = next(produced, None)
+                self.wait_seconds += time.perf_counter() - started
+                if batch is None:
+                    return
+                yield batch
+
+    def close(self) -> None:
+        """End the loader processes, where there are any."""
+        self._processes = None
+
+    def _from_threads(self, places: list[tuple[Integers, Integers]]) -> Generator[ClipBatch]:
+        def job(item_B: Integers, seed_B: Integers) -> tuple[ClipBatch, Callable[[int], None]]:
+            batch = self._clips.empty_batch(item_B, pin_memory=self._pin_memory)
+            return batch, lambda b: self._clips.fill_(batch.frames_BTCHW[b], int(item_B[b]), int(seed_B[b]))
+
+        return _fill_in_threads((job(*place) for place in places), self._options)
+
+    def _from_processes(self, places: list[tuple[Integers, Integers]]) -> Generator[ClipBatch]:
+        assert self._processes is not None
+        self._places[:] = places
+        for batch in self._processes:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+    def _start_processes(self) -> DataLoader[ClipBatch | InputError]:
+        processes = self._options.processes
+        return DataLoader(
+            self._clips,
+            batch_size=None,
+            sampler=self._places,  # any iterable of indices, read anew by each iteration
+            num_workers=processes,
+            prefetch_factor=-(-self._options.prefetch // processes),
+            persistent_workers=True,
+            pin_memory=self._pin_memory,
+            multiprocessing_context="spawn",  # a fork of a process with threads (Ray's, CUDA's) may hang
+        )
+
+
+def tracklet_clips(
+    store: FrameStore,
+    rows: Sequence[int],
+    *,
+    clip: ClipOptions,
+    image_size: tuple[int, int],
+    clips_per_batch: int,
+    options: LoaderOptions,
+    pin_memory: bool = False,
+) -> Iterator[TrackletClips]:
+    """Every test-time clip of ``rows``, in order, in batches of ``clips_per_batch`` (the last has the rest).
+
+    A long tracklet goes on in the next batch; ``tracklet_B`` holds the row of each clip.
+
+    Raises:
+        InputError: a frame cannot be decoded; names the tracklet and the frame.
+    """
+    places = ((row, positions) for row in rows for positions in all_clips(store.rows[row].frame_count, clip))
+
+    def job(chosen: list[tuple[int, Positions]]) -> tuple[TrackletClips, Callable[[int], None]]:
+        frames_BTCHW = _empty_frames(len(chosen), clip.length, image_size, pin_memory)
+        tracklet_B = torch.tensor([row for row, _ in chosen], dtype=torch.int64)
+        batch = TrackletClips(frames_BTCHW=frames_BTCHW, tracklet_B=tracklet_B)
+        return batch, lambda b: decode_clip_(frames_BTCHW[b], store, *chosen[b])
+
+    batches = iter(lambda: list(islice(places, clips_per_batch)), [])
+    return _fill_in_threads(map(job, batches), options)
+
+
+Job = tuple[BatchT, Callable[[int], None]]
+"""A batch whose frames are yet to be filled, and what fills its b-th clip."""
+
+
+def _fill_in_threads(jobs: Iterator[Job[BatchT]], options: LoaderOptions) -> Generator[BatchT]:
+    """Give the batches in order, filled by threads that work on the given one and ``prefetch`` more."""
+    pool = ThreadPoolExecutor(options.threads, thread_name_prefix="clips", initializer=_one_core_a_thread)
+    pending: deque[tuple[BatchT, list[Future[None]]]] = deque()
+    try:
+        while True:
+            for batch, fill in islice(jobs, options.prefetch + 1 - len(pending)):
+                shares = [range(first, len(batch), options.threads) for first in range(options.threads)]
+                pending.append((batch, [pool.submit(_fill_share, fill, share) for share in shares]))
+            if not pending:
+                return
+            batch, futures = pending.popleft()
+            for future in futures:
+                future.result()
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _fill_share(fill: Callable[[int], None], share: range) -> None:
+    for b in share:
+        fill(b)
+
+
+def _one_core_a_thread() -> None:
+    """Keep torch, in this thread alone, from starting an OpenMP team: many teams fight over the cores."""
+    torch.get_num_threads()  # gives the thread torch's default once, so the limit must come after
+    threadpool_limits(1, user_api="openmp")
+
+
+def _empty_frames(clips: int, length: int, image_size: tuple[int, int], pin_memory: bool) -> Tensor:
+    """uint8 (B, T, 3, H, W), channels last in memory, with undefined content."""
+    frames_BTHWC = torch.empty((clips, length, *image_size, 3), dtype=torch.uint8, pin_memory=pin_memory)
+    return frames_BTHWC.permute(0, 1, 4, 2, 3)

@@ -1,0 +1,204 @@
+"""Making Arrow shards: write each planned shard (anywhere, in any order), then finish with the manifest.
+
+Whatever is killed, the same plan started again goes on from the finished shards and ends with the same bytes: a shard
+is written beside its place and renamed, its record follows the same way, and the manifest comes last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from data_tools.crops import TrackletFrames, read_tracklets
+from data_tools.datasets.problems import Dataset
+from data_tools.errors import InputError, UnreadableSourceError
+from data_tools.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    QuarantinedTracklet,
+    ShardEntry,
+    atomic_file,
+    read_manifest,
+    sha256_of,
+    write_model,
+)
+from data_tools.options import Options
+from data_tools.shard_plan import ShardOptions, ShardPlan, data_fingerprint
+from data_tools.shards import SHARD_SCHEMA
+from data_tools.tracklet import SPLITS, Split, Tracklet
+from data_tools.video import decoder_versions
+
+Label = TypeVar("Label", str, tuple[str, str])
+
+
+class ShardRecord(Options):
+    """What is known of a finished shard; kept beside it until the manifest is written."""
+
+    fingerprint: str
+    entry: ShardEntry
+    splits: dict[Split, int]
+    persons: tuple[str, ...]
+    clothes: tuple[tuple[str, str], ...]
+    cameras: tuple[str, ...]
+    quarantine: tuple[QuarantinedTracklet, ...]
+
+
+def find_record(plan: ShardPlan, folder: Path) -> ShardRecord | None:
+    """The record of this shard if an earlier run finished it from the same sources and options."""
+    try:
+        record = ShardRecord.model_validate(json.loads(_record_path(plan, folder).read_bytes()))
+        finished = (folder / plan.file).stat().st_size == record.entry.size_bytes
+    except (OSError, ValueError, ValidationError):
+        return None
+    return record if finished and record.fingerprint == plan.fingerprint else None
+
+
+def write_shard(plan: ShardPlan, folder: Path, options: ShardOptions) -> ShardRecord:
+    """Write one shard and its record, unless an earlier run did.
+
+    Tracklets whose frames cannot be read are left out and listed in the record.
+
+    Raises:
+        OSError: the folder cannot be written (no space, no permission); nothing half-written stays.
+    """
+    if record := find_record(plan, folder):
+        return record
+    written: list[Tracklet] = []
+    frames = 0
+    quarantine: list[QuarantinedTracklet] = []
+    path = folder / plan.file
+    with atomic_file(path) as file, pa.ipc.new_file(file, SHARD_SCHEMA) as writer:
+        for tracklet, content in read_tracklets(plan.tracklets, options):
+            if isinstance(content, UnreadableSourceError):
+                reason = str(content)
+                quarantine.append(QuarantinedTracklet(tracklet=tracklet.id, origin=tracklet.origin, reason=reason))
+                continue
+            writer.write_batch(_to_row(tracklet, content))
+            written.append(tracklet)
+            frames += len(content.sizes)
+    record = ShardRecord(
+        fingerprint=plan.fingerprint,
+        entry=ShardEntry(
+            file=plan.file,
+            rows=len(written),
+            frames=frames,
+            size_bytes=path.stat().st_size,
+            sha256=sha256_of(path),
+        ),
+        splits=dict(sorted(Counter(tracklet.split for tracklet in written).items())),
+        persons=_sorted_set(tracklet.person for tracklet in written),
+        clothes=_sorted_set(
+            (tracklet.person, tracklet.clothes) if tracklet.person and tracklet.clothes else None
+            for tracklet in written
+        ),
+        cameras=_sorted_set(tracklet.camera for tracklet in written),
+        quarantine=tuple(quarantine),
+    )
+    write_model(_record_path(plan, folder), record)
+    return record
+
+
+def finish_shards(
+    dataset: Dataset,
+    plans: Sequence[ShardPlan],
+    records: Sequence[ShardRecord],
+    folder: Path,
+    options: ShardOptions,
+) -> Manifest:
+    """Write the manifest and remove the records.
+
+    Raises:
+        InputError: nothing could be read, or a larger share than allowed could not; the finished shards stay, so
+            that a run with mended sources or another limit goes on from them.
+    """
+    listed = [
+        QuarantinedTracklet(
+            tracklet=problem.tracklet, origin=f"{problem.file}:{problem.line or 0}", reason=problem.message
+        )
+        for problem in dataset.problems
+        if problem.severity == "quarantine" and problem.tracklet
+    ]
+    quarantine = (*listed, *(entry for record in records for entry in record.quarantine))
+    total = sum(record.entry.rows for record in records) + len(quarantine)
+    if len(quarantine) >= total or len(quarantine) > max(1, options.max_quarantine_share * total):
+        reasons = "\n".join(f"  {entry.tracklet} ({entry.origin}): {entry.reason}" for entry in quarantine[:20])
+        raise InputError(
+            f"{len(quarantine)} of {total} tracklets could not be read, more than the share of "
+            f"{options.max_quarantine_share} that max_quarantine_share allows:\n{reasons}"
+        )
+    splits = sum((Counter(record.splits) for record in records), Counter[Split]())
+    manifest = Manifest(
+        dataset=dataset.name,
+        fingerprint=data_fingerprint(plans),
+        storage=options.storage,
+        image_size=options.size,
+        split_tracklets={split: splits[split] for split in SPLITS},
+        persons=_sorted_set(person for record in records for person in record.persons),
+        clothes=_sorted_set(pair for record in records for pair in record.clothes),
+        cameras=_sorted_set(camera for record in records for camera in record.cameras),
+        decoders=decoder_versions(),
+        shards=tuple(record.entry for record in records),
+        quarantine=quarantine,
+    )
+    write_model(folder / MANIFEST_NAME, manifest)
+    remove_leftovers(folder)
+    return manifest
+
+
+def prepare_folder(plans: Sequence[ShardPlan], folder: Path) -> Manifest | None:
+    """Make the folder ready for writing; the manifest where these plans are already finished in it.
+
+    Raises:
+        InputError: the folder holds another finished data set.
+        OSError: the folder cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, records=False)
+    with atomic_file(folder / ".writable"):
+        pass
+    (folder / ".writable").unlink()
+    if not (folder / MANIFEST_NAME).exists():
+        return None
+    manifest = read_manifest(folder)
+    if manifest.fingerprint != data_fingerprint(plans):
+        raise InputError(
+            f"{folder}: already holds data set {manifest.dataset!r} made from other sources or settings; "
+            "name another folder or remove this one"
+        )
+    remove_leftovers(folder)
+    return manifest
+
+
+def remove_leftovers(folder: Path, *, records: bool = True) -> None:
+    """Remove what killed runs left half-written and, with ``records``, the records of finished shards."""
+    for leftover in [*folder.glob(".*.tmp"), *(folder.glob(".shard-*.json") if records else ())]:
+        leftover.unlink(missing_ok=True)
+
+
+def _record_path(plan: ShardPlan, folder: Path) -> Path:
+    return folder / f".{Path(plan.file).stem}.json"
+
+
+def _sorted_set(values: Iterable[Label | None]) -> tuple[Label, ...]:
+    return tuple(sorted({value for value in values if value is not None}))
+
+
+def _to_row(tracklet: Tracklet, content: TrackletFrames) -> pa.RecordBatch:
+    """One record batch of one row; the frames' bytes are not copied on the way."""
+    encoded = pa.BinaryArray.from_buffers(
+        pa.binary(), len(content.sizes), [None, pa.py_buffer(content.offsets), pa.py_buffer(content.data())]
+    )
+    columns = [
+        *([value] for value in (tracklet.id, tracklet.person, tracklet.clothes, tracklet.camera, tracklet.split)),
+        [list(tracklet.attributes.items())],
+        [list(tracklet.frame_index)],
+    ]
+    arrays = [pa.array(column, SHARD_SCHEMA.field(number).type) for number, column in enumerate(columns)]
+    frames = pa.ListArray.from_arrays(pa.array([0, len(encoded)], pa.int32()), encoded)
+    return pa.RecordBatch.from_arrays([*arrays, frames.cast(SHARD_SCHEMA.field("frames").type)], schema=SHARD_SCHEMA)

@@ -1,0 +1,96 @@
+"""What happens to a clip's pictures: resize, one random draw a clip, and on the device the normalisation.
+
+Clips are uint8 with their channels last in memory: ``(…, C, H, W)`` is a view of ``(…, H, W, C)``, as
+decoders give them and as channels-last convolutions want them.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
+
+from data_tools.options import Options
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+ERASED_RGB = (152, 144, 129)
+"""The grey that the released code erases with: 0.4914, 0.4822, 0.4465 *after* normalisation."""
+
+
+class AugmentOptions(Options):
+    """Random changes to a training clip, drawn once for all its frames."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Chance of a horizontal flip."""
+    crop: float = Field(default=0.0, ge=0, le=1)
+    """Chance that the clip is enlarged by an eighth and cut back to its size at a random place."""
+    erase: float = Field(default=0.0, ge=0, le=1)
+    """Chance that a random rectangle (2 to 40 % of the picture) is erased."""
+
+
+def resize(picture_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bicubic with antialiasing by PIL, so that users of the released code get the same pixels.
+
+    torchvision's is six times faster and differs by 1 to 11 grey levels, by the sizes: resize when sharding.
+    """
+    resized = Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def augment_(clip_TCHW: Tensor, options: AugmentOptions, rng: np.random.Generator) -> None:
+    """Change a uint8 clip in place, each frame alike; every number is drawn from ``rng``."""
+    if rng.random() < options.crop:
+        clip_TCHW.copy_(_enlarge_and_crop(clip_TCHW, rng))
+    if rng.random() < options.flip:
+        clip_TCHW.copy_(v2.horizontal_flip(clip_TCHW))
+    if rng.random() < options.erase:
+        _erase_(clip_TCHW, rng)
+
+
+def _enlarge_and_crop(clip_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
+    height, width = clip_TCHW.shape[-2:]
+    larger = round(height * 1.125), round(width * 1.125)
+    enlarged = v2.resize(clip_TCHW, list(larger), InterpolationMode.BILINEAR, antialias=True)
+    top, left = rng.integers(larger[0] - height + 1), rng.integers(larger[1] - width + 1)
+    cropped: Tensor = v2.crop(enlarged, int(top), int(left), height, width)
+    return cropped
+
+
+def _erase_(clip_TCHW: Tensor, rng: np.random.Generator) -> None:
+    """Random erasing (arXiv 1708.04896): area 0.02 … 0.4, aspect 0.3 … 1 / 0.3, drawn until it fits."""
+    height, width = clip_TCHW.shape[-2:]
+    for _ in range(100):
+        area, aspect = rng.uniform(0.02, 0.4) * height * width, rng.uniform(0.3, 1 / 0.3)
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            grey = torch.tensor(ERASED_RGB, dtype=torch.uint8)[:, None, None]
+            clip_TCHW[..., top : top + h, left : left + w] = grey
+            return
+
+
+def normalise(frames_BTCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 RGB -> (x / 255 − mean) / std with ImageNet's figures, on the frames' own device, in one pass.
+
+    The memory layout is kept, so that folded frames stay channels-last. Computed in float32 (float64 where
+    asked), then given as ``dtype``.
+    """
+    scale, shift = _scale_and_shift(frames_BTCHW.device, torch.float64 if dtype == torch.float64 else torch.float32)
+    return torch.addcmul(shift, frames_BTCHW, scale).to(dtype)
+
+
+@cache
+def _scale_and_shift(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Made once a device: a copy to a GPU at every batch would wait for the GPU."""
+    mean = torch.tensor(IMAGENET_MEAN, dtype=dtype, device=device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, dtype=dtype, device=device).view(3, 1, 1)
+    return 1 / (255 * std), -mean / std
