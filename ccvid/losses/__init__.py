@@ -1,0 +1,1 @@
+"""Losses: one idea a file, plain functions of what the heads give."""

@@ -1,0 +1,179 @@
+"""Tracklet embeddings: pooled from clip features, and kept as Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from ccvid.retrieval.parquet import read_table, write_table
+from data_tools.errors import InputError
+from data_tools.tracklet import SPLITS, Split
+
+
+def pool_clips(clip_feature_ND: Tensor, tracklet_N: Tensor, *, tracklet_count: int) -> Tensor:
+    """Mean of the clip features of each tracklet, L2-normalised: float32 (tracklets, D), on the same device.
+
+    Args:
+        clip_feature_ND: features of N clips, in any order, any float type; summed in float64.
+        tracklet_N: int64, the tracklet of each clip, 0 … tracklet_count − 1; every tracklet has a clip.
+    """
+    assert bool(torch.bincount(tracklet_N, minlength=tracklet_count).all()), "a tracklet without a clip"
+    total_TD = clip_feature_ND.new_zeros((tracklet_count, clip_feature_ND.shape[1]), dtype=torch.float64)
+    total_TD.index_add_(0, tracklet_N, clip_feature_ND.double())
+    return torch.nn.functional.normalize(total_TD, dim=1).float()  # the mean has the direction of the sum
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRow:
+    """What is known of one embedded tracklet: its labels (None where unknown), clip count and origin.
+
+    ``shard`` is the fingerprint of the shard that the frames came from.
+    """
+
+    id: str
+    person: str | None
+    clothes: str | None
+    camera: str
+    split: Split
+    attributes: Mapping[str, str]
+    clip_count: int
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingTable:
+    """Embeddings of N tracklets by one model: float32 (N, D), finite; row i of both belongs together.
+
+    ``model`` is the model's fingerprint: embeddings of two models never stand in one table.
+    """
+
+    rows: tuple[EmbeddingRow, ...]
+    embedding_ND: npt.NDArray[np.float32]
+    model: str
+
+    def __post_init__(self) -> None:
+        assert self.embedding_ND.dtype == np.float32
+        assert self.embedding_ND.ndim == 2
+        assert len(self.embedding_ND) == len(self.rows)
+
+    def part(self, split: Split) -> EmbeddingTable:
+        """The rows of one split, in order."""
+        chosen = [number for number, row in enumerate(self.rows) if row.split == split]
+        return EmbeddingTable(tuple(self.rows[number] for number in chosen), self.embedding_ND[chosen], self.model)
+
+
+def write_embeddings(table: EmbeddingTable, path: Path) -> None:
+    """Write the table as Parquet, whole or not at all.
+
+    Columns: id, person, clothes, camera, split (strings), attributes (map of strings), embedding
+    (fixed_size_list<float32>), clip_count (int32), model_fingerprint, shard_fingerprint.
+    Raises InputError for values that are not finite, ids that occur twice, and a path that cannot be written.
+    """
+    _check_values(table, path)
+    rows, (count, dimensions) = table.rows, table.embedding_ND.shape
+    columns = {
+        "id": pa.array([row.id for row in rows], pa.string()),
+        "person": pa.array([row.person for row in rows], pa.string()),
+        "clothes": pa.array([row.clothes for row in rows], pa.string()),
+        "camera": pa.array([row.camera for row in rows], pa.string()),
+        "split": pa.array([row.split for row in rows], pa.string()),
+        "attributes": pa.array([sorted(row.attributes.items()) for row in rows], pa.map_(pa.string(), pa.string())),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(table.embedding_ND.ravel()), dimensions),
+        "clip_count": pa.array([row.clip_count for row in rows], pa.int32()),
+        "model_fingerprint": pa.array([table.model] * count, pa.string()),
+        "shard_fingerprint": pa.array([row.shard for row in rows], pa.string()),
+    }
+    write_table(pa.table(columns), path)
+
+
+def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
+    """Read what ``write_embeddings`` wrote, or what others made.
+
+    Only id, person, camera, split and embedding must be there; labels may be of any type that prints, and the
+    embedding any list of floats. ``model`` is the fingerprint that the table must have, if given.
+    Raises InputError, naming file and row (from 0), for a missing value, rows of unequal size, values that
+    are not finite, ids that occur twice, an unknown split, and embeddings of another model or of several.
+    """
+    data = read_table(path, required=("id", "person", "camera", "split", "embedding"))
+    found_model = _one_model(data, path)
+    if model is not None and found_model != model:
+        raise InputError(f"{path}: embeddings of model {found_model!r}, expected model {model!r}")
+    embedding_ND = _embeddings(data, path)
+    columns = (
+        _text(data, "id", path, complete=True),
+        _text(data, "person", path),
+        _text(data, "clothes", path),
+        _text(data, "camera", path, complete=True),
+        _text(data, "split", path, complete=True),
+        _values(data, "attributes", absent=()),
+        _values(data, "clip_count", absent=1),
+        _text(data, "shard_fingerprint", path),
+    )
+    rows = tuple(
+        EmbeddingRow(id, person, clothes, camera, split, dict(attributes or ()), clip_count, shard or "")
+        for id, person, clothes, camera, split, attributes, clip_count, shard in zip(*columns, strict=True)
+    )
+    table = EmbeddingTable(rows, embedding_ND, found_model)
+    _check_values(table, path)
+    return table
+
+
+def _check_values(table: EmbeddingTable, path: Path) -> None:
+    finite = np.asarray(np.isfinite(table.embedding_ND).all(axis=1))
+    first_row: dict[str, int] = {}
+    for number, row in enumerate(table.rows):
+        place = f"{path}: row {number} ({row.id})"
+        if not finite[number]:
+            raise InputError(f"{place}: the embedding holds NaN or infinity")
+        if row.split not in SPLITS:
+            raise InputError(f"{place}: split {row.split!r}, expected one of {', '.join(SPLITS)}")
+        if row.id in first_row:
+            raise InputError(f"{place}: the id stands in row {first_row[row.id]} already")
+        first_row[row.id] = number
+
+
+def _one_model(data: pa.Table, path: Path) -> str:
+    models = sorted({name or "" for name in _text(data, "model_fingerprint", path)})
+    if len(models) > 1:
+        raise InputError(f"{path}: embeddings of {len(models)} models in one table: {', '.join(models)}")
+    return models[0]
+
+
+def _embeddings(data: pa.Table, path: Path) -> npt.NDArray[np.float32]:
+    column = data["embedding"]
+    kind = column.type
+    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (is_list and pa.types.is_floating(kind.value_type)):
+        raise InputError(f"{path}: column embedding is {kind}, expected a list of floats")
+    lengths = pc.list_value_length(column).to_pylist()
+    for number, length in enumerate(lengths):
+        if not length or length != lengths[0]:
+            raise InputError(f"{path}: row {number}: embedding of {length} values, expected {lengths[0] or 'some'}")
+    values = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    return values.astype(np.float32, copy=False).reshape(len(lengths), lengths[0])
+
+
+def _text(data: pa.Table, name: str, path: Path, *, complete: bool = False) -> list[Any]:
+    """A column as strings, None where empty; all None where the column is absent."""
+    if name not in data.column_names:
+        return [None] * data.num_rows
+    try:
+        values: list[str | None] = data[name].cast(pa.string()).to_pylist()
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: column {name} is {data[name].type}, expected text") from error
+    if complete and None in values:
+        raise InputError(f"{path}: row {values.index(None)} has no {name}")
+    return values
+
+
+def _values(data: pa.Table, name: str, *, absent: object) -> list[Any]:
+    return data[name].to_pylist() if name in data.column_names else [absent] * data.num_rows

@@ -1,0 +1,222 @@
+"""CMC, mAP and mINP of every protocol, exactly, in one pass over the distances.
+
+    average precision           AP  = mean over the matches k = 1 … n of k / rank_k
+    inverse negative penalty    INP = n / rank_n  (Ye et al., TPAMI 2021, eq. 13)
+    CMC at r                    the share of queries whose first match has rank ≤ r
+
+over the queries that have a match; ranks are counted from 1 after the protocol's junk is removed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ccvid.retrieval.distances import Distances, Floats, Indices
+from ccvid.retrieval.labels import Column, RetrievalLabels, joint_codes
+from ccvid.retrieval.protocols import PROTOCOLS, Protocol
+from ccvid.retrieval.ranks import NearestOthers, PersonPairs, rank_persons
+from data_tools.errors import InputError
+
+CMC_RANKS = (1, 5, 10, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolResult:
+    """One protocol's figures for each of the Q queries, and its M matches.
+
+    A query without a match has NaN in the floats and 0 as rank. ``chance_Q`` is the probability that a random
+    order puts a match first. The matches are (query, gallery index, rank, distance), by query, then rank.
+    """
+
+    protocol: Protocol
+    average_precision_Q: Floats
+    inverse_negative_penalty_Q: Floats
+    first_match_rank_Q: Indices
+    chance_Q: Floats
+    match_query_M: Indices
+    match_gallery_M: Indices
+    match_rank_M: Indices
+    match_distance_M: Floats
+
+    @property
+    def has_match(self) -> npt.NDArray[np.bool_]:
+        return self.first_match_rank_Q > 0
+
+    @property
+    def queries_without_match(self) -> int:
+        return int(np.count_nonzero(~self.has_match))
+
+    @property
+    def mean_average_precision(self) -> float:
+        return self._mean(self.average_precision_Q)
+
+    @property
+    def mean_inverse_negative_penalty(self) -> float:
+        return self._mean(self.inverse_negative_penalty_Q)
+
+    @property
+    def chance(self) -> float:
+        """Top-1 of a random order."""
+        return self._mean(self.chance_Q)
+
+    def cmc(self, rank: int) -> float:
+        return self._mean(self.first_match_rank_Q <= rank)
+
+    def cmc_curve(self, length: int) -> Floats:
+        """CMC at ranks 1 … ``length``, float64."""
+        return np.array([self.cmc(rank) for rank in range(1, length + 1)])
+
+    def to_json(self) -> dict[str, object]:
+        """The protocol's entry in metrics.json: fractions; ``queries`` counts those without a match too."""
+        return {
+            "map": self.mean_average_precision,
+            "minp": self.mean_inverse_negative_penalty,
+            "cmc": {str(rank): self.cmc(rank) for rank in CMC_RANKS},
+            "queries": len(self.first_match_rank_Q),
+            "queries_without_match": self.queries_without_match,
+        }
+
+    def _mean(self, value_Q: npt.NDArray[np.generic]) -> float:
+        """Mean over the queries with a match; exactly summed, so that their order does not matter."""
+        return statistics.fmean(value_Q[self.has_match].tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class RankedGallery:
+    """The first K gallery entries of each query under one protocol, junk removed; rank order.
+
+    ``gallery_QK`` holds gallery indices, −1 (distance infinity, no match) where the gallery ends.
+    """
+
+    gallery_QK: Indices
+    distance_QK: Floats
+    is_match_QK: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The result of every protocol that applies, by name, and why the others were left out."""
+
+    query: RetrievalLabels
+    gallery: RetrievalLabels
+    results: Mapping[str, ProtocolResult]
+    left_out: Mapping[str, str]
+    nearest_others: NearestOthers
+
+    def to_json(self) -> dict[str, object]:
+        """What metrics.json holds."""
+        return {
+            "protocols": {name: result.to_json() for name, result in self.results.items()},
+            "left_out": dict(self.left_out),
+        }
+
+    def ranked_gallery(self, protocol: str) -> RankedGallery:
+        """The first ``top_k`` places (as ``evaluate`` was asked for) of each query's ranking."""
+        result, others = self.results[protocol], self.nearest_others
+        gallery_QK = np.full_like(others.gallery_QK, -1)
+        is_match_QK = np.zeros(gallery_QK.shape, np.bool_)
+        top = result.match_rank_M <= gallery_QK.shape[1]
+        place = result.match_query_M[top], result.match_rank_M[top] - 1
+        is_match_QK[place] = True
+        # The others fill the places that the matches leave, in order.
+        turn_QK = np.maximum(np.cumsum(~is_match_QK, axis=1) - 1, 0)
+        gallery_QK = np.take_along_axis(others.gallery_QK, turn_QK, axis=1)
+        distance_QK = np.take_along_axis(others.distance_QK, turn_QK, axis=1)
+        gallery_QK[place], distance_QK[place] = result.match_gallery_M[top], result.match_distance_M[top]
+        return RankedGallery(gallery_QK, distance_QK, is_match_QK)
+
+
+def evaluate(
+    distances: Distances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    *,
+    protocols: Iterable[Protocol] = PROTOCOLS.values(),
+    top_k: int = 0,
+) -> Evaluation:
+    """Score a retrieval under every protocol that applies.
+
+    Args:
+        distances: of the Q queries to the G gallery entries, as in ``query`` and ``gallery``.
+        protocols: those for which a label is missing throughout, or no query has a match, are left out.
+        top_k: how many places of each query's ranking to keep for ``Evaluation.ranked_gallery``.
+
+    A query tracklet that is also in the gallery (the same id) is junk there: never its own match.
+    Raises InputError for empty sets, labels that do not fit the distances, and when no protocol applies.
+    """
+    if distances.shape != (len(query), len(gallery)):
+        raise InputError(f"distances are {distances.shape}, labels ask for {(len(query), len(gallery))}")
+    if not len(query) or not len(gallery):
+        raise InputError(f"nothing to score: {len(query)} queries, {len(gallery)} gallery tracklets")
+    pairs, others = rank_persons(distances, *joint_codes(query.person, gallery.person), nearest=top_k)
+    protocols = tuple(protocols)
+    columns = {"id"}.union(*(protocol.agree + protocol.differ for protocol in protocols))
+    relation = {column: _compare(pairs, query.column(column), gallery.column(column)) for column in columns}
+    results: dict[str, ProtocolResult] = {}
+    left_out: dict[str, str] = {}
+    for protocol in protocols:
+        match_P = _matches(protocol, relation)
+        if obstacle := protocol.obstacle(query, gallery):
+            left_out[protocol.name] = obstacle
+        elif match_P.any():
+            results[protocol.name] = _score(protocol, pairs, match_P, gallery_size=len(gallery))
+        else:
+            left_out[protocol.name] = "no query has a match in the gallery"
+    if not results:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise InputError(f"none of the protocols can be scored ({reasons})")
+    return Evaluation(query, gallery, results, left_out, others)
+
+
+def _compare(pairs: PersonPairs, query: Column, gallery: Column) -> npt.NDArray[np.int8]:
+    """How a label of each same-person pair compares (P,): 1 agrees, −1 differs, 0 unknown."""
+    query_code, gallery_code = joint_codes(query, gallery)
+    query_P, gallery_P = query_code[pairs.query], gallery_code[pairs.gallery]
+    known_P = (query_P >= 0) & (gallery_P >= 0)
+    return np.where(known_P, np.where(query_P == gallery_P, 1, -1), 0).astype(np.int8)
+
+
+def _matches(protocol: Protocol, relation: Mapping[str, npt.NDArray[np.int8]]) -> npt.NDArray[np.bool_]:
+    """Which same-person pairs are matches (P,); the rest is junk."""
+    match_P = relation["id"] < 0
+    for column in protocol.agree:
+        match_P &= relation[column] > 0
+    for column in protocol.differ:
+        match_P &= relation[column] < 0
+    return match_P
+
+
+def _score(
+    protocol: Protocol, pairs: PersonPairs, match_P: npt.NDArray[np.bool_], *, gallery_size: int
+) -> ProtocolResult:
+    query_M = pairs.query[match_P]
+    queries = len(pairs.first) - 1
+    count_Q = np.bincount(query_M, minlength=queries)
+    end_Q = np.cumsum(count_Q)
+    begin_Q = end_Q - count_Q
+    nth_M = np.arange(1, len(query_M) + 1) - begin_Q[query_M]
+    rank_M = nth_M + pairs.wrong_before[match_P]
+    matched_Q = count_Q > 0
+    first_rank_Q = np.zeros(queries, np.int64)
+    first_rank_Q[matched_Q] = rank_M[begin_Q[matched_Q]]
+    last_rank_Q = np.full(queries, np.nan)
+    last_rank_Q[matched_Q] = rank_M[end_Q[matched_Q] - 1]
+    precision_Q = np.bincount(query_M, weights=nth_M / rank_M, minlength=queries)
+    others_Q = gallery_size - np.diff(pairs.first)
+    count_or_nan_Q = np.where(matched_Q, count_Q, np.nan)
+    return ProtocolResult(
+        protocol=protocol,
+        average_precision_Q=precision_Q / count_or_nan_Q,
+        inverse_negative_penalty_Q=count_or_nan_Q / last_rank_Q,
+        first_match_rank_Q=first_rank_Q,
+        chance_Q=count_or_nan_Q / (count_or_nan_Q + others_Q),
+        match_query_M=query_M,
+        match_gallery_M=pairs.gallery[match_P],
+        match_rank_M=rank_M,
+        match_distance_M=pairs.distance[match_P],
+    )

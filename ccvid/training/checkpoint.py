@@ -1,0 +1,85 @@
+"""Everything a run needs to go on to the bit: weights as safetensors, the rest loadable with ``weights_only``.
+
+model.safetensors      backbone and identity classifier
+clothes.safetensors    clothes classifier (CAL only)
+trainer.pt             both optimizers
+progress.json          epochs and steps done, best validation, class labels, model options
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from data_tools.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands: ``epoch`` whole epochs and ``step`` steps of the next are done."""
+
+    epoch: int = 0
+    step: int = 0
+    best_score: float = -1.0
+    """Clothes-changing mAP (general where nobody changes clothes) on the held-out identities; −1: none yet."""
+    best_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedParts:
+    """All that training changes."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    clothes_classifier: nn.Module | None
+    clothes_optimizer: Optimizer | None
+
+
+def save_checkpoint(folder: Path, parts: TrainedParts, progress: Progress) -> None:
+    """Write a checkpoint into an empty folder."""
+    save_weights(parts.model, folder / "model.safetensors")
+    optimizers = {"model": parts.optimizer.state_dict()}
+    if parts.clothes_classifier is not None and parts.clothes_optimizer is not None:
+        save_weights(parts.clothes_classifier, folder / "clothes.safetensors")
+        optimizers["clothes"] = parts.clothes_optimizer.state_dict()
+    torch.save(optimizers, folder / "trainer.pt")
+    (folder / "progress.json").write_text(json.dumps(asdict(progress)))
+
+
+def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
+    """Restore what :func:`save_checkpoint` wrote.
+
+    Raises:
+        InputError: a file is missing, damaged, or of another model.
+    """
+    try:
+        load_weights(parts.model, folder / "model.safetensors")
+        optimizers: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        parts.optimizer.load_state_dict(optimizers["model"])
+        if parts.clothes_classifier is not None and parts.clothes_optimizer is not None:
+            load_weights(parts.clothes_classifier, folder / "clothes.safetensors")
+            parts.clothes_optimizer.load_state_dict(optimizers["clothes"])
+        return Progress(**json.loads((folder / "progress.json").read_text()))
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{folder}: not a checkpoint of this recipe: {error}") from error
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """All parameters and buffers, contiguous, as safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Restore what :func:`save_weights` wrote; raises ``InputError`` when the file does not fit."""
+    try:
+        module.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path}: weights do not fit this model: {error}") from error

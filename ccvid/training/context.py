@@ -1,0 +1,56 @@
+"""What the training loop asks of whoever runs it: Ray Train on a cluster, or a plain process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copytree, rmtree
+from typing import Protocol
+
+import torch
+
+
+class RunContext(Protocol):
+    """One worker's place in a run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    folder: Path
+    """The run folder, storage/name; only rank 0 writes to it."""
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        """The folder of the last committed checkpoint, None at the start of a run."""
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        """Report an epoch; every rank calls it equally often.
+
+        ``checkpoint`` (rank 0's; None on the others and without one) is a temporary folder whose upload goes on
+        beside training and which is removed afterwards.
+        """
+
+
+class LocalRun:
+    """A run in this process alone: keeps the last checkpoint under ``folder/checkpoint``."""
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        self.rank, self.world_size, self.device, self.folder = 0, 1, torch.device(device), folder
+        self.reports: list[dict[str, float]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        checkpoint = self.folder / "checkpoint"
+        yield checkpoint if checkpoint.is_dir() else None
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        self.reports.append(dict(metrics))
+        if checkpoint is not None:
+            fresh = self.folder / "checkpoint.new"
+            rmtree(fresh, ignore_errors=True)
+            copytree(checkpoint, fresh)
+            rmtree(self.folder / "checkpoint", ignore_errors=True)
+            fresh.rename(self.folder / "checkpoint")
+            rmtree(checkpoint)

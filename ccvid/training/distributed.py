@@ -1,0 +1,54 @@
+"""The few things that ranks exchange; each does nothing where there is one process."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Item = TypeVar("Item")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def wrap(module: ModuleT, device: torch.device, world_size: int) -> ModuleT | DistributedDataParallel:
+    """Average the module's gradients over the ranks; the module itself for one rank."""
+    if world_size == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+
+def broadcast_state(module: nn.Module, world_size: int) -> None:
+    """Give every rank rank 0's parameters and buffers: running statistics are each rank's own."""
+    if world_size > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def gather(item: Item, world_size: int) -> list[Item]:
+    """Every rank's item, by rank, on all ranks."""
+    if world_size == 1:
+        return [item]
+    items: list[Item | None] = [None] * world_size
+    dist.all_gather_object(items, item)
+    return items  # type: ignore[return-value]
+
+
+def gather_rows(own: Tensor, total: int, world_size: int) -> Tensor:
+    """Undo a split by ``rows[rank::world_size]``: (total, …) rows in their first order, on the CPU."""
+    parts = gather(own.cpu(), world_size)
+    whole = own.new_empty((total, *own.shape[1:]), device="cpu")
+    for rank, part in enumerate(parts):
+        whole[rank::world_size] = part
+    return whole
+
+
+def agree(value: float, device: torch.device, world_size: int) -> float:
+    """Rank 0's value on all ranks."""
+    if world_size == 1:
+        return value
+    shared = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.broadcast(shared, 0)
+    return float(shared)

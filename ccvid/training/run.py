@@ -1,0 +1,70 @@
+"""A whole run on one rank: train, then score the test set once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import torch
+
+from ccvid.config import Recipe
+from ccvid.retrieval.scoring import labelled_rows, score_embeddings, write_scores
+from ccvid.training.context import RunContext
+from ccvid.training.trainer import Trainer
+from data_tools.shards import ShardFolder
+
+METRICS_FILE = "metrics.json"
+
+
+def train_and_score(recipe: Recipe, run: RunContext, store: ShardFolder) -> Mapping[str, object]:
+    """Train what is left, then score the test set.
+
+    Returns:
+        On rank 0 what ``metrics.json`` holds, {} where there is nothing to score; {} on the other ranks.
+    """
+    trainer = Trainer(recipe, store, run)
+    trainer.fit()
+    return score_test_set(trainer)
+
+
+def score_test_set(trainer: Trainer) -> Mapping[str, object]:
+    """Score queries against gallery with the weights that the recipe names, and write the run's results."""
+    recipe, run, store = trainer.recipe, trainer.run, trainer.store
+    query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
+    if not query_rows or not gallery_rows:
+        if run.rank == 0:
+            print("No labelled query and gallery tracklets: the test set is not scored.", flush=True)
+        return {}
+    epoch = recipe.train.epochs
+    if recipe.train.test_weights == "best":
+        trainer.load_best()
+        epoch = trainer.progress.best_epoch
+    if run.rank == 0:
+        print(f"scoring {len(query_rows)} queries against {len(gallery_rows)} gallery tracklets", flush=True)
+    rows = [*query_rows, *gallery_rows]
+    embedding, clip_count = trainer.embed(rows)
+    if run.rank != 0:
+        return {}
+    evaluation = score_embeddings(store, embedding, query_rows, gallery_rows)
+    method = "CAL" if recipe.method.clothes_loss else "baseline"
+    return write_scores(
+        run.folder,
+        store,
+        evaluation,
+        rows,
+        embedding,
+        clip_count,
+        model=model_fingerprint(trainer.model),
+        title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
+        facts={"dataset": store.manifest.dataset, "epoch": epoch, "seed": recipe.train.seed},
+    )
+
+
+def model_fingerprint(model: torch.nn.Module) -> str:
+    """SHA-256 over all weights, in the state's order: equal fingerprints are equal models, to the bit."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

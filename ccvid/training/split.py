@@ -1,0 +1,94 @@
+"""Which stored tracklets are trained on, which are held out, and their class labels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ccvid.config import TrainOptions
+from data_tools.errors import InputError
+from data_tools.loader import Integers, TrainingItems
+from data_tools.shards import ShardFolder, ShardRow
+
+Label = TypeVar("Label", str, tuple[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSplit:
+    """Training items with class labels made from sorted labels, and the rows of the held-out identities.
+
+    A label is the position in ``persons`` or ``clothes`` (pairs of person and clothes label); ``owner_N`` is the
+    person class of each clothes class.
+    """
+
+    items: TrainingItems
+    persons: tuple[str, ...]
+    clothes: tuple[tuple[str, str], ...]
+    owner_N: Integers
+    held_out_rows: tuple[int, ...]
+
+
+def split_training(store: ShardFolder, train: TrainOptions, *, piece: int, needs_clothes: bool) -> TrainingSplit:
+    """Divide the labelled tracklets of split ``train``.
+
+    Args:
+        piece: frames of a dense-sampling piece, 0 for whole tracklets.
+        needs_clothes: whether every training tracklet must have a clothes label; where not needed, an unknown one
+            counts as the person's outfit "".
+
+    Raises:
+        InputError: nothing to train on, or clothes labels missing.
+    """
+    rows = [(number, row) for number, row in enumerate(store.rows) if row.split == "train" and row.person is not None]
+    if not rows:
+        raise InputError(
+            f"{store.folder}: no tracklet of split 'train' has a person label, so there is nothing to train on"
+        )
+    held_out = _held_out_persons([row for _, row in rows], train)
+    kept = [(number, row) for number, row in rows if row.person not in held_out]
+    unlabelled = [row.id for _, row in kept if row.clothes is None]
+    if needs_clothes and unlabelled:
+        raise InputError(
+            f"{store.folder}: {len(unlabelled)} of {len(kept)} training tracklets have no clothes label (the first is "
+            f"{unlabelled[0]}), which CAL needs; label them, or train the baseline with --method.clothes_loss false"
+        )
+    pairs = [(str(row.person), row.clothes or "") for _, row in kept]
+    persons = tuple(sorted({person for person, _ in pairs}))
+    clothes = tuple(sorted(set(pairs)))
+    cameras = sorted({row.camera for _, row in kept})
+    items = TrainingItems.cut(
+        store,
+        np.array([number for number, _ in kept]),
+        _positions([person for person, _ in pairs], persons),
+        _positions(pairs, clothes),
+        _positions([row.camera for _, row in kept], cameras),
+        piece,
+    )
+    owner_N = _positions([person for person, _ in clothes], persons)
+    held_out_rows = tuple(number for number, row in rows if row.person in held_out)
+    return TrainingSplit(items, persons, clothes, owner_N, held_out_rows)
+
+
+def _held_out_persons(rows: Sequence[ShardRow], train: TrainOptions) -> frozenset[str]:
+    """A share of the identities, drawn from ``seed`` among those that another camera sees again."""
+    cameras: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        cameras[str(row.person)].add(row.camera)
+    seen_again = sorted(person for person, seen in cameras.items() if len(seen) > 1)
+    count = round(train.held_out_share * len(cameras))
+    if train.held_out_share and not 2 <= count <= len(seen_again):
+        raise InputError(
+            f"train.held_out_share {train.held_out_share} of {len(cameras)} training identities is {count}, expected 2 "
+            f"to {len(seen_again)}, for so many are seen by two cameras"
+        )
+    drawn = np.random.Generator(np.random.PCG64(np.random.SeedSequence([train.seed, 1]))).permutation(seen_again)
+    return frozenset(drawn[:count].tolist())
+
+
+def _positions(labels: Sequence[Label], ordered: Sequence[Label]) -> Integers:
+    position = {label: number for number, label in enumerate(ordered)}
+    return np.array([position[label] for label in labels], np.int64)
