@@ -17,7 +17,7 @@ from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.mevid import MevidOptions
 from data_tools.identity_sampler import PkOptions
 from data_tools.loader import LoaderOptions
-from data_tools.options import Options
+from data_tools.options import AbsolutePath, Options
 from data_tools.shard_plan import ShardOptions
 from data_tools.transforms import AugmentOptions
 from data_tools.walkers import WalkerOptions
@@ -31,7 +31,7 @@ class RunOptions(Options):
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Results stand under storage/name; the same command with the same name goes on with the run."""
-    storage: Path = Path("~/ccvid/runs")
+    storage: AbsolutePath = Path("~/ccvid/runs")
     """Folder of all runs. On several nodes it must be the same folder on each (a network file system)."""
 
 
@@ -41,9 +41,9 @@ class DataOptions(Options):
     kind: DatasetKind = "synthetic"
     """synthetic: rendered walkers; ccvid, mevid: as released; footage: videos with tracks; clips: a folder of
     video files, one person each."""
-    root: Path | None = None
+    root: AbsolutePath | None = None
     """Folder of the released data set (the one that holds train.txt, or train_name.txt)."""
-    shards: Path | None = None
+    shards: AbsolutePath | None = None
     """Folder of the Arrow shards; made from the sources when it holds none yet. Default: ~/ccvid/data/KIND."""
     storage: ShardOptions = ShardOptions()
     """How shards store frames."""
@@ -183,5 +183,5 @@ class Recipe(Options):
         sources = {"ccvid": data.root, "mevid": data.root, "footage": data.footage, "clips": data.clips}
         if sources.get(data.kind, True) is None and data.shards is None:
             flag = {"footage": "footage.videos", "clips": "clips.folder"}.get(data.kind, "root")
-            raise ValueError(f"data.kind {data.kind!r} needs its sources (--data.{flag}) or made shards (--data.shards)")
+            raise ValueError(f"data.kind {data.kind!r} needs its sources, --data.{flag}, or made shards, --data.shards")
         return self

@@ -9,8 +9,6 @@ How an epoch is dealt, the same on every rank that asks:
 4. Rank r takes the r-th run of P identities of each global batch.
 """
 
-# ruff: noqa: N815 (fields carry their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass

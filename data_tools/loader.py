@@ -7,8 +7,6 @@ A clip is decoded straight into its place in the batch, channels last in memory.
 C = 3 colours, H and W height and width, I training items.
 """
 
-# ruff: noqa: N815 (fields carry their shape)
-
 from __future__ import annotations
 
 import time
@@ -28,6 +26,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data_tools.batch_memory import BatchMemory
 from data_tools.clips import ClipOptions, Positions, all_clips, dense_pieces, random_clip
 from data_tools.errors import InputError
 from data_tools.identity_sampler import Schedule
@@ -135,11 +134,11 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
     augment: AugmentOptions
     image_size: tuple[int, int]
 
-    def empty_batch(self, item_B: Integers, *, pin_memory: bool = False) -> ClipBatch:
+    def empty_batch(self, item_B: Integers, memory: BatchMemory) -> ClipBatch:
         """The batch of these items with its labels, its frames yet to be filled."""
         items = self.items
         return ClipBatch(
-            frames_BTCHW=_empty_frames(len(item_B), self.clip.length, self.image_size, pin_memory),
+            frames_BTCHW=memory.empty_frames(len(item_B), self.clip.length, self.image_size),
             tracklet_B=torch.from_numpy(items.row_I[item_B]),
             person_B=torch.from_numpy(items.person_I[item_B]),
             clothes_B=torch.from_numpy(items.clothes_I[item_B]),
@@ -156,13 +155,17 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
 
     def __getitem__(self, places: tuple[Integers, Integers]) -> ClipBatch | InputError:
         """The batch of (item_B, clip_seed_B); an InputError is handed back, for the consumer to raise."""
-        batch = self.empty_batch(places[0])
+        batch = self.empty_batch(places[0], BatchMemory())
         try:
             for clip_TCHW, item, seed in zip(batch.frames_BTCHW, *places, strict=True):
                 self.fill_(clip_TCHW, int(item), int(seed))
         except InputError as error:
             return error
         return batch
+
+
+Job = tuple[BatchT, Callable[[int], None]]
+"""A batch whose frames are yet to be filled, and what fills its b-th clip."""
 
 
 class ClipLoader:
@@ -201,8 +204,10 @@ class ClipLoader:
         self._processes = None
 
     def _from_threads(self, places: list[tuple[Integers, Integers]]) -> Generator[ClipBatch]:
-        def job(item_B: Integers, seed_B: Integers) -> tuple[ClipBatch, Callable[[int], None]]:
-            batch = self._clips.empty_batch(item_B, pin_memory=self._pin_memory)
+        memory = BatchMemory(pin_memory=self._pin_memory)
+
+        def job(item_B: Integers, seed_B: Integers) -> Job[ClipBatch]:
+            batch = self._clips.empty_batch(item_B, memory)
             return batch, lambda b: self._clips.fill_(batch.frames_BTCHW[b], int(item_B[b]), int(seed_B[b]))
 
         return _fill_in_threads((job(*place) for place in places), self._options)
@@ -248,18 +253,16 @@ def tracklet_clips(
     """
     places = ((row, positions) for row in rows for positions in all_clips(store.rows[row].frame_count, clip))
 
-    def job(chosen: list[tuple[int, Positions]]) -> tuple[TrackletClips, Callable[[int], None]]:
-        frames_BTCHW = _empty_frames(len(chosen), clip.length, image_size, pin_memory)
+    memory = BatchMemory(pin_memory=pin_memory)
+
+    def job(chosen: list[tuple[int, Positions]]) -> Job[TrackletClips]:
+        frames_BTCHW = memory.empty_frames(len(chosen), clip.length, image_size)
         tracklet_B = torch.tensor([row for row, _ in chosen], dtype=torch.int64)
         batch = TrackletClips(frames_BTCHW=frames_BTCHW, tracklet_B=tracklet_B)
         return batch, lambda b: decode_clip_(frames_BTCHW[b], store, *chosen[b])
 
     batches = iter(lambda: list(islice(places, clips_per_batch)), [])
     return _fill_in_threads(map(job, batches), options)
-
-
-Job = tuple[BatchT, Callable[[int], None]]
-"""A batch whose frames are yet to be filled, and what fills its b-th clip."""
 
 
 def _fill_in_threads(jobs: Iterator[Job[BatchT]], options: LoaderOptions) -> Generator[BatchT]:
@@ -290,9 +293,3 @@ def _one_core_a_thread() -> None:
     """Keep torch, in this thread alone, from starting an OpenMP team: many teams fight over the cores."""
     torch.get_num_threads()  # gives the thread torch's default once, so the limit must come after
     threadpool_limits(1, user_api="openmp")
-
-
-def _empty_frames(clips: int, length: int, image_size: tuple[int, int], pin_memory: bool) -> Tensor:
-    """uint8 (B, T, 3, H, W), channels last in memory, with undefined content."""
-    frames_BTHWC = torch.empty((clips, length, *image_size, 3), dtype=torch.uint8, pin_memory=pin_memory)
-    return frames_BTHWC.permute(0, 1, 4, 2, 3)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from PIL import Image
 
 from data_tools.errors import InputError
 from data_tools.manifest import Manifest, ShardEntry, read_manifest, sha256_of
@@ -134,6 +135,34 @@ def verify_shard(folder: Path, entry: ShardEntry) -> int:
             "remove manifest.json and this file, and run ray_jobs/shard.py again"
         )
     return entry.size_bytes
+
+
+def verify_frames(folder: Path, entry: ShardEntry) -> int:
+    """Decode every frame of one shard; returns their number.
+
+    Raises:
+        InputError: the first frame that is not a whole picture, by tracklet and position.
+    """
+    reader = _open_shard(folder / entry.file, entry)
+    size = read_manifest(folder).image_size
+    count = 0
+    for row in _read_rows(folder / entry.file, 0, reader):
+        for position, frame in enumerate(reader.get_batch(row.batch).column("frames").flatten()):
+            _check_frame(frame.as_buffer(), size, f"{folder / entry.file}: tracklet {row.id}: frame {position}")
+        count += row.frame_count
+    return count
+
+
+def _check_frame(encoded: pa.Buffer | None, size: tuple[int, int] | None, place: str) -> None:
+    if size is not None and encoded is not None and encoded.size == size[0] * size[1] * 3:
+        return  # raw pixels
+    try:
+        with Image.open(pa.BufferReader(encoded or b""), formats=("JPEG", "PNG")) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{place}: not a whole picture: {error}") from None
+    if size is not None and picture.size != (size[1], size[0]):
+        raise InputError(f"{place}: {picture.size[0]}x{picture.size[1]} pixels, expected {size[1]}x{size[0]}")
 
 
 def _open_shard(path: Path, entry: ShardEntry) -> pa.RecordBatchFileReader:

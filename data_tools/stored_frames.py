@@ -41,18 +41,20 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
     Raises:
         InputError: a frame cannot be decoded; names the tracklet and the frame's position in it.
     """
-    pictures_THWC = clip_TCHW.permute(0, 2, 3, 1).numpy()
-    encoded = store.encoded_frames(row, positions.tolist())
-    for picture_HWC, code, position in zip(pictures_THWC, encoded, positions, strict=True):
+    pictures_THWC: NDArray[np.uint8] = clip_TCHW.permute(0, 2, 3, 1).numpy()
+    shape = pictures_THWC.shape[1:]
+    frames_HWC = []
+    for position, frame in zip(positions, store.encoded_frames(row, positions.tolist()), strict=True):
         try:
-            frame_HWC = code if code.ndim == 3 else _decode(code)
+            frame_HWC = frame if frame.ndim == 3 else _decode(frame)
         except RuntimeError as error:
             raise InputError(
-                f"tracklet {store.rows[row].id}: its stored frame {position} ({code.size} bytes) is not a "
+                f"tracklet {store.rows[row].id}: its stored frame {position} ({frame.size} bytes) is not a "
                 "whole JPEG or PNG picture; verify the shards"
             ) from error
-        same_size = frame_HWC.shape == picture_HWC.shape
-        picture_HWC[:] = frame_HWC if same_size else resize(frame_HWC, *picture_HWC.shape[:2])
+        frames_HWC.append(frame_HWC if frame_HWC.shape == shape else resize(frame_HWC, *shape[:2]))
+    # Copied last and together: the decoder's stores go past the cache, and reading them at once would wait for them.
+    np.stack(frames_HWC, out=pictures_THWC)
 
 
 def _decode(code: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -60,3 +62,14 @@ def _decode(code: NDArray[np.uint8]) -> NDArray[np.uint8]:
     frame_CHW = decode_image(torch.from_numpy(code.copy()), ImageReadMode.RGB)
     picture: NDArray[np.uint8] = frame_CHW.permute(1, 2, 0).numpy()
     return picture
+
+
+def _decode(code: NDArray[np.uint8]) -> Tensor:
+    # Copied because torch warns of memory maps, which cannot be written; some 15 KB of 100 KB that come out.
+    frame_CHW = decode_image(torch.from_numpy(code.copy()), ImageReadMode.RGB)
+    return frame_CHW.permute(1, 2, 0)
+
+
+def _fit(picture_HWC: NDArray[np.uint8], clip_THWC: Tensor) -> NDArray[np.uint8]:
+    size = clip_THWC.shape[1:3]
+    return picture_HWC if picture_HWC.shape[:2] == size else resize(picture_HWC, *size)

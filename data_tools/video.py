@@ -19,9 +19,10 @@ from data_tools.errors import UnreadableSourceError
 RgbFrame = npt.NDArray[np.uint8]
 """One decoded frame: (height, width, 3), uint8, RGB."""
 
-PIECE_BYTES = 192 * 2**20
-"""How much decoded video is held at a time: a few times this is a reading worker's whole memory."""
-
+PIECE_BYTES = 64 * 2**20
+"""How much decoded video is read at a time, as far as groups of pictures allow; memory is some four times this."""
+GROUP_BYTES = 192 * 2**20
+"""The largest group of pictures that decord reads, for it must be held whole."""
 
 DECORD_CONTAINERS = frozenset({"mov", "matroska", "avi"})
 """Where decord's frame numbers are right. In a transport stream it was 25 frames off after a seek."""
@@ -106,21 +107,27 @@ def _decord_frames(path: Path, frames: Sequence[int] | None) -> Iterator[tuple[i
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         wanted: Sequence[int] = range(len(reader)) if frames is None else frames
-        pieces = _cut_at_keyframes(wanted, reader.get_key_indices(), PIECE_BYTES // (facts.width * facts.height * 3))
+        frame_bytes = facts.width * facts.height * 3
+        pieces = _cut_at_keyframes(
+            wanted, reader.get_key_indices(), most=PIECE_BYTES // frame_bytes, longest=GROUP_BYTES // frame_bytes
+        )
         for numbers in pieces:
             batch = reader.get_batch(numbers).asnumpy()
             # Left alone, decord's thread decodes on to the end of the video and keeps every frame.
             reader.seek(0)
             yield from zip(numbers, batch, strict=True)
+            del batch  # before the next one is read
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise _NotForDecord from error
 
 
-def _cut_at_keyframes(wanted: Sequence[int], keyframes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Cut the wanted frames into pieces of at most ``most``, each beginning in a new group of pictures.
+def _cut_at_keyframes(
+    wanted: Sequence[int], keyframes: Sequence[int], *, most: int, longest: int
+) -> Iterator[list[int]]:
+    """Cut the wanted frames into pieces of whole groups of pictures, ``most`` frames where the groups allow.
 
     A piece that began inside a group would decode the group's beginning once more; where one group alone holds
-    more than ``most`` wanted frames, decord is the wrong tool.
+    more than ``longest`` wanted frames, decord is the wrong tool.
     """
     bounds = np.searchsorted(np.asarray(wanted), np.asarray([*keyframes, np.iinfo(np.int64).max]))
     start = end = 0
@@ -128,7 +135,7 @@ def _cut_at_keyframes(wanted: Sequence[int], keyframes: Sequence[int], most: int
         if bound - start > most and end > start:
             yield list(wanted[start:end])
             start = end
-        if bound - start > most:
+        if bound - start > longest:
             raise _NotForDecord
         end = bound
     if end > start:

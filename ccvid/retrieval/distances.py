@@ -155,7 +155,9 @@ def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str) -> Floats:
     for rows in _row_blocks(embedding):
         largest = np.abs(embedding[rows]).max(axis=1, initial=0)
         for row in np.flatnonzero((largest < 1e-30) | (largest > 1e30)):
-            raise InputError(f"{origin} embedding row {rows.start + row}: largest value {largest[row]}, no direction")
+            raise InputError(
+                f"{origin} embedding row {rows.start + row}: largest value {largest[row]}, not a direction"
+            )
     return embedding
 
 

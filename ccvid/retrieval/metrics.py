@@ -118,9 +118,8 @@ class Evaluation:
     def ranked_gallery(self, protocol: str) -> RankedGallery:
         """The first ``top_k`` places (as ``evaluate`` was asked for) of each query's ranking."""
         result, others = self.results[protocol], self.nearest_others
-        gallery_QK = np.full_like(others.gallery_QK, -1)
-        is_match_QK = np.zeros(gallery_QK.shape, np.bool_)
-        top = result.match_rank_M <= gallery_QK.shape[1]
+        is_match_QK = np.zeros(others.gallery_QK.shape, np.bool_)
+        top = result.match_rank_M <= others.gallery_QK.shape[1]
         place = result.match_query_M[top], result.match_rank_M[top] - 1
         is_match_QK[place] = True
         # The others fill the places that the matches leave, in order.
@@ -146,7 +145,8 @@ def evaluate(
         protocols: those for which a label is missing throughout, or no query has a match, are left out.
         top_k: how many places of each query's ranking to keep for ``Evaluation.ranked_gallery``.
 
-    A query tracklet that is also in the gallery (the same id) is junk there: never its own match.
+    A query tracklet that is also in the gallery (the same id) is junk there: never its own match. So give sets
+    without ids different ones.
     Raises InputError for empty sets, labels that do not fit the distances, and when no protocol applies.
     """
     if distances.shape != (len(query), len(gallery)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,21 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_tools.errors import InputError
+from data_tools.manifest import atomic_file
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write beside the file, sync, rename: a reader never sees half a table. InputError where that fails."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Write the table so that a reader never sees half of it; InputError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                pq.write_table(table, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_file(path) as file:
+            pq.write_table(table, file)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, ProtocolResult
 from data_tools.errors import InputError
+from data_tools.manifest import atomic_file
 
 Picture = npt.NDArray[np.uint8]
 Thumbnails = Callable[[int], Sequence[Picture]]
@@ -104,17 +104,12 @@ def spread_queries(result: ProtocolResult, count: int) -> list[int]:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write SVG or PNG by the suffix, whole or not at all; the same figure gives the same bytes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     kind = path.suffix.removeprefix(".")
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
-                figure.savefig(partial, format=kind, metadata=metadata)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_file(path) as file, rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
+            figure.savefig(file, format=kind, metadata=metadata)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from error
 

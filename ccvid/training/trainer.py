@@ -135,7 +135,7 @@ class Trainer:
                 epsilon=method.epsilon,
             )
         if self.recipe.train.compile:
-            trained.compile()  # type: ignore[no-untyped-call]
+            trained.compile()
         update = CalUpdate(
             trained,
             optimizer,

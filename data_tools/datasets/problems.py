@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from data_tools.errors import InputError
@@ -14,7 +16,8 @@ Severity = Literal["error", "quarantine", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. ``error`` stops the work, ``quarantine`` leaves one tracklet out, ``warning`` only tells."""
+    """One finding. ``error`` stops the work, ``quarantine`` leaves one tracklet out, ``warning`` only
+    tells."""
 
     severity: Severity
     file: str
@@ -36,12 +39,57 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
 
     def raise_on_errors(self, *, most: int = 50) -> None:
-        """Raise one ``InputError`` listing the errors (the first ``most``, and how many more), if there are any."""
+        """Raise one ``InputError`` listing the errors (the first ``most``, and how many more), if there are
+        any."""
         errors = [problem for problem in self.problems if problem.severity == "error"]
         if errors:
             raise InputError(
                 f"data set {self.name}: {len(errors)} problem(s) must be mended first\n" + list_problems(errors, most)
             )
+
+
+class ProblemLog:
+    """Collects problems while a data set is read.
+
+    A damaged file can be wrong on every line, so of each file only the first ``most_per_file`` errors and
+    as many warnings are kept and the rest are counted. Quarantined tracklets are all kept, for each is left
+    out.
+    """
+
+    def __init__(self, most_per_file: int = 1000) -> None:
+        self._most_per_file = most_per_file
+        self._problems: list[Problem] = []
+        self._counts: Counter[tuple[Severity, str]] = Counter()
+
+    def error(self, file: Path | str, line: int | None, message: str) -> None:
+        self._add_counted(Problem("error", str(file), line, message))
+
+    def warn(self, file: Path | str, line: int | None, message: str) -> None:
+        self._add_counted(Problem("warning", str(file), line, message))
+
+    def quarantine(self, file: Path | str, line: int | None, message: str, tracklet: str) -> None:
+        self._problems.append(Problem("quarantine", str(file), line, message, tracklet))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything found, in the order found; then, for each file with too many, how many more there
+        were."""
+        hidden = [
+            Problem(severity, file, None, f"{count - self._most_per_file} more {severity}s are not listed")
+            for (severity, file), count in self._counts.items()
+            if count > self._most_per_file
+        ]
+        return (*self._problems, *hidden)
+
+    def _add_counted(self, problem: Problem) -> None:
+        self._counts[problem.severity, problem.file] += 1
+        if self._counts[problem.severity, problem.file] <= self._most_per_file:
+            self._problems.append(problem)
+
+
+def split_origin(origin: str) -> tuple[str, int | None]:
+    """File and line of a tracklet's ``origin`` (``file:line``, or a file alone)."""
+    file, colon, line = origin.rpartition(":")
+    return (file, int(line)) if colon and line.isdecimal() else (origin, None)
 
 
 def list_problems(problems: Iterable[Problem], most: int) -> str:

@@ -1,0 +1,61 @@
+"""A folder of clips: one person a video file, the whole frame and every frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_tools.datasets.annotation_lines import path_inside, require_folder
+from data_tools.datasets.label_table import UNLABELLED, Label, read_labels
+from data_tools.datasets.problems import Dataset, ProblemLog
+from data_tools.datasets.video_files import find_videos
+from data_tools.options import AbsolutePath, Options
+from data_tools.tracklet import Tracklet, VideoFrames
+
+
+class ClipFolderOptions(Options):
+    """Clips and, optionally, labels."""
+
+    folder: AbsolutePath
+    """The folder; every video file in it is taken as one tracklet, at any depth."""
+
+    labels: AbsolutePath | None = None
+    """A CSV file with the header `file,person,clothes,camera,split` and any other columns as attributes;
+    `file` is the path below the folder. An empty cell is unknown; an empty camera is the file itself and an
+    empty split is gallery. Clips without a row, and all without this file, are unlabelled gallery."""
+
+
+def read_clip_folder(options: ClipFolderOptions) -> Dataset:
+    """Read a folder of clips.
+
+    Returns:
+        One tracklet a video file, its id the path below the folder (``north/anna_1.mp4``), ordered by it.
+        A labelled clip that is not there is quarantined; whether a file can be decoded shows when it is.
+
+    Raises:
+        InputError: the folder is not there.
+    """
+    require_folder(options.folder, "a folder of video files")
+    log = ProblemLog()
+    labels: dict[str, Label] = {}
+    if options.labels is not None:
+        labels = read_labels(options.labels, ("file",), lambda row: str(path_inside(row["file"])), log)
+    clips = {video.relative_to(options.folder).as_posix(): video for video in find_videos(options.folder, log)}
+    tracklets = [_tracklet(name, video, labels.get(name, UNLABELLED), options) for name, video in clips.items()]
+    if options.labels is not None:
+        for name, label in labels.items():
+            if name not in clips:
+                log.quarantine(options.labels, label.line, f"{options.folder / name}: there is no such clip", name)
+    return Dataset("clips", tuple(tracklets), log.problems())
+
+
+def _tracklet(name: str, video: Path, label: Label, options: ClipFolderOptions) -> Tracklet:
+    return Tracklet(
+        id=name,
+        person=label.person,
+        clothes=label.clothes,
+        camera=label.camera or name,
+        split=label.split,
+        source=VideoFrames(video),
+        attributes=label.attributes,
+        origin=f"{options.labels}:{label.line}" if label.line else str(video),
+    )

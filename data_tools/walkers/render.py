@@ -1,0 +1,106 @@
+"""Walkers to files: videos, tracks and labels, as the footage reader reads them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.walkers.options import WalkerOptions
+from data_tools.walkers.plan import WalkerVideo, plan_walkers
+from data_tools.walkers.scene import boxes, pictures, set_scene
+
+UNFINISHED = ".part"
+"""Ending of a file that is still being written."""
+
+
+def render_video(job: WalkerVideo, folder: Path) -> None:
+    """Render one video to ``folder/videos/NAME.mp4``, unless it is there.
+
+    The file appears under its name only when complete. The same job gives the same bytes: one encoder thread, a
+    fixed group of pictures, nothing of the time or the machine in the file.
+    """
+    target = folder / "videos" / f"{job.name}.mp4"
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        _encode(job, unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _encode(job: WalkerVideo, path: Path) -> None:
+    options = job.options
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(options.frames_per_second))
+        stream.width, stream.height, stream.pix_fmt = options.picture_width, options.picture_height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "superfast", "crf": "20", "g": "12", "sc_threshold": "0", "threads": "1"}
+        for picture in pictures(set_scene(job)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_annotations(jobs: Sequence[WalkerVideo], folder: Path) -> None:
+    """Write ``folder/tracks/NAME.txt`` (MOT text) for every job, then ``folder/labels.csv``, which ends the set.
+
+    Called when the videos are done: what killed renders left unfinished is removed.
+    """
+    for left_over in folder.rglob(f"*{UNFINISHED}"):
+        left_over.unlink()
+    (folder / "tracks").mkdir(parents=True, exist_ok=True)
+    rows = ["video,track,person,clothes,camera,split"]
+    for job in jobs:
+        lines = [f"{n},1,{x},{y},{w},{h},1,-1,-1,-1" for n, (x, y, w, h) in enumerate(boxes(set_scene(job)), 1)]
+        _write_whole(folder / "tracks" / f"{job.name}.txt", lines)
+        rows.append(f"{job.name},1,{job.person:05d},{job.outfit:03d},c{job.camera:02d},{job.split}")
+    _write_whole(folder / "labels.csv", rows)
+
+
+def claim_folder(options: WalkerOptions, folder: Path) -> None:
+    """Note in ``folder/walkers.json`` which set the folder holds.
+
+    Raises:
+        InputError: it holds another one.
+    """
+    note = folder / "walkers.json"
+    wanted = options.model_dump_json(indent=2)
+    if note.exists() and note.read_text(encoding="utf-8").rstrip("\n") != wanted:
+        raise InputError(f"{folder}: holds walkers of other options (see {note}); choose another folder or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(note, [wanted])
+
+
+def render_walkers(
+    options: WalkerOptions, folder: Path, workers: int, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Render the whole set with ``workers`` processes; what is finished in ``folder`` is kept.
+
+    ``progress`` is called with (videos done, videos in all). Raises ``InputError`` if the folder holds another set.
+    """
+    claim_folder(options, folder)
+    jobs = plan_walkers(options)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(render_video, job, folder) for job in jobs]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            if progress is not None:
+                progress(done, len(jobs))
+    write_annotations(jobs, folder)
+
+
+def _write_whole(path: Path, lines: Sequence[str]) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)

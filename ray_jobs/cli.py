@@ -1,0 +1,137 @@
+"""From the command line to a recipe, and from errors to one message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from ccvid.config import Recipe
+from data_tools.errors import InputError
+from video_backbones import WeightsError
+
+RECIPES = Path(__file__).parent / "recipes"
+CONFIG_FILE = "config.yaml"
+
+
+class UsageError(InputError):
+    """Wrong flags, values or recipe."""
+
+
+class RecipeFlags(Recipe, BaseSettings):
+    """Every field of a recipe as a flag."""
+
+    model_config = SettingsConfigDict(cli_avoid_json=True, cli_hide_none_type=True, cli_use_class_docs_for_groups=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse_recipe(
+    arguments: Sequence[str], *, program: str, description: str, extra: argparse.ArgumentParser | None = None
+) -> tuple[Recipe, argparse.Namespace]:
+    """The recipe that ``--recipe`` names with the flags laid over it, and the job's own flags.
+
+    Args:
+        extra: a parser, made with ``add_help=False``, of flags that only this job has.
+
+    Raises:
+        UsageError: an unknown flag or key, a value out of range, a recipe that is not there; one line each.
+        SystemExit: after ``--help``.
+    """
+    parser = _Parser(
+        program,
+        usage="%(prog)s [--recipe NAME_OR_FILE] [--SECTION.FIELD VALUE ...]",
+        description=description,
+        epilog=f"Recipes: {', '.join(recipe_names())}. What a recipe says goes before the defaults shown above.",
+        parents=[extra] if extra else [],
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--recipe", default="synthetic", metavar="NAME_OR_FILE", help="a recipe by name, or a YAML file"
+    )
+    source = CliSettingsSource[Any](RecipeFlags, cli_parse_args=list(arguments), root_parser=parser)
+    flags = {name: value for name, value in source().items() if name in Recipe.model_fields}
+    own = parser.parse_args(list(arguments))
+    try:
+        return Recipe.model_validate(_merge(read_recipe(own.recipe), flags)), own
+    except ValidationError as error:
+        raise UsageError("\n".join(_describe(item) for item in error.errors())) from None
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def read_recipe(name_or_file: str) -> dict[str, Any]:
+    """A recipe's values as written; raises ``UsageError`` when there is none or it is not a YAML mapping."""
+    path = RECIPES / f"{name_or_file}.yaml"
+    if name_or_file not in recipe_names():
+        path = Path(name_or_file).expanduser()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"--recipe {name_or_file}: no such file, and no recipe of that name; recipes: {', '.join(recipe_names())}"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"--recipe {path}: holds {type(values).__name__}, expected a mapping of sections")
+    return values
+
+
+def write_config(recipe: Recipe) -> str:
+    """The whole recipe as YAML: ``--recipe`` of such a file runs it again."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Run a job's ``main`` on the command line; what the user can mend ends in a message, not in a traceback.
+
+    Exit codes: 0 done, 1 the data or the cluster, 2 the command line, 130 interrupted.
+    """
+    try:
+        main(sys.argv[1:])
+    except UsageError as error:
+        _fail(f"{error}\nSee --help for every flag.", 2)
+    except (InputError, WeightsError) as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        _fail(f"{error.filename or 'file system'}: {error.strerror}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from here", 130)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: no such setting"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}, got {error['input']!r}" if place and error["type"] != "value_error" else message

@@ -1,0 +1,119 @@
+"""Connecting to Ray, and running many small tasks with progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import AuthenticationError, RayTaskError
+
+from ccvid.config import ComputeOptions
+from data_tools.errors import InputError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+TASKS_PER_CPU = 2
+"""Tasks handed to Ray at a time: enough to keep every CPU busy, few enough to stop soon."""
+
+
+def connect() -> None:
+    """Join the cluster that the environment names, or the one on this machine, or start one here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Reports wait for the controller's next look; the default of 2 s would slow down short epochs.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would show each progress line twice
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(logging_level=logging.WARNING, log_to_driver=True)
+    except (AuthenticationError, ConnectionError, ValueError) as error:
+        raise InputError(f"cannot connect to Ray: {error}") from None
+
+
+class Workers:
+    """How many training workers there are, and what each is given.
+
+    Raises:
+        InputError: the cluster does not have what the recipe asks for.
+    """
+
+    def __init__(self, compute: ComputeOptions) -> None:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        gpus, cpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
+        self.use_gpu = gpus > 0 if compute.use_gpu is None else compute.use_gpu
+        cpu_nodes = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+        self.count = compute.workers or (gpus if self.use_gpu else len(cpu_nodes))
+        per_node = -(-self.count // max(1, len(cpu_nodes)))
+        self.cpus = compute.cpus_per_worker or max(1, min(cpu_nodes, default=1) // per_node)
+        if self.count < 1 or self.count * self.cpus > cpus or (self.use_gpu and self.count > gpus):
+            raise InputError(
+                f"{self.count} workers with {self.cpus} CPUs{' and a GPU' if self.use_gpu else ''} each do not fit the "
+                f"cluster's {cpus} CPUs and {gpus} GPUs; change --compute.workers or --compute.cpus_per_worker"
+            )
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of one worker, as Ray wants them."""
+        return {"CPU": float(self.cpus)} | ({"GPU": 1.0} if self.use_gpu else {})
+
+    def __str__(self) -> str:
+        return f"{self.count} worker(s), each {self.cpus} CPU(s){' and a GPU' if self.use_gpu else ''}"
+
+
+def run_tasks(
+    function: Callable[..., Result],
+    jobs: Sequence[Job],
+    *,
+    common: tuple[Any, ...],
+    what: str,
+    size: Callable[[Result], int],
+) -> Iterator[tuple[int, Result]]:
+    """Run ``function(job, *common)`` for every job as Ray tasks of one CPU; yields (job's index, result) as they end.
+
+    Prints a line every few seconds: jobs done, frames/s, time left.
+
+    Args:
+        what: the jobs, in words.
+        size: frames of a result.
+
+    Raises:
+        InputError, OSError: what the function raised, as it was.
+    """
+    task = ray.remote(num_cpus=1, max_retries=3)(function)
+    shared = [ray.put(value) for value in common]
+    most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    running: dict[Any, int] = {}
+    waiting = iter(enumerate(jobs))
+    started = printed = time.monotonic()
+    done = frames = 0
+    try:
+        while done < len(jobs):
+            while len(running) < most and (job := next(waiting, None)):
+                running[task.remote(job[1], *shared)] = job[0]
+            finished, _ = ray.wait(list(running), num_returns=1, timeout=5)
+            for reference in finished:
+                index = running.pop(reference)
+                result: Result = ray.get(reference)
+                done, frames = done + 1, frames + size(result)
+                yield index, result
+            now = time.monotonic()
+            if done and (now - printed >= 5 or done == len(jobs)):
+                printed, seconds = now, now - started
+                left = timedelta(seconds=round(seconds * (len(jobs) - done) / done))
+                print(
+                    f"{what}: {done}/{len(jobs)}  {frames} frames  {frames / seconds:.0f} frames/s  left {left}",
+                    flush=True,
+                )
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, InputError | OSError) else error from None
+    finally:
+        for reference in running:
+            ray.cancel(reference)

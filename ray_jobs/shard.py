@@ -1,0 +1,41 @@
+"""Make Arrow shards: `python ray_jobs/shard.py --recipe ccvid_cal --data.root CCVID --data.shards FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script, the packages stand beside this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ray_jobs.cli import parse_recipe, run_job
+from ray_jobs.cluster import connect
+from ray_jobs.sharding import make_shards, summary, verify
+from ray_jobs.sources import shard_folder
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make the recipe's shards, or verify them."""
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument(
+        "--verify", action="store_true", help="check the checksum and decode every frame of finished shards instead"
+    )
+    recipe, flags = parse_recipe(
+        arguments,
+        program="shard.py",
+        description="Turn a data set, footage with tracks or a folder of clips into Arrow shards.",
+        extra=own,
+    )
+    connect()
+    if flags.verify:
+        folder = shard_folder(recipe.data)
+        print(summary(verify(folder, frames=True), folder))
+        print("every checksum and every frame is right")
+    else:
+        make_shards(recipe.data)
+
+
+if __name__ == "__main__":
+    run_job(main)

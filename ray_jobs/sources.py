@@ -1,0 +1,64 @@
+"""From the recipe's data section to tracklets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ccvid.config import DataOptions, DatasetKind
+from data_tools.datasets.ccvid import read_ccvid
+from data_tools.datasets.checks import check_dataset
+from data_tools.datasets.clip_folder import read_clip_folder
+from data_tools.datasets.footage import read_footage
+from data_tools.datasets.footage_options import FootageOptions
+from data_tools.datasets.mevid import read_mevid
+from data_tools.datasets.problems import Dataset, list_problems
+from data_tools.errors import InputError
+
+MOST_PROBLEMS_SHOWN = 50
+OptionT = TypeVar("OptionT")
+
+
+def shard_folder(data: DataOptions) -> Path:
+    """Where the recipe's shards stand."""
+    return data.shards or Path(f"~/ccvid/data/{data.kind}").expanduser()
+
+
+def walker_folder(data: DataOptions) -> Path:
+    """Where the synthetic walkers' videos stand: beside their shards."""
+    shards = shard_folder(data)
+    return shards.with_name(f"{shards.name}-videos")
+
+
+def read_dataset(data: DataOptions) -> Dataset:
+    """Read and check the recipe's data set; every finding is printed.
+
+    Raises:
+        InputError: something must be mended first; all errors in one message.
+    """
+    readers: dict[DatasetKind, Callable[[], Dataset]] = {
+        "synthetic": lambda: read_footage(_walker_footage(walker_folder(data))),
+        "ccvid": lambda: read_ccvid(_named(data.root, "root"), data.ccvid),
+        "mevid": lambda: read_mevid(_named(data.root, "root"), data.mevid),
+        "footage": lambda: read_footage(_named(data.footage, "footage.videos")),
+        "clips": lambda: read_clip_folder(_named(data.clips, "clips.folder")),
+    }
+    dataset = check_dataset(readers[data.kind]())
+    dataset.raise_on_errors(most=MOST_PROBLEMS_SHOWN)
+    if dataset.problems:
+        print(f"{data.kind}: {len(dataset.problems)} findings")
+        print(list_problems(dataset.problems, MOST_PROBLEMS_SHOWN), flush=True)
+    if not dataset.tracklets:
+        raise InputError(f"data set {dataset.name}: no tracklet was found")
+    return Dataset(data.kind, dataset.tracklets, dataset.problems)
+
+
+def _walker_footage(folder: Path) -> FootageOptions:
+    return FootageOptions(videos=folder / "videos", tracks=folder / "tracks", labels=folder / "labels.csv")
+
+
+def _named(option: OptionT | None, flag: str) -> OptionT:
+    if option is None:
+        raise InputError(f"no finished shards and no sources to make them from: name the sources with --data.{flag}")
+    return option

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_tools.errors import InputError
+from data_tools.identity_sampler import Integers, PkOptions, PkSampler
+
+
+def persons_with(*items: int) -> Integers:
+    """Labels of persons with so many items each, in a mixed order."""
+    labels = np.repeat(np.arange(len(items)) * 7 + 3, items)
+    return np.random.default_rng(len(labels)).permutation(labels)
+
+
+@st.composite
+def samplers(draw: st.DrawFn) -> tuple[PkSampler, Integers, PkOptions, int]:
+    pk = PkOptions(identities=draw(st.integers(1, 5)), clips=draw(st.integers(1, 5)))
+    world_size = draw(st.integers(1, 4))
+    need = pk.identities * world_size
+    person = persons_with(*draw(st.lists(st.integers(1, 40), min_size=need, max_size=need + 12)))
+    return PkSampler(person, pk, world_size=world_size, seed=draw(st.integers(0, 99))), person, pk, world_size
+
+
+def items_of(sampler: PkSampler, world_size: int, epoch: int) -> Integers:
+    """The global schedule, (steps, world size · P · K)."""
+    return np.concatenate([sampler.schedule(epoch, rank).item_SB for rank in range(world_size)], axis=1)
+
+
+@given(samplers(), st.integers(0, 50))
+def test_a_global_batch_has_distinct_identities_with_k_clips_each(
+    made: tuple[PkSampler, Integers, PkOptions, int], epoch: int
+) -> None:
+    sampler, person, pk, world_size = made
+    for rank in range(world_size):
+        schedule = sampler.schedule(epoch, rank)
+        shape = (sampler.steps_per_epoch, pk.identities * pk.clips)
+        assert schedule.item_SB.shape == schedule.clip_seed_SB.shape == shape
+        assert len(schedule) == sampler.steps_per_epoch >= 1
+    for batch in person[items_of(sampler, world_size, epoch)]:
+        groups = batch.reshape(-1, pk.clips)
+        assert (groups == groups[:, :1]).all()
+        assert len(set(groups[:, 0].tolist())) == pk.identities * world_size
+
+
+@given(samplers())
+def test_items_are_used_evenly(made: tuple[PkSampler, Integers, PkOptions, int]) -> None:
+    """An item comes again only when its identity has fewer than K unused ones."""
+    sampler, person, pk, world_size = made
+    used = np.zeros(len(person), np.int64)
+    for item_B in items_of(sampler, world_size, epoch=0):
+        for group in item_B.reshape(-1, pk.clips):
+            own = np.flatnonzero(person == person[group[0]])
+            rounds = used[own].min()
+            if (used[own] == rounds).sum() < pk.clips <= len(own):
+                used[own] = rounds = used[own].max()  # the few that are left over are let go
+            copies = np.bincount(np.searchsorted(own, group), minlength=len(own))
+            if len(own) >= pk.clips:
+                assert copies.max() == 1
+                assert (used[group] == rounds).all()
+            else:
+                assert copies.max() - copies.min() <= 1
+            used[group] += 1
+
+
+@given(samplers())
+def test_two_workers_see_together_what_one_sees(made: tuple[PkSampler, Integers, PkOptions, int]) -> None:
+    sampler, person, pk, world_size = made
+    alone_pk = PkOptions(identities=pk.identities * world_size, clips=pk.clips)
+    alone = PkSampler(person, alone_pk, world_size=1, seed=sampler._seed).schedule(epoch=3, rank=0)
+    np.testing.assert_array_equal(items_of(sampler, world_size, epoch=3), alone.item_SB)
+    seeds = [sampler.schedule(3, rank).clip_seed_SB for rank in range(world_size)]
+    np.testing.assert_array_equal(np.concatenate(seeds, axis=1), alone.clip_seed_SB)
+
+
+def test_an_epoch_has_the_released_length() -> None:
+    # Groups of K = 4: 1 + 1 + 2 + 3 + 5 = 12; identities in a global batch: 2.
+    sampler = PkSampler(persons_with(2, 7, 8, 13, 20), PkOptions(identities=1, clips=4), world_size=2, seed=0)
+    assert sampler.steps_per_epoch == 6
+
+
+def test_without_repetition_every_whole_group_is_dealt_once() -> None:
+    sampler = PkSampler(persons_with(*[12] * 10), PkOptions(identities=5, clips=3), world_size=2, seed=1)
+    assert sampler.steps_per_epoch == 4
+    assert sorted(items_of(sampler, 2, epoch=0).ravel().tolist()) == list(range(120))
+
+
+def test_one_person_with_most_items_is_in_every_batch_and_the_others_fill_up() -> None:
+    person = persons_with(100, 2, 2, 2)
+    sampler = PkSampler(person, PkOptions(identities=2, clips=2), world_size=1, seed=0)
+    batches = person[items_of(sampler, 1, epoch=0)][:, ::2]
+    assert sampler.steps_per_epoch == 26
+    assert (batches == 3).sum() == 26
+    assert {int((batches == other).sum()) for other in (10, 17, 24)} <= {8, 9}
+
+
+def test_epochs_seeds_and_places_differ_and_repeat() -> None:
+    person, pk = persons_with(*[9] * 12), PkOptions(identities=3, clips=2)
+    one, other = (PkSampler(person, pk, world_size=2, seed=seed) for seed in (5, 6))
+    first = one.schedule(0, 1)
+    again = PkSampler(person, pk, world_size=2, seed=5).schedule(0, 1)
+    np.testing.assert_array_equal(first.item_SB, again.item_SB)
+    np.testing.assert_array_equal(first.clip_seed_SB, again.clip_seed_SB)
+    for different in (one.schedule(1, 1), other.schedule(0, 1), one.schedule(0, 0)):
+        assert (first.item_SB != different.item_SB).any()
+        assert not set(first.clip_seed_SB.ravel().tolist()) & set(different.clip_seed_SB.ravel().tolist())
+
+
+def test_the_global_generators_are_left_alone() -> None:
+    np.random.seed(3)
+    expected = np.random.random(3)
+    np.random.seed(3)
+    PkSampler(persons_with(*[9] * 12), PkOptions(), world_size=2, seed=5).schedule(0, 0)
+    np.testing.assert_array_equal(np.random.random(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("persons", "world_size", "remedy"),
+    [
+        (7, 2, "; lower the number of workers to 1 or lower the identities of a worker's batch to 3"),
+        (3, 2, "; lower the identities of a worker's batch to 1"),
+        (4, 5, "; lower the number of workers to 1"),
+        (3, 4, "; lower both the number of workers and the identities of a worker's batch"),
+    ],
+)
+def test_too_few_identities_are_refused_with_the_numbers(persons: int, world_size: int, remedy: str) -> None:
+    with pytest.raises(InputError, match=f"{persons} persons") as error:
+        PkSampler(persons_with(*[9] * persons), PkOptions(identities=4), world_size=world_size, seed=0)
+    assert f"need {4 * world_size} different ones" in str(error.value)
+    assert str(error.value).endswith(remedy)
