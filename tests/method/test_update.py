@@ -1,0 +1,240 @@
+"""The two-step update: the released trajectory, a naive step, its schedule, and two ranks against one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+from torch.nn.functional import cross_entropy, normalize
+from torch.nn.parallel import DistributedDataParallel
+
+from ccvid.losses.clothes_adversarial import clothes_adversarial_loss
+from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
+from ccvid.training.update import CalUpdate, ClothesHead, UpdateResult
+from tests.backbones.reference_values import fill, reference_input
+from video_backbones import build_backbone
+
+REFERENCE = Path(__file__).parent / "reference"
+OWNER_N = torch.tensor([0, 0, 1, 1, 1, 2])
+PERSON_B = torch.tensor([0, 0, 1, 1, 2, 2, 1, 0])
+CLOTHES_B = torch.tensor([0, 1, 3, 4, 5, 5, 2, 0])
+
+
+def test_four_updates_equal_the_released_trajectory() -> None:
+    expected = np.load(REFERENCE / "training_trajectory.npz")
+    losses = np.load(REFERENCE / "losses.npz")
+    backbone = build_backbone("c2d_resnet50", weights="random")
+    model = ReIdModel(backbone, IdentityClassifier(2048, 6)).double()
+    clothes_classifier = CosineClassifier(2048, 15).double()
+    fill(backbone)
+    fill(model.identity_classifier, prefix="id_head.")
+    fill(clothes_classifier, prefix="clothes_head.")
+    with torch.no_grad():
+        for parameter in model.identity_classifier.parameters():
+            parameter.mul_(0.05)
+    head = ClothesHead(
+        clothes_classifier,
+        torch.optim.Adam(clothes_classifier.parameters(), lr=3.5e-4, weight_decay=5e-4),
+        torch.from_numpy(losses["owner"]),
+    )
+    update = CalUpdate(model, torch.optim.Adam(model.parameters(), lr=3.5e-4, weight_decay=5e-4), head)
+    person_B, clothes_B = torch.from_numpy(expected["pids"]), torch.from_numpy(expected["clothes"])
+
+    for step in range(4):
+        frames = reference_input(f"train{step}", (8, 3, 4, 64, 32))
+        result = update(frames, person_B, clothes_B, train_clothes=True, adversarial=True)
+        assert result.clothes_loss is not None
+        assert result.adversarial_loss is not None
+        got = [result.identity_loss.item(), result.clothes_loss.item(), result.adversarial_loss.item()]
+        np.testing.assert_allclose(got, expected[f"step{step}"], rtol=1e-9)
+
+    with torch.inference_mode():
+        feature = model.eval().embed(reference_input("clip", (2, 3, 8, 64, 32))).numpy()
+    scale = np.abs(expected["final_features"]).max()
+    np.testing.assert_allclose(feature, expected["final_features"], rtol=1e-9, atol=1e-9 * scale)
+    weight = clothes_classifier.weight.detach()[:, :64].numpy()
+    np.testing.assert_allclose(weight, expected["clothes_head_after"], rtol=1e-9, atol=1e-11)
+
+
+def small_update(
+    *, clothes: bool = True, seed: int = 0, clip_norm: float | None = None, distributed: bool = False
+) -> CalUpdate:
+    """SGD on a half-width ResNet-18 in float64 that normalises by its running statistics."""
+    torch.manual_seed(seed)
+    backbone = build_backbone("c2d_resnet18_slim", weights="random")
+    model = ReIdModel(backbone, IdentityClassifier(backbone.feature_size, 3)).double().eval()
+    classifier = CosineClassifier(backbone.feature_size, len(OWNER_N)).double()
+    wrap = DistributedDataParallel if distributed else lambda module: module
+    return CalUpdate(
+        wrap(model),
+        torch.optim.SGD(model.parameters(), lr=0.01),
+        ClothesHead(wrap(classifier), torch.optim.SGD(classifier.parameters(), lr=0.5), OWNER_N) if clothes else None,
+        clip_norm=clip_norm,
+    )
+
+
+def small_frames(step: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(len(PERSON_B), 2, 3, 32, 16, dtype=torch.float64, generator=generator)
+
+
+def state_of(update: CalUpdate) -> dict[str, Tensor]:
+    parts = {"model": update.model}
+    if update.clothes is not None:
+        parts["clothes"] = update.clothes.bare
+    return {
+        f"{part}.{name}".replace("module.", ""): value.detach().clone()
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
+
+
+def test_one_update_equals_a_naive_one() -> None:
+    update, twin = small_update(), small_update()
+    frames = small_frames()
+    result = update(frames, PERSON_B, CLOTHES_B, train_clothes=True, adversarial=True)
+
+    model, head = twin.model, twin.clothes
+    assert head is not None
+    feature, logits = model(frames)
+    logits_clothes = 16 * normalize(feature.detach()) @ normalize(head.bare.weight).T
+    clothes_loss = cross_entropy(logits_clothes, CLOTHES_B)
+    (clothes_gradient,) = torch.autograd.grad(clothes_loss, head.bare.weight)
+    with torch.no_grad():
+        head.bare.weight.sub_(0.5 * clothes_gradient)
+    cosine = normalize(feature) @ normalize(head.bare.weight.detach()).T
+    same_person = OWNER_N[CLOTHES_B][:, None] == OWNER_N
+    adversarial = clothes_adversarial_loss(cosine, CLOTHES_B, same_person)
+    identity = cross_entropy(logits, PERSON_B)
+    gradients = torch.autograd.grad(identity + adversarial, list(model.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.sub_(0.01 * gradient)
+
+    after, expected = state_of(update), state_of(twin)
+    assert after.keys() == expected.keys()
+    for name, value in after.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-12, msg=name)
+    torch.testing.assert_close(result.identity_loss, identity.detach())
+    torch.testing.assert_close(result.clothes_loss, clothes_loss.detach())
+    torch.testing.assert_close(result.adversarial_loss, adversarial.detach())
+    assert update.clothes is not None
+    torch.testing.assert_close(update.clothes.bare.weight.grad, clothes_gradient)  # step 2 added nothing
+
+
+def run(update: CalUpdate, *, train_clothes: bool, adversarial: bool) -> tuple[UpdateResult, dict[str, Tensor]]:
+    result = update(small_frames(), PERSON_B, CLOTHES_B, train_clothes=train_clothes, adversarial=adversarial)
+    return result, state_of(update)
+
+
+def test_before_its_start_the_clothes_loss_is_only_computed() -> None:
+    update = small_update()
+    before = state_of(update)["clothes.weight"]
+    result, after = run(update, train_clothes=False, adversarial=False)
+    _, baseline = run(small_update(clothes=False), train_clothes=False, adversarial=False)
+    assert result.clothes_loss is not None
+    assert result.clothes_loss > 0
+    assert result.adversarial_loss is None
+    assert torch.equal(after["clothes.weight"], before)
+    assert all(torch.equal(after[name], value) for name, value in baseline.items())
+
+
+def test_the_clothes_classifier_may_train_before_it_is_used() -> None:
+    update = small_update()
+    before = state_of(update)["clothes.weight"]
+    _, after = run(update, train_clothes=True, adversarial=False)
+    _, baseline = run(small_update(clothes=False), train_clothes=False, adversarial=False)
+    assert not torch.equal(after["clothes.weight"], before)
+    assert all(torch.equal(after[name], value) for name, value in baseline.items())
+
+
+def test_the_adversarial_loss_moves_the_backbone_alone() -> None:
+    update = small_update()
+    before = state_of(update)["clothes.weight"]
+    _, after = run(update, train_clothes=False, adversarial=True)
+    _, baseline = run(small_update(clothes=False), train_clothes=False, adversarial=False)
+    name = "model.identity_classifier.classifier.weight"
+    assert torch.equal(after["clothes.weight"], before)
+    assert torch.equal(after[name], baseline[name])
+    assert not torch.equal(after["model.backbone.conv1.weight"], baseline["model.backbone.conv1.weight"])
+
+
+def test_baseline_reports_no_clothes() -> None:
+    result, _ = run(small_update(clothes=False), train_clothes=True, adversarial=True)
+    assert result.clothes_loss is None
+    assert result.adversarial_loss is None
+
+
+def test_results_are_detached_and_accuracy_counts() -> None:
+    update = small_update()
+    frames = small_frames()
+    _, logits = update.model(frames)
+    expected = (logits.argmax(dim=1) == PERSON_B).double().mean().item()
+    result = update(frames, PERSON_B, CLOTHES_B, train_clothes=True, adversarial=True)
+    assert result.identity_accuracy.item() == pytest.approx(expected)
+    for value in (result.identity_loss, result.clothes_loss, result.adversarial_loss):
+        assert value is not None
+        assert not value.requires_grad
+
+
+def test_clipping_bounds_the_step() -> None:
+    before = state_of(small_update())
+    _, free = run(small_update(), train_clothes=True, adversarial=True)
+    _, clipped = run(small_update(clip_norm=0.5), train_clothes=True, adversarial=True)
+
+    def length(after: dict[str, Tensor]) -> float:
+        moved = [after[n] - value for n, value in before.items() if n.startswith("model") and value.ndim]
+        return float(torch.cat([step.flatten() for step in moved]).norm())
+
+    assert length(free) > 0.01 * 0.5
+    assert length(clipped) == pytest.approx(0.01 * 0.5, rel=1e-4)
+    assert torch.equal(free["clothes.weight"], clipped["clothes.weight"])
+
+
+def test_bf16_learns_the_batch() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("c2d_resnet18_slim", weights="random")
+    model = ReIdModel(backbone, IdentityClassifier(256, 3), autocast_dtype=torch.bfloat16)
+    classifier = CosineClassifier(256, len(OWNER_N))
+    update = CalUpdate(
+        model,
+        torch.optim.Adam(model.parameters(), lr=1e-3),
+        ClothesHead(classifier, torch.optim.Adam(classifier.parameters(), lr=1e-3), OWNER_N),
+    )
+    frames = small_frames().float()
+    results = [update(frames, PERSON_B, CLOTHES_B, train_clothes=True, adversarial=True) for _ in range(12)]
+    assert results[0].identity_loss.dtype == torch.float32
+    assert results[-1].identity_loss < 0.5 * results[0].identity_loss
+    assert results[-1].identity_accuracy == 1
+    assert all(p.dtype == torch.float32 and p.grad is not None for p in model.parameters())
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    update = small_update(distributed=True, seed=rank, clip_norm=1.0)  # DDP takes rank 0's weights
+    mine = slice(4 * rank, 4 * rank + 4)
+    for step, started in enumerate((False, True, True)):
+        frames = small_frames(step)[mine]
+        update(frames, PERSON_B[mine], CLOTHES_B[mine], train_clothes=started, adversarial=started)
+    torch.save(state_of(update), f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
+    spawn(_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    alone = small_update(clip_norm=1.0)
+    for step, started in enumerate((False, True, True)):
+        alone(small_frames(step), PERSON_B, CLOTHES_B, train_clothes=started, adversarial=started)
+    expected = state_of(alone)
+    for rank in range(2):
+        state = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert state.keys() == expected.keys()
+        for name, value in state.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11, msg=name)

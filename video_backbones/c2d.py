@@ -1,0 +1,71 @@
+"""C2D: a ResNet on each frame; the clip's frames meet only in the temporal pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from video_backbones.backbone import VideoBackbone
+from video_backbones.pooling import SpatialMaxPool, TemporalMeanPool
+
+
+class C2DResNet(VideoBackbone):
+    """ResNet (He et al., CVPR 2016) over B*T folded frames.
+
+    The same numbers as 1 x k x k Conv3d, sooner: 2-D convolutions on channels-last memory. Names in the state
+    dict are those of the released C2D (`conv1.weight` ... `layer4.2.bn3.running_var`, `bn.weight` ...), which
+    are torchvision's too; the released 5-D kernels lose their time axis of length 1.
+
+    Args:
+        block: torchvision's residual block; its stride stands in the 3 x 3 convolution.
+        depths: blocks in each of the four stages.
+        width: channels after the stem, 64 in the paper.
+        last_stride: of stage 4; 1 keeps its map as large as stage 3's.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: Sequence[int],
+        *,
+        width: int = 64,
+        last_stride: int = 1,
+    ) -> None:
+        super().__init__(8 * width * block.expansion, SpatialMaxPool(), TemporalMeanPool())
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(block, width, width, depths[0], stride=1)
+        self.layer2 = _stage(block, width * block.expansion, 2 * width, depths[1], stride=2)
+        self.layer3 = _stage(block, 2 * width * block.expansion, 4 * width, depths[2], stride=2)
+        self.layer4 = _stage(block, 4 * width * block.expansion, 8 * width, depths[3], stride=last_stride)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.to(memory_format=torch.channels_last)
+
+    def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, T, D, H', W'); H' = H/16 with last stride 1, else H/32, rounded up."""
+        x = frames_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        maps_BTDHW: Tensor = x.unflatten(0, frames_BTCHW.shape[:2])
+        return maps_BTDHW
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], channels_in: int, planes: int, depth: int, *, stride: int
+) -> nn.Sequential:
+    """`depth` blocks; the first strides, and projects its shortcut where the shape changes."""
+    channels_out = planes * block.expansion
+    shortcut = None
+    if stride != 1 or channels_in != channels_out:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), nn.BatchNorm2d(channels_out)
+        )
+    first = block(channels_in, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(channels_out, planes) for _ in range(depth - 1)))

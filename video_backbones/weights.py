@@ -1,0 +1,102 @@
+"""Weights from torchvision or a file, checked name by name before they are taken."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from video_backbones.backbone import VideoBackbone
+
+_TIMEOUT_SECONDS = 15.0
+
+
+class WeightsError(ValueError):
+    """Weights were asked for that cannot be had, read, or do not fit; the message is complete for a user."""
+
+
+def fetch_weights(published: WeightsEnum) -> dict[str, Tensor]:
+    """torchvision's weights, from its cache or else its server, checked by their hash.
+
+    Raises:
+        WeightsError: They are not in the cache and cannot be downloaded, or the cached file is damaged.
+    """
+    try:
+        with _network_timeout():
+            return dict(published.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except Exception as error:  # network, hash, or whatever unpickling a damaged file meets
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[-1]
+        remedy = f"delete {cached}" if cached.exists() else f"download it elsewhere and put it at {cached}"
+        raise WeightsError(
+            f"cannot get {published.url}: {error}; {remedy}, give the path of a weights file instead, "
+            "or ask for random weights"
+        ) from error
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """A state dict from `.safetensors`, or from torch's own format (nothing in it is executed).
+
+    Raises:
+        WeightsError: No such file, damaged, or not a mapping of names to tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise WeightsError(
+            f"{file}: cannot be read as weights ({_first_line(error)}); expected a .safetensors file or a "
+            "state dict saved by torch.save (imagenet, kinetics and random are the names that need no file)"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{file}: expected names mapped to tensors, got {type(state).__name__}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise WeightsError(f"{file}: expected names mapped to tensors, got {name!r}: {type(value).__name__}")
+    return dict(state)
+
+
+def load_weights(backbone: VideoBackbone, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copy `state` into the backbone: all of it or, on an error, nothing.
+
+    A classification layer (`fc.*`) is passed over. The neck (`bn.*`) and the counters `num_batches_tracked`
+    may be missing: they keep their values.
+
+    Raises:
+        WeightsError: Names are missing or unexpected, or shapes differ; the first ten faults are listed.
+    """
+    own = backbone.state_dict()
+    given = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    needed = [n for n in own if not n.startswith("bn.") and not n.endswith(".num_batches_tracked")]
+    faults = [f"missing {name}" for name in needed if name not in given]
+    faults += [f"unexpected {name}" for name in given if name not in own]
+    faults += [
+        f"{name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}"
+        for name, value in given.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise WeightsError(f"{origin}: does not fit {type(backbone).__name__}: {'; '.join(faults[:10])}{more}")
+    backbone.load_state_dict({**own, **given})
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    """torch.hub sets no timeout of its own: a silent network would hang it for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
