@@ -41,32 +41,30 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
     Raises:
         InputError: a frame cannot be decoded; names the tracklet and the frame's position in it.
     """
-    pictures_THWC: NDArray[np.uint8] = clip_TCHW.permute(0, 2, 3, 1).numpy()
-    shape = pictures_THWC.shape[1:]
+    clip_THWC = clip_TCHW.permute(0, 2, 3, 1)
+    stored = store.encoded_frames(row, positions.tolist())
+    if stored[0].ndim == 3:
+        pictures = [_fit(picture_HWC, clip_THWC) for picture_HWC in stored]
+        np.stack(pictures, out=clip_THWC.numpy())
+        return
     frames_HWC = []
-    for position, frame in zip(positions, store.encoded_frames(row, positions.tolist()), strict=True):
+    for position, code in zip(positions, stored, strict=True):
         try:
-            frame_HWC = frame if frame.ndim == 3 else _decode(frame)
+            frames_HWC.append(_decode(code))
         except RuntimeError as error:
             raise InputError(
-                f"tracklet {store.rows[row].id}: its stored frame {position} ({frame.size} bytes) is not a "
+                f"tracklet {store.rows[row].id}: its stored frame {position} ({code.size} bytes) is not a "
                 "whole JPEG or PNG picture; verify the shards"
             ) from error
-        frames_HWC.append(frame_HWC if frame_HWC.shape == shape else resize(frame_HWC, *shape[:2]))
-    # Copied last and together: the decoder's stores go past the cache, and reading them at once would wait for them.
-    np.stack(frames_HWC, out=pictures_THWC)
-
-
-def _decode(code: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    # Copied because torch warns of memory maps, which cannot be written; some 15 KB of 100 KB that come out.
-    frame_CHW = decode_image(torch.from_numpy(code.copy()), ImageReadMode.RGB)
-    picture: NDArray[np.uint8] = frame_CHW.permute(1, 2, 0).numpy()
-    return picture
+    if any(frame_HWC.shape != clip_THWC.shape[1:] for frame_HWC in frames_HWC):
+        frames_HWC = [torch.from_numpy(_fit(frame_HWC.numpy(), clip_THWC)) for frame_HWC in frames_HWC]
+    # Copied together and last: the decoder's stores go past the cache, and to read them at once waits for memory.
+    torch.stack(frames_HWC, out=clip_THWC)
 
 
 def _decode(code: NDArray[np.uint8]) -> Tensor:
     # Copied because torch warns of memory maps, which cannot be written; some 15 KB of 100 KB that come out.
-    frame_CHW = decode_image(torch.from_numpy(code.copy()), ImageReadMode.RGB)
+    frame_CHW: Tensor = decode_image(torch.from_numpy(code.copy()), ImageReadMode.RGB)
     return frame_CHW.permute(1, 2, 0)
 
 

@@ -51,8 +51,7 @@ def augment_(clip_TCHW: Tensor, options: AugmentOptions, rng: np.random.Generato
     if rng.random() < options.crop:
         clip_TCHW.copy_(_enlarge_and_crop(clip_TCHW, rng))
     if rng.random() < options.flip:
-        for frame_CHW in clip_TCHW:  # one by one, for a frame stays in the cache and a clip does not
-            frame_CHW.copy_(frame_CHW.flip(-1))
+        clip_TCHW.copy_(v2.horizontal_flip(clip_TCHW))
     if rng.random() < options.erase:
         _erase_(clip_TCHW, rng)
 

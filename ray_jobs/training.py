@@ -60,11 +60,11 @@ def train(recipe: Recipe) -> Path:
         ),
     )
     try:
-        outcome: Any = trainer.fit().return_value
+        result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise InputError(_failure(error, folder)) from None
-    if isinstance(outcome, str):
-        raise InputError(outcome)
+    if result.return_value is not None:
+        raise InputError(result.return_value)
     return folder
 
 

@@ -51,7 +51,7 @@ def embed_tracklets(
     )
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # inference mode would mark the frames, which the loader's threads fill
         for batch in batches:
             row_B = position[batch.tracklet_B]
             count_R += torch.bincount(row_B, minlength=len(rows))

@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from ccvid.config import OptimOptions, Recipe
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.retrieval.embed import embed_tracklets
+from ccvid.retrieval.metrics import Evaluation
 from ccvid.retrieval.scoring import score_embeddings, single_score
 from ccvid.training.checkpoint import Progress, TrainedParts, load_checkpoint, load_weights, save_checkpoint
 from ccvid.training.context import RunContext
@@ -103,6 +104,14 @@ class Trainer:
             gather_rows(count, len(rows), self.run.world_size),
         )
 
+    def score_held_out(self) -> Evaluation | None:
+        """Score each tracklet of the held-out identities against all others; None on ranks other than 0."""
+        rows = list(self.split.held_out_rows)
+        embedding, _ = self.embed(rows)
+        if self.run.rank != 0:
+            return None
+        return score_embeddings(self.store, torch.cat([embedding, embedding]), rows, rows)
+
     def _build_model(self) -> ReIdModel:
         options, train, device = self.recipe.model, self.recipe.train, self.run.device
         torch.manual_seed(train.seed)
@@ -188,17 +197,15 @@ class Trainer:
         self.log.pause()
 
     def _validate(self, done: int) -> float:
-        """Score the held-out identities, each of their tracklets against all others, on rank 0."""
-        rows = list(self.split.held_out_rows)
-        embedding, _ = self.embed(rows)
+        """Score, tell of it, and let all ranks know the single score."""
+        evaluation = self.score_held_out()
         score = 0.0
-        if self.run.rank == 0:
-            evaluation = score_embeddings(self.store, torch.cat([embedding, embedding]), rows, rows)
+        if evaluation is not None:
             score = single_score(evaluation)
             scores = {f"{name}_map": result.mean_average_precision for name, result in evaluation.results.items()}
             self.log.add_validation(done * self.sampler.steps_per_epoch - 1, scores)
             shown = "  ".join(f"{name.removesuffix('_map')} {value:.1%}" for name, value in scores.items())
-            print(f"epoch {done}: mAP on {len(rows)} tracklets of held-out identities: {shown}", flush=True)
+            print(f"epoch {done}: mAP on {len(evaluation.query)} held-out tracklets: {shown}", flush=True)
         return agree(score, self.run.device, self.run.world_size)
 
     def _report(self, metrics: dict[str, float], *, is_best: bool = False) -> None:

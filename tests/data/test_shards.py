@@ -28,7 +28,9 @@ from data_tools.tracklet import ImageFrames, Tracklet, VideoFrames
 from tests.data.made_videos import grey_of, make_video
 from tests.data.released_formats import make_ccvid
 
-SMALL = {"height": 32, "width": 16}
+
+def small(**options: object) -> ShardOptions:
+    return ShardOptions.model_validate({"height": 32, "width": 16, **options})
 
 
 def make(dataset: Dataset, folder: Path, options: ShardOptions) -> Manifest:
@@ -70,7 +72,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_rows_frames_and_manifest_come_back(tmp_path: Path) -> None:
     dataset = walk(tmp_path)
-    options = ShardOptions(**SMALL, shard_mebibytes=0.02)
+    options = small(shard_mebibytes=0.02)
     manifest = make(dataset, tmp_path / "shards", options)
     store = ShardFolder(tmp_path / "shards")
     assert len(manifest.shards) > 1
@@ -93,7 +95,7 @@ def test_rows_frames_and_manifest_come_back(tmp_path: Path) -> None:
 
 
 def test_raw_frames_are_pixels_and_source_frames_the_released_bytes(tmp_path: Path) -> None:
-    make(walk(tmp_path), tmp_path / "raw", ShardOptions(**SMALL, storage="raw"))
+    make(walk(tmp_path), tmp_path / "raw", small(storage="raw"))
     frame = ShardFolder(tmp_path / "raw").encoded_frames(0, [7])[0]
     assert frame.shape == (32, 16, 3)
     assert not frame.flags.owndata
@@ -116,7 +118,7 @@ def test_unreadable_sources_are_quarantined_with_their_reason(tmp_path: Path) ->
     broken = dataset.tracklets[1].source
     assert isinstance(broken, ImageFrames)
     (broken.folder / broken.names[1]).write_bytes(b"")
-    manifest = make(dataset, tmp_path / "shards", ShardOptions(**SMALL))
+    manifest = make(dataset, tmp_path / "shards", small())
     assert [entry.tracklet for entry in manifest.quarantine] == [dataset.tracklets[1].id]
     assert "the file is empty" in manifest.quarantine[0].reason
     assert broken.names[1] in manifest.quarantine[0].reason
@@ -135,7 +137,7 @@ def test_only_the_tracklets_that_reach_a_damaged_stretch_are_quarantined(tmp_pat
             for t in dataset.tracklets
         ),
     )
-    manifest = make(moved, tmp_path / "shards", ShardOptions(**SMALL, max_quarantine_share=0.9))
+    manifest = make(moved, tmp_path / "shards", small(max_quarantine_share=0.9))
     lost = [entry.tracklet for entry in manifest.quarantine]
     assert lost
     assert lost == [tracklet.id for tracklet in moved.tracklets[-len(lost) :]]
@@ -149,10 +151,10 @@ def test_too_large_a_share_of_unreadable_sources_is_an_error(tmp_path: Path) -> 
     ]
     broken = Dataset("made", (*dataset.tracklets, *missing))
     with pytest.raises(InputError, match=r"2 of 8 tracklets .* max_quarantine_share"):
-        make(broken, tmp_path / "shards", ShardOptions(**SMALL))
+        make(broken, tmp_path / "shards", small())
     assert not (tmp_path / "shards" / MANIFEST_NAME).exists()
-    plans = plan_shards(broken.tracklets, ShardOptions(**SMALL))
-    options = ShardOptions(**SMALL, max_quarantine_share=0.5)
+    plans = plan_shards(broken.tracklets, small())
+    options = small(max_quarantine_share=0.5)
     records = [write_shard(plan, tmp_path / "shards", options) for plan in plans]
     assert len(finish_shards(broken, plans, records, tmp_path / "shards", options).quarantine) == 2
 
@@ -160,13 +162,13 @@ def test_too_large_a_share_of_unreadable_sources_is_an_error(tmp_path: Path) -> 
 def test_what_the_reader_quarantined_is_in_the_manifest(tmp_path: Path) -> None:
     found = Problem("quarantine", "train.txt", 7, "no such folder", tracklet="session1/009_01")
     dataset = Dataset("made", walk(tmp_path).tracklets, (found,))
-    manifest = make(dataset, tmp_path / "shards", ShardOptions(**SMALL))
+    manifest = make(dataset, tmp_path / "shards", small())
     assert [(entry.tracklet, entry.origin) for entry in manifest.quarantine] == [("session1/009_01", "train.txt:7")]
 
 
 def test_a_finished_folder_is_kept_and_never_overwritten_by_another_set(tmp_path: Path) -> None:
     dataset = walk(tmp_path)
-    options = ShardOptions(**SMALL)
+    options = small()
     manifest = make(dataset, tmp_path / "shards", options)
     plans = plan_shards(dataset.tracklets, options)
     assert prepare_folder(plans, tmp_path / "shards") == manifest
@@ -176,7 +178,7 @@ def test_a_finished_folder_is_kept_and_never_overwritten_by_another_set(tmp_path
 
 def test_a_run_killed_anywhere_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     dataset = walk(tmp_path, count=6)
-    options = ShardOptions(**SMALL, shard_mebibytes=0.015)
+    options = small(shard_mebibytes=0.015)
     make(dataset, tmp_path / "whole", options)
     plans = plan_shards(dataset.tracklets, options)
     assert len(plans) >= 3
@@ -197,9 +199,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from data_tools.datasets.problems import Dataset
-from tests.data.test_shards import SMALL, make, walk
-from data_tools.shard_plan import ShardOptions
-make(walk(Path(sys.argv[1])), Path(sys.argv[2]), ShardOptions(**SMALL, shard_mebibytes=0.015))
+from tests.data.test_shards import make, small, walk
+make(walk(Path(sys.argv[1])), Path(sys.argv[2]), small(shard_mebibytes=0.015))
 """
 
 
@@ -217,7 +218,7 @@ def test_sigkill_in_the_middle_of_writing(tmp_path: Path, seconds: float) -> Non
     process.wait()
     subprocess.run(command, check=True)
     dataset = walk(tmp_path)
-    make(dataset, tmp_path / "whole", ShardOptions(**SMALL, shard_mebibytes=0.015))
+    make(dataset, tmp_path / "whole", small(shard_mebibytes=0.015))
     assert contents(folder) == contents(tmp_path / "whole")
 
 
@@ -225,7 +226,7 @@ def test_sigkill_in_the_middle_of_writing(tmp_path: Path, seconds: float) -> Non
 def test_an_unwritable_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir(mode=0o500)
     with pytest.raises(OSError, match="shards"):
-        make(walk(tmp_path), tmp_path / "shards", ShardOptions(**SMALL))
+        make(walk(tmp_path), tmp_path / "shards", small())
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,15 +235,15 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 
     dataset = walk(tmp_path)
     monkeypatch.setattr("os.fsync", full)
-    plans = plan_shards(dataset.tracklets, ShardOptions(**SMALL))
+    plans = plan_shards(dataset.tracklets, small())
     (tmp_path / "shards").mkdir()
     with pytest.raises(OSError, match="No space left"):
-        write_shard(plans[0], tmp_path / "shards", ShardOptions(**SMALL))
+        write_shard(plans[0], tmp_path / "shards", small())
     assert list((tmp_path / "shards").iterdir()) == []
 
 
 def test_a_flipped_byte_is_found_and_named(tmp_path: Path) -> None:
-    manifest = make(walk(tmp_path), tmp_path / "shards", ShardOptions(**SMALL))
+    manifest = make(walk(tmp_path), tmp_path / "shards", small())
     path = tmp_path / "shards" / manifest.shards[0].file
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -264,7 +265,7 @@ def test_a_flipped_byte_is_found_and_named(tmp_path: Path) -> None:
     ],
 )
 def test_bad_manifests(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    make(walk(tmp_path), tmp_path / "shards", ShardOptions(**SMALL))
+    make(walk(tmp_path), tmp_path / "shards", small())
     path = tmp_path / "shards" / MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=message):
@@ -274,7 +275,7 @@ def test_bad_manifests(tmp_path: Path, change: dict[str, object], message: str) 
 def test_missing_manifest_and_missing_or_short_shard(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished data set"):
         ShardFolder(tmp_path)
-    manifest = make(walk(tmp_path), tmp_path / "shards", ShardOptions(**SMALL))
+    manifest = make(walk(tmp_path), tmp_path / "shards", small())
     path = tmp_path / "shards" / manifest.shards[0].file
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"shard-00000\.arrow: \d+ bytes, expected \d+"):
@@ -287,7 +288,7 @@ def test_missing_manifest_and_missing_or_short_shard(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("small")
-    make(walk(root, count=3, frames=4), root / "shards", ShardOptions(**SMALL))
+    make(walk(root, count=3, frames=4), root / "shards", small())
     return root / "shards"
 
 

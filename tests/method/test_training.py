@@ -1,0 +1,179 @@
+"""The training loop in one process: resumes to the bit, learns, and scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ccvid.config import OptimOptions, Recipe, TrainOptions
+from ccvid.retrieval.scoring import single_score
+from ccvid.training.checkpoint import Progress, load_checkpoint
+from ccvid.training.context import LocalRun
+from ccvid.training.run import model_fingerprint, train_and_score
+from ccvid.training.schedules import learning_rate_factor
+from ccvid.training.split import split_training
+from ccvid.training.trainer import Trainer
+from data_tools.errors import InputError
+from data_tools.shards import ShardFolder
+
+
+def tiny_recipe(shards: Path, **train: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "data": {"kind": "footage", "shards": shards},
+            "clip": {"length": 2, "stride": 2, "piece": 0},
+            "batch": {"identities": 3, "clips": 2},
+            "model": {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 32, "width": 16},
+            "method": {"start_epoch": 1},
+            "optim": {"learning_rate": 2e-3},
+            "train": {"epochs": 3, "log_every_seconds": 0.001, "seed": 5, **train},
+        }
+    )
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a SIGKILL: nothing after it runs."""
+
+
+class DyingRun(LocalRun):
+    """Dies at its n-th report; before it, unless the checkpoint was committed, or after."""
+
+    def __init__(self, folder: Path, reports: int, *, committed: bool) -> None:
+        super().__init__(folder)
+        self.reports_left, self.committed = reports, committed
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        self.reports_left -= 1
+        if self.reports_left == 0 and not self.committed:
+            raise Killed
+        super().report(metrics, checkpoint)
+        if self.reports_left == 0:
+            raise Killed
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    classifier = trainer.parts.clothes_classifier
+    assert classifier is not None
+    return {**trainer.model.state_dict(), "clothes": classifier.state_dict()["weight"]}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("reports", [1, 3, 4])
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(
+    tiny_shards: Path, tmp_path: Path, reports: int, committed: bool
+) -> None:
+    recipe = tiny_recipe(tiny_shards, checkpoint_every_steps=1, held_out_share=0.34, validate_every=1)
+    store = ShardFolder(tiny_shards)
+    undisturbed = Trainer(recipe, store, LocalRun(tmp_path / "whole"))
+    undisturbed.fit()
+    with pytest.raises(Killed):
+        Trainer(recipe, store, DyingRun(tmp_path / "killed", reports, committed=committed)).fit()
+    resumed = Trainer(recipe, store, LocalRun(tmp_path / "killed"))
+    resumed.fit()
+    expected, found = weights(undisturbed), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed.progress == undisturbed.progress
+    steps = [json.loads(line) for line in (tmp_path / "killed" / "steps.jsonl").read_text().splitlines()]
+    numbers = [step["step"] for step in steps if "identity_loss" in step]
+    assert numbers == list(range(3 * undisturbed.sampler.steps_per_epoch))
+    assert (tmp_path / "killed" / "steps.jsonl").read_text() == (tmp_path / "whole" / "steps.jsonl").read_text()
+
+
+def test_the_loop_learns_and_scores(tiny_shards: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_shards, epochs=8, held_out_share=0.34, validate_every=2, test_weights="best")
+    run = LocalRun(tmp_path)
+    metrics = train_and_score(recipe, run, ShardFolder(tiny_shards))
+    steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    losses = [step["identity_loss"] for step in steps if "identity_loss" in step]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert "adversarial_loss" not in steps[0]
+    assert "adversarial_loss" in steps[-2]
+    protocols = metrics["protocols"]
+    assert isinstance(protocols, dict)
+    assert {"general", "same_clothes", "clothes_changing"} <= set(protocols)
+    assert protocols["general"]["queries"] == 8
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    for file in ("embeddings.parquet", "queries.parquet", "rankings_clothes_changing.svg", "metrics.txt"):
+        assert (tmp_path / file).stat().st_size > 100
+    assert metrics["epoch"] == json.loads((tmp_path / "best" / "progress.json").read_text())["best_epoch"]
+
+
+def test_the_best_weights_are_those_of_the_best_validation(tiny_shards: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_shards, epochs=4, held_out_share=0.34, validate_every=1, test_weights="best")
+    trainer = Trainer(recipe, ShardFolder(tiny_shards), LocalRun(tmp_path))
+    trainer.fit()
+    trainer.load_best()
+    evaluation = trainer.score_held_out()
+    assert evaluation is not None
+    assert single_score(evaluation) == pytest.approx(trainer.progress.best_score, abs=1e-12)
+
+
+def test_a_finished_run_entered_again_changes_nothing(tiny_shards: Path, tmp_path: Path) -> None:
+    recipe, store = tiny_recipe(tiny_shards, epochs=1), ShardFolder(tiny_shards)
+    first = Trainer(recipe, store, LocalRun(tmp_path))
+    first.fit()
+    again = Trainer(recipe, store, LocalRun(tmp_path))
+    again.fit()
+    assert model_fingerprint(again.model) == model_fingerprint(first.model)
+    assert again.run.reports == []  # type: ignore[attr-defined]
+
+
+def test_the_seed_decides_and_the_baseline_has_no_clothes_loss(tiny_shards: Path, tmp_path: Path) -> None:
+    store = ShardFolder(tiny_shards)
+    prints = set()
+    for number, seed in enumerate((5, 5, 6)):
+        trainer = Trainer(tiny_recipe(tiny_shards, epochs=1, seed=seed), store, LocalRun(tmp_path / str(number)))
+        trainer.fit()
+        prints.add(model_fingerprint(trainer.model))
+    assert len(prints) == 2
+    recipe = tiny_recipe(tiny_shards, epochs=1)
+    baseline = recipe.model_copy(update={"method": recipe.method.model_copy(update={"clothes_loss": False})})
+    Trainer(baseline, store, LocalRun(tmp_path / "baseline")).fit()
+    assert "clothes_loss" not in (tmp_path / "baseline" / "steps.jsonl").read_text()
+
+
+def test_held_out_identities_are_never_trained_on(tiny_shards: Path) -> None:
+    store = ShardFolder(tiny_shards)
+    train = TrainOptions(held_out_share=0.34, seed=3)
+    split = split_training(store, train, piece=0, needs_clothes=True)
+    held_out = {store.rows[row].person for row in split.held_out_rows}
+    trained = {store.rows[row].person for row in split.items.row_I}
+    assert len(held_out) == 2
+    assert held_out.isdisjoint(trained)
+    assert trained == set(split.persons)
+    assert all(store.rows[row].split == "train" for row in [*split.held_out_rows, *split.items.row_I])
+    assert [split.persons[owner] for owner in split.owner_N] == [person for person, _ in split.clothes]
+    with pytest.raises(InputError, match="held_out_share"):
+        split_training(store, TrainOptions(held_out_share=0.1), piece=0, needs_clothes=True)
+
+
+def test_too_few_identities_are_refused_before_anything_starts(tiny_shards: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_shards)
+    many = recipe.model_copy(update={"batch": recipe.batch.model_copy(update={"identities": 7})})
+    with pytest.raises(InputError, match="too few identities"):
+        Trainer(many, ShardFolder(tiny_shards), LocalRun(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "clothes.safetensors", "trainer.pt", "progress.json"])
+def test_a_damaged_checkpoint_is_an_input_error(tiny_shards: Path, tmp_path: Path, file: str) -> None:
+    trainer = Trainer(tiny_recipe(tiny_shards, epochs=1), ShardFolder(tiny_shards), LocalRun(tmp_path))
+    trainer.fit()
+    path = tmp_path / "checkpoint" / file
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match="checkpoint"):
+        load_checkpoint(tmp_path / "checkpoint", trainer.parts)
+    assert isinstance(trainer.progress, Progress)
+
+
+def test_learning_rates() -> None:
+    steps = OptimOptions(milestones=(40, 80), decay=0.1)
+    assert [learning_rate_factor(steps, epoch, 150) for epoch in (0, 39.9, 40, 80)] == pytest.approx([1, 1, 0.1, 0.01])
+    warm = OptimOptions(milestones=(), warmup_epochs=10)
+    assert [learning_rate_factor(warm, epoch, 20) for epoch in (0, 5, 10)] == pytest.approx([0.01, 0.505, 1])
+    cosine = OptimOptions(schedule="cosine")
+    assert [learning_rate_factor(cosine, epoch, 20) for epoch in (0, 10, 20)] == pytest.approx([1, 0.5, 0])
