@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import islice
 from typing import Self, TypeVar
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -292,4 +293,10 @@ def _fill_share(fill: Callable[[int], None], share: range) -> None:
 def _one_core_a_thread() -> None:
     """Keep torch, in this thread alone, from starting an OpenMP team: many teams fight over the cores."""
     torch.get_num_threads()  # gives the thread torch's default once, so the limit must come after
-    threadpool_limits(1, user_api="openmp")
+    _openmp().limit(limits=1, user_api="openmp")
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    """Found once: it looks through every library that is loaded."""
+    return ThreadpoolController()

@@ -44,10 +44,9 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
     clip_THWC = clip_TCHW.permute(0, 2, 3, 1)
     stored = store.encoded_frames(row, positions.tolist())
     if stored[0].ndim == 3:
-        pictures = [_fit(picture_HWC, clip_THWC) for picture_HWC in stored]
-        np.stack(pictures, out=clip_THWC.numpy())
+        _copy(stored, clip_THWC)
         return
-    frames_HWC = []
+    frames_HWC: list[Tensor] = []
     for position, code in zip(positions, stored, strict=True):
         try:
             frames_HWC.append(_decode(code))
@@ -56,10 +55,11 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
                 f"tracklet {store.rows[row].id}: its stored frame {position} ({code.size} bytes) is not a "
                 "whole JPEG or PNG picture; verify the shards"
             ) from error
-    if any(frame_HWC.shape != clip_THWC.shape[1:] for frame_HWC in frames_HWC):
-        frames_HWC = [torch.from_numpy(_fit(frame_HWC.numpy(), clip_THWC)) for frame_HWC in frames_HWC]
     # Copied together and last: the decoder's stores go past the cache, and to read them at once waits for memory.
-    torch.stack(frames_HWC, out=clip_THWC)
+    if all(frame_HWC.shape == clip_THWC.shape[1:] for frame_HWC in frames_HWC):
+        torch.stack(frames_HWC, out=clip_THWC)
+    else:
+        _copy([frame_HWC.numpy() for frame_HWC in frames_HWC], clip_THWC)
 
 
 def _decode(code: NDArray[np.uint8]) -> Tensor:
@@ -68,6 +68,7 @@ def _decode(code: NDArray[np.uint8]) -> Tensor:
     return frame_CHW.permute(1, 2, 0)
 
 
-def _fit(picture_HWC: NDArray[np.uint8], clip_THWC: Tensor) -> NDArray[np.uint8]:
+def _copy(pictures: list[NDArray[np.uint8]], clip_THWC: Tensor) -> None:
     size = clip_THWC.shape[1:3]
-    return picture_HWC if picture_HWC.shape[:2] == size else resize(picture_HWC, *size)
+    fitting = [picture if picture.shape[:2] == size else resize(picture, *size) for picture in pictures]
+    np.stack(fitting, out=clip_THWC.numpy())

@@ -51,7 +51,7 @@ def augment_(clip_TCHW: Tensor, options: AugmentOptions, rng: np.random.Generato
     if rng.random() < options.crop:
         clip_TCHW.copy_(_enlarge_and_crop(clip_TCHW, rng))
     if rng.random() < options.flip:
-        clip_TCHW.copy_(v2.horizontal_flip(clip_TCHW))
+        clip_TCHW.copy_(clip_TCHW.flip(-1))
     if rng.random() < options.erase:
         _erase_(clip_TCHW, rng)
 

@@ -21,6 +21,7 @@ class RayRun:
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
         self.folder = folder
+        self.scratch = Path.cwd()  # a worker's own, within Ray's session folder
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:

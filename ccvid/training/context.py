@@ -19,6 +19,8 @@ class RunContext(Protocol):
     device: torch.device
     folder: Path
     """The run folder, storage/name; only rank 0 writes to it."""
+    scratch: Path
+    """A local folder for checkpoints on their way; it outlives no session, so that a kill leaves nothing behind."""
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
@@ -37,8 +39,10 @@ class LocalRun:
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         self.rank, self.world_size, self.device, self.folder = 0, 1, torch.device(device), folder
+        self.scratch = folder / "scratch"
         self.reports: list[dict[str, float]] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:

@@ -211,7 +211,7 @@ class Trainer:
     def _report(self, metrics: dict[str, float], *, is_best: bool = False) -> None:
         folder = None
         if self.run.rank == 0:
-            folder = Path(mkdtemp(prefix="checkpoint-"))
+            folder = Path(mkdtemp(prefix="checkpoint-", dir=self.run.scratch))
             save_checkpoint(folder, self.parts, self.progress)
             if is_best:
                 self._keep_best(folder)
