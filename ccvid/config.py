@@ -103,6 +103,7 @@ class OptimOptions(Options):
     clothes_learning_rate: float | None = Field(default=None, gt=0)
     """Of the clothes classifier; nothing: the same."""
     weight_decay: float = Field(default=5e-4, ge=0)
+    """Of all parameters; part of the gradient for adam and sgd, apart from it for adamw."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """For sgd."""
     schedule: Literal["multistep", "cosine"] = "multistep"
@@ -121,6 +122,7 @@ class TrainOptions(Options):
     """The course of training."""
 
     epochs: int = Field(default=150, ge=1)
+    """Passes over the training identities' clips."""
     seed: int = Field(default=1, ge=0, lt=2**32)
     """Decides the first weights, batches, clips and augmentation."""
     held_out_share: float = Field(default=0, ge=0, lt=1)

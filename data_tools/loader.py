@@ -10,33 +10,29 @@ C = 3 colours, H and W height and width, I training items.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from itertools import islice
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data_tools.batch_memory import BatchMemory
 from data_tools.clips import ClipOptions, Positions, all_clips, dense_pieces, random_clip
+from data_tools.decoding_threads import Job, fill_in_threads
 from data_tools.errors import InputError
 from data_tools.identity_sampler import Schedule
 from data_tools.options import Options
 from data_tools.stored_frames import FrameStore, decode_clip_
-from data_tools.transforms import AugmentOptions, augment_
+from data_tools.transforms import Augmentation, AugmentOptions, augment_, draw_augmentation
 
 Integers = NDArray[np.int64]
-BatchT = TypeVar("BatchT", bound="TrackletClips")
 
 
 class LoaderOptions(Options):
@@ -122,6 +118,15 @@ class TrainingItems:
         return len(self.row_I)
 
 
+@dataclass(frozen=True, slots=True)
+class ClipDraw:
+    """One training clip: which frames of which stored row, and how they are changed."""
+
+    row: int
+    positions: Positions
+    augmentation: Augmentation
+
+
 @dataclass(frozen=True)
 class TrainingClips(Dataset[ClipBatch | InputError]):
     """Makes training clips from (item, clip seed) pairs, in any process: it is picklable if its store is.
@@ -146,35 +151,37 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
             camera_B=torch.from_numpy(items.camera_I[item_B]),
         )
 
-    def fill_(self, clip_TCHW: Tensor, item: int, seed: int) -> None:
-        """Draw, decode and augment one clip of ``item`` in place."""
+    def draw(self, item: int, seed: int) -> ClipDraw:
+        """What the clip of ``item`` drawn with ``seed`` shows."""
         rng = np.random.Generator(np.random.PCG64(seed))
         start, end = int(self.items.start_I[item]), int(self.items.end_I[item])
         positions = start + random_clip(end - start, self.clip, rng)
-        decode_clip_(clip_TCHW, self.store, int(self.items.row_I[item]), positions)
-        augment_(clip_TCHW, self.augment, rng)
+        augmentation = draw_augmentation(self.augment, *self.image_size, rng)
+        return ClipDraw(int(self.items.row_I[item]), positions, augmentation)
+
+    def fill_(self, clip_TCHW: Tensor, drawn: ClipDraw) -> None:
+        """Decode and augment one clip in place."""
+        decode_clip_(clip_TCHW, self.store, drawn.row, drawn.positions)
+        augment_(clip_TCHW, drawn.augmentation)
 
     def __getitem__(self, places: tuple[Integers, Integers]) -> ClipBatch | InputError:
         """The batch of (item_B, clip_seed_B); an InputError is handed back, for the consumer to raise."""
         batch = self.empty_batch(places[0], BatchMemory())
         try:
-            for clip_TCHW, item, seed in zip(batch.frames_BTCHW, *places, strict=True):
-                self.fill_(clip_TCHW, int(item), int(seed))
+            draws = list(map(self.draw, *places))
+            for clip_TCHW, drawn in zip(batch.frames_BTCHW, draws, strict=True):
+                self.fill_(clip_TCHW, drawn)
         except InputError as error:
             return error
         return batch
 
 
-Job = tuple[BatchT, Callable[[int], None]]
-"""A batch whose frames are yet to be filled, and what fills its b-th clip."""
-
-
 class ClipLoader:
     """Batches of a schedule, in order, decoded ahead; the same bytes from threads and from processes.
 
-    ``wait_seconds`` is how long the consumer has waited for batches since the loader was made. Loader
-    processes start with the first batch and live until ``close``; threads end with their iteration, also when
-    it is left early.
+    ``wait_seconds`` is how long the consumer has waited for batches since the loader was made. Loader processes
+    start with the first batch, serve one iteration at a time and live until ``close``; threads end with their
+    iteration, also when it is left early.
     """
 
     def __init__(self, clips: TrainingClips, options: LoaderOptions, *, pin_memory: bool = False) -> None:
@@ -209,9 +216,11 @@ class ClipLoader:
 
         def job(item_B: Integers, seed_B: Integers) -> Job[ClipBatch]:
             batch = self._clips.empty_batch(item_B, memory)
-            return batch, lambda b: self._clips.fill_(batch.frames_BTCHW[b], int(item_B[b]), int(seed_B[b]))
+            draws = list(map(self._clips.draw, item_B, seed_B))  # together: between decodings it takes 5 times as long
+            return batch, lambda b: self._clips.fill_(batch.frames_BTCHW[b], draws[b])
 
-        return _fill_in_threads((job(*place) for place in places), self._options)
+        jobs = (job(*place) for place in places)
+        return fill_in_threads(jobs, threads=self._options.threads, ahead=self._options.prefetch)
 
     def _from_processes(self, places: list[tuple[Integers, Integers]]) -> Generator[ClipBatch]:
         assert self._processes is not None
@@ -253,7 +262,6 @@ def tracklet_clips(
         InputError: a frame cannot be decoded; names the tracklet and the frame.
     """
     places = ((row, positions) for row in rows for positions in all_clips(store.rows[row].frame_count, clip))
-
     memory = BatchMemory(pin_memory=pin_memory)
 
     def job(chosen: list[tuple[int, Positions]]) -> Job[TrackletClips]:
@@ -263,40 +271,4 @@ def tracklet_clips(
         return batch, lambda b: decode_clip_(frames_BTCHW[b], store, *chosen[b])
 
     batches = iter(lambda: list(islice(places, clips_per_batch)), [])
-    return _fill_in_threads(map(job, batches), options)
-
-
-def _fill_in_threads(jobs: Iterator[Job[BatchT]], options: LoaderOptions) -> Generator[BatchT]:
-    """Give the batches in order, filled by threads that work on the given one and ``prefetch`` more."""
-    pool = ThreadPoolExecutor(options.threads, thread_name_prefix="clips", initializer=_one_core_a_thread)
-    pending: deque[tuple[BatchT, list[Future[None]]]] = deque()
-    try:
-        while True:
-            for batch, fill in islice(jobs, options.prefetch + 1 - len(pending)):
-                shares = [range(first, len(batch), options.threads) for first in range(options.threads)]
-                pending.append((batch, [pool.submit(_fill_share, fill, share) for share in shares]))
-            if not pending:
-                return
-            batch, futures = pending.popleft()
-            for future in futures:
-                future.result()
-            yield batch
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _fill_share(fill: Callable[[int], None], share: range) -> None:
-    for b in share:
-        fill(b)
-
-
-def _one_core_a_thread() -> None:
-    """Keep torch, in this thread alone, from starting an OpenMP team: many teams fight over the cores."""
-    torch.get_num_threads()  # gives the thread torch's default once, so the limit must come after
-    _openmp().limit(limits=1, user_api="openmp")
-
-
-@cache
-def _openmp() -> ThreadpoolController:
-    """Found once: it looks through every library that is loaded."""
-    return ThreadpoolController()
+    return fill_in_threads(map(job, batches), threads=options.threads, ahead=options.prefetch)

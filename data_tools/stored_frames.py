@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode
 
 from data_tools.clips import Positions
 from data_tools.errors import InputError
@@ -63,8 +63,10 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
 
 
 def _decode(code: NDArray[np.uint8]) -> Tensor:
-    # Copied because torch warns of memory maps, which cannot be written; some 15 KB of 100 KB that come out.
-    frame_CHW: Tensor = decode_image(torch.from_numpy(code.copy()), ImageReadMode.RGB)
+    """RGB, (H, W, 3), to the bit as PIL decodes it; an EXIF orientation is left alone, as PIL does."""
+    # The operator of torchvision.io.decode_image, without the wrapper's warning at every frame (2 % of the time).
+    # The code is copied because torch warns of memory maps, which cannot be written.
+    frame_CHW: Tensor = torch.ops.image.decode_image(torch.from_numpy(code.copy()), ImageReadMode.RGB.value, False)
     return frame_CHW.permute(1, 2, 0)
 
 

@@ -7,6 +7,7 @@ decoders give them and as channels-last convolutions want them.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -46,36 +47,57 @@ def resize(picture_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     return np.asarray(resized)
 
 
-def augment_(clip_TCHW: Tensor, options: AugmentOptions, rng: np.random.Generator) -> None:
-    """Change a uint8 clip in place, each frame alike; every number is drawn from ``rng``."""
-    if rng.random() < options.crop:
-        clip_TCHW.copy_(_enlarge_and_crop(clip_TCHW, rng))
-    if rng.random() < options.flip:
-        clip_TCHW.copy_(clip_TCHW.flip(-1))
-    if rng.random() < options.erase:
-        _erase_(clip_TCHW, rng)
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What one clip undergoes, in this order; None: nothing."""
+
+    crop: tuple[int, int] | None = None
+    """Top and left of the clip's size in the enlarged clip."""
+    flip: bool = False
+    erase: tuple[int, int, int, int] | None = None
+    """Top, left, height and width of the erased rectangle."""
 
 
-def _enlarge_and_crop(clip_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
+def draw_augmentation(options: AugmentOptions, height: int, width: int, rng: np.random.Generator) -> Augmentation:
+    """Draw what a clip of this size undergoes."""
+    crop, flip, erase = rng.random(3) < (options.crop, options.flip, options.erase)
+    return Augmentation(
+        crop=_draw_place(height, width, *_enlarged(height, width), rng) if crop else None,
+        flip=bool(flip),
+        erase=_draw_rectangle(height, width, rng) if erase else None,
+    )
+
+
+def augment_(clip_TCHW: Tensor, augmentation: Augmentation) -> None:
+    """Change a uint8 clip in place, every frame alike."""
     height, width = clip_TCHW.shape[-2:]
-    larger = round(height * 1.125), round(width * 1.125)
-    enlarged = v2.resize(clip_TCHW, list(larger), InterpolationMode.BILINEAR, antialias=True)
-    top, left = rng.integers(larger[0] - height + 1), rng.integers(larger[1] - width + 1)
-    cropped: Tensor = v2.crop(enlarged, int(top), int(left), height, width)
-    return cropped
+    if augmentation.crop:
+        larger = _enlarged(height, width)
+        enlarged = v2.resize(clip_TCHW, list(larger), InterpolationMode.BILINEAR, antialias=True)
+        clip_TCHW.copy_(v2.crop(enlarged, *augmentation.crop, height, width))
+    if augmentation.flip:
+        clip_TCHW.copy_(v2.horizontal_flip(clip_TCHW))
+    if augmentation.erase:
+        grey = torch.tensor(ERASED_RGB, dtype=torch.uint8)[:, None, None]
+        v2.erase(clip_TCHW, *augmentation.erase, grey, inplace=True)
 
 
-def _erase_(clip_TCHW: Tensor, rng: np.random.Generator) -> None:
+def _enlarged(height: int, width: int) -> tuple[int, int]:
+    return round(height * 1.125), round(width * 1.125)
+
+
+def _draw_place(height: int, width: int, in_height: int, in_width: int, rng: np.random.Generator) -> tuple[int, int]:
+    return int(rng.integers(in_height - height + 1)), int(rng.integers(in_width - width + 1))
+
+
+def _draw_rectangle(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int] | None:
     """Random erasing (arXiv 1708.04896): area 0.02 … 0.4, aspect 0.3 … 1 / 0.3, drawn until it fits."""
-    height, width = clip_TCHW.shape[-2:]
     for _ in range(100):
         area, aspect = rng.uniform(0.02, 0.4) * height * width, rng.uniform(0.3, 1 / 0.3)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h < height and w < width:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            grey = torch.tensor(ERASED_RGB, dtype=torch.uint8)[:, None, None]
-            clip_TCHW[..., top : top + h, left : left + w] = grey
-            return
+            return *_draw_place(h, w, height, width, rng), h, w
+    return None
 
 
 def normalise(frames_BTCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -233,6 +233,19 @@ class CountingStore(MemoryStore):
         return super().encoded_frames(row, positions)
 
 
+def test_memory_is_used_again_but_never_while_a_tensor_shares_it() -> None:
+    clips = make_clips(make_store(*COUNTS, raw=True))
+    schedule = make_schedule(clips)
+    expected = [batch.frames_BTCHW.clone() for batch in ClipLoader(clips, LoaderOptions()).batches(schedule)]
+    loader, kept, addresses = ClipLoader(clips, LoaderOptions(prefetch=1)), [], set()
+    for batch in loader.batches(schedule):
+        addresses.add(batch.frames_BTCHW.data_ptr())
+        if not kept:
+            kept.append(batch.frames_BTCHW[1:, 2])  # a view of the first batch
+    assert torch.equal(kept[0], expected[0][1:, 2])
+    assert len(addresses) < len(schedule)
+
+
 def test_no_more_than_the_given_batches_are_decoded_ahead() -> None:
     plain = make_store(*COUNTS, raw=True)
     store = CountingStore(plain.rows, plain.frames, [])

@@ -12,6 +12,7 @@ from data_tools.transforms import (
     IMAGENET_STD,
     AugmentOptions,
     augment_,
+    draw_augmentation,
     normalise,
     resize,
 )
@@ -29,7 +30,8 @@ def clip(frames: int = 3, height: int = 32, width: int = 16) -> Tensor:
 
 def augmented(clip_TCHW: Tensor, options: AugmentOptions, seed: int) -> Tensor:
     changed = clip_TCHW.clone()
-    augment_(changed, options, np.random.default_rng(seed))
+    height, width = changed.shape[-2:]
+    augment_(changed, draw_augmentation(options, height, width, np.random.default_rng(seed)))
     assert changed.stride() == clip_TCHW.stride()
     return changed
 

@@ -1,0 +1,37 @@
+"""One Ray head for all tests of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.jobs.head import Head
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A cluster of two CPUs on this machine."""
+    cluster = Head(tmp_path_factory.mktemp("head"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_shards: Path) -> Path:
+    """A recipe file for the tiny shards: seconds of training, runs under ``tmp_path / "runs"``."""
+    path = tmp_path / "tiny.yaml"
+    values = {
+        "run": {"name": "tiny", "storage": str(tmp_path / "runs")},
+        "data": {"kind": "footage", "shards": str(tiny_shards)},
+        "clip": {"length": 2, "stride": 2, "piece": 0},
+        "batch": {"identities": 3, "clips": 2},
+        "model": {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 32, "width": 16},
+        "method": {"start_epoch": 1},
+        "train": {"epochs": 3, "held_out_share": 0.34, "validate_every": 1, "test_weights": "best"},
+        "compute": {"workers": 1, "cpus_per_worker": 1},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path

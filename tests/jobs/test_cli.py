@@ -1,0 +1,131 @@
+"""Recipes and flags, without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from ccvid.config import Recipe
+from ray_jobs.cli import UsageError, parse_recipe, recipe_names, write_config
+from tests.jobs.head import ROOT
+
+
+def parse(*arguments: str) -> Recipe:
+    return parse_recipe(arguments, program="train.py", description="")[0]
+
+
+def fields(model: type[BaseModel], place: str = "") -> list[tuple[str, str | None]]:
+    """Every leaf of the recipe as (flag, description)."""
+    found = []
+    for name, field in model.model_fields.items():
+        inner = [part for part in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_model(part)]
+        found += fields(inner[0], f"{place}{name}.") if inner else [(f"{place}{name}", field.description)]
+    return found
+
+
+def _is_model(part: object) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)
+
+
+def test_every_recipe_is_valid_and_comes_back_from_its_resolved_file(tmp_path: Path) -> None:
+    assert set(recipe_names()) >= {"synthetic", "ccvid_cal", "ccvid_baseline", "mevid_cal", "footage"}
+    sources = {"footage": ("--data.footage.videos", "/data"), "ccvid": ("--data.root", "/data")}
+    for name in recipe_names():
+        flags = sources.get(name.split("_")[0].replace("mevid", "ccvid"), ())
+        recipe = parse("--recipe", name, *flags)
+        resolved = tmp_path / f"{name}.yaml"
+        resolved.write_text(write_config(recipe))
+        assert parse("--recipe", str(resolved)) == recipe
+
+
+def test_recipes_state_the_published_protocol() -> None:
+    recipe = parse("--recipe", "ccvid_cal", "--data.root", "/data")
+    assert (recipe.clip.length, recipe.clip.stride, recipe.clip.piece) == (8, 4, 64)
+    assert (recipe.batch.identities * recipe.batch.clips, recipe.batch.clips) == (16, 4)
+    assert (recipe.model.backbone, recipe.model.height, recipe.model.width) == ("c2d_resnet50", 256, 128)
+    assert (recipe.optim.name, recipe.optim.learning_rate, recipe.optim.weight_decay) == ("adam", 3.5e-4, 5e-4)
+    assert (recipe.optim.schedule, recipe.optim.milestones) == ("multistep", (40, 80, 120))
+    assert (recipe.train.epochs, recipe.method.start_epoch, recipe.train.test_weights) == (150, 50, "last")
+    baseline = parse("--recipe", "ccvid_baseline", "--data.root", "/data")
+    assert not baseline.method.clothes_loss
+    assert baseline.model_copy(update={"method": recipe.method, "run": recipe.run}) == recipe
+    assert parse("--recipe", "mevid_cal", "--data.root", "/data").clip.piece == 0
+
+
+def test_flags_go_before_the_recipe_and_the_recipe_before_the_defaults() -> None:
+    recipe = parse("--optim.learning_rate", "0.25", "--data.synthetic.train_people", "9")
+    assert (recipe.optim.learning_rate, recipe.data.synthetic.train_people) == (0.25, 9)
+    assert recipe.run.name == "synthetic"
+    assert recipe.optim.clip_norm is None
+
+
+def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = parse("--run.storage", "here", "--data.shards", "~/there")
+    assert (recipe.run.storage, recipe.data.shards) == (tmp_path / "here", Path.home() / "there")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nope", "3"], "unrecognized arguments: --nope 3"),
+        (["--optim.learning_rate", "-1"], "optim.learning_rate: Input should be greater than 0, got '-1'"),
+        (["--optim.learning_rate", "fast"], "optim.learning_rate: .* got 'fast'"),
+        (["--model.backbone", "vgg"], "model.backbone: Input should be .*got 'vgg'"),
+        (["--data.kind", "ccvid"], "data.kind 'ccvid' needs its sources, --data.root"),
+        (["--recipe", "nope"], "no recipe of that name; recipes: ccvid_baseline, ccvid_cal"),
+        (["--recipe", "footage"], "data.footage.videos: Field required"),
+        (["--train.held_out_share", "0"], "test_weights 'best' needs train.held_out_share above 0"),
+        (["--run.name", "../up"], r"run.name: String should match"),
+        (["--train.epochs"], "expected one argument"),
+    ],
+)
+def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("optim: {learning_rat: 1}", "optim.learning_rat: no such setting"),
+        ("surprise: 1", "surprise: no such setting"),
+        ("- a list", "holds list, expected a mapping"),
+        ("a: [", "not readable as YAML"),
+        ("!!python/object/apply:os.system [true]", "not readable as YAML"),
+        ("data: 3", "data: Input should be a valid dictionary"),
+        ("\x00", "not readable as YAML"),
+    ],
+)
+def test_wrong_recipe_files_get_one_message(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        parse("--recipe", str(path))
+
+
+def test_help_explains_every_field() -> None:
+    missing = [flag for flag, description in fields(Recipe) if not description]
+    assert missing == []
+    command = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--help"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert [flag for flag, _ in fields(Recipe) if f"--{flag} " not in shown] == []
+    assert "a recipe, or a YAML file of one" in shown
+
+
+def test_a_usage_error_exits_with_2_and_without_a_traceback() -> None:
+    command = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--optim.learning_rate", "0"]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: optim.learning_rate: Input should be greater than 0")
+    assert "Traceback" not in failed.stderr
+
+
+def test_recipe_files_name_only_what_differs() -> None:
+    for path in (ROOT / "ray_jobs" / "recipes").glob("*.yaml"):
+        assert Recipe.model_fields.keys() >= yaml.safe_load(path.read_text()).keys()

@@ -1,0 +1,139 @@
+"""Training on a real Ray cluster: killed and run again, several workers, submitted as a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.jobs.head import ROOT, Head
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "metrics.json").read_text()))
+
+
+def expect_success(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+def train_workers() -> list[int]:
+    """Process ids of Ray Train workers on this machine."""
+    found = subprocess.run(["pgrep", "-f", "ray::.*RayTrainWorker"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def wait_for(condition: Any, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
+        time.sleep(0.05)
+
+
+def steps_done(folder: Path) -> int:
+    file = folder / "steps.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_a_killed_driver_and_a_killed_worker_end_with_the_same_weights(
+    head: Head, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """Undisturbed; the driver killed with -9 and run again; a worker killed with -9."""
+    long = ["--recipe", str(tiny_recipe), "--train.epochs", "40", "--train.log_every_seconds", "0.1"]
+    expect_success(head.run("train.py", *long, "--run.name", "whole"))
+    expected = metrics(tmp_path / "runs" / "whole")
+
+    moment = random.SystemRandom()
+    for victim in ("driver", "worker"):
+        folder = tmp_path / "runs" / f"killed-{victim}"
+        first_kill = moment.randint(3, 25)
+        print(f"{victim} is killed after step {first_kill}")
+        process = head.start("train.py", *long, "--run.name", folder.name)
+        wait_for(lambda folder=folder, step=first_kill: steps_done(folder) >= step, 120, "step")
+        if victim == "driver":
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            wait_for(lambda: not train_workers(), 60, "end of the orphaned workers")
+            assert not (folder / "metrics.json").exists()
+            expect_success(head.run("train.py", *long, "--run.name", folder.name))
+        else:
+            for pid in train_workers():
+                os.kill(pid, signal.SIGKILL)
+            output, _ = process.communicate(timeout=200)
+            assert process.returncode == 0, output[-5000:]
+        found = metrics(folder)
+        assert found["model"] == expected["model"], f"{victim} killed after step {first_kill}"
+        assert found["protocols"] == expected["protocols"]
+        assert (folder / "steps.jsonl").read_text() == (tmp_path / "runs" / "whole" / "steps.jsonl").read_text()
+
+
+def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
+    """Two gloo workers, one identity each a batch, checkpoints within epochs; then the finished run entered again."""
+    arguments = ["--recipe", str(tiny_recipe), "--compute.workers", "2", "--batch.identities", "1"]
+    arguments += ["--train.checkpoint_every_steps", "1", "--train.log_every_seconds", "0.1", "--run.name", "two"]
+    told = expect_success(head.run("train.py", *arguments))
+    folder = tmp_path / "runs" / "two"
+    assert "clips/s" in told
+    assert "data wait" in told
+    assert "left 0:0" in told
+    assert "clothes-changing" in told
+    assert str(folder / "rankings_clothes_changing.svg") in told
+    for file in ("config.yaml", "metrics.txt", "embeddings.parquet", "queries.parquet", "best/model.safetensors"):
+        assert (folder / file).exists(), file
+    assert list((folder / "tensorboard").iterdir())
+    assert len(list(folder.glob("checkpoint_*"))) == 2
+    assert not [path for path in folder.rglob("*") if path.suffix in (".tmp", ".partial")]
+    assert list(metrics(folder)["protocols"]) == ["general", "same_clothes", "clothes_changing"]
+
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    again = expect_success(head.run("train.py", *arguments))
+    assert "finished before" in again
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
+
+    other = head.run("train.py", *arguments, "--optim.learning_rate", "0.1")
+    assert other.returncode == 1
+    assert "holds a run with other settings" in other.stderr
+    assert "optim.learning_rate: 0.00035 there, 0.1 now" in other.stderr
+
+    resolved = expect_success(head.run("train.py", "--recipe", str(folder / "config.yaml"), "--run.name", "again"))
+    assert "clothes-changing" in resolved
+    assert metrics(tmp_path / "runs" / "again")["model"] == metrics(folder)["model"]
+
+
+def test_submitted_as_a_job_where_only_the_dependencies_are_installed(
+    head: Head, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """`ray job submit --working-dir .` of a checkout with data and a run in it, which must not travel."""
+    checkout = tmp_path / "checkout"
+    shutil.copytree(
+        ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv", "tests", "runs", "data", "*.egg-info")
+    )
+    for folder in ("data", "runs", ".venv", "tests"):
+        (checkout / folder).mkdir()
+        (checkout / folder / "big").write_bytes(os.urandom(60 * 2**20))
+    shutil.copy(tiny_recipe, checkout / "tiny.yaml")
+    done = head.submit(
+        checkout, "python", "ray_jobs/train.py", "--recipe", "tiny.yaml", "--train.log_every_seconds", "1"
+    )
+    told = expect_success(done)
+    assert "clips/s" in told
+    assert "clothes-changing" in told
+    assert (tmp_path / "runs" / "tiny" / "metrics.json").exists()
+    sizes = re.findall(r"Pushing file package '[^']+' \(([0-9.]+)MiB\)", done.stdout + done.stderr)
+    assert [float(size) < 1 for size in sizes] == [True], done.stdout + done.stderr
+
+    failed = head.submit(checkout, "python", "ray_jobs/train.py", "--recipe", "tiny.yaml", "--batch.identities", "50")
+    assert failed.returncode != 0
+    assert "too few identities" in failed.stdout + failed.stderr
