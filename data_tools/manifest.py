@@ -113,6 +113,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(handle.fileno())
         os.chmod(handle.name, 0o644)
         os.replace(handle.name, path)
+    except OSError as error:
+        Path(handle.name).unlink(missing_ok=True)
+        if error.errno is not None and error.filename is None:  # a full disk does not say where it is
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     except BaseException:
         Path(handle.name).unlink(missing_ok=True)
         raise

@@ -46,11 +46,11 @@ def read_dataset(data: DataOptions) -> Dataset:
     }
     dataset = check_dataset(readers[data.kind]())
     dataset.raise_on_errors(most=MOST_PROBLEMS_SHOWN)
-    if dataset.problems:
-        print(f"{data.kind}: {len(dataset.problems)} findings")
-        print(list_problems(dataset.problems, MOST_PROBLEMS_SHOWN), flush=True)
+    findings = list_problems(dataset.problems, MOST_PROBLEMS_SHOWN)
     if not dataset.tracklets:
-        raise InputError(f"data set {dataset.name}: no tracklet was found")
+        raise InputError(f"data set {dataset.name}: no tracklet can be used\n{findings}".rstrip())
+    if dataset.problems:
+        print(f"{data.kind}: {len(dataset.problems)} findings\n{findings}", flush=True)
     return Dataset(data.kind, dataset.tracklets, dataset.problems)
 
 

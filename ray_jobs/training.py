@@ -23,6 +23,7 @@ from ray_jobs.cli import CONFIG_FILE, write_config
 from ray_jobs.cluster import Workers
 from ray_jobs.ray_run import RayRun
 from ray_jobs.sharding import ensure_shards, verify
+from video_backbones import build_backbone
 
 RESULT_FREE_SECTIONS = ("run", "compute", "loader")
 """Sections that may change when a run goes on: they do not change what it computes (on the same world size)."""
@@ -117,7 +118,8 @@ def _differences(old: object, new: object, place: str = "") -> list[tuple[str, o
 
 def _check_start(recipe: Recipe, shards: Path, world_size: int) -> None:
     """Find on the driver what every worker would stumble over."""
-    store = ShardFolder(shards)
+    model, store = recipe.model, ShardFolder(shards)
+    build_backbone(model.backbone, weights=model.weights, last_stride=model.last_stride)
     split = split_training(store, recipe.train, piece=recipe.clip.piece, needs_clothes=recipe.method.clothes_loss)
     PkSampler(split.items.person_I, recipe.batch, world_size=world_size, seed=recipe.train.seed)
 

@@ -34,7 +34,7 @@ def fetch_weights(published: WeightsEnum) -> dict[str, Tensor]:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[-1]
         remedy = f"delete {cached}" if cached.exists() else f"download it elsewhere and put it at {cached}"
         raise WeightsError(
-            f"cannot get {published.url}: {error}; {remedy}, give the path of a weights file instead, "
+            f"cannot get {published.url}: {_first_line(error)}; {remedy}, give the path of a weights file instead, "
             "or ask for random weights"
         ) from error
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=2 python -m tests.benchmarks.bench_methods [--seeds 5] [--test-people 160] [--folder FOLDER]
 
-The recipe is `synthetic` with more test people, for steadier figures. Finished runs in FOLDER are kept, so that a
+The recipe is `synthetic` with more test people and the last epoch's weights, for steadier figures. Finished runs in FOLDER are kept, so that a
 killed comparison goes on.
 """
 
@@ -58,7 +58,7 @@ def run_method(values: dict[str, Any], method: str, seed: int, folder: Path, sto
         changed = {
             **values,
             "method": {**values["method"], **METHODS[method]},
-            "train": {**values["train"], "seed": seed, "log_every_seconds": 30},
+            "train": {**values["train"], "seed": seed, "log_every_seconds": 30, "test_weights": "last"},
         }
         train_and_score(Recipe.model_validate(changed), LocalRun(run), store)
     return dict(json.loads((run / METRICS_FILE).read_text()))
