@@ -52,13 +52,12 @@ def random_clip(frame_count: int, clip: ClipOptions, rng: np.random.Generator) -
         int64, shape (L,), each in [0, frame_count).
     """
     assert frame_count > 0, f"{frame_count=}"
-    steps = np.arange(clip.length)
     if frame_count >= clip.length * clip.stride:
         start = rng.integers(frame_count - (clip.length - 1) * clip.stride)
-        return start + steps * clip.stride
+        return np.arange(start, start + clip.length * clip.stride, clip.stride)
     part = frame_count // clip.length
     if part:
-        return steps * part + rng.integers(part, size=clip.length)
+        return np.arange(0, part * clip.length, part) + rng.integers(part, size=clip.length)
     return np.sort(rng.integers(frame_count, size=clip.length))
 
 

@@ -56,7 +56,8 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
                 "whole JPEG or PNG picture; verify the shards"
             ) from error
     # Copied together and last: the decoder's stores go past the cache, and to read them at once waits for memory.
-    if all(frame_HWC.shape == clip_THWC.shape[1:] for frame_HWC in frames_HWC):
+    shape = clip_THWC.shape[1:]
+    if all(frame_HWC.shape == shape for frame_HWC in frames_HWC):
         torch.stack(frames_HWC, out=clip_THWC)
     else:
         _copy([frame_HWC.numpy() for frame_HWC in frames_HWC], clip_THWC)

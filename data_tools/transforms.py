@@ -60,11 +60,10 @@ class Augmentation:
 
 def draw_augmentation(options: AugmentOptions, height: int, width: int, rng: np.random.Generator) -> Augmentation:
     """Draw what a clip of this size undergoes."""
-    crop, flip, erase = rng.random(3) < (options.crop, options.flip, options.erase)
     return Augmentation(
-        crop=_draw_place(height, width, *_enlarged(height, width), rng) if crop else None,
-        flip=bool(flip),
-        erase=_draw_rectangle(height, width, rng) if erase else None,
+        crop=_draw_place(height, width, *_enlarged(height, width), rng) if rng.random() < options.crop else None,
+        flip=rng.random() < options.flip,
+        erase=_draw_rectangle(height, width, rng) if rng.random() < options.erase else None,
     )
 
 

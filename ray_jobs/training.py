@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
@@ -58,6 +58,7 @@ def train(recipe: Recipe) -> Path:
             storage_path=str(recipe.run.storage),
             failure_config=FailureConfig(max_failures=recipe.compute.max_failures, controller_failure_limit=3),
             checkpoint_config=CheckpointConfig(num_to_keep=recipe.train.checkpoints_kept),
+            logging_config=LoggingConfig("WARNING"),
         ),
     )
     try:

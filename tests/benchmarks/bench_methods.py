@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python -m tests.benchmarks.bench_methods [--seeds 5] [--test-people 160] [--folder FOLDER]
 
-The recipe is `synthetic` with more test people and the last epoch's weights, for steadier figures. Finished runs in FOLDER are kept, so that a
-killed comparison goes on.
+The recipe is `synthetic` with more test people and the last epoch's weights, for steadier figures, and with other
+walkers than those that the recipe was chosen on. Finished runs in FOLDER are kept, so that a killed comparison goes on.
 """
 
 from __future__ import annotations
@@ -87,12 +87,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--test-people", type=int, default=160)
+    parser.add_argument("--walkers", type=int, default=2, help="seed of the walkers")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--folder", type=Path, help="kept; nothing: a temporary one")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     values = yaml.safe_load(RECIPE.read_text())
-    values["data"].setdefault("synthetic", {})["test_people"] = arguments.test_people
+    walkers = {"seed": arguments.walkers, "test_people": arguments.test_people}
+    values["data"]["synthetic"] = values["data"].get("synthetic", {}) | walkers
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         store = make_shards(Recipe.model_validate(values), folder)
