@@ -3,8 +3,8 @@
     Schedule ─(item, clip seed)──▶ TrainingClips: draw, decode, augment ─▶ ClipBatch      by ClipLoader
     rows ────all clips in order──▶ decode ───────────────────────────────▶ TrackletClips  by tracklet_clips
 
-A clip is decoded straight into its place in the batch, channels last in memory. B clips, T frames of a clip,
-C = 3 colours, H and W height and width, I training items.
+Threads or processes fill the places of a batch, channels last in memory. B clips, T frames of a clip, C = 3
+colours, H and W height and width, I training items.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccvid.config import ModelOptions
 from ccvid.model import ReIdModel
+from ccvid.retrieval.embeddings import ClipPool
 from data_tools.clips import ClipOptions
 from data_tools.loader import LoaderOptions, tracklet_clips
 from data_tools.shards import ShardFolder
@@ -36,10 +37,9 @@ def embed_tracklets(
         float32 (rows, D) on the CPU, L2-normalised means of the clips' features, and int64 (rows,) clip counts.
     """
     device = next(model.parameters()).device
-    position = torch.full((len(store.rows),), -1)
-    position[list(rows)] = torch.arange(len(rows))
-    total_RD = torch.zeros(len(rows), model.backbone.feature_size, dtype=torch.float64, device=device)
-    count_R = torch.zeros(len(rows), dtype=torch.int64)
+    number_of = torch.full((len(store.rows),), -1)
+    number_of[list(rows)] = torch.arange(len(rows))
+    pool = ClipPool(len(rows), model.backbone.feature_size, device)
     batches = tracklet_clips(
         store,
         rows,
@@ -53,12 +53,9 @@ def embed_tracklets(
     model.eval()
     with torch.no_grad():  # inference mode would mark the frames, which the loader's threads fill
         for batch in batches:
-            row_B = position[batch.tracklet_B]
-            count_R += torch.bincount(row_B, minlength=len(rows))
             feature_BD = model.embed(normalise(batch.to(device, non_blocking=True).frames_BTCHW))
-            total_RD.index_add_(0, row_B.to(device), feature_BD.double())
+            pool.add(feature_BD, number_of[batch.tracklet_B])
             if progress is not None:
                 progress(len(batch))
     model.train(was_training)
-    # The mean has the direction of the sum.
-    return nn.functional.normalize(total_RD, dim=1).float().cpu(), count_R
+    return pool.embeddings(), pool.clip_count_T

@@ -19,17 +19,28 @@ from data_tools.errors import InputError
 from data_tools.tracklet import SPLITS, Split
 
 
-def pool_clips(clip_feature_ND: Tensor, tracklet_N: Tensor, *, tracklet_count: int) -> Tensor:
-    """Mean of the clip features of each tracklet, L2-normalised: float32 (tracklets, D), on the same device.
+class ClipPool:
+    """Averages the clip features of each tracklet as they come; memory does not grow with the clips.
 
     Args:
-        clip_feature_ND: features of N clips, in any order, any float type; summed in float64.
-        tracklet_N: int64, the tracklet of each clip, 0 … tracklet_count − 1; every tracklet has a clip.
+        tracklet_count: T tracklets, numbered from 0.
+        feature_size: D.
+        device: where the features are.
     """
-    assert bool(torch.bincount(tracklet_N, minlength=tracklet_count).all()), "a tracklet without a clip"
-    total_TD = clip_feature_ND.new_zeros((tracklet_count, clip_feature_ND.shape[1]), dtype=torch.float64)
-    total_TD.index_add_(0, tracklet_N, clip_feature_ND.double())
-    return torch.nn.functional.normalize(total_TD, dim=1).float()  # the mean has the direction of the sum
+
+    def __init__(self, tracklet_count: int, feature_size: int, device: torch.device | str = "cpu") -> None:
+        self._total_TD = torch.zeros(tracklet_count, feature_size, dtype=torch.float64, device=device)
+        self.clip_count_T = torch.zeros(tracklet_count, dtype=torch.int64)
+
+    def add(self, clip_feature_ND: Tensor, tracklet_N: Tensor) -> None:
+        """Add N clips, in any order: features of any float type on the pool's device, int64 numbers on the CPU."""
+        self.clip_count_T += torch.bincount(tracklet_N, minlength=len(self.clip_count_T))
+        self._total_TD.index_add_(0, tracklet_N.to(self._total_TD.device), clip_feature_ND.double())
+
+    def embeddings(self) -> Tensor:
+        """Mean of each tracklet's features, L2-normalised: float32 (T, D) on the CPU; every tracklet has a clip."""
+        assert bool(self.clip_count_T.all()), "a tracklet without a clip"
+        return torch.nn.functional.normalize(self._total_TD, dim=1).float().cpu()  # the mean has the sum's direction
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,22 @@ class StepLog:
             self._board.close()
 
 
+class EmbeddingProgress:
+    """Prints how far embedding is, every few seconds; called with the clips of each batch."""
+
+    def __init__(self, total_clips: int, every_seconds: float) -> None:
+        self._total, self._every, self._done = total_clips, every_seconds, 0
+        self._started = self._printed = time.monotonic()
+
+    def __call__(self, clips: int) -> None:
+        self._done += clips
+        now = time.monotonic()
+        if now - self._printed >= self._every:
+            self._printed, speed = now, self._done / (now - self._started)
+            left = timedelta(seconds=round((self._total - self._done) / speed))
+            print(f"embedding: {self._done}/{self._total} clips  {speed:.0f} clips/s  left {left}", flush=True)
+
+
 def _reopen(path: Path, first_step: int):  # type: ignore[no-untyped-def]
     """Open for appending, without the lines of steps that will be done again or were cut short by a kill."""
     kept = []

@@ -22,8 +22,9 @@ from ccvid.training.context import RunContext
 from ccvid.training.distributed import agree, broadcast_state, gather_rows, wrap
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_training
-from ccvid.training.step_log import StepLog
+from ccvid.training.step_log import EmbeddingProgress, StepLog
 from ccvid.training.update import CalUpdate, ClothesHead
+from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
 from data_tools.loader import ClipLoader, TrainingClips
@@ -90,6 +91,8 @@ class Trainer:
         """Embeddings (rows, D) and clip counts (rows,) of stored tracklets, shared among the ranks."""
         broadcast_state(self.model, self.run.world_size)
         own = rows[self.run.rank :: self.run.world_size]
+        clips = sum(len(all_clips(self.store.rows[row].frame_count, self.recipe.clip)) for row in own)
+        progress = EmbeddingProgress(clips, self.recipe.train.log_every_seconds) if self.run.rank == 0 else None
         embedding, count = embed_tracklets(
             self.model,
             self.store,
@@ -98,6 +101,7 @@ class Trainer:
             options=self.recipe.model,
             loader=self.recipe.loader,
             clips_per_batch=self.recipe.train.test_clips_per_batch,
+            progress=progress,
         )
         return (
             gather_rows(embedding, len(rows), self.run.world_size),

@@ -44,14 +44,14 @@ TARGETS = [(JPEG, RELEASED, 5.0), (JPEG, BARE, 0.85), (RAW, RELEASED, 50.0)]
 
 
 def write_pictures(folder: Path) -> tuple[Tracklet, ...]:
-    """Soft shapes with fine grain, 384 x 192 at quality 95; about 14.7 KB a frame once stored at 256 x 128."""
+    """Soft shapes with fine grain, 384 x 192 at quality 95; about 15 KB a frame once stored at 256 x 128."""
     rng = np.random.default_rng(0)
     names = tuple(f"{number:04d}.jpg" for number in range(FRAMES))
     for tracklet in range(TRACKLETS):
         (folder / str(tracklet)).mkdir()
         scene = np.sum([soft_noise(rng, cells, strength) for cells, strength in ((4, 70), (16, 30), (64, 12))], axis=0)
         for number, name in enumerate(names):
-            grain = rng.normal(size=(384, 192, 1)) * 4.3
+            grain = rng.normal(size=(384, 192, 1)) * 3.8
             pixels = np.clip(120 + scene[number : number + 384] + grain, 0, 255).astype(np.uint8)
             picture = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(0.6))
             picture.save(folder / str(tracklet) / name, "JPEG", quality=95)

@@ -125,12 +125,12 @@ def test_batches_hold_the_clips_that_the_schedule_names(raw: bool) -> None:
             assert told == [(clips.items.row_I[item], position) for position in positions.tolist()]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_decoded_frames_are_pils(kind: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), dtype=np.uint8)
-    codes = [encoded(pixels, kind) for pixels in noise]
+@pytest.mark.parametrize(("kind", "channels"), [("JPEG", 3), ("PNG", 3), ("JPEG", 1)])
+def test_decoded_frames_are_pils(kind: str, channels: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, *SIZE, channels), dtype=np.uint8)
+    codes = [encoded(pixels.squeeze(-1) if channels == 1 else pixels, kind) for pixels in noise]
     (batch,) = tracklets(MemoryStore([Row("noise", 4)], [codes]), [0])
-    expected = np.stack([np.asarray(Image.open(io.BytesIO(code.tobytes()))) for code in codes])
+    expected = [np.asarray(Image.open(io.BytesIO(code.tobytes())).convert("RGB")) for code in codes]
     np.testing.assert_array_equal(batch.frames_BTCHW[0].permute(0, 2, 3, 1), expected)
 
 

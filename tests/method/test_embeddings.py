@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from ccvid.retrieval.embeddings import (
+    ClipPool,
     EmbeddingRow,
     EmbeddingTable,
-    pool_clips,
     read_embeddings,
     write_embeddings,
 )
@@ -51,19 +51,27 @@ def others_table(path: Path, **changes: Any) -> Path:
     return path
 
 
+def pool(clip_feature_ND: torch.Tensor, tracklet_N: torch.Tensor, *batches: slice) -> torch.Tensor:
+    clips = ClipPool(4, 5)
+    for batch in batches:
+        clips.add(clip_feature_ND[batch], tracklet_N[batch])
+    assert clips.clip_count_T.tolist() == [2, 2, 4, 1]
+    return clips.embeddings()
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_pooling_equals_the_mean_of_each_tracklet_normalised(kind: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     clip_feature_ND = torch.randn((9, 5), generator=generator).to(kind)
     tracklet_N = torch.tensor([2, 0, 1, 2, 2, 0, 1, 2, 3])
-    pooled = pool_clips(clip_feature_ND, tracklet_N, tracklet_count=4)
+    pooled = pool(clip_feature_ND, tracklet_N, slice(0, 4), slice(4, 9))
     assert pooled.dtype == torch.float32
     for tracklet in range(4):
         mean = clip_feature_ND[tracklet_N == tracklet].double().mean(dim=0)
         torch.testing.assert_close(pooled[tracklet], (mean / mean.norm()).float(), rtol=1e-6, atol=0)
 
     order = torch.randperm(9, generator=generator)
-    assert torch.equal(pool_clips(clip_feature_ND[order], tracklet_N[order], tracklet_count=4), pooled)
+    assert torch.equal(pool(clip_feature_ND[order], tracklet_N[order], slice(0, 9)), pooled)
 
 
 def test_written_is_read(tmp_path: Path) -> None:
