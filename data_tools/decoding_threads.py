@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 import torch
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController
 
 BatchT = TypeVar("BatchT", bound=Sized)
 Job = tuple[BatchT, Callable[[int], None]]
