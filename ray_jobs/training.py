@@ -25,8 +25,16 @@ from ray_jobs.ray_run import RayRun
 from ray_jobs.sharding import ensure_shards, verify
 from video_backbones import build_backbone
 
-RESULT_FREE_SECTIONS = ("run", "compute", "loader")
-"""Sections that may change when a run goes on: they do not change what it computes (on the same world size)."""
+FREE_SETTINGS = (
+    "run",
+    "compute",
+    "loader",
+    "data.verify_checksums",
+    "train.log_every_seconds",
+    "train.checkpoint_every_",
+    "train.checkpoints_kept",
+)
+"""How the settings begin that may change when a run goes on: on the same world size they change no result."""
 
 
 def train(recipe: Recipe) -> Path:
@@ -38,7 +46,7 @@ def train(recipe: Recipe) -> Path:
     """
     shards = ensure_shards(recipe.data)
     folder = recipe.run.storage / recipe.run.name
-    _claim(folder, recipe)
+    _refuse_other_settings(folder, recipe)
     if (folder / METRICS_FILE).exists():
         print(f"{folder}: finished before; another --run.name starts a new run", flush=True)
         return folder
@@ -46,6 +54,9 @@ def train(recipe: Recipe) -> Path:
         verify(shards, frames=False)
     workers = Workers(recipe.compute)
     _check_start(recipe, shards, workers.count)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / CONFIG_FILE) as file:
+        file.write(write_config(recipe).encode())
     print(f"run {recipe.run.name} under {folder}, {workers}", flush=True)
     trainer = TorchTrainer(
         _train_worker,
@@ -84,22 +95,19 @@ def _train_worker(config: dict[str, Any]) -> str | None:
     return None
 
 
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Write the run's resolved recipe, or check that the run that is there is the same."""
+def _refuse_other_settings(folder: Path, recipe: Recipe) -> None:
+    """Check that the run that is there, if any, is the same."""
     path = folder / CONFIG_FILE
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(write_config(recipe).encode())
-        return
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not readable: {error}") from None
     changes = [
         f"  {name}: {old!r} there, {new!r} now"
         for name, old, new in _differences(found, recipe.model_dump(mode="json"))
-        if name.split(".")[0] not in RESULT_FREE_SECTIONS
+        if not name.startswith(FREE_SETTINGS)
     ]
     if changes:
         raise InputError(

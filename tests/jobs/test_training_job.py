@@ -123,6 +123,8 @@ def test_submitted_as_a_job_where_only_the_dependencies_are_installed(
         (checkout / folder).mkdir()
         (checkout / folder / "big").write_bytes(os.urandom(60 * 2**20))
     shutil.copy(tiny_recipe, checkout / "tiny.yaml")
+    few = tiny_recipe.read_text().replace("identities: 3", "identities: 50").replace("name: tiny", "name: few")
+    (checkout / "few.yaml").write_text(few)
     done = head.submit(
         checkout, "python", "ray_jobs/train.py", "--recipe", "tiny.yaml", "--train.log_every_seconds", "1"
     )
@@ -130,11 +132,18 @@ def test_submitted_as_a_job_where_only_the_dependencies_are_installed(
     assert "clips/s" in told
     assert "clothes-changing" in told
     assert (tmp_path / "runs" / "tiny" / "metrics.json").exists()
-    (package,) = head.temporary.glob("session_*/runtime_resources/working_dir_files/_ray_pkg_*/")
-    assert {path.name for path in package.iterdir()} >= {"ccvid", "ray_jobs", "data_tools", "video_backbones"}
-    assert not {path.name for path in package.iterdir()} & {"data", "runs", ".venv", "tests", ".git"}
-    assert sum(path.stat().st_size for path in package.rglob("*.*") if path.suffix != ".pyc") < 2**20
+    listing = (
+        "import json, pathlib; files = [path for path in pathlib.Path('.').rglob('*') if path.is_file()]\n"
+        "sizes = [path.stat().st_size for path in files]\n"
+        "print('TRAVELLED', json.dumps([sorted({path.parts[0] for path in files}), sum(sizes)]))"
+    )
+    told = expect_success(head.submit(checkout, "python", "-c", listing))
+    travelled, size = json.loads(told.split("\nTRAVELLED ")[1].splitlines()[0])
+    assert set(travelled) >= {"ccvid", "ray_jobs", "data_tools", "video_backbones"}
+    assert not set(travelled) & {"data", "runs", ".venv", "tests", ".git"}
+    assert size < 2**20
 
-    failed = head.submit(checkout, "python", "ray_jobs/train.py", "--recipe", "tiny.yaml", "--batch.identities", "50")
+    failed = head.submit(checkout, "python", "ray_jobs/train.py", "--recipe", "few.yaml")
     assert failed.returncode != 0
     assert "too few identities" in failed.stdout + failed.stderr
+    assert not (tmp_path / "runs" / "few").exists()
