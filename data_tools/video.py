@@ -6,6 +6,7 @@ whatever the length of the video.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,8 +25,11 @@ PIECE_BYTES = 64 * 2**20
 GROUP_BYTES = 192 * 2**20
 """The largest group of pictures that decord reads, for it must be held whole."""
 
-DECORD_CONTAINERS = frozenset({"mov", "matroska", "avi"})
-"""Where decord's frame numbers are right. In a transport stream it was 25 frames off after a seek."""
+DECORD_CONTAINERS = frozenset({"mov", "matroska"})
+"""Where decord's frame numbers are right. After a seek it was 25 frames off in a transport stream, and one in an AVI
+file with B-frames."""
+TIMED_CONTAINERS = DECORD_CONTAINERS | {"mpegts"}
+"""Where every packet carries the time of its picture, so that PyAV can seek; elsewhere it counts from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +116,17 @@ def _decord_frames(path: Path, frames: Sequence[int] | None) -> Iterator[tuple[i
             wanted, reader.get_key_indices(), most=PIECE_BYTES // frame_bytes, longest=GROUP_BYTES // frame_bytes
         )
         for numbers in pieces:
-            batch = reader.get_batch(numbers).asnumpy()
+            piece: deque[RgbFrame] = deque()
+            if numbers[-1] - numbers[0] + 1 == len(numbers):
+                # A run goes twice as fast frame by frame: a batch needs a large new piece of memory every time.
+                piece.extend(reader.get_batch(numbers[:1]).asnumpy())
+                piece.extend(reader.next().asnumpy() for _ in numbers[1:])
+            else:
+                piece.extend(reader.get_batch(numbers).asnumpy())
             # Left alone, decord's thread decodes on to the end of the video and keeps every frame.
             reader.seek(0)
-            yield from zip(numbers, batch, strict=True)
-            del batch  # before the next one is read
+            for number in numbers:
+                yield number, piece.popleft()
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise _NotForDecord from error
 
@@ -149,8 +159,10 @@ def _pyav_frames(path: Path, frames: Sequence[int] | None, first: int) -> Iterat
     number = first if frames is None else frames[0]
     try:
         with av.open(str(path)) as container:
+            has_times = not TIMED_CONTAINERS.isdisjoint(container.format.name.split(","))
             packets = container.demux(container.streams.video[0])
-            times = sorted(packet.pts for packet in packets if packet.pts is not None)
+            stamps = [packet.pts if has_times else packet.dts for packet in packets if packet.size]
+            times = sorted(stamp for stamp in stamps if stamp is not None)
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             # FRAME threads hang when a generator is left early (PyAV #1849).
@@ -159,15 +171,16 @@ def _pyav_frames(path: Path, frames: Sequence[int] | None, first: int) -> Iterat
             number = next(wanted)
             # Transport streams seek to any packet, not to a keyframe: aim well before the wanted frame.
             well_before = times[number] - int(15 / (stream.time_base or 1))
-            if well_before > times[0]:
+            if has_times and well_before > times[0]:
                 container.seek(well_before, stream=stream)
-            for picture in container.decode(stream):
-                if picture.pts is None or picture.pts < times[number]:
-                    continue
-                if picture.pts > times[number]:
+            position_of = {time: position for position, time in enumerate(times)}
+            for count, picture in enumerate(container.decode(stream)):
+                found = position_of.get(picture.pts or 0, -1) if has_times else count
+                if found > number:
                     break
-                yield number, picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-                number = next(wanted)
+                if found == number:
+                    yield number, picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                    number = next(wanted)
     except StopIteration:
         return
     except (av.FFmpegError, OSError, IndexError, ValueError) as error:

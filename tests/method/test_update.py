@@ -226,7 +226,6 @@ def _rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     spawn(_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     alone = small_update(clip_norm=1.0)
