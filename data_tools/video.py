@@ -24,6 +24,8 @@ PIECE_BYTES = 64 * 2**20
 """How much decoded video is read at a time, as far as groups of pictures allow; memory is some four times this."""
 GROUP_BYTES = 192 * 2**20
 """The largest group of pictures that decord reads, for it must be held whole."""
+FILE_BYTES = 256 * 2**20
+"""The largest file that decord reads: its demuxer runs ahead while its decoder works, as far as the file goes."""
 
 DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 """Where decord's frame numbers are right. After a seek it was 25 frames off in a transport stream, and one in an AVI
@@ -106,7 +108,7 @@ def _decord_frames(path: Path, frames: Sequence[int] | None) -> Iterator[tuple[i
     import decord
 
     facts = probe_video(path)
-    if DECORD_CONTAINERS.isdisjoint(facts.container.split(",")):
+    if DECORD_CONTAINERS.isdisjoint(facts.container.split(",")) or path.stat().st_size > FILE_BYTES:
         raise _NotForDecord
     try:
         reader = decord.VideoReader(str(path), num_threads=1)

@@ -81,6 +81,14 @@ def test_pieces_begin_at_keyframes_and_are_bounded() -> None:
     assert sparse == [[5], [70, 71]]
 
 
+def test_a_large_file_is_read_by_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_video(tmp_path / "clip.mp4", frame_count=60)
+    monkeypatch.setattr(video, "FILE_BYTES", path.stat().st_size - 1)
+    assert [number for number, _ in greys(path)] == list(range(60))
+    with pytest.raises(video._NotForDecord):
+        list(video._decord_frames(path, None))
+
+
 def test_a_long_group_of_pictures_is_read_by_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_video(tmp_path / "clip.mp4", frame_count=60, codec="libx264")
     assert [number for number, _ in video._decord_frames(path, None)] == list(range(60))
