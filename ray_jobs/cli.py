@@ -55,9 +55,7 @@ def parse_recipe(
         parents=[extra] if extra else [],
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--recipe", default="synthetic", metavar="NAME_OR_FILE", help="a recipe by name, or a YAML file"
-    )
+    parser.add_argument("--recipe", default="synthetic", metavar="NAME_OR_FILE", help="a recipe, or a YAML file of one")
     source = CliSettingsSource[Any](RecipeFlags, cli_parse_args=list(arguments), root_parser=parser)
     flags = {name: value for name, value in source().items() if name in Recipe.model_fields}
     own = parser.parse_args(list(arguments))
