@@ -199,8 +199,12 @@ KILLED = """
 import sys
 from pathlib import Path
 from data_tools.datasets.problems import Dataset
+from data_tools.shard_plan import plan_shards
+from data_tools.shard_writer import prepare_folder
 from tests.data.test_shards import make, small, walk
-make(walk(Path(sys.argv[1])), Path(sys.argv[2]), small(shard_mebibytes=0.015))
+dataset, folder, options = walk(Path(sys.argv[1])), Path(sys.argv[2]), small(shard_mebibytes=0.015)
+if prepare_folder(plan_shards(dataset.tracklets, options), folder) is None:  # not finished before the kill
+    make(dataset, folder, options)
 """
 
 
