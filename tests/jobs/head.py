@@ -28,6 +28,7 @@ class Head:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))},
             "HOME": str(folder),
+            "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is the head's
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
