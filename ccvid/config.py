@@ -13,17 +13,21 @@ from pydantic import Field, model_validator
 from data_tools.clips import ClipOptions
 from data_tools.datasets.ccvid import CcvidOptions
 from data_tools.datasets.clip_folder import ClipFolderOptions
+from data_tools.datasets.deepchange import DeepChangeOptions
 from data_tools.datasets.footage_options import FootageOptions
+from data_tools.datasets.last import LastOptions
 from data_tools.datasets.mevid import MevidOptions
 from data_tools.identity_sampler import PkOptions
 from data_tools.loader import LoaderOptions
 from data_tools.options import AbsolutePath, Options
 from data_tools.shard_plan import ShardOptions
-from data_tools.transforms import AugmentOptions
+from data_tools.transforms import AugmentOptions, ResizeFilter
 from data_tools.walkers import WalkerOptions
-from video_backbones import BackboneName
+from video_backbones import BackboneName, SpatialPoolName, TemporalPoolName
 
-DatasetKind = Literal["synthetic", "ccvid", "mevid", "footage", "clips"]
+DatasetKind = Literal[
+    "synthetic", "ccvid", "mevid", "footage", "clips", "ltcc", "prcc", "vc_clothes", "deepchange", "last"
+]
 
 
 class RunOptions(Options):
@@ -39,12 +43,15 @@ class DataOptions(Options):
     """Which tracklets, and how they are stored."""
 
     kind: DatasetKind = "synthetic"
-    """synthetic: rendered walkers; ccvid, mevid: as released; footage: videos with tracks; clips: a folder of
-    video files, one person each."""
+    """synthetic: rendered walkers; ccvid, mevid: tracklets as released; ltcc, prcc, vc_clothes, deepchange, last:
+    images as released, each a tracklet of one frame; footage: videos with tracks; clips: a folder of video files,
+    one person each."""
     root: AbsolutePath | None = None
-    """Folder of the released data set (the one that holds train.txt, or train_name.txt)."""
+    """Folder of the released data set: the one that holds train.txt (CCVID), train_name.txt (MEVID), train (LTCC,
+    VC-Clothes, LaST), rgb (PRCC) or train-set (DeepChange)."""
     shards: AbsolutePath | None = None
-    """Folder of the Arrow shards; made from the sources when it holds none yet. Default: ~/ccvid/data/KIND."""
+    """Folder of the Arrow shards; made from the sources when it holds none yet. Default: ~/ccvid/data/KIND, and
+    KIND-source or KIND-raw where frames are stored so."""
     storage: ShardOptions = ShardOptions()
     """How shards store frames."""
     verify_checksums: bool = True
@@ -55,6 +62,10 @@ class DataOptions(Options):
     """How CCVID is read."""
     mevid: MevidOptions = MevidOptions()
     """How MEVID is read."""
+    deepchange: DeepChangeOptions = DeepChangeOptions()
+    """How DeepChange is read."""
+    last: LastOptions = LastOptions()
+    """How LaST is read."""
     footage: FootageOptions | None = None
     """Videos with tracks."""
     clips: ClipFolderOptions | None = None
@@ -67,13 +78,20 @@ class ModelOptions(Options):
     backbone: BackboneName = "c2d_resnet50"
     """Network from clip to feature."""
     weights: str = "imagenet"
-    """Initial weights: random, imagenet or kinetics (from torchvision), or a file (.safetensors, or .pth)."""
+    """Initial weights: random, imagenet or kinetics (from torchvision), or a file: .safetensors,
+    a state dict saved by torch.save, or a released .pth.tar."""
     last_stride: Literal[1, 2] = 1
     """Stride of the last stage; 1 keeps twice the resolution."""
     height: int = Field(default=256, ge=16, le=2048)
     """Height in pixels of the frames that the network sees."""
     width: int = Field(default=128, ge=16, le=2048)
     """Width in pixels of the frames that the network sees."""
+    resize_filter: ResizeFilter = "bicubic"
+    """How stored frames of another size are resized: bicubic as published for video, bilinear for images."""
+    spatial_pool: SpatialPoolName = "max"
+    """How a frame's map becomes one vector; max_avg is both, one after the other, twice the features."""
+    temporal_pool: TemporalPoolName = "mean"
+    """How a clip's frames become one vector."""
 
 
 class MethodOptions(Options):
@@ -89,8 +107,38 @@ class MethodOptions(Options):
     """Share of the adversarial loss that is spread over all outfits of the person."""
     weight: float = Field(default=1, ge=0)
     """Weight of the adversarial loss beside the identity loss."""
+    clothes_labels: Literal["given", "colours"] = "given"
+    """given: the data's clothes labels; colours: outfits guessed from colour histograms, for data without labels."""
+    colour_distance: float = Field(default=0.4, gt=0, lt=1)
+    """Distance of colour histograms (0 to 1) from which on guessed outfits differ."""
+    clothes_memory: bool = False
+    """Class means in a memory bank in place of the clothes classifier."""
+    memory_momentum: float = Field(default=0.2, ge=0, lt=1)
+    """Share of a class's old mean that a batch leaves in the memory bank."""
+    identity_loss: Literal["cross_entropy", "arcface", "cosface", "circle"] = "cross_entropy"
+    """Loss of the identity classifier; all but cross_entropy classify by cosines."""
+    identity_scale: float = Field(default=16, gt=0)
+    """Scale of the cosines in the identity loss."""
+    identity_margin: float = Field(default=0, ge=0, lt=1)
+    """Margin in the identity loss: of the angle in radians for arcface, of the cosine for cosface and circle."""
     label_smoothing: float = Field(default=0, ge=0, lt=1)
-    """Label smoothing of the identity loss."""
+    """Label smoothing of the identity loss cross_entropy."""
+    pair_loss: Literal["none", "triplet", "contrastive", "cosface", "circle"] = "none"
+    """A loss between the features of all workers' batches, beside the identity loss."""
+    pair_weight: float = Field(default=1, gt=0)
+    """Weight of the pair loss beside the identity loss."""
+    pair_scale: float = Field(default=16, gt=0)
+    """Scale of the cosines in the pair losses contrastive, cosface and circle."""
+    pair_margin: float = Field(default=0.3, ge=0, lt=1)
+    """Margin in the pair losses triplet, cosface and circle."""
+
+    @model_validator(mode="after")
+    def _no_setting_without_effect(self) -> MethodOptions:
+        if self.label_smoothing and self.identity_loss != "cross_entropy":
+            raise ValueError(f"label_smoothing needs identity_loss cross_entropy, not {self.identity_loss}")
+        if self.clothes_memory and not self.clothes_loss:
+            raise ValueError("clothes_memory needs clothes_loss")
+        return self
 
 
 class OptimOptions(Options):
@@ -145,8 +193,34 @@ class TrainOptions(Options):
     """Batch statistics over all workers' clips."""
     compile: bool = False
     """torch.compile the model."""
-    test_clips_per_batch: int = Field(default=16, ge=1)
-    """Clips embedded at a time when scoring."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Score with an exponential moving average of the weights, which keeps so much of itself at each step."""
+
+
+class ProtocolOptions(Options):
+    """A retrieval protocol of one's own: which gallery entries of the query's person count as matches."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", max_length=60)
+    """Its name in metrics.json."""
+    agree: tuple[str, ...] = ()
+    """What a match has in common with the query: camera, clothes, or an attribute."""
+    differ: tuple[str, ...] = ("camera",)
+    """In what a match differs from the query."""
+    within: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Only queries and gallery entries that have one of these labels take part: {camera: ["2", "3"]}."""
+
+
+class ScoreOptions(Options):
+    """How tracklets are embedded and scored."""
+
+    clips_per_batch: int = Field(default=16, ge=1)
+    """Clips embedded at a time."""
+    flip: bool = False
+    """Add the feature of the mirrored clip."""
+    protocols: tuple[ProtocolOptions, ...] = ()
+    """Protocols beside the usual ones, each {"name": ..., "agree": [...], "differ": [...], "within": {...}}."""
+    single_shot_draws: int = Field(default=0, ge=0, le=1000)
+    """Score also against galleries of one tracklet a person, drawn so many times (PRCC: 10); 0: not."""
 
 
 class ComputeOptions(Options):
@@ -175,15 +249,18 @@ class Recipe(Options):
     method: MethodOptions = MethodOptions()
     optim: OptimOptions = OptimOptions()
     train: TrainOptions = TrainOptions()
+    score: ScoreOptions = ScoreOptions()
     compute: ComputeOptions = ComputeOptions()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.train.test_weights == "best" and self.train.held_out_share == 0:
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
+        if self.method.pair_loss != "none" and self.batch.clips == 1:
+            raise ValueError("method.pair_loss needs batch.clips of 2 or more: a clip has to have another to pair with")
         data = self.data
-        sources = {"ccvid": data.root, "mevid": data.root, "footage": data.footage, "clips": data.clips}
-        if sources.get(data.kind, True) is None and data.shards is None:
+        own_sources = {"synthetic": data.synthetic, "footage": data.footage, "clips": data.clips}
+        if own_sources.get(data.kind, data.root) is None and data.shards is None:
             flag = {"footage": "footage.videos", "clips": "clips.folder"}.get(data.kind, "root")
             raise ValueError(f"data.kind {data.kind!r} needs its sources, --data.{flag}, or made shards, --data.shards")
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear, normalize, one_hot
 
 from video_backbones import VideoBackbone
 
@@ -27,7 +27,7 @@ class IdentityClassifier(nn.Module):
 
 
 class CosineClassifier(nn.Module):
-    """Cosines of a feature with one direction for each clothes class, without bias: (B, D) -> (B, N)."""
+    """Cosines of a feature with one direction for each class, without bias: (B, D) -> (B, C)."""
 
     def __init__(self, feature_size: int, class_count: int) -> None:
         super().__init__()
@@ -41,12 +41,53 @@ class CosineClassifier(nn.Module):
         return linear(normalize(feature_BD), normalize(self.weight.detach()))
 
 
+class ClothesMemory(nn.Module):
+    """Mean feature of each clothes class, in place of a classifier that learns.
+
+    Until every class has been seen, a batch's mean of a class takes the place of the old one; from the next batch on
+    it is averaged with it. A row of zeros is a class not seen yet. The released memory bank does the same, but for
+    one fault: there the last sample of a class in a batch counts (before the bank is full) or each in turn (after),
+    where the paper means their average.
+
+    Args:
+        momentum: Share in [0, 1) of the old mean that stays.
+    """
+
+    weight: Tensor
+
+    def __init__(self, feature_size: int, class_count: int, *, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("weight", torch.zeros(class_count, feature_size))
+
+    @property
+    def known(self) -> Tensor:
+        """(N,) bool: classes seen so far."""
+        return self.weight.any(dim=1)
+
+    @torch.no_grad()
+    def update(self, feature_BD: Tensor, clothes_B: Tensor) -> None:
+        """Take in a batch, that of all ranks together: (B, D) features, (B,) int64 clothes classes.
+
+        Sums are matrix products, without atomic additions, so that all ranks hold the same bank to the bit.
+        """
+        member_BN = one_hot(clothes_B, len(self.weight)).to(self.weight.dtype)
+        count_N1 = member_BN.sum(dim=0)[:, None]
+        mean_ND = member_BN.T @ feature_BD.to(self.weight.dtype) / count_N1.clamp(min=1)
+        kept = self.momentum * self.known.all().to(self.weight.dtype)
+        self.weight.copy_(torch.where(count_N1 > 0, kept * self.weight + (1 - kept) * mean_ND, self.weight))
+
+    def held_cosine(self, feature_BD: Tensor) -> Tensor:
+        """(B, D) -> (B, N) cosines of features with the means, which are held fixed; 0 for a class not seen yet."""
+        return linear(normalize(feature_BD), normalize(self.weight))
+
+
 class ReIdModel(nn.Module):
     """Backbone and identity classifier: what one optimizer moves, and one DDP wrapper covers.
 
     Args:
         backbone: Gives the feature.
-        identity_classifier: Gives logits from it.
+        identity_classifier: Gives logits or cosines from it.
         autocast_dtype: `torch.bfloat16` runs the backbone under autocast, None in its own precision. The neck
             and the classifier are at least float32 in either case.
     """
@@ -71,6 +112,6 @@ class ReIdModel(nn.Module):
         return feature_BD
 
     def forward(self, frames_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, 3, H, W) -> feature (B, D), identity logits (B, P)."""
+        """(B, T, 3, H, W) -> feature (B, D), identity logits or cosines (B, P)."""
         feature_BD = self.embed(frames_BTCHW)
         return feature_BD, self.identity_classifier(feature_BD)

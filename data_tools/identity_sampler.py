@@ -2,7 +2,7 @@
 
 How an epoch is dealt, the same on every rank that asks:
 
-1. Each identity's items are shuffled and cut into groups of K.
+1. Each identity's items are shuffled and cut into groups of K, or dealt to them outfit by outfit.
 2. Each identity gets its number of places: as many as it has groups, but no more than there are batches.
 3. Batch by batch, identities are drawn with chances in proportion to the places that they have left; those of
    a *global* batch (all ranks' together) all differ.
@@ -30,6 +30,8 @@ class PkOptions(Options):
     """P: different identities in one worker's batch."""
     clips: int = Field(default=4, ge=1)
     """K: clips of each identity; an identity with fewer items repeats some."""
+    spread_outfits: bool = False
+    """Deal the clips of an identity from as many of its outfits as there are: at least two where it has two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,34 @@ class PkSampler:
     turn within its group; and where some identities have more groups than there are batches, the places that
     they cannot take go evenly to the others, dealt anew once fewer than K of their items are unused.
 
+    With ``options.spread_outfits`` every group of an identity with two outfits or more holds at least two (K ≥ 2),
+    and as many clips of each outfit as any other group of its round, or one more. Lengths and places stay as they
+    are. What changes: the fewer than K items that a round lets go are of the identity's largest outfits; and where
+    all other outfits together have fewer items than there are groups, these come again in turn, each time for an
+    item of the largest outfit.
+
+    Args:
+        person_I: person class of each item.
+        clothes_I: clothes class of each item, for ``options.spread_outfits``.
+
     Raises:
         InputError: fewer identities than P × ``world_size``.
     """
 
-    def __init__(self, person_I: Integers, options: PkOptions, *, world_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        person_I: Integers,
+        options: PkOptions,
+        *,
+        world_size: int,
+        seed: int,
+        clothes_I: Integers | None = None,
+    ) -> None:
         assert person_I.ndim == 1, f"{person_I.shape=}"
         assert min(world_size - 1, seed) >= 0, f"{world_size=} {seed=}"
+        assert clothes_I is None or clothes_I.shape == person_I.shape, f"{person_I.shape=} {clothes_I=}"
+        assert clothes_I is not None or not options.spread_outfits, "spread_outfits needs clothes_I"
+        self._clothes_I = clothes_I if options.spread_outfits and options.clips > 1 else None
         order = np.argsort(person_I, kind="stable")
         persons, starts = np.unique(person_I[order], return_index=True)
         self._items = np.split(order, starts[1:])
@@ -112,8 +135,15 @@ class PkSampler:
         clips = self._options.clips
         per_round = max(1, len(items) // clips)
         rounds = -(-count // per_round)
-        dealt = [np.resize(rng.permutation(items), (per_round, clips)) for _ in range(rounds)]
+        dealt = [self._deal_round(rng.permutation(items), per_round, rng) for _ in range(rounds)]
         return np.concatenate([np.empty((0, clips), np.int64), *dealt])[:count]
+
+    def _deal_round(self, items: Integers, groups: int, rng: np.random.Generator) -> Integers:
+        if self._clothes_I is not None:
+            clothes = self._clothes_I[items]
+            if (clothes != clothes[0]).any():
+                return items[_spread_outfits(clothes, groups, self._options.clips, rng)]
+        return np.resize(items, (groups, self._options.clips))
 
     def _batches(self, places: Integers, rng: np.random.Generator) -> Integers:
         """The identities of each global batch, (steps, P × world size), those of one batch all different."""
@@ -128,6 +158,24 @@ class PkSampler:
             left[batches[step]] -= 1
         assert not left.any()
         return batches
+
+
+def _spread_outfits(clothes_N: Integers, groups: int, clips: int, rng: np.random.Generator) -> Integers:
+    """Positions in ``clothes_N`` (two outfits or more, in random order) of each group's items: (groups, clips)."""
+    _, outfit_N, size = np.unique(clothes_N, return_inverse=True, return_counts=True)
+    by_outfit = np.argsort(outfit_N, kind="stable")
+    number_N = np.empty_like(by_outfit)  # the how-manieth of its outfit each item is
+    number_N[by_outfit] = np.arange(len(by_outfit)) - np.repeat(np.cumsum(size) - size, size)
+    kept = np.resize(np.argsort(number_N, kind="stable"), groups * clips)
+    # Like cards: each group gets one in turn, outfit by outfit. With the largest at the end, the others reach every
+    # group that they can.
+    turn, largest = rng.permutation(len(size)), size.argmax()
+    turn[largest] = len(size)
+    dealt = kept[np.argsort(turn[outfit_N[kept]], kind="stable")].reshape(clips, groups).T
+    others = dealt[outfit_N[dealt] != largest]
+    if len(others) < groups:
+        dealt[len(others) :, 0] = np.resize(rng.permutation(others), groups - len(others))
+    return rng.permutation(dealt)
 
 
 def _too_few_identities(found: int, per_worker: int, world_size: int) -> str:

@@ -30,7 +30,7 @@ from data_tools.errors import InputError
 from data_tools.identity_sampler import Schedule
 from data_tools.options import Options
 from data_tools.stored_frames import FrameStore, decode_clip_
-from data_tools.transforms import Augmentation, AugmentOptions, augment_, draw_augmentation
+from data_tools.transforms import Augmentation, AugmentOptions, ResizeFilter, augment_, draw_augmentation
 
 Integers = NDArray[np.int64]
 
@@ -139,6 +139,7 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
     clip: ClipOptions
     augment: AugmentOptions
     image_size: tuple[int, int]
+    resize_filter: ResizeFilter = "bicubic"
 
     def empty_batch(self, item_B: Integers, memory: BatchMemory) -> ClipBatch:
         """The batch of these items with its labels, its frames yet to be filled."""
@@ -161,7 +162,7 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
 
     def fill_(self, clip_TCHW: Tensor, drawn: ClipDraw) -> None:
         """Decode and augment one clip in place."""
-        decode_clip_(clip_TCHW, self.store, drawn.row, drawn.positions)
+        decode_clip_(clip_TCHW, self.store, drawn.row, drawn.positions, self.resize_filter)
         augment_(clip_TCHW, drawn.augmentation)
 
     def __getitem__(self, places: tuple[Integers, Integers]) -> ClipBatch | InputError:
@@ -252,6 +253,7 @@ def tracklet_clips(
     image_size: tuple[int, int],
     clips_per_batch: int,
     options: LoaderOptions,
+    resize_filter: ResizeFilter = "bicubic",
     pin_memory: bool = False,
 ) -> Iterator[TrackletClips]:
     """Every test-time clip of ``rows``, in order, in batches of ``clips_per_batch`` (the last has the rest).
@@ -268,7 +270,7 @@ def tracklet_clips(
         frames_BTCHW = memory.empty_frames(len(chosen), clip.length, image_size)
         tracklet_B = torch.tensor([row for row, _ in chosen], dtype=torch.int64)
         batch = TrackletClips(frames_BTCHW=frames_BTCHW, tracklet_B=tracklet_B)
-        return batch, lambda b: decode_clip_(frames_BTCHW[b], store, *chosen[b])
+        return batch, lambda b: decode_clip_(frames_BTCHW[b], store, *chosen[b], resize_filter)
 
     batches = iter(lambda: list(islice(places, clips_per_batch)), [])
     return fill_in_threads(map(job, batches), threads=options.threads, ahead=options.prefetch)

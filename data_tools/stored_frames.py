@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_tools.clips import Positions
 from data_tools.errors import InputError
-from data_tools.transforms import resize
+from data_tools.transforms import ResizeFilter, resize
 
 Picture = NDArray[np.uint8]
 
@@ -38,7 +38,9 @@ class FrameStore(Protocol):
         """The frames at 0-based ``positions``: JPEG (or PNG) bytes, 1-D, or RGB pictures, (H, W, 3)."""
 
 
-def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Positions) -> None:
+def decode_clip_(
+    clip_TCHW: Tensor, store: FrameStore, row: int, positions: Positions, resize_filter: ResizeFilter = "bicubic"
+) -> None:
     """Fill a uint8 clip, channels last in memory, with stored frames; frames of another size are resized.
 
     Raises:
@@ -47,7 +49,7 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
     stored = store.encoded_frames(row, positions.tolist())
     for out_HWC, frame, position in zip(clip_TCHW.permute(0, 2, 3, 1).numpy(), stored, positions, strict=True):
         try:
-            _fill_(out_HWC, frame)
+            _fill_(out_HWC, frame, resize_filter)
         except (ValueError, OSError) as error:
             raise InputError(
                 f"tracklet {store.rows[row].id}: its stored frame {position} ({frame.size} bytes) is not a "
@@ -55,7 +57,7 @@ def decode_clip_(clip_TCHW: Tensor, store: FrameStore, row: int, positions: Posi
             ) from error
 
 
-def _fill_(out_HWC: Picture, frame: NDArray[np.uint8]) -> None:
+def _fill_(out_HWC: Picture, frame: NDArray[np.uint8], resize_filter: ResizeFilter) -> None:
     """Decode straight into the batch, to the bit as PIL decodes (an EXIF orientation is left alone, as by PIL)."""
     try:
         if frame.ndim == 1 and decode_jpeg_header(frame)[:2] == out_HWC.shape[:2]:
@@ -68,4 +70,5 @@ def _fill_(out_HWC: Picture, frame: NDArray[np.uint8]) -> None:
         if frame.ndim == 3
         else np.asarray(Image.open(io.BytesIO(frame.tobytes()), formats=("JPEG", "PNG")).convert("RGB"))
     )
-    np.copyto(out_HWC, picture if picture.shape == out_HWC.shape else resize(picture, *out_HWC.shape[:2]))
+    fits = picture.shape == out_HWC.shape
+    np.copyto(out_HWC, picture if fits else resize(picture, *out_HWC.shape[:2], resize_filter))

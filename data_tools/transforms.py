@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from data_tools.options import Options
+
+ResizeFilter = Literal["bicubic", "bilinear"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,13 +41,15 @@ class AugmentOptions(Options):
     """Chance that a random rectangle (2 to 40 % of the picture) is erased."""
 
 
-def resize(picture_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Bicubic with antialiasing by PIL, so that users of the released code get the same pixels.
+def resize(
+    picture_HWC: NDArray[np.uint8], height: int, width: int, resize_filter: ResizeFilter = "bicubic"
+) -> NDArray[np.uint8]:
+    """Resize with antialiasing by PIL, so that users of the released code get the same pixels.
 
     torchvision's is six times faster and differs by 1 to 11 grey levels, by the sizes: resize when sharding.
     """
-    resized = Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
+    resampling = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[resize_filter]
+    return np.asarray(Image.fromarray(picture_HWC).resize((width, height), resampling))
 
 
 @dataclass(frozen=True, slots=True)

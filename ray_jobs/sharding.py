@@ -27,6 +27,12 @@ def ensure_shards(data: DataOptions) -> Path:
     manifest = read_manifest(folder)
     if manifest.dataset != data.kind:
         raise InputError(f"{folder}: holds data set {manifest.dataset!r}, but data.kind is {data.kind!r}")
+    if manifest.storage != data.storage.storage:
+        raise InputError(
+            f"{folder}: holds frames stored as {manifest.storage!r}, but data.storage.storage is "
+            f"{data.storage.storage!r}; name another --data.shards, or take them with "
+            f"--data.storage.storage {manifest.storage}"
+        )
     if data.kind == "synthetic" and walker_folder(data).exists():
         claim_folder(data.synthetic, walker_folder(data))
     return folder

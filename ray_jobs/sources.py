@@ -10,10 +10,15 @@ from ccvid.config import DataOptions, DatasetKind
 from data_tools.datasets.ccvid import read_ccvid
 from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.clip_folder import read_clip_folder
+from data_tools.datasets.deepchange import read_deepchange
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
+from data_tools.datasets.last import read_last
+from data_tools.datasets.ltcc import read_ltcc
 from data_tools.datasets.mevid import read_mevid
+from data_tools.datasets.prcc import read_prcc
 from data_tools.datasets.problems import Dataset, list_problems
+from data_tools.datasets.vc_clothes import read_vc_clothes
 from data_tools.errors import InputError
 
 MOST_PROBLEMS_SHOWN = 50
@@ -21,8 +26,10 @@ OptionT = TypeVar("OptionT")
 
 
 def shard_folder(data: DataOptions) -> Path:
-    """Where the recipe's shards stand."""
-    return data.shards or Path(f"~/ccvid/data/{data.kind}").expanduser()
+    """Where the recipe's shards stand; by default each storage mode has its own folder."""
+    mode = data.storage.storage
+    name = data.kind if mode == "jpeg" else f"{data.kind}-{mode}"
+    return data.shards or Path("~/ccvid/data").expanduser() / name
 
 
 def walker_folder(data: DataOptions) -> Path:
@@ -41,6 +48,11 @@ def read_dataset(data: DataOptions) -> Dataset:
         "synthetic": lambda: read_footage(_walker_footage(walker_folder(data))),
         "ccvid": lambda: read_ccvid(_named(data.root, "root"), data.ccvid),
         "mevid": lambda: read_mevid(_named(data.root, "root"), data.mevid),
+        "ltcc": lambda: read_ltcc(_named(data.root, "root")),
+        "prcc": lambda: read_prcc(_named(data.root, "root")),
+        "vc_clothes": lambda: read_vc_clothes(_named(data.root, "root")),
+        "deepchange": lambda: read_deepchange(_named(data.root, "root"), data.deepchange),
+        "last": lambda: read_last(_named(data.root, "root"), data.last),
         "footage": lambda: read_footage(_named(data.footage, "footage.videos")),
         "clips": lambda: read_clip_folder(_named(data.clips, "clips.folder")),
     }

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ccvid.config import Recipe
 from ray_jobs.cli import parse_recipe, run_job
 from ray_jobs.cluster import connect
+from ray_jobs.seeds import train_seeds
 from ray_jobs.training import train
 
 
-def main(arguments: Sequence[str]) -> None:
+def train_on_ray(recipe: Recipe) -> Path:
+    """One run on the cluster; returns its folder."""
+    connect()
+    return train(recipe)
+
+
+def main(arguments: Sequence[str], train_run: Callable[[Recipe], Path] = train_on_ray) -> None:
     """Make shards where there are none, train, score the test set, and say where everything lies."""
-    recipe, _ = parse_recipe(
+    recipe, own = parse_recipe(
         arguments,
         program="train.py",
         description="Train clothes-changing video person re-identification and score the test set. With no flag: "
         "synthetic walkers, a small network, a few minutes.",
+        extra=_own_flags(),
     )
-    connect()
-    folder = train(recipe)
+    if own.seeds is not None:
+        print(f"results: {train_seeds(recipe, own.seeds, train_run)}")
+        return
+    folder = train_run(recipe)
     table = folder / "metrics.txt"
     if table.exists():
         print(table.read_text())
     print(f"results: {folder}")
     for picture in sorted(folder.glob("rankings_*.svg")):
         print(f"pictures: {picture}")
+
+
+def _own_flags() -> argparse.ArgumentParser:
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="N",
+        help="N runs, one after the other, with train.seed and the next ones, named NAME-seed1, NAME-seed2, ...; then "
+        "mean and standard deviation over them, in storage/NAME/seeds.json. The same command goes on with them",
+    )
+    return own
+
+
+def _seeds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs, expected 1 to 1000")
+    return int(text)
 
 
 if __name__ == "__main__":

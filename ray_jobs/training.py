@@ -13,8 +13,9 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from ccvid.config import Recipe
+from ccvid.trained_model import configured_backbone
 from ccvid.training.run import METRICS_FILE, train_and_score
-from ccvid.training.split import split_training
+from ccvid.training.split import split_for
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
 from data_tools.manifest import atomic_file
@@ -23,7 +24,6 @@ from ray_jobs.cli import CONFIG_FILE, write_config
 from ray_jobs.cluster import Workers
 from ray_jobs.ray_run import RayRun
 from ray_jobs.sharding import ensure_shards, verify
-from video_backbones import build_backbone
 
 FREE_SETTINGS = (
     "run",
@@ -48,6 +48,8 @@ def train(recipe: Recipe) -> Path:
     folder = recipe.run.storage / recipe.run.name
     _refuse_other_settings(folder, recipe)
     if (folder / METRICS_FILE).exists():
+        if not (folder / CONFIG_FILE).exists():
+            raise InputError(f"{folder}: holds the scores of an evaluation; name another --run.name")
         print(f"{folder}: finished before; another --run.name starts a new run", flush=True)
         return folder
     if recipe.data.verify_checksums:
@@ -127,10 +129,10 @@ def _differences(old: object, new: object, place: str = "") -> list[tuple[str, o
 
 def _check_start(recipe: Recipe, shards: Path, world_size: int) -> None:
     """Find on the driver what every worker would stumble over."""
-    model, store = recipe.model, ShardFolder(shards)
-    build_backbone(model.backbone, weights=model.weights, last_stride=model.last_stride)
-    split = split_training(store, recipe.train, piece=recipe.clip.piece, needs_clothes=recipe.method.clothes_loss)
-    PkSampler(split.items.person_I, recipe.batch, world_size=world_size, seed=recipe.train.seed)
+    store = ShardFolder(shards)
+    configured_backbone(recipe.model, recipe.clip)
+    items = split_for(recipe, store).items
+    PkSampler(items.person_I, recipe.batch, world_size=world_size, seed=recipe.train.seed, clothes_I=items.clothes_I)
 
 
 def _failure(error: TrainingFailedError, folder: Path) -> str:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from video_backbones.backbone import VideoBackbone
 from video_backbones.factory import BackboneName, build_backbone
+from video_backbones.pooling import SpatialPoolName, TemporalPoolName
 from video_backbones.weights import WeightsError
 
-__all__ = ["BackboneName", "VideoBackbone", "WeightsError", "build_backbone"]
+__all__ = [
+    "BackboneName",
+    "SpatialPoolName",
+    "TemporalPoolName",
+    "VideoBackbone",
+    "WeightsError",
+    "build_backbone",
+]

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from video_backbones.pooling import SpatialPoolName, TemporalPoolName, build_spatial_pool, build_temporal_pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneChoices:
+    """What a user may choose about a backbone beside its name."""
+
+    last_stride: int = 1
+    """1 or 2: the last stage's stride in space."""
+    spatial_pool: SpatialPoolName = "max"
+    temporal_pool: TemporalPoolName = "mean"
+    clip_size: tuple[int, int, int] = (8, 256, 128)
+    """(T, H, W) of the clips; read only where the number of parameters depends on it."""
 
 
 class VideoBackbone(nn.Module, ABC):
@@ -13,28 +29,37 @@ class VideoBackbone(nn.Module, ABC):
 
     A network gives its maps (`feature_maps`). The tail here is common to all, as in CAL (Gu et al., CVPR
     2022): each frame's map is pooled over space, the frames are pooled over time, and the neck, `bn`,
-    normalises. From the temporal pool on, the arithmetic is at least float32, whatever autocast does before.
+    normalises. The tail's arithmetic is at least float32, whatever autocast does before.
 
     Shape letters: B clips, T frames, C colour channels, H and W pixels; D features.
+
+    Args:
+        map_size: Channels of the maps; the feature has as many, with `max_avg` twice as many.
+        spatial_pool: How one frame's map becomes a vector.
+        temporal_pool: How the frames' vectors become one.
     """
 
-    def __init__(self, feature_size: int, spatial_pool: nn.Module, temporal_pool: nn.Module) -> None:
+    def __init__(self, map_size: int, spatial_pool: SpatialPoolName, temporal_pool: TemporalPoolName) -> None:
         super().__init__()
-        self.feature_size = feature_size
-        self.spatial_pool = spatial_pool
-        self.temporal_pool = temporal_pool
-        self.bn = nn.BatchNorm1d(feature_size)
+        self.feature_size = 2 * map_size if spatial_pool == "max_avg" else map_size
+        self.spatial_pool = build_spatial_pool(spatial_pool)
+        self.temporal_pool = build_temporal_pool(temporal_pool, self.feature_size)
+        self.bn = nn.BatchNorm1d(self.feature_size)
         nn.init.normal_(self.bn.weight, 1.0, 0.02)
 
     @abstractmethod
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T', D, H', W'); T' may be smaller than T, never 0."""
 
+    def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights as torchvision publishes them, under this network's names: here they are the same."""
+        return state
+
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
         """Normalised floating-point frames (B, T, 3, H, W), T >= 1 -> features (B, D) after the neck."""
         assert frames_BTCHW.ndim == 5, f"got {frames_BTCHW.shape = }"
-        pooled_BTD = self.spatial_pool(self.feature_maps(frames_BTCHW))
-        if pooled_BTD.dtype in (torch.bfloat16, torch.float16):
-            pooled_BTD = pooled_BTD.float()
-        feature_BD: Tensor = self.bn(self.temporal_pool(pooled_BTD))
+        maps_BTDHW = self.feature_maps(frames_BTCHW)
+        with torch.autocast(maps_BTDHW.device.type, enabled=False):
+            pooled_BTD = self.spatial_pool(maps_BTDHW)
+            feature_BD: Tensor = self.bn(self.temporal_pool(pooled_BTD))
         return feature_BD

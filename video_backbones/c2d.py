@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from video_backbones.backbone import VideoBackbone
-from video_backbones.pooling import SpatialMaxPool, TemporalMeanPool
+from video_backbones.backbone import BackboneChoices, VideoBackbone
 
 
 class C2DResNet(VideoBackbone):
@@ -22,19 +21,19 @@ class C2DResNet(VideoBackbone):
     Args:
         block: torchvision's residual block; its stride stands in the 3 x 3 convolution.
         depths: blocks in each of the four stages.
+        choices: its last stride, stage 4's, keeps the map as large as stage 3's where it is 1.
         width: channels after the stem, 64 in the paper.
-        last_stride: of stage 4; 1 keeps its map as large as stage 3's.
     """
 
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
         depths: Sequence[int],
+        choices: BackboneChoices,
         *,
         width: int = 64,
-        last_stride: int = 1,
     ) -> None:
-        super().__init__(8 * width * block.expansion, SpatialMaxPool(), TemporalMeanPool())
+        super().__init__(8 * width * block.expansion, choices.spatial_pool, choices.temporal_pool)
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -42,7 +41,7 @@ class C2DResNet(VideoBackbone):
         self.layer1 = _stage(block, width, width, depths[0], stride=1)
         self.layer2 = _stage(block, width * block.expansion, 2 * width, depths[1], stride=2)
         self.layer3 = _stage(block, 2 * width * block.expansion, 4 * width, depths[2], stride=2)
-        self.layer4 = _stage(block, 4 * width * block.expansion, 8 * width, depths[3], stride=last_stride)
+        self.layer4 = _stage(block, 4 * width * block.expansion, 8 * width, depths[3], stride=choices.last_stride)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -50,11 +49,15 @@ class C2DResNet(VideoBackbone):
 
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T, D, H', W'); H' = H/16 with last stride 1, else H/32, rounded up."""
-        x = frames_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(frames_BTCHW)))))
         maps_BTDHW: Tensor = x.unflatten(0, frames_BTCHW.shape[:2])
         return maps_BTDHW
+
+    def stem(self, frames_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B * T, width, H/4, W/4) on channels-last memory."""
+        x_NCHW = frames_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        maps_NCHW: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x_NCHW))))
+        return maps_NCHW
 
 
 def _stage(

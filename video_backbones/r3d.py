@@ -6,29 +6,28 @@ import torch
 from torch import Tensor
 from torchvision.models.video import r3d_18
 
-from video_backbones.backbone import VideoBackbone
-from video_backbones.pooling import SpatialMaxPool, TemporalMeanPool
+from video_backbones.backbone import BackboneChoices, VideoBackbone
 
 
 class R3DResNet18(VideoBackbone):
     """R3D-18 (Tran et al., CVPR 2018) up to its last map, with torchvision's names in the state dict.
 
-    Stages 2, 3 and 4 each halve the frames, rounded up, so any T >= 1 works. `last_stride` is stage 4's
-    stride in space alone.
+    Stages 2, 3 and 4 each halve the frames, rounded up, so any T >= 1 works. The last stride is
+    stage 4's in space alone.
 
     On a CPU it computes in float32 even under autocast: there the bf16 gradient of a 3 x 3 x 3 kernel on a map two
     frames deep reads memory that nobody has written (torch 2.15, oneDNN), and training ends in NaN.
     """
 
-    def __init__(self, *, last_stride: int = 1) -> None:
-        super().__init__(512, SpatialMaxPool(), TemporalMeanPool())
+    def __init__(self, choices: BackboneChoices) -> None:
+        super().__init__(512, choices.spatial_pool, choices.temporal_pool)
         network = r3d_18(weights=None)
         self.stem = network.stem
         self.layer1, self.layer2 = network.layer1, network.layer2
         self.layer3, self.layer4 = network.layer3, network.layer4
         first = self.layer4[0]
         for convolution in (first.conv1[0], first.downsample[0]):
-            convolution.stride = (2, last_stride, last_stride)
+            convolution.stride = (2, choices.last_stride, choices.last_stride)
         self.to(memory_format=torch.channels_last_3d)
 
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:

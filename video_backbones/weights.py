@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -15,6 +19,13 @@ from torchvision.models import WeightsEnum
 from video_backbones.backbone import VideoBackbone
 
 _TIMEOUT_SECONDS = 15.0
+_TAIL = ("bn.", "spatial_pool.", "temporal_pool.")
+_NUMPY_NUMBERS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "b1")),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+"""All that torch's safe reader must be told of to read a NumPy number: they make numbers, and nothing else."""
 
 
 class WeightsError(ValueError):
@@ -39,41 +50,69 @@ def fetch_weights(published: WeightsEnum) -> dict[str, Tensor]:
         ) from error
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """A state dict from `.safetensors`, or from torch's own format (nothing in it is executed).
+def read_checkpoint(file: Path) -> dict[Any, Any]:
+    """What `.safetensors` or torch's own format holds; nothing in it is executed.
+
+    Besides tensors and plain values, numbers of NumPy are read, which the released checkpoints hold.
 
     Raises:
-        WeightsError: No such file, damaged, or not a mapping of names to tensors.
+        WeightsError: No such file, damaged, holding other objects, or not a mapping.
     """
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises almost anything
         raise WeightsError(
-            f"{file}: cannot be read as weights ({_first_line(error)}); expected a .safetensors file or a "
+            f"{file}: cannot be read as weights ({_reason(error)}); expected a .safetensors file or a "
             "state dict saved by torch.save (imagenet, kinetics and random are the names that need no file)"
         ) from error
-    if not isinstance(state, dict):
-        raise WeightsError(f"{file}: expected names mapped to tensors, got {type(state).__name__}")
-    for name, value in state.items():
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file}: expected names mapped to tensors, got {type(content).__name__}")
+    return content
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """A backbone's state from a file: a bare state dict, a released checkpoint, or a model of ours.
+
+    A released checkpoint has it under `model_state_dict`; ours names it `backbone.*`, and the identity classifier
+    beside it is left out. `module.` before every name, DataParallel's, is taken off.
+
+    Raises:
+        WeightsError: No such file, damaged, or not a mapping of names to tensors.
+    """
+    content = read_checkpoint(file)
+    state = named_tensors(content.get("model_state_dict", content), file)
+    if any(name.startswith("backbone.") for name in state):
+        kept = {name: value for name, value in state.items() if not name.startswith("identity_classifier.")}
+        return {name.removeprefix("backbone."): value for name, value in kept.items()}
+    return state
+
+
+def named_tensors(content: object, origin: object) -> dict[str, Tensor]:
+    """A state dict without DataParallel's `module.`; raises WeightsError where it is none."""
+    if not isinstance(content, dict):
+        raise WeightsError(f"{origin}: expected names mapped to tensors, got {type(content).__name__}")
+    for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{file}: expected names mapped to tensors, got {name!r}: {type(value).__name__}")
-    return dict(state)
+            raise WeightsError(f"{origin}: expected names mapped to tensors, got {name!r}: {type(value).__name__}")
+    wrapped = all(name.startswith("module.") for name in content)
+    return {name.removeprefix("module.") if wrapped else name: value for name, value in content.items()}
 
 
-def load_weights(backbone: VideoBackbone, state: Mapping[str, Tensor], origin: str) -> None:
+def load_weights(backbone: VideoBackbone, state: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> None:
     """Copy `state` into the backbone: all of it or, on an error, nothing.
 
-    A classification layer (`fc.*`) is passed over. The neck (`bn.*`) and the counters `num_batches_tracked`
-    may be missing: they keep their values.
+    A classification layer (`fc.*`) is passed over. The counters `num_batches_tracked` may be missing and, unless
+    `whole`, the neck (`bn.*`) and learned pools (`spatial_pool.*`, `temporal_pool.*`): they keep their values.
 
     Raises:
         WeightsError: Names are missing or unexpected, or shapes differ; the first ten faults are listed.
     """
     own = backbone.state_dict()
     given = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    needed = [n for n in own if not n.startswith("bn.") and not n.endswith(".num_batches_tracked")]
+    needed = [n for n in own if (whole or not n.startswith(_TAIL)) and not n.endswith(".num_batches_tracked")]
     faults = [f"missing {name}" for name in needed if name not in given]
     faults += [f"unexpected {name}" for name in given if name not in own]
     faults += [
@@ -96,6 +135,14 @@ def _network_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was not read; torch's own words on a refused pickle advise to run whatever it holds."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return _first_line(error)
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it holds {found[1]}, which could run code: refused" if found else "damaged, or not saved by torch.save"
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,13 @@ from torch import Tensor
 
 
 def clothes_adversarial_loss(
-    cosine_BC: Tensor, clothes_B: Tensor, same_person_BC: Tensor, *, epsilon: float = 0.1, scale: float = 16.0
+    cosine_BC: Tensor,
+    clothes_B: Tensor,
+    same_person_BC: Tensor,
+    known_C: Tensor | None = None,
+    *,
+    epsilon: float = 0.1,
+    scale: float = 16.0,
 ) -> Tensor:
     """Multi-positive cross-entropy that makes one person's outfits alike (CAL, Gu et al., CVPR 2022).
 
@@ -21,11 +27,15 @@ def clothes_adversarial_loss(
         cosine_BC: (B, C) cosines of the features with the clothes classes.
         clothes_B: (B,) int64, the class worn; it must be one of the person's.
         same_person_BC: (B, C) bool, True where the class belongs to the sample's person.
+        known_C: (C,) bool, the classes that take part, every worn one among them; None: all.
         epsilon: In [0, 1]: 0 learns the worn outfit alone, 1 all of the person's alike.
         scale: s, above 0.
     """
     logits_BC = scale * cosine_BC
-    negatives_B1 = logits_BC.masked_fill(same_person_BC, -torch.inf).logsumexp(dim=1, keepdim=True)
+    negative_BC = ~same_person_BC
+    if known_C is not None:
+        same_person_BC, negative_BC = same_person_BC & known_C, negative_BC & known_C
+    negatives_B1 = logits_BC.masked_fill(~negative_BC, -torch.inf).logsumexp(dim=1, keepdim=True)
     log_p_BC = logits_BC - torch.logaddexp(logits_BC, negatives_B1)
     mean_B = (log_p_BC * same_person_BC).sum(dim=1) / same_person_BC.sum(dim=1)
     worn_B = log_p_BC.gather(1, clothes_B[:, None]).squeeze(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,9 @@ class Distances(Protocol):
     def blocks(self) -> Iterator[DistanceBlock]:
         """Blocks in any order that cover the matrix once."""
 
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> Distances:
+        """The same distances among some rows of both sides, in the order given."""
+
 
 class DistanceMatrix:
     """Given distances (Q, G), NumPy or torch, any real type; compared in the precision they come in.
@@ -73,6 +77,11 @@ class DistanceMatrix:
     def blocks(self) -> Iterator[DistanceBlock]:
         for rows in _row_blocks(self._matrix):
             yield DistanceBlock(rows.start, 0, self._matrix[rows])
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> DistanceMatrix:
+        part = copy(self)
+        part._matrix = self._matrix[np.ix_(query_rows, gallery_rows)]
+        return part
 
 
 class CosineDistances:
@@ -130,6 +139,11 @@ class CosineDistances:
             for query_start in range(0, self.shape[0], self._query_block):
                 cosine = query_QD[query_start : query_start + self._query_block] @ gallery_DG
                 yield DistanceBlock(query_start, gallery_start, (1.0 - cosine).numpy(force=True))
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> CosineDistances:
+        part = copy(self)
+        part._query, part._gallery = self._query[query_rows], self._gallery[gallery_rows]
+        return part
 
 
 def _on_grid(embedding_ND: Floats) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ccvid.config import ModelOptions
+from ccvid.config import ModelOptions, ScoreOptions
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embeddings import ClipPool
 from data_tools.clips import ClipOptions
@@ -24,13 +24,14 @@ def embed_tracklets(
     clip: ClipOptions,
     options: ModelOptions,
     loader: LoaderOptions,
-    clips_per_batch: int,
+    score: ScoreOptions,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Embed stored tracklets in eval mode.
 
     Args:
         rows: indices into ``store.rows``.
+        score: with ``flip``, a clip's feature is the sum of its own and that of its mirror image.
         progress: told how many clips each batch added.
 
     Returns:
@@ -45,15 +46,19 @@ def embed_tracklets(
         rows,
         clip=clip,
         image_size=(options.height, options.width),
-        clips_per_batch=clips_per_batch,
+        clips_per_batch=score.clips_per_batch,
         options=loader,
+        resize_filter=options.resize_filter,
         pin_memory=device.type == "cuda",
     )
     was_training = model.training
     model.eval()
     with torch.no_grad():  # inference mode would mark the frames, which the loader's threads fill
         for batch in batches:
-            feature_BD = model.embed(normalise(batch.to(device, non_blocking=True).frames_BTCHW))
+            frames_BTCHW = normalise(batch.to(device, non_blocking=True).frames_BTCHW)
+            feature_BD = model.embed(frames_BTCHW)
+            if score.flip:
+                feature_BD = feature_BD + model.embed(frames_BTCHW.flip(-1))
             pool.add(feature_BD, number_of[batch.tracklet_B])
             if progress is not None:
                 progress(len(batch))

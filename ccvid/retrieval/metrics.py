@@ -4,7 +4,8 @@
     inverse negative penalty    INP = n / rank_n  (Ye et al., TPAMI 2021, eq. 13)
     CMC at r                    the share of queries whose first match has rank ≤ r
 
-over the queries that have a match; ranks are counted from 1 after the protocol's junk is removed.
+over the queries that have a match; ranks are counted from 1 after the protocol's junk is removed. Gallery entries
+at equal distances stand in the order of the gallery (by index): the same figures on every machine.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ccvid.retrieval.distances import Distances, Floats, Indices
-from ccvid.retrieval.labels import Column, RetrievalLabels, joint_codes
+from ccvid.retrieval.labels import RetrievalLabels, joint_codes
 from ccvid.retrieval.protocols import PROTOCOLS, Protocol
-from ccvid.retrieval.ranks import NearestOthers, PersonPairs, rank_persons
+from ccvid.retrieval.ranks import NearestOthers, PersonPairs, rank_part, rank_persons
 from data_tools.errors import InputError
 
 CMC_RANKS = (1, 5, 10, 20)
@@ -29,11 +30,13 @@ CMC_RANKS = (1, 5, 10, 20)
 class ProtocolResult:
     """One protocol's figures for each of the Q queries, and its M matches.
 
-    A query without a match has NaN in the floats and 0 as rank. ``chance_Q`` is the probability that a random
-    order puts a match first. The matches are (query, gallery index, rank, distance), by query, then rank.
+    A query without a match has NaN in the floats and 0 as rank; so has one that does not take part (the
+    protocol's ``within``). ``chance_Q`` is the probability that a random order puts a match first. The matches
+    are (query, gallery index, rank, distance), by query, then rank.
     """
 
     protocol: Protocol
+    takes_part_Q: npt.NDArray[np.bool_]
     average_precision_Q: Floats
     inverse_negative_penalty_Q: Floats
     first_match_rank_Q: Indices
@@ -42,14 +45,20 @@ class ProtocolResult:
     match_gallery_M: Indices
     match_rank_M: Indices
     match_distance_M: Floats
+    nearest_others: NearestOthers
 
     @property
     def has_match(self) -> npt.NDArray[np.bool_]:
         return self.first_match_rank_Q > 0
 
     @property
+    def queries(self) -> int:
+        """How many take part."""
+        return int(np.count_nonzero(self.takes_part_Q))
+
+    @property
     def queries_without_match(self) -> int:
-        return int(np.count_nonzero(~self.has_match))
+        return int(np.count_nonzero(self.takes_part_Q & ~self.has_match))
 
     @property
     def mean_average_precision(self) -> float:
@@ -77,7 +86,7 @@ class ProtocolResult:
             "map": self.mean_average_precision,
             "minp": self.mean_inverse_negative_penalty,
             "cmc": {str(rank): self.cmc(rank) for rank in CMC_RANKS},
-            "queries": len(self.first_match_rank_Q),
+            "queries": self.queries,
             "queries_without_match": self.queries_without_match,
         }
 
@@ -106,7 +115,6 @@ class Evaluation:
     gallery: RetrievalLabels
     results: Mapping[str, ProtocolResult]
     left_out: Mapping[str, str]
-    nearest_others: NearestOthers
 
     def to_json(self) -> dict[str, object]:
         """What metrics.json holds."""
@@ -117,7 +125,8 @@ class Evaluation:
 
     def ranked_gallery(self, protocol: str) -> RankedGallery:
         """The first ``top_k`` places (as ``evaluate`` was asked for) of each query's ranking."""
-        result, others = self.results[protocol], self.nearest_others
+        result = self.results[protocol]
+        others = result.nearest_others
         is_match_QK = np.zeros(others.gallery_QK.shape, np.bool_)
         top = result.match_rank_M <= others.gallery_QK.shape[1]
         place = result.match_query_M[top], result.match_rank_M[top] - 1
@@ -142,7 +151,8 @@ def evaluate(
 
     Args:
         distances: of the Q queries to the G gallery entries, as in ``query`` and ``gallery``.
-        protocols: those for which a label is missing throughout, or no query has a match, are left out.
+        protocols: those for which a label is missing throughout, or no query has a match, are left out. All that
+            are within the same part are ranked in one pass.
         top_k: how many places of each query's ranking to keep for ``Evaluation.ranked_gallery``.
 
     A query tracklet that is also in the gallery (the same id) is junk there: never its own match. So give sets
@@ -153,70 +163,114 @@ def evaluate(
         raise InputError(f"distances are {distances.shape}, labels ask for {(len(query), len(gallery))}")
     if not len(query) or not len(gallery):
         raise InputError(f"nothing to score: {len(query)} queries, {len(gallery)} gallery tracklets")
-    pairs, others = rank_persons(distances, *joint_codes(query.person, gallery.person), nearest=top_k)
-    protocols = tuple(protocols)
-    columns = {"id"}.union(*(protocol.agree + protocol.differ for protocol in protocols))
-    relation = {column: _compare(pairs, query.column(column), gallery.column(column)) for column in columns}
-    results: dict[str, ProtocolResult] = {}
-    left_out: dict[str, str] = {}
-    for protocol in protocols:
-        match_P = _matches(protocol, relation)
-        if obstacle := protocol.obstacle(query, gallery):
-            left_out[protocol.name] = obstacle
-        elif match_P.any():
-            results[protocol.name] = _score(protocol, pairs, match_P, gallery_size=len(gallery))
-        else:
-            left_out[protocol.name] = "no query has a match in the gallery"
+    results, left_out = score_protocols(distances, query, gallery, protocols, top_k)
     if not results:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise InputError(f"none of the protocols can be scored ({reasons})")
-    return Evaluation(query, gallery, results, left_out, others)
+    return Evaluation(query, gallery, results, left_out)
 
 
-def _compare(pairs: PersonPairs, query: Column, gallery: Column) -> npt.NDArray[np.int8]:
-    """How a label of each same-person pair compares (P,): 1 agrees, −1 differs, 0 unknown."""
-    query_code, gallery_code = joint_codes(query, gallery)
-    query_P, gallery_P = query_code[pairs.query], gallery_code[pairs.gallery]
-    known_P = (query_P >= 0) & (gallery_P >= 0)
-    return np.where(known_P, np.where(query_P == gallery_P, 1, -1), 0).astype(np.int8)
+def score_protocols(
+    distances: Distances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    protocols: Iterable[Protocol],
+    top_k: int = 0,
+) -> tuple[dict[str, ProtocolResult], dict[str, str]]:
+    """The result of every protocol that applies, and why the others do not; see ``evaluate``."""
+    person = joint_codes(query.person, gallery.person)
+    parts: dict[tuple[tuple[str, tuple[str, ...]], ...], _Part] = {}
+    results: dict[str, ProtocolResult] = {}
+    left_out: dict[str, str] = {}
+    for protocol in protocols:
+        if obstacle := protocol.obstacle(query, gallery):
+            left_out[protocol.name] = obstacle
+            continue
+        within = tuple(sorted(protocol.within.items()))
+        if within not in parts:
+            parts[within] = _Part.rank(distances, query, gallery, person, protocol, nearest=top_k)
+        match_P = parts[within].matches(protocol)
+        if match_P.any():
+            results[protocol.name] = parts[within].score(protocol, match_P)
+        else:
+            left_out[protocol.name] = "no query has a match in the gallery"
+    return results, left_out
 
 
-def _matches(protocol: Protocol, relation: Mapping[str, npt.NDArray[np.int8]]) -> npt.NDArray[np.bool_]:
-    """Which same-person pairs are matches (P,); the rest is junk."""
-    match_P = relation["id"] < 0
-    for column in protocol.agree:
-        match_P &= relation[column] > 0
-    for column in protocol.differ:
-        match_P &= relation[column] < 0
-    return match_P
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What takes part, ranked once for all protocols within it; indices are those of the whole."""
 
+    query: RetrievalLabels
+    gallery: RetrievalLabels
+    query_rows: Indices
+    gallery_rows: Indices
+    pairs: PersonPairs
+    others: NearestOthers
+    relation: dict[str, npt.NDArray[np.int8]]
+    """How a label of each same-person pair compares (P,), by column: 1 agrees, −1 differs, 0 unknown."""
 
-def _score(
-    protocol: Protocol, pairs: PersonPairs, match_P: npt.NDArray[np.bool_], *, gallery_size: int
-) -> ProtocolResult:
-    query_M = pairs.query[match_P]
-    queries = len(pairs.first) - 1
-    count_Q = np.bincount(query_M, minlength=queries)
-    end_Q = np.cumsum(count_Q)
-    begin_Q = end_Q - count_Q
-    nth_M = np.arange(1, len(query_M) + 1) - begin_Q[query_M]
-    rank_M = nth_M + pairs.wrong_before[match_P]
-    matched_Q = count_Q > 0
-    first_rank_Q = np.zeros(queries, np.int64)
-    first_rank_Q[matched_Q] = rank_M[begin_Q[matched_Q]]
-    last_rank_Q = np.full(queries, np.nan)
-    last_rank_Q[matched_Q] = rank_M[end_Q[matched_Q] - 1]
-    precision_Q = np.bincount(query_M, weights=nth_M / rank_M, minlength=queries)
-    others_Q = gallery_size - np.diff(pairs.first)
-    count_or_nan_Q = np.where(matched_Q, count_Q, np.nan)
-    return ProtocolResult(
-        protocol=protocol,
-        average_precision_Q=precision_Q / count_or_nan_Q,
-        inverse_negative_penalty_Q=count_or_nan_Q / last_rank_Q,
-        first_match_rank_Q=first_rank_Q,
-        chance_Q=count_or_nan_Q / (count_or_nan_Q + others_Q),
-        match_query_M=query_M,
-        match_gallery_M=pairs.gallery[match_P],
-        match_rank_M=rank_M,
-        match_distance_M=pairs.distance[match_P],
-    )
+    @classmethod
+    def rank(
+        cls,
+        distances: Distances,
+        query: RetrievalLabels,
+        gallery: RetrievalLabels,
+        person: tuple[Indices, Indices],
+        protocol: Protocol,
+        *,
+        nearest: int,
+    ) -> _Part:
+        query_rows, gallery_rows = protocol.taking_part(query), protocol.taking_part(gallery)
+        if (len(query_rows), len(gallery_rows)) == distances.shape:
+            pairs, others = rank_persons(distances, *person, nearest)
+        else:
+            pairs, others = rank_part(distances, *person, query_rows, gallery_rows, nearest)
+        return cls(query, gallery, query_rows, gallery_rows, pairs, others, {})
+
+    def matches(self, protocol: Protocol) -> npt.NDArray[np.bool_]:
+        """Which same-person pairs are matches (P,); the rest is junk."""
+        match_P = self._compare("id") < 0
+        for column in protocol.agree:
+            match_P &= self._compare(column) > 0
+        for column in protocol.differ:
+            match_P &= self._compare(column) < 0
+        return match_P
+
+    def _compare(self, column: str) -> npt.NDArray[np.int8]:
+        if column not in self.relation:
+            query_code, gallery_code = joint_codes(self.query.column(column), self.gallery.column(column))
+            query_P, gallery_P = query_code[self.pairs.query], gallery_code[self.pairs.gallery]
+            known_P = (query_P >= 0) & (gallery_P >= 0)
+            self.relation[column] = np.where(known_P, np.where(query_P == gallery_P, 1, -1), 0).astype(np.int8)
+        return self.relation[column]
+
+    def score(self, protocol: Protocol, match_P: npt.NDArray[np.bool_]) -> ProtocolResult:
+        pairs, queries = self.pairs, len(self.query)
+        query_M = pairs.query[match_P]
+        count_Q = np.bincount(query_M, minlength=queries)
+        end_Q = np.cumsum(count_Q)
+        begin_Q = end_Q - count_Q
+        nth_M = np.arange(1, len(query_M) + 1) - begin_Q[query_M]
+        rank_M = nth_M + pairs.wrong_before[match_P]
+        matched_Q = count_Q > 0
+        first_rank_Q = np.zeros(queries, np.int64)
+        first_rank_Q[matched_Q] = rank_M[begin_Q[matched_Q]]
+        last_rank_Q = np.full(queries, np.nan)
+        last_rank_Q[matched_Q] = rank_M[end_Q[matched_Q] - 1]
+        precision_Q = np.bincount(query_M, weights=nth_M / rank_M, minlength=queries)
+        others_Q = len(self.gallery_rows) - np.diff(pairs.first)
+        count_or_nan_Q = np.where(matched_Q, count_Q, np.nan)
+        return ProtocolResult(
+            protocol=protocol,
+            takes_part_Q=np.isin(np.arange(queries), self.query_rows),
+            average_precision_Q=precision_Q / count_or_nan_Q,
+            inverse_negative_penalty_Q=count_or_nan_Q / last_rank_Q,
+            first_match_rank_Q=first_rank_Q,
+            chance_Q=count_or_nan_Q / (count_or_nan_Q + others_Q),
+            match_query_M=query_M,
+            match_gallery_M=pairs.gallery[match_P],
+            match_rank_M=rank_M,
+            match_distance_M=pairs.distance[match_P],
+            nearest_others=self.others,
+        )

@@ -145,7 +145,7 @@ def _summary(result: ProtocolResult) -> tuple[str, str]:
         f"top-1 {100 * result.cmc(1):.1f} % (chance {100 * result.chance:.1f} %)"
         f" · mAP {100 * result.mean_average_precision:.1f} %"
         f" · mINP {100 * result.mean_inverse_negative_penalty:.1f} %"
-        f" · {len(result.has_match)} queries" + (f", {unmatched} of them without a match" if unmatched else "")
+        f" · {result.queries} queries" + (f", {unmatched} of them without a match" if unmatched else "")
     )
     return f"{result.protocol.name.replace('_', '-')}: a match is the {result.protocol.describe()}", numbers
 

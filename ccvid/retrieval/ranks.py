@@ -66,6 +66,32 @@ def rank_persons(
     return PersonPairs(query, gallery, distance, before - own_before, first), others
 
 
+def rank_part(
+    distances: Distances,
+    query_person: Indices,
+    gallery_person: Indices,
+    query_rows: Indices,
+    gallery_rows: Indices,
+    nearest: int,
+) -> tuple[PersonPairs, NearestOthers]:
+    """``rank_persons`` among some rows alone, told in the indices of the whole.
+
+    Both lists of rows rise and are not empty. A query outside has no pair and no nearest entry.
+    """
+    part = distances.take(query_rows, gallery_rows)
+    pairs, others = rank_persons(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
+    count_Q = np.zeros(len(query_person), np.int64)
+    count_Q[query_rows] = np.diff(pairs.first)
+    whole = NearestOthers(np.full((len(query_person), nearest), -1), np.full((len(query_person), nearest), np.inf))
+    whole.gallery_QK[query_rows] = np.where(others.gallery_QK < 0, -1, gallery_rows[others.gallery_QK])
+    whole.distance_QK[query_rows] = others.distance_QK
+    first = np.concatenate(([0], np.cumsum(count_Q)))
+    return (
+        PersonPairs(query_rows[pairs.query], gallery_rows[pairs.gallery], pairs.distance, pairs.wrong_before, first),
+        whole,
+    )
+
+
 def _same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices, Indices, Indices]:
     """Query and gallery index of every same-person pair, by query; where each query's begin (Q + 1,)."""
     by_person = np.argsort(gallery_person, kind="stable")

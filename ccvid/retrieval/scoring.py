@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ccvid.retrieval.distances import CosineDistances
+from ccvid.config import ScoreOptions
+from ccvid.retrieval.distances import CosineDistances, Distances
 from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable, write_embeddings
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, evaluate
+from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.ranked_picture import Picture, Thumbnails, draw_rankings, save_figure
+from ccvid.retrieval.single_shot import SingleShot, score_single_shot
 from ccvid.retrieval.tables import metrics_table, write_query_table
 from data_tools.manifest import atomic_file
 from data_tools.shards import ShardFolder
@@ -24,6 +28,7 @@ from data_tools.tracklet import Split
 SCORED_PROTOCOLS = ("clothes_changing", "general")
 """What a single score is taken from: the first that applies."""
 PICTURED_PLACES = 20
+USUAL = ScoreOptions()
 THUMBNAIL_SIZE = (256, 128)
 
 
@@ -32,14 +37,40 @@ def labelled_rows(store: ShardFolder, split: Split) -> list[int]:
     return [number for number, row in enumerate(store.rows) if row.split == split and row.person is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """All that was scored: the whole gallery under every protocol and, where asked for, single-shot galleries."""
+
+    evaluation: Evaluation
+    single_shot: SingleShot | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """What metrics.json holds."""
+        single_shot = {} if self.single_shot is None else {"single_shot": self.single_shot.to_json()}
+        return {**self.evaluation.to_json(), **single_shot}
+
+
+def score(distances: Distances, query: RetrievalLabels, gallery: RetrievalLabels, options: ScoreOptions) -> Scores:
+    """Score under the usual protocols and the recipe's own; raises InputError as ``with_own`` and ``evaluate`` do."""
+    evaluation = evaluate(distances, query, gallery, protocols=with_own(options.protocols), top_k=PICTURED_PLACES)
+    if not options.single_shot_draws:
+        return Scores(evaluation)
+    protocols = [result.protocol for result in evaluation.results.values()]
+    return Scores(evaluation, score_single_shot(distances, query, gallery, protocols, options.single_shot_draws))
+
+
 def score_embeddings(
-    store: ShardFolder, embedding_RD: Tensor, query_rows: Sequence[int], gallery_rows: Sequence[int]
-) -> Evaluation:
-    """Score embeddings, (queries + gallery, D) in that order, by cosine distance under every protocol."""
+    store: ShardFolder,
+    embedding_RD: Tensor,
+    query_rows: Sequence[int],
+    gallery_rows: Sequence[int],
+    options: ScoreOptions = USUAL,
+) -> Scores:
+    """Score embeddings of stored rows, (queries + gallery, D) in that order, by cosine distance."""
     query, gallery = (RetrievalLabels.from_rows(store.rows[row] for row in rows) for rows in (query_rows, gallery_rows))
     embedding = embedding_RD.numpy()
     distances = CosineDistances(embedding[: len(query_rows)], embedding[len(query_rows) :])
-    return evaluate(distances, query, gallery, top_k=PICTURED_PLACES)
+    return score(distances, query, gallery, options)
 
 
 def single_score(evaluation: Evaluation) -> float:
@@ -53,7 +84,7 @@ def single_score(evaluation: Evaluation) -> float:
 def write_scores(
     folder: Path,
     store: ShardFolder,
-    evaluation: Evaluation,
+    scores: Scores,
     rows: Sequence[int],
     embedding_RD: Tensor,
     clip_count_R: Tensor,
@@ -62,7 +93,7 @@ def write_scores(
     title: str,
     facts: Mapping[str, object],
 ) -> dict[str, object]:
-    """Write embeddings, per-query table, ranked pictures, the table as text and, last, ``metrics.json``.
+    """Write embeddings, ranked pictures and, last, what ``write_results`` writes.
 
     Args:
         rows: queries, then gallery, as in ``embedding_RD`` and ``clip_count_R``.
@@ -70,7 +101,6 @@ def write_scores(
         title: of table and pictures.
         facts: what else ``metrics.json`` says.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     shards = store.manifest.shards
     table = EmbeddingTable(
         tuple(
@@ -86,12 +116,11 @@ def write_scores(
         model,
     )
     write_embeddings(table, folder / "embeddings.parquet")
-    write_query_table(evaluation, folder / "queries.parquet")
-    queries = len(evaluation.query)
+    queries = len(scores.evaluation.query)
     for name in SCORED_PROTOCOLS:
-        if name in evaluation.results:
+        if name in scores.evaluation.results:
             figure = draw_rankings(
-                evaluation,
+                scores.evaluation,
                 name,
                 query_thumbnails=stored_thumbnails(store, rows[:queries]),
                 gallery_thumbnails=stored_thumbnails(store, rows[queries:]),
@@ -99,8 +128,14 @@ def write_scores(
             )
             for kind in ("svg", "png"):
                 save_figure(figure, folder / f"rankings_{name}.{kind}")
-    text = metrics_table(evaluation, title=title)
-    metrics = {**evaluation.to_json(), "model": model, **facts}
+    return write_results(folder, scores, title=title, facts={"model": model, **facts})
+
+
+def write_results(folder: Path, scores: Scores, *, title: str, facts: Mapping[str, object]) -> dict[str, object]:
+    """Write the per-query table, the table as text and, last, ``metrics.json``; returns what that holds."""
+    write_query_table(scores.evaluation, folder / "queries.parquet")
+    text = metrics_table(scores.evaluation, scores.single_shot, title=title)
+    metrics = {**scores.to_json(), **facts}
     for file, content in (("metrics.txt", text), ("metrics.json", json.dumps(metrics, indent=1) + "\n")):
         with atomic_file(folder / file) as handle:
             handle.write(content.encode())

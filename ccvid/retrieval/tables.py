@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,16 @@ from rich.table import Table
 
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation
 from ccvid.retrieval.parquet import write_table
+from ccvid.retrieval.single_shot import SingleShot, SpreadResult
 
 
-def metrics_table(evaluation: Evaluation, *, title: str = "Retrieval") -> str:
+def metrics_table(evaluation: Evaluation, single_shot: SingleShot | None = None, *, title: str = "Retrieval") -> str:
     """The figures of every protocol in per cent, as plain text; below, why a protocol is missing.
 
     ``chance`` is top-1 of a random order; ``unmatched`` queries have no match and are left out of the means.
+    Single-shot figures follow in a table of their own, mean ± standard deviation over the draws.
     """
-    table = Table(title=f"{title} (%)", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("protocol")
-    for heading in ("mAP", "mINP", *(f"top-{rank}" for rank in CMC_RANKS), "chance", "queries", "unmatched"):
-        table.add_column(heading, justify="right")
+    table = _table(f"{title} (%)", "chance", "queries", "unmatched")
     for name, result in evaluation.results.items():
         shares = (
             result.mean_average_precision,
@@ -31,19 +31,61 @@ def metrics_table(evaluation: Evaluation, *, title: str = "Retrieval") -> str:
             *(result.cmc(rank) for rank in CMC_RANKS),
             result.chance,
         )
-        counts = (len(result.first_match_rank_Q), result.queries_without_match)
-        table.add_row(name.replace("_", "-"), *(f"{100 * share:.1f}" for share in shares), *map(str, counts))
-    text = io.StringIO()
-    Console(file=text, width=120, no_color=True, markup=False).print(table)
-    lines = [line.rstrip() for line in text.getvalue().rstrip().splitlines()]
-    for reason in dict.fromkeys(evaluation.left_out.values()):
-        names = (name.replace("_", "-") for name, why in evaluation.left_out.items() if why == reason)
-        lines.append(f"  left out: {', '.join(names)} ({reason})")
+        counts = (result.queries, result.queries_without_match)
+        table.add_row(_shown(name), *(f"{100 * share:.1f}" for share in shares), *map(str, counts))
+    lines = [*_lines(table), *_left_out(evaluation.left_out)]
+    if single_shot is not None:
+        lines += ["", *_single_shot_lines(single_shot)]
     return "\n".join(lines)
 
 
+def _single_shot_lines(single_shot: SingleShot) -> list[str]:
+    draws = f"{single_shot.draws} draw{'s' if single_shot.draws > 1 else ''}"
+    title = f"One gallery tracklet a person, {draws}"
+    return [spread_table(title, single_shot.protocols), *_left_out(single_shot.left_out)]
+
+
+def spread_table(title: str, protocols: Mapping[str, SpreadResult]) -> str:
+    """Mean ± standard deviation of every protocol's figures in per cent, as plain text."""
+    table = _table(f"{title} (%)")
+    for name, result in protocols.items():
+        spreads = (result.mean_average_precision, result.mean_inverse_negative_penalty, *result.cmc.values())
+        cells = (
+            f"{100 * spread.mean:.1f}" + ("" if spread.sd is None else f" ± {100 * spread.sd:.1f}")
+            for spread in spreads
+        )
+        table.add_row(_shown(name), *cells)
+    return "\n".join(_lines(table))
+
+
+def _table(title: str, *further: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("protocol")
+    for heading in ("mAP", "mINP", *(f"top-{rank}" for rank in CMC_RANKS), *further):
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _lines(table: Table) -> list[str]:
+    text = io.StringIO()
+    Console(file=text, width=140, no_color=True, markup=False).print(table)
+    return [line.rstrip() for line in text.getvalue().rstrip().splitlines()]
+
+
+def _left_out(left_out: Mapping[str, str]) -> list[str]:
+    """A line for each reason."""
+    return [
+        f"  left out: {', '.join(_shown(name) for name, why in left_out.items() if why == reason)} ({reason})"
+        for reason in dict.fromkeys(left_out.values())
+    ]
+
+
+def _shown(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def write_query_table(evaluation: Evaluation, path: Path) -> None:
-    """One row a protocol and query as Parquet, whole or not at all.
+    """One row a protocol and query that takes part in it as Parquet, whole or not at all.
 
     Columns: query_id, protocol (strings); average_precision, inverse_negative_penalty (float64) and
     first_match_rank (int64), null for a query without a match; and the first ``top_k`` places of its ranking,
@@ -79,5 +121,5 @@ def write_query_table(evaluation: Evaluation, path: Path) -> None:
             pa.array(result.first_match_rank_Q, mask=unmatched_Q),
             *lists,
         )
-        tables.append(pa.table(list(columns), schema=schema))
+        tables.append(pa.table(list(columns), schema=schema).filter(pa.array(result.takes_part_Q)))
     write_table(pa.concat_tables(tables), path)

@@ -1,9 +1,11 @@
 """Everything a run needs to go on to the bit: weights as safetensors, the rest loadable with ``weights_only``.
 
-model.safetensors      backbone and identity classifier
-clothes.safetensors    clothes classifier (CAL only)
-trainer.pt             both optimizers
+model.safetensors      backbone and identity classifier, as they are scored: averaged where the recipe says so
+unaveraged.safetensors the same as the optimizer left them, where the recipe averages
+clothes.safetensors    clothes classifier or memory (CAL only)
+trainer.pt             both optimizers, and how many steps the average has seen
 progress.json          epochs and steps done, best validation, class labels, model options
+model.json             which network that is: see ccvid/trained_model.py
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
+from ccvid.model import ClothesMemory, CosineClassifier, ReIdModel
 from data_tools.errors import InputError
 
 
@@ -37,20 +41,35 @@ class Progress:
 class TrainedParts:
     """All that training changes."""
 
-    model: nn.Module
+    model: ReIdModel
     optimizer: Optimizer
-    clothes_classifier: nn.Module | None
+    clothes: CosineClassifier | ClothesMemory | None
     clothes_optimizer: Optimizer | None
+    """Of a clothes classifier."""
+    average: AveragedModel | None = None
+    """Moving average of ``model``; None where the recipe has none."""
+
+    @property
+    def scored_model(self) -> ReIdModel:
+        """What validation, the test set and users of the checkpoint take."""
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, ReIdModel)
+        return self.average.module
 
 
 def save_checkpoint(folder: Path, parts: TrainedParts, progress: Progress) -> None:
     """Write a checkpoint into an empty folder."""
-    save_weights(parts.model, folder / "model.safetensors")
-    optimizers = {"model": parts.optimizer.state_dict()}
-    if parts.clothes_classifier is not None and parts.clothes_optimizer is not None:
-        save_weights(parts.clothes_classifier, folder / "clothes.safetensors")
-        optimizers["clothes"] = parts.clothes_optimizer.state_dict()
-    torch.save(optimizers, folder / "trainer.pt")
+    save_weights(parts.scored_model, folder / "model.safetensors")
+    state: dict[str, Any] = {"model": parts.optimizer.state_dict()}
+    if parts.average is not None:
+        save_weights(parts.model, folder / "unaveraged.safetensors")
+        state["steps_averaged"] = parts.average.n_averaged
+    if parts.clothes is not None:
+        save_weights(parts.clothes, folder / "clothes.safetensors")
+    if parts.clothes_optimizer is not None:
+        state["clothes"] = parts.clothes_optimizer.state_dict()
+    torch.save(state, folder / "trainer.pt")
     (folder / "progress.json").write_text(json.dumps(asdict(progress)))
 
 
@@ -61,12 +80,16 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
         InputError: a file is missing, damaged, or of another model.
     """
     try:
-        load_weights(parts.model, folder / "model.safetensors")
-        optimizers: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
-        parts.optimizer.load_state_dict(optimizers["model"])
-        if parts.clothes_classifier is not None and parts.clothes_optimizer is not None:
-            load_weights(parts.clothes_classifier, folder / "clothes.safetensors")
-            parts.clothes_optimizer.load_state_dict(optimizers["clothes"])
+        load_weights(parts.scored_model, folder / "model.safetensors")
+        state: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        parts.optimizer.load_state_dict(state["model"])
+        if parts.average is not None:
+            load_weights(parts.model, folder / "unaveraged.safetensors")
+            parts.average.n_averaged.copy_(state["steps_averaged"])
+        if parts.clothes is not None:
+            load_weights(parts.clothes, folder / "clothes.safetensors")
+        if parts.clothes_optimizer is not None:
+            parts.clothes_optimizer.load_state_dict(state["clothes"])
         return Progress(**json.loads((folder / "progress.json").read_text()))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{folder}: not a checkpoint of this recipe: {error}") from error

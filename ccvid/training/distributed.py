@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,34 @@ def gather(item: Item, world_size: int) -> list[Item]:
     items: list[Item | None] = [None] * world_size
     dist.all_gather_object(items, item)
     return items  # type: ignore[return-value]
+
+
+def gather_batch(own_B: Tensor, world_size: int) -> Tensor:
+    """The batches of all ranks, by rank: (B, …) -> (W * B, …), as many on each rank.
+
+    Its gradient is the true one, the sum of what all ranks want of a slice: where each rank has the same loss of the
+    whole batch, DDP's mean over the ranks gives what one process would.
+    """
+    if world_size == 1:
+        return own_B
+    whole: Tensor = _GatherBatch.apply(own_B, world_size)
+    return whole
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own_B: Tensor, world_size: int) -> Tensor:
+        parts = [torch.empty_like(own_B) for _ in range(world_size)]
+        dist.all_gather(parts, own_B.contiguous())
+        ctx.size = len(own_B)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        first = dist.get_rank() * ctx.size
+        return gradient[first : first + ctx.size], None
 
 
 def gather_rows(own: Tensor, total: int, world_size: int) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 
-import torch
-
 from ccvid.config import Recipe
+from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.scoring import labelled_rows, score_embeddings, write_scores
+from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.context import RunContext
 from ccvid.training.trainer import Trainer
 from data_tools.shards import ShardFolder
@@ -23,6 +21,7 @@ def train_and_score(recipe: Recipe, run: RunContext, store: ShardFolder) -> Mapp
     Returns:
         On rank 0 what ``metrics.json`` holds, {} where there is nothing to score; {} on the other ranks.
     """
+    with_own(recipe.score.protocols)  # a name that is taken is told before training, not after it
     trainer = Trainer(recipe, store, run)
     trainer.fit()
     return score_test_set(trainer)
@@ -46,25 +45,16 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
     embedding, clip_count = trainer.embed(rows)
     if run.rank != 0:
         return {}
-    evaluation = score_embeddings(store, embedding, query_rows, gallery_rows)
+    scores = score_embeddings(store, embedding, query_rows, gallery_rows, recipe.score)
     method = "CAL" if recipe.method.clothes_loss else "baseline"
     return write_scores(
         run.folder,
         store,
-        evaluation,
+        scores,
         rows,
         embedding,
         clip_count,
-        model=model_fingerprint(trainer.model),
+        model=backbone_fingerprint(trainer.scored_model.backbone),
         title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
         facts={"dataset": store.manifest.dataset, "epoch": epoch, "seed": recipe.train.seed},
     )
-
-
-def model_fingerprint(model: torch.nn.Module) -> str:
-    """SHA-256 over all weights, in the state's order: equal fingerprints are equal models, to the bit."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

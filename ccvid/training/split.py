@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from ccvid.config import TrainOptions
+from ccvid.config import Recipe, TrainOptions
+from data_tools.colour_outfits import guess_outfits
 from data_tools.errors import InputError
 from data_tools.loader import Integers, TrainingItems
 from data_tools.shards import ShardFolder, ShardRow
@@ -32,13 +33,36 @@ class TrainingSplit:
     held_out_rows: tuple[int, ...]
 
 
-def split_training(store: ShardFolder, train: TrainOptions, *, piece: int, needs_clothes: bool) -> TrainingSplit:
+def split_for(recipe: Recipe, store: ShardFolder) -> TrainingSplit:
+    """What a recipe trains on; raises as :func:`split_training` does."""
+    method = recipe.method
+    return split_training(
+        store,
+        recipe.train,
+        piece=recipe.clip.piece,
+        needs_clothes=method.clothes_loss or recipe.batch.spread_outfits,
+        colour_distance=method.colour_distance if method.clothes_labels == "colours" else None,
+        threads=recipe.loader.threads,
+    )
+
+
+def split_training(
+    store: ShardFolder,
+    train: TrainOptions,
+    *,
+    piece: int,
+    needs_clothes: bool,
+    colour_distance: float | None = None,
+    threads: int = 2,
+) -> TrainingSplit:
     """Divide the labelled tracklets of split ``train``.
 
     Args:
         piece: frames of a dense-sampling piece, 0 for whole tracklets.
         needs_clothes: whether every training tracklet must have a clothes label; where not needed, an unknown one
             counts as the person's outfit "".
+        colour_distance: where clothes are needed, guess them from colours at this distance in place of the labels.
+        threads: that decode frames for such guesses.
 
     Raises:
         InputError: nothing to train on, or clothes labels missing.
@@ -50,13 +74,17 @@ def split_training(store: ShardFolder, train: TrainOptions, *, piece: int, needs
         )
     held_out = _held_out_persons([row for _, row in rows], train)
     kept = [(number, row) for number, row in rows if row.person not in held_out]
-    unlabelled = [row.id for _, row in kept if row.clothes is None]
+    outfits = [row.clothes for _, row in kept]
+    if needs_clothes and colour_distance is not None:
+        outfits = _guessed_outfits(store, kept, colour_distance, threads)
+    unlabelled = [row.id for (_, row), outfit in zip(kept, outfits, strict=True) if outfit is None]
     if needs_clothes and unlabelled:
         raise InputError(
             f"{store.folder}: {len(unlabelled)} of {len(kept)} training tracklets have no clothes label (the first is "
-            f"{unlabelled[0]}), which CAL needs; label them, or train the baseline with --method.clothes_loss false"
+            f"{unlabelled[0]}), which CAL and batch.spread_outfits need; label them, have outfits guessed from colours "
+            "with --method.clothes_labels colours, or train the baseline with --method.clothes_loss false"
         )
-    pairs = [(str(row.person), row.clothes or "") for _, row in kept]
+    pairs = [(str(row.person), outfit or "") for (_, row), outfit in zip(kept, outfits, strict=True)]
     persons = tuple(sorted({person for person, _ in pairs}))
     clothes = tuple(sorted(set(pairs)))
     cameras = sorted({row.camera for _, row in kept})
@@ -71,6 +99,16 @@ def split_training(store: ShardFolder, train: TrainOptions, *, piece: int, needs
     owner_N = _positions([person for person, _ in clothes], persons)
     held_out_rows = tuple(number for number, row in rows if row.person in held_out)
     return TrainingSplit(items, persons, clothes, owner_N, held_out_rows)
+
+
+def _guessed_outfits(
+    store: ShardFolder, kept: Sequence[tuple[int, ShardRow]], distance: float, threads: int
+) -> list[str | None]:
+    rows_of_person: defaultdict[str, list[int]] = defaultdict(list)
+    for number, row in kept:
+        rows_of_person[str(row.person)].append(number)
+    guessed = guess_outfits(store, rows_of_person, distance=distance, threads=threads)
+    return [guessed[number] for number, _ in kept]
 
 
 def _held_out_persons(rows: Sequence[ShardRow], train: TrainOptions) -> frozenset[str]:

@@ -126,6 +126,7 @@ def _values(step: int, learning_rate: float, result: UpdateResult) -> dict[str, 
         "identity_accuracy": result.identity_accuracy,
         "clothes_loss": result.clothes_loss,
         "adversarial_loss": result.adversarial_loss,
+        "pair_loss": result.pair_loss,
     }
     present = {name: value for name, value in measured.items() if value is not None}
     numbers = torch.stack([value.float() for value in present.values()]).tolist()
@@ -137,9 +138,10 @@ def _line(place: str, steps: list[dict[str, float]], speed: dict[str, float], se
         values = [step[name] for step in steps if name in step]
         return f"{sum(values) / len(values):.2f}" if values else "–"
 
+    pair = f", pair {mean('pair_loss')}" if "pair_loss" in steps[-1] else ""
     return (
         f"{place}  {speed['clips_per_second']:.0f} clips/s  data wait {speed['data_wait_share']:.0%}  "
         f"loss: identity {mean('identity_loss')}, clothes {mean('clothes_loss')}, "
-        f"adversarial {mean('adversarial_loss')}  identity accuracy {mean('identity_accuracy')}  "
+        f"adversarial {mean('adversarial_loss')}{pair}  identity accuracy {mean('identity_accuracy')}  "
         f"left {timedelta(seconds=round(seconds_left))}"
     )

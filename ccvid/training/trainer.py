@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 from tempfile import mkdtemp
 
 import torch
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from ccvid.config import OptimOptions, Recipe
-from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
+from ccvid.config import Recipe
 from ccvid.retrieval.embed import embed_tracklets
 from ccvid.retrieval.metrics import Evaluation
 from ccvid.retrieval.scoring import score_embeddings, single_score
-from ccvid.training.checkpoint import Progress, TrainedParts, load_checkpoint, load_weights, save_checkpoint
+from ccvid.trained_model import write_description
+from ccvid.training.build import build_training
+from ccvid.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import agree, broadcast_state, gather_rows, wrap
+from ccvid.training.distributed import agree, broadcast_state, gather_rows
 from ccvid.training.schedules import learning_rate_factor
-from ccvid.training.split import split_training
+from ccvid.training.split import split_for
 from ccvid.training.step_log import EmbeddingProgress, StepLog
-from ccvid.training.update import CalUpdate, ClothesHead
 from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
 from data_tools.loader import ClipLoader, TrainingClips
 from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
-from video_backbones import build_backbone
 
 BEST_FOLDER = "best"
 
@@ -38,25 +34,29 @@ BEST_FOLDER = "best"
 class Trainer:
     """Trains one recipe on one rank; ``fit`` goes on from the run's last checkpoint.
 
+    ``model`` is trained; ``scored_model`` is embedded with: its moving average under ``train.ema_decay``, else the
+    model itself. Give ``scored_model`` the model to score the weights that were not averaged.
+
     Raises:
         InputError: the data do not suit the recipe (labels, identities, sizes), before anything starts.
     """
 
     def __init__(self, recipe: Recipe, store: ShardFolder, run: RunContext) -> None:
         self.recipe, self.store, self.run = recipe, store, run
-        method, train = recipe.method, recipe.train
-        self.split = split_training(store, train, piece=recipe.clip.piece, needs_clothes=method.clothes_loss)
-        self.sampler = PkSampler(self.split.items.person_I, recipe.batch, world_size=run.world_size, seed=train.seed)
+        self.split = split_for(recipe, store)
+        items = self.split.items
+        self.sampler = PkSampler(
+            items.person_I, recipe.batch, world_size=run.world_size, seed=recipe.train.seed, clothes_I=items.clothes_I
+        )
         if self.sampler.steps_per_epoch == 0:
             raise InputError(
                 f"an epoch has no whole batch: {len(self.split.items)} training items for {run.world_size} workers "
                 f"of {recipe.batch.identities} x {recipe.batch.clips} clips; lower batch.identities or batch.clips"
             )
-        self.model = self._build_model()
-        self.parts, self.update = self._build_update()
-        clips = TrainingClips(
-            store, self.split.items, recipe.clip, recipe.augment, (recipe.model.height, recipe.model.width)
-        )
+        self.parts, self.update = build_training(recipe, self.split, run)
+        self.model, self.scored_model = self.parts.model, self.parts.scored_model
+        frame_size, resize_filter = (recipe.model.height, recipe.model.width), recipe.model.resize_filter
+        clips = TrainingClips(store, self.split.items, recipe.clip, recipe.augment, frame_size, resize_filter)
         self.loader = ClipLoader(clips, recipe.loader, pin_memory=run.device.type == "cuda")
         self.progress = Progress()
 
@@ -84,23 +84,23 @@ class Trainer:
     def load_best(self) -> None:
         """Put the best weights on the held-out identities into the model."""
         if self.run.rank == 0:
-            load_weights(self.model, self.run.folder / BEST_FOLDER / "model.safetensors")
-        broadcast_state(self.model, self.run.world_size)
+            load_weights(self.scored_model, self.run.folder / BEST_FOLDER / "model.safetensors")
+        broadcast_state(self.scored_model, self.run.world_size)
 
     def embed(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (rows, D) and clip counts (rows,) of stored tracklets, shared among the ranks."""
-        broadcast_state(self.model, self.run.world_size)
+        broadcast_state(self.scored_model, self.run.world_size)
         own = rows[self.run.rank :: self.run.world_size]
         clips = sum(len(all_clips(self.store.rows[row].frame_count, self.recipe.clip)) for row in own)
         progress = EmbeddingProgress(clips, self.recipe.train.log_every_seconds) if self.run.rank == 0 else None
         embedding, count = embed_tracklets(
-            self.model,
+            self.scored_model,
             self.store,
             own,
             clip=self.recipe.clip,
             options=self.recipe.model,
             loader=self.recipe.loader,
-            clips_per_batch=self.recipe.train.test_clips_per_batch,
+            score=self.recipe.score,
             progress=progress,
         )
         return (
@@ -114,50 +114,7 @@ class Trainer:
         embedding, _ = self.embed(rows)
         if self.run.rank != 0:
             return None
-        return score_embeddings(self.store, torch.cat([embedding, embedding]), rows, rows)
-
-    def _build_model(self) -> ReIdModel:
-        options, train, device = self.recipe.model, self.recipe.train, self.run.device
-        torch.manual_seed(train.seed)
-        backbone = build_backbone(options.backbone, weights=options.weights, last_stride=options.last_stride)
-        model = ReIdModel(
-            backbone,
-            IdentityClassifier(backbone.feature_size, len(self.split.persons)),
-            autocast_dtype=torch.bfloat16 if train.bf16 else None,
-        )
-        if train.sync_batchnorm and self.run.world_size > 1:
-            if device.type != "cuda":
-                raise InputError("train.sync_batchnorm needs GPUs: torch has no SyncBatchNorm for CPUs")
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return model.to(device)
-
-    def _build_update(self) -> tuple[TrainedParts, CalUpdate]:
-        method, optim, device = self.recipe.method, self.recipe.optim, self.run.device
-        trained = wrap(self.model, device, self.run.world_size)
-        optimizer = _optimizer(optim, optim.learning_rate, self.model.parameters())
-        classifier = clothes_optimizer = head = None
-        if method.clothes_loss:
-            classifier = CosineClassifier(self.model.backbone.feature_size, len(self.split.clothes)).to(device)
-            rate = optim.clothes_learning_rate or optim.learning_rate
-            clothes_optimizer = _optimizer(optim, rate, classifier.parameters())
-            head = ClothesHead(
-                wrap(classifier, device, self.run.world_size),
-                clothes_optimizer,
-                torch.from_numpy(self.split.owner_N).to(device),
-                scale=method.scale,
-                epsilon=method.epsilon,
-            )
-        if self.recipe.train.compile:
-            trained.compile()
-        update = CalUpdate(
-            trained,
-            optimizer,
-            head,
-            adversarial_weight=method.weight,
-            label_smoothing=method.label_smoothing,
-            clip_norm=optim.clip_norm,
-        )
-        return TrainedParts(self.model, optimizer, classifier, clothes_optimizer), update
+        return score_embeddings(self.store, torch.cat([embedding, embedding]), rows, rows).evaluation
 
     def _train_epoch(self, epoch: int) -> None:
         train, first = self.recipe.train, self.progress.step
@@ -178,6 +135,8 @@ class Trainer:
                 train_clothes=cal,
                 adversarial=cal,
             )
+            if self.parts.average is not None:
+                self.parts.average.update_parameters(self.model)
             self.log.add(epoch * steps + step, rate, result)
             if self.log.seconds_since_flush >= train.log_every_seconds:
                 self._flush_log(epoch, step + 1)
@@ -217,6 +176,9 @@ class Trainer:
         if self.run.rank == 0:
             folder = Path(mkdtemp(prefix="checkpoint-", dir=self.run.scratch))
             save_checkpoint(folder, self.parts, self.progress)
+            recipe, split = self.recipe, self.split
+            clothes = len(split.clothes) if recipe.method.clothes_loss else 0
+            write_description(folder, recipe.model, recipe.clip, persons=len(split.persons), clothes=clothes)
             if is_best:
                 self._keep_best(folder)
         self.run.report({**metrics, "best_score": self.progress.best_score}, folder)
@@ -242,13 +204,3 @@ class Trainer:
     def _flush_log(self, epoch: int, step: int) -> None:
         place = f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.sampler.steps_per_epoch}"
         self.log.flush(place, self.loader.wait_seconds)
-
-
-def _optimizer(options: OptimOptions, learning_rate: float, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    decay = options.weight_decay
-    make: dict[str, Callable[[], Optimizer]] = {
-        "adam": lambda: Adam(parameters, learning_rate, weight_decay=decay),
-        "adamw": lambda: AdamW(parameters, learning_rate, weight_decay=decay),
-        "sgd": lambda: SGD(parameters, learning_rate, momentum=options.momentum, weight_decay=decay),
-    }
-    return make[options.name]()

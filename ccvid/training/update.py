@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from ccvid.losses.clothes_adversarial import clothes_adversarial_loss
-from ccvid.losses.cosface import cosface_loss
 from ccvid.losses.identity import identity_loss
-from ccvid.model import CosineClassifier
+from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
+from ccvid.training.distributed import gather_batch
+
+BatchLoss = Callable[[Tensor, Tensor], Tensor]
+"""The mean loss of a batch: (B, …) logits, cosines or features and (B,) int64 classes -> a scalar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,58 +24,25 @@ class UpdateResult:
     identity_accuracy: Tensor
     """Share of the batch in [0, 1] whose largest logit is its person."""
     clothes_loss: Tensor | None
-    """None without a clothes head."""
+    """None without a clothes classifier."""
     adversarial_loss: Tensor | None
     """None where it took no part."""
+    pair_loss: Tensor | None
+    """Of all ranks' batches together; None without one."""
 
 
-class ClothesHead:
-    """The clothes classifier with its own optimizer.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTerm:
+    """A loss between the features of all ranks' batches."""
 
-    Args:
-        classifier: A `CosineClassifier`, bare or in DistributedDataParallel.
-        optimizer: Of its weight alone.
-        owner_N: (N,) int64, the person class to whom each clothes class belongs, on the classifier's device.
-        scale: s of both losses, above 0.
-        epsilon: In [0, 1], see `clothes_adversarial_loss`.
-    """
+    loss: BatchLoss
+    """One of `ccvid.losses.pairs`."""
+    weight: float = 1.0
+    world_size: int = 1
 
-    def __init__(
-        self,
-        classifier: CosineClassifier | DistributedDataParallel,
-        optimizer: Optimizer,
-        owner_N: Tensor,
-        *,
-        scale: float = 16.0,
-        epsilon: float = 0.1,
-    ) -> None:
-        self.classifier = classifier
-        self.bare: CosineClassifier = (
-            classifier.module if isinstance(classifier, DistributedDataParallel) else classifier
-        )
-        self.optimizer = optimizer
-        self.owner_N = owner_N
-        self.scale = scale
-        self.epsilon = epsilon
-
-    def update(self, feature_BD: Tensor, clothes_B: Tensor) -> Tensor:
-        """Learn the clothes from features that are held fixed; the loss before the step."""
-        loss = cosface_loss(self.classifier(feature_BD.detach()), clothes_B, scale=self.scale)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.detach()
-
-    @torch.no_grad()
-    def loss(self, feature_BD: Tensor, clothes_B: Tensor) -> Tensor:
-        """The loss alone."""
-        return cosface_loss(self.bare(feature_BD), clothes_B, scale=self.scale)
-
-    def adversarial_loss(self, feature_BD: Tensor, person_B: Tensor, clothes_B: Tensor) -> Tensor:
-        """L_CA of the features; the classifier is held fixed, its DDP wrapper passed by."""
-        same_person_BN = person_B[:, None] == self.owner_N
-        cosine_BN = self.bare.held_cosine(feature_BD)
-        return clothes_adversarial_loss(cosine_BN, clothes_B, same_person_BN, epsilon=self.epsilon, scale=self.scale)
+    def __call__(self, feature_BD: Tensor, person_B: Tensor) -> Tensor:
+        """The loss of the whole batch, the same on each rank, not weighted."""
+        return self.loss(gather_batch(feature_BD, self.world_size), gather_batch(person_B, self.world_size))
 
 
 class CalUpdate:
@@ -83,9 +51,10 @@ class CalUpdate:
     Args:
         model: A `ReIdModel`, bare, compiled or in DistributedDataParallel.
         optimizer: Of all its parameters.
-        clothes: None trains the baseline, L_id alone.
+        clothes: None trains the baseline, without L_CA.
+        identity: L_id, of what the identity classifier gives.
         adversarial_weight: w in L_id + w * L_CA; CAL takes 1.
-        label_smoothing: Of L_id, in [0, 1].
+        pair: L_pair, added with its weight; None: none.
         clip_norm: The largest norm of the model's gradient; None does not clip.
     """
 
@@ -93,17 +62,19 @@ class CalUpdate:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        clothes: ClothesHead | None = None,
+        clothes: ClothesHead | ClothesMemoryHead | None = None,
         *,
+        identity: BatchLoss = identity_loss,
         adversarial_weight: float = 1.0,
-        label_smoothing: float = 0.0,
+        pair: PairTerm | None = None,
         clip_norm: float | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.clothes = clothes
+        self.identity = identity
         self.adversarial_weight = adversarial_weight
-        self.label_smoothing = label_smoothing
+        self.pair = pair
         self.clip_norm = clip_norm
 
     def __call__(
@@ -125,14 +96,16 @@ class CalUpdate:
             adversarial: Add L_CA.
         """
         feature_BD, id_logits_BP = self.model(frames_BTCHW)
-        clothes_loss = adversarial_loss = None
-        loss = id_loss = identity_loss(id_logits_BP, person_B, label_smoothing=self.label_smoothing)
+        clothes_loss = adversarial_loss = pair_loss = None
+        loss = id_loss = self.identity(id_logits_BP, person_B)
         if self.clothes is not None:
-            step = self.clothes.update if train_clothes else self.clothes.loss
-            clothes_loss = step(feature_BD, clothes_B)
+            clothes_loss = self.clothes.learn(feature_BD, clothes_B, train=train_clothes)
             if adversarial:
                 adversarial_loss = self.clothes.adversarial_loss(feature_BD, person_B, clothes_B)
-                loss = id_loss + self.adversarial_weight * adversarial_loss
+                loss = loss + self.adversarial_weight * adversarial_loss
+        if self.pair is not None:
+            pair_loss = self.pair(feature_BD, person_B)
+            loss = loss + self.pair.weight * pair_loss
 
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -144,4 +117,5 @@ class CalUpdate:
             identity_accuracy=(id_logits_BP.argmax(dim=1) == person_B).float().mean(),
             clothes_loss=clothes_loss,
             adversarial_loss=None if adversarial_loss is None else adversarial_loss.detach(),
+            pair_loss=None if pair_loss is None else pair_loss.detach(),
         )

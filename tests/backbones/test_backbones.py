@@ -1,53 +1,32 @@
-"""Every backbone: shapes, the reference features, and what a clip's parts may and may not change."""
+"""Every backbone: shapes, and what a clip's parts may and may not change."""
 
 from __future__ import annotations
 
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.backbones.reference_values import REFERENCE, fill, reference_input
-from video_backbones import BackboneName, build_backbone
-from video_backbones.pooling import SpatialMaxPool, TemporalMeanPool
+from video_backbones import BackboneName, SpatialPoolName, TemporalPoolName, build_backbone
 
 NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
 SMALL: tuple[BackboneName, ...] = ("c2d_resnet18_slim", "r3d_18")
 
 
-def clips(batch: int, frames: int) -> torch.Tensor:
-    return torch.randn(batch, frames, 3, 64, 32, generator=torch.Generator().manual_seed(frames))
-
-
-def test_c2d_resnet50_equals_the_released_backbone() -> None:
-    backbone = build_backbone("c2d_resnet50", weights="random").double().eval()
-    fill(backbone)
-    expected = np.load(REFERENCE / "c2d_features.npz")["c2dres50"]
-    with torch.inference_mode():
-        feature = backbone(reference_input("clip", (2, 3, 8, 64, 32))).numpy()
-    assert np.abs(feature - expected).max() < 1e-6 * np.abs(expected).max()
-    np.testing.assert_allclose(feature, expected, rtol=1e-6)
-
-
-def test_c2d_resnet50_has_the_released_names() -> None:
-    state = build_backbone("c2d_resnet50", weights="random").state_dict()
-    assert len(state) == 323
-    assert state["conv1.weight"].shape == (64, 3, 7, 7)
-    assert state["layer4.2.bn3.running_var"].shape == (2048,)
-    assert list(state)[:2] == ["bn.weight", "bn.bias"]
+def clips(batch: int, frames: int, height: int = 64, width: int = 32) -> torch.Tensor:
+    return torch.randn(batch, frames, 3, height, width, generator=torch.Generator().manual_seed(frames))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("frames", [1, 2, 5])
-def test_any_number_of_frames_gives_one_finite_feature(name: BackboneName, frames: int) -> None:
+def test_any_number_of_frames_of_any_size_gives_one_finite_feature(name: BackboneName) -> None:
     backbone = build_backbone(name, weights="random").eval()
-    with torch.inference_mode():
-        feature = backbone(clips(2, frames))
-    assert feature.shape == (2, backbone.feature_size)
-    assert feature.isfinite().all()
-    assert feature.std() > 0
+    for frames, height, width in ((1, 64, 32), (2, 64, 32), (5, 64, 32), (3, 48, 112), (2, 72, 40), (1, 16, 16)):
+        with torch.inference_mode():
+            feature = backbone(clips(2, frames, height, width))
+        assert feature.shape == (2, backbone.feature_size)
+        assert feature.isfinite().all()
+        assert feature.std() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,12 +91,20 @@ def test_convolutions_are_channels_last() -> None:
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
-def test_pools_equal_naive_loops() -> None:
-    maps = torch.randn(2, 3, 5, 4, 2)
-    pooled = SpatialMaxPool()(maps)
-    mean = TemporalMeanPool()(pooled)
-    for b in range(2):
-        for d in range(5):
-            largest = [max(maps[b, t, d].flatten().tolist()) for t in range(3)]
-            assert pooled[b, :, d].tolist() == largest
-            assert mean[b, d].item() == pytest.approx(sum(largest) / 3, rel=1e-6)
+@pytest.mark.parametrize("spatial_pool", get_args(SpatialPoolName))
+@pytest.mark.parametrize("temporal_pool", get_args(TemporalPoolName))
+def test_every_pool_fits_a_backbone_and_is_trained(
+    spatial_pool: SpatialPoolName, temporal_pool: TemporalPoolName
+) -> None:
+    backbone = build_backbone(
+        "c2d_resnet18_slim", weights="random", spatial_pool=spatial_pool, temporal_pool=temporal_pool
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        feature = backbone(clips(4, 3))
+    assert feature.shape == (4, 512 if spatial_pool == "max_avg" else 256)
+    assert feature.dtype == torch.float32
+    torch.autograd.backward((feature * torch.randn_like(feature)).sum())
+    learned = {name: p for name, p in backbone.named_parameters() if "pool" in name}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learned.values())
+    moving = {name for name, p in learned.items() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert moving >= {name for name in learned if name.endswith((".p", "score.weight"))}

@@ -28,7 +28,7 @@ class Conv3dResNet(nn.Module):
 
     def __init__(self, folded: C2DResNet) -> None:
         super().__init__()
-        network = _to_3d(deepcopy(folded))
+        network = to_3d(deepcopy(folded))
         self.trunk = nn.Sequential(
             *(
                 network.get_submodule(name)
@@ -44,7 +44,7 @@ class Conv3dResNet(nn.Module):
         return feature_BD
 
 
-def _to_3d(module: nn.Module) -> nn.Module:
+def to_3d(module: nn.Module) -> nn.Module:
     """Replace 2-D layers by their 3-D form with an extent of 1 in time."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
@@ -54,16 +54,17 @@ def _to_3d(module: nn.Module) -> nn.Module:
                 kernel_size=(1, child.kernel_size[0], child.kernel_size[1]),
                 stride=(1, child.stride[0], child.stride[1]),
                 padding=(0, int(child.padding[0]), int(child.padding[1])),
-                bias=False,
+                bias=child.bias is not None,
             )
-            new.load_state_dict({"weight": child.weight.detach().unsqueeze(2)})
+            state = {name: x.unsqueeze(2) if x.ndim == 4 else x for name, x in child.state_dict().items()}
+            new.load_state_dict(state)
         elif isinstance(child, nn.BatchNorm2d):
             new = nn.BatchNorm3d(child.num_features)
             new.load_state_dict(child.state_dict())
         elif isinstance(child, nn.MaxPool2d):
             new = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
         else:
-            new = _to_3d(child)
+            new = to_3d(child)
         setattr(module, name, new)
     return module
 
@@ -112,7 +113,7 @@ def _report_agreement(conv3d: nn.Module, folded: nn.Module, frames: Tensor) -> N
     conv3d.train(), folded.train()
 
 
-def _machine() -> str:
+def describe_machine() -> str:
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else []
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4, help="clips of 8 x 256 x 128 in the batch")
     parser.add_argument("--rounds", type=int, default=5, help="measured runs of each")
     arguments = parser.parse_args()
-    print(_machine())
+    print(describe_machine())
     medians = compare(arguments.clips, arguments.rounds)
     baseline, *_ = medians.values()
     targets = ("", "1.6x", "3.0x")

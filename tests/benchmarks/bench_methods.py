@@ -1,18 +1,23 @@
-"""Baseline against CAL on the synthetic walkers: mean ± standard deviation over seeds, in one process without Ray.
+"""Variants of the method against plain CAL on the synthetic walkers, over seeds, in one process without Ray.
 
-    OMP_NUM_THREADS=2 python -m tests.benchmarks.bench_methods [--seeds 5] [--test-people 160] [--folder FOLDER]
+    OMP_NUM_THREADS=2 python -m tests.benchmarks.bench_methods [--seeds 5] [--only cal cal_outfits] [--folder FOLDER]
 
 The recipe is `synthetic` with more test people and the last epoch's weights, for steadier figures, and with other
-walkers than those that the recipe was chosen on. Finished runs in FOLDER are kept, so that a killed comparison goes on.
+walkers than those that the recipe was chosen on. Finished runs in FOLDER are kept, so that a killed comparison goes on;
+several processes may work on one FOLDER, each training what no other has begun.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import statistics
 import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,8 @@ import yaml
 
 from ccvid.config import Recipe
 from ccvid.training.context import LocalRun
-from ccvid.training.run import METRICS_FILE, train_and_score
+from ccvid.training.run import METRICS_FILE, score_test_set
+from ccvid.training.trainer import Trainer
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.manifest import MANIFEST_NAME
@@ -30,78 +36,169 @@ from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
 from data_tools.shards import ShardFolder
 from data_tools.walkers import render_walkers
 
+Values = dict[str, dict[str, Any]]
+Found = Mapping[str, Mapping[int, dict[str, Any]]]
+"""metrics.json by variant and seed."""
+
 RECIPE = Path(__file__).parents[2] / "ray_jobs" / "recipes" / "synthetic.yaml"
-METHODS: dict[str, dict[str, object]] = {
-    "baseline": {"clothes_loss": False},
-    "CAL": {},
-    "CAL, epsilon 0.1": {"epsilon": 0.1},
+REFERENCE = "cal"
+AVERAGED = "cal_ema"
+"""Trained as plain CAL, so that its weights before averaging are scored as plain CAL's too."""
+VARIANTS: dict[str, Values] = {
+    "baseline": {"method": {"clothes_loss": False}},
+    AVERAGED: {"train": {"ema_decay": 0.99}},
+    REFERENCE: {},
+    "cal_outfits": {"batch": {"spread_outfits": True}},
+    "cal_attention": {"model": {"temporal_pool": "attention"}},
+    "cal_colours": {"method": {"clothes_labels": "colours"}},
 }
+"""What each changes in the recipe, section by section."""
+PROTOCOLS = ("clothes_changing", "same_clothes", "general")
+
+
+def base_values(arguments: argparse.Namespace) -> Values:
+    """The recipe that every variant changes."""
+    values: Values = yaml.safe_load(RECIPE.read_text())
+    people = {"seed": arguments.walkers, "test_people": arguments.test_people, "train_people": arguments.train_people}
+    train = {"log_every_seconds": 30, "test_weights": "last"}
+    if arguments.epochs:
+        share = arguments.epochs / values["train"]["epochs"]
+        train["epochs"] = arguments.epochs
+        values["method"]["start_epoch"] = round(share * values["method"]["start_epoch"])
+    return merged(values, {"data": {"synthetic": people}, "train": train})
+
+
+def merged(values: Values, changes: Values) -> Values:
+    return {name: {**values.get(name, {}), **changes.get(name, {})} for name in {**values, **changes}}
+
+
+@contextmanager
+def claim(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Whether this process alone holds ``path``; the claim ends with the block or with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def make_shards(recipe: Recipe, folder: Path) -> ShardFolder:
     shards, videos = folder / "shards", folder / "videos"
-    if not (shards / MANIFEST_NAME).exists():
-        render_walkers(recipe.data.synthetic, videos, workers=os.cpu_count() or 1)
-        options = FootageOptions(videos=videos / "videos", tracks=videos / "tracks", labels=videos / "labels.csv")
-        dataset = read_footage(options)
-        plans = plan_shards(dataset.tracklets, recipe.data.storage)
-        prepare_folder(plans, shards)
-        records = [write_shard(plan, shards, recipe.data.storage) for plan in plans]
-        finish_shards(dataset, plans, records, shards, recipe.data.storage)
+    with claim(folder / "shards.lock", wait=True):
+        if not (shards / MANIFEST_NAME).exists():
+            render_walkers(recipe.data.synthetic, videos, workers=os.cpu_count() or 1)
+            options = FootageOptions(videos=videos / "videos", tracks=videos / "tracks", labels=videos / "labels.csv")
+            dataset = read_footage(options)
+            plans = plan_shards(dataset.tracklets, recipe.data.storage)
+            prepare_folder(plans, shards)
+            records = [write_shard(plan, shards, recipe.data.storage) for plan in plans]
+            finish_shards(dataset, plans, records, shards, recipe.data.storage)
     return ShardFolder(shards)
 
 
-def run_method(values: dict[str, Any], method: str, seed: int, folder: Path, store: ShardFolder) -> dict[str, Any]:
-    """metrics.json of one finished run."""
-    run = folder / f"{method.replace(' ', '').replace(',', '-')}-{seed}"
-    if not (run / METRICS_FILE).exists():
-        changed = {
-            **values,
-            "method": {**values["method"], **METHODS[method]},
-            "train": {**values["train"], "seed": seed, "log_every_seconds": 30, "test_weights": "last"},
+def run_folder(folder: Path, variant: str, seed: int) -> Path:
+    return folder / f"{variant}-{seed}"
+
+
+def run_variant(values: Values, variant: str, seed: int, folder: Path, store: ShardFolder) -> None:
+    """Train and score one variant with one seed, unless that is done or another process does it."""
+    run = run_folder(folder, variant, seed)
+    changed = merged(merged(values, VARIANTS[variant]), {"train": {"seed": seed}})
+    settings = json.dumps(changed, sort_keys=True, indent=1)
+    with claim(folder / f"{run.name}.lock", wait=False) as mine:
+        if not mine:
+            print(f"{run.name}: another process trains it", flush=True)
+            return
+        file = run / "settings.json"
+        if file.exists() and file.read_text() != settings:
+            raise SystemExit(f"{run}: a run with other settings; name another --folder")
+        if (run / METRICS_FILE).exists():
+            return
+        run.mkdir(exist_ok=True)
+        file.write_text(settings)
+        started = time.perf_counter()
+        trainer = Trainer(Recipe.model_validate(changed), store, LocalRun(run))
+        trainer.fit()
+        score_test_set(trainer)
+        print(f"{run.name}: {time.perf_counter() - started:.0f} s on {torch.get_num_threads()} threads", flush=True)
+    if variant == AVERAGED:
+        score_plain_weights(trainer, run_folder(folder, REFERENCE, seed))
+
+
+def score_plain_weights(trainer: Trainer, run: Path) -> None:
+    """Score the weights that were not averaged as the run of plain CAL, unless there is one."""
+    with claim(run.with_name(f"{run.name}.lock"), wait=False) as mine:
+        if mine and not (run / METRICS_FILE).exists():
+            trainer.scored_model, trainer.run = trainer.model, LocalRun(run)
+            score_test_set(trainer)
+
+
+def finished(folder: Path, variants: Sequence[str], seeds: Sequence[int]) -> Found:
+    """What is done so far, by whichever process."""
+    return {
+        variant: {
+            seed: json.loads(file.read_text())
+            for seed in seeds
+            if (file := run_folder(folder, variant, seed) / METRICS_FILE).exists()
         }
-        train_and_score(Recipe.model_validate(changed), LocalRun(run), store)
-    return dict(json.loads((run / METRICS_FILE).read_text()))
+        for variant in variants
+    }
 
 
-def spread(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f}"
+def figures(metrics: Mapping[str, Any]) -> list[float]:
+    """Top-1 and mAP of each protocol, per cent."""
+    scores = [metrics["protocols"][protocol] for protocol in PROTOCOLS]
+    return [100 * figure for score in scores for figure in (score["cmc"]["1"], score["map"])]
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    lines = [
-        "| method | seeds | clothes-changing top-1 | mAP | same-clothes top-1 | mAP | general top-1 | mAP |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for method, runs in found.items():
-        cells = []
-        for protocol in ("clothes_changing", "same_clothes", "general"):
-            scores = [run["protocols"][protocol] for run in runs]
-            cells += [spread([score["cmc"]["1"] for score in scores]), spread([score["map"] for score in scores])]
-        lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def spread(values: Sequence[float], sign: str = "") -> str:
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.1f}{deviation}"
+
+
+def table(found: Found) -> str:
+    """Mean ± sample standard deviation over seeds, then the same of each seed's difference to plain CAL."""
+    heading = " | ".join(f"{protocol.replace('_', '-')} {name}" for protocol in PROTOCOLS for name in ("top-1", "mAP"))
+    head = [f"| variant | seeds | {heading} |", "|---|---|" + "---|" * 2 * len(PROTOCOLS)]
+    lines, differences = list(head), list(head)
+    reference = {seed: figures(run) for seed, run in found.get(REFERENCE, {}).items()}
+    for variant, runs in found.items():
+        if not runs:
+            continue
+        own = {seed: figures(run) for seed, run in runs.items()}
+        lines.append(f"| {variant} | {len(own)} | {' | '.join(map(spread, zip(*own.values(), strict=True)))} |")
+        paired = [seed for seed in own if seed in reference]
+        if variant != REFERENCE and paired:
+            gains = zip(*([a - b for a, b in zip(own[s], reference[s], strict=True)] for s in paired), strict=True)
+            cells = [f"{spread(gain, '+')}, ahead {sum(g > 0 for g in gain)}" for gain in gains]
+            differences.append(f"| {variant} − {REFERENCE} | {len(paired)} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(differences if len(differences) > len(head) else [])])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 1 to this")
+    parser.add_argument("--seed-list", type=int, nargs="+", help="these seeds instead")
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--test-people", type=int, default=160)
+    parser.add_argument("--train-people", type=int, default=80)
+    parser.add_argument("--epochs", type=int, help="shorter, with the clothes loss beginning as much earlier")
     parser.add_argument("--walkers", type=int, default=2, help="seed of the walkers")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--folder", type=Path, help="kept; nothing: a temporary one")
     arguments = parser.parse_args()
+    seeds = arguments.seed_list or list(range(1, arguments.seeds + 1))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    values = yaml.safe_load(RECIPE.read_text())
-    walkers = {"seed": arguments.walkers, "test_people": arguments.test_people}
-    values["data"]["synthetic"] = values["data"].get("synthetic", {}) | walkers
+    values = base_values(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         store = make_shards(Recipe.model_validate(values), folder)
-        found: dict[str, list[dict[str, Any]]] = {method: [] for method in arguments.methods}
-        for seed in range(1, arguments.seeds + 1):
-            for method in arguments.methods:
-                found[method].append(run_method(values, method, seed, folder, store))
+        for seed in seeds:
+            for variant in arguments.only:
+                run_variant(values, variant, seed, folder, store)
+            found = finished(folder, list(VARIANTS), seeds)
             print(f"\nafter seed {seed}; {arguments.test_people} test people, percent\n{table(found)}\n", flush=True)
 
 

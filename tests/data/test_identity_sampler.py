@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +24,20 @@ def samplers(draw: st.DrawFn) -> tuple[PkSampler, Integers, PkOptions, int]:
     need = pk.identities * world_size
     person = persons_with(*draw(st.lists(st.integers(1, 40), min_size=need, max_size=need + 12)))
     return PkSampler(person, pk, world_size=world_size, seed=draw(st.integers(0, 99))), person, pk, world_size
+
+
+@st.composite
+def outfit_samplers(draw: st.DrawFn) -> tuple[PkSampler, Integers, Integers, PkOptions, int]:
+    pk = PkOptions(identities=draw(st.integers(1, 4)), clips=draw(st.integers(1, 5)), spread_outfits=True)
+    world_size = draw(st.integers(1, 3))
+    need = pk.identities * world_size
+    sizes = draw(st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=4), min_size=need, max_size=need + 8))
+    clothes = np.repeat(np.arange(sum(map(len, sizes))), np.concatenate(sizes))
+    owner = np.repeat(np.arange(len(sizes)), [len(own) for own in sizes])
+    clothes = np.random.default_rng(len(clothes)).permutation(clothes)
+    seed = draw(st.integers(0, 99))
+    person = owner[clothes]
+    return PkSampler(person, pk, world_size=world_size, seed=seed, clothes_I=clothes), person, clothes, pk, world_size
 
 
 def items_of(sampler: PkSampler, world_size: int, epoch: int) -> Integers:
@@ -130,3 +146,73 @@ def test_too_few_identities_are_refused_with_the_numbers(persons: int, world_siz
         PkSampler(persons_with(*[9] * persons), PkOptions(identities=4), world_size=world_size, seed=0)
     assert f"need {4 * world_size} different ones" in str(error.value)
     assert str(error.value).endswith(remedy)
+
+
+def test_without_outfits_the_schedule_is_that_of_the_first_release() -> None:
+    """Digests written down before outfits could be spread; clothes labels alone must change nothing."""
+    expected = {
+        ((12,) * 10, 5, 3, 2): "2cfb0157953e7b15",
+        ((2, 7, 8, 13, 20, 1, 30), 2, 4, 2): "54d6c7134f1bdaa6",
+        ((100, 2, 2, 2), 2, 2, 1): "c1f00463f0f3ae8f",
+    }
+    for (items, identities, clips, world_size), digest in expected.items():
+        person = persons_with(*items)
+        pk = PkOptions(identities=identities, clips=clips)
+        sampler = PkSampler(person, pk, world_size=world_size, seed=4, clothes_I=np.arange(len(person)))
+        found = hashlib.sha256()
+        for rank in range(world_size):
+            schedule = sampler.schedule(3, rank)
+            for values in (schedule.item_SB, schedule.clip_seed_SB):
+                found.update(values.astype("<i8").tobytes())
+        assert found.hexdigest()[:16] == digest
+
+
+@given(outfit_samplers(), st.integers(0, 20))
+def test_spread_every_group_holds_two_outfits_where_its_identity_has_two(
+    made: tuple[PkSampler, Integers, Integers, PkOptions, int], epoch: int
+) -> None:
+    sampler, person, clothes, pk, world_size = made
+    plain = PkSampler(person, pk.model_copy(update={"spread_outfits": False}), world_size=world_size, seed=3)
+    assert sampler.steps_per_epoch == plain.steps_per_epoch
+    for item_B in items_of(sampler, world_size, epoch):
+        groups = item_B.reshape(-1, pk.clips)
+        assert (person[groups] == person[groups[:, :1]]).all()
+        assert len(set(person[groups[:, 0]].tolist())) == pk.identities * world_size
+        for group in groups:
+            outfits = len(np.unique(clothes[person == person[group[0]]]))
+            assert len(np.unique(clothes[group])) >= min(2, outfits, pk.clips)
+
+
+@given(outfit_samplers())
+def test_spread_two_workers_see_together_what_one_sees(
+    made: tuple[PkSampler, Integers, Integers, PkOptions, int],
+) -> None:
+    sampler, person, clothes, pk, world_size = made
+    alone_pk = pk.model_copy(update={"identities": pk.identities * world_size})
+    alone = PkSampler(person, alone_pk, world_size=1, seed=sampler._seed, clothes_I=clothes).schedule(4, 0)
+    np.testing.assert_array_equal(items_of(sampler, world_size, epoch=4), alone.item_SB)
+
+
+@given(st.lists(st.integers(1, 15), min_size=2, max_size=6), st.integers(2, 6), st.integers(0, 9))
+def test_spread_items_and_outfits_are_used_evenly(sizes: list[int], clips: int, seed: int) -> None:
+    """One person, whose every group comes once: what is repeated, what is let go, what a group holds."""
+    clothes = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    pk = PkOptions(identities=1, clips=clips, spread_outfits=True)
+    sampler = PkSampler(np.zeros_like(clothes), pk, world_size=1, seed=seed, clothes_I=clothes)
+    groups = sampler.schedule(0, 0).item_SB
+    assert len(groups) == max(1, len(clothes) // clips)
+    copies = np.bincount(groups.ravel(), minlength=len(clothes))
+    is_largest = clothes == np.argmax(sizes)
+    others = np.count_nonzero(~is_largest)
+    if len(clothes) < clips:
+        assert copies.max() - copies.min() <= 1
+    elif others >= len(groups):
+        assert copies.max() == 1
+        held = np.array([np.bincount(clothes[group], minlength=len(sizes)) for group in groups])
+        assert (held.max(0) - held.min(0) <= 1).all()
+        kept = held.sum(0)
+        assert all(kept[outfit] >= kept.max() - 1 for outfit in clothes[copies == 0])
+    else:  # the few items of other outfits come in turn, one in each group
+        assert copies[~is_largest].sum() == len(groups)
+        assert copies[~is_largest].max() - copies[~is_largest].min() <= 1
+        assert copies[is_largest].max() <= 1

@@ -23,9 +23,12 @@ class QueryFigures:
 def loop_over_queries(
     distance: Sequence[Sequence[float]], query: RetrievalLabels, gallery: RetrievalLabels, protocol: Protocol
 ) -> list[QueryFigures | None]:
-    """The figures of each query; None for one without a match."""
+    """The figures of each query; None for one without a match, or that does not take part."""
     figures: list[QueryFigures | None] = []
     for q in range(len(query)):
+        if not takes_part(query, q, protocol):
+            figures.append(None)
+            continue
         kind = [_kind(query, q, gallery, g, protocol) for g in range(len(gallery))]
         order = sorted(range(len(gallery)), key=lambda g: (distance[q][g], g))
         ranking = [g for g in order if kind[g] != "junk"]
@@ -41,12 +44,18 @@ def loop_over_queries(
     return figures
 
 
+def takes_part(labels: RetrievalLabels, row: int, protocol: Protocol) -> bool:
+    return all(labels.column(column)[row] in chosen for column, chosen in protocol.within.items())
+
+
 def mean(values: Sequence[float]) -> float:
     """The exact sum, rounded once, divided."""
     return float(sum(map(Fraction, values))) / len(values)
 
 
 def _kind(query: RetrievalLabels, q: int, gallery: RetrievalLabels, g: int, protocol: Protocol) -> str:
+    if not takes_part(gallery, g, protocol):
+        return "junk"  # left out, whoever it is
     if query.person[q] != gallery.person[g]:
         return "wrong"
     if query.ids[q] == gallery.ids[g]:

@@ -1,60 +1,28 @@
-"""Losses: the released code's values and gradients, naive loops, and the edges."""
+"""The clothes-based adversarial loss: the released values and gradients, a naive loop, and the edges."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from ccvid.losses.clothes_adversarial import clothes_adversarial_loss
 from ccvid.losses.cosface import cosface_loss
-from ccvid.losses.identity import identity_loss
-
-
-@pytest.fixture(scope="module")
-def reference() -> Mapping[str, npt.NDArray[Any]]:
-    return dict(np.load(Path(__file__).parent / "reference" / "losses.npz"))
-
-
-def leaf(values: npt.NDArray[Any]) -> Tensor:
-    return torch.from_numpy(values).requires_grad_()
-
-
-def check(loss: Tensor, source: Tensor, reference: Mapping[str, npt.NDArray[Any]], name: str) -> None:
-    (gradient,) = torch.autograd.grad(loss, source)
-    np.testing.assert_allclose(loss.item(), reference[f"{name}.loss"], rtol=1e-9)
-    np.testing.assert_allclose(gradient, reference[f"{name}.grad"], rtol=1e-9, atol=1e-12)
+from tests.method.loss_reference import check_equal, tensor
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.5, 1.0])
-def test_cal_equals_the_released_loss(reference: Mapping[str, npt.NDArray[Any]], epsilon: float) -> None:
-    cosine = leaf(reference["clothes_cos"])
-    same_person = torch.from_numpy(reference["pid2clothes"][reference["pids"]] == 1)
-    clothes = torch.from_numpy(reference["clothes"])
-    loss = clothes_adversarial_loss(cosine, clothes, same_person, epsilon=epsilon)
-    check(loss, cosine, reference, f"cal.eps{epsilon}")
-
-
-def test_label_smoothing_equals_the_released_loss(reference: Mapping[str, npt.NDArray[Any]]) -> None:
-    logits = leaf(reference["id_logits"])
-    loss = identity_loss(logits, torch.from_numpy(reference["pids"]), label_smoothing=0.1)
-    check(loss, logits, reference, "label_smooth")
-
-
-@pytest.mark.parametrize("margin", [0.0, 0.2])
-def test_cosface_equals_the_released_loss(reference: Mapping[str, npt.NDArray[Any]], margin: float) -> None:
-    cosine = leaf(reference["id_cos"])
-    loss = cosface_loss(cosine, torch.from_numpy(reference["pids"]), scale=16.0, margin=margin)
-    check(loss, cosine, reference, f"cosface.m{margin}")
+def test_cal_equals_the_released_loss(epsilon: float) -> None:
+    same_person = tensor("owner") == tensor("pids")[:, None]
+    clothes = tensor("clothes")
+    check_equal(
+        lambda cosine: clothes_adversarial_loss(cosine, clothes, same_person, epsilon=epsilon),
+        "clothes_cos",
+        f"cal.eps{epsilon}",
+    )
 
 
 def naive_cal(
@@ -132,25 +100,3 @@ def test_cal_of_many_classes_needs_little_memory() -> None:
     same_person = owner[clothes][:, None] == owner
     loss = clothes_adversarial_loss(cosine, clothes, same_person)
     assert loss.isfinite()
-
-
-def test_identity_loss_equals_a_naive_loop() -> None:
-    logits = [[0.5, -1.0, 2.0], [1.0, 0.0, 0.0]]
-    persons, smoothing = [2, 1], 0.3
-    expected = 0.0
-    for row, person in zip(logits, persons, strict=True):
-        whole = math.log(sum(math.exp(x) for x in row))
-        for c, x in enumerate(row):
-            expected += (smoothing / 3 + (1 - smoothing) * (c == person)) * (whole - x) / 2
-    loss = identity_loss(torch.tensor(logits), torch.tensor(persons), label_smoothing=smoothing)
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_cosface_equals_a_naive_loop() -> None:
-    cosine, worn = [[0.9, 0.1, -0.5], [0.2, 0.3, 0.4]], [0, 1]
-    expected = 0.0
-    for row, target in zip(cosine, worn, strict=True):
-        logits = [16 * (c - 0.2 * (j == target)) for j, c in enumerate(row)]
-        expected += (math.log(sum(map(math.exp, logits))) - logits[target]) / 2
-    loss = cosface_loss(torch.tensor(cosine), torch.tensor(worn), scale=16.0, margin=0.2)
-    assert loss.item() == pytest.approx(expected, rel=1e-5)

@@ -20,12 +20,16 @@ from ccvid.retrieval import ranks
 from ccvid.retrieval.distances import CosineDistances, DistanceBlock, DistanceMatrix, Floats, Indices
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, evaluate
-from ccvid.retrieval.protocols import PROTOCOLS
+from ccvid.retrieval.protocols import PROTOCOLS, Protocol
 from ccvid.retrieval.tables import metrics_table, write_query_table
 from data_tools.errors import InputError
-from tests.method.retrieval_oracle import loop_over_queries, mean
+from tests.method.retrieval_oracle import loop_over_queries, mean, takes_part
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "retrieval_metrics.npz")
+OWN = (
+    Protocol("two_cameras", differ=("camera",), within={"camera": ("a", "b")}),
+    Protocol("known_scale", agree=("clothes",), differ=(), within={"scale": ("a", "b"), "camera": ("b", "c")}),
+)
 
 
 def made_labels(prefix: str, person: object, camera: object, clothes: object) -> RetrievalLabels:
@@ -73,6 +77,9 @@ class CutMatrix:
             for left, right in reversed(_spans(self.gallery_cuts, self.shape[1])):
                 yield DistanceBlock(top, left, self.matrix[top:bottom, left:right])
 
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> CutMatrix:
+        return CutMatrix(self.matrix[query_rows][:, gallery_rows], self.query_cuts, self.gallery_cuts)
+
 
 def _spans(cuts: list[int], size: int) -> list[tuple[int, int]]:
     return list(pairwise(sorted({0, size, *(cut for cut in cuts if cut < size)})))
@@ -102,22 +109,30 @@ def test_equals_plain_loops_to_the_last_digit(
     problem: tuple[CutMatrix, RetrievalLabels, RetrievalLabels], few_entries: int, top_k: int
 ) -> None:
     distances, query, gallery = problem
+    protocols = {protocol.name: protocol for protocol in (*PROTOCOLS.values(), *OWN)}
     expected = {
         name: loop_over_queries(distances.matrix.tolist(), query, gallery, protocol)
-        for name, protocol in PROTOCOLS.items()
+        for name, protocol in protocols.items()
     }
-    scored = {name for name, figures in expected.items() if any(figures)}
+    absent = {
+        protocol.name
+        for protocol in OWN
+        for column, chosen in protocol.within.items()
+        if not {*chosen} <= {*query.column(column), *gallery.column(column)}
+    }
+    scored = {name for name, figures in expected.items() if any(figures)} - absent
     with patch.object(ranks, "FEW_ENTRIES", few_entries):
         if not scored:
             with pytest.raises(InputError, match="none of the protocols can be scored"):
-                evaluate(distances, query, gallery)
+                evaluate(distances, query, gallery, protocols=protocols.values())
             return
-        evaluation = evaluate(distances, query, gallery, top_k=top_k)
+        evaluation = evaluate(distances, query, gallery, protocols=protocols.values(), top_k=top_k)
     assert set(evaluation.results) == scored
-    assert set(evaluation.left_out) == set(PROTOCOLS) - scored
+    assert set(evaluation.left_out) == set(protocols) - scored
     for name, result in evaluation.results.items():
         matched = [figure for figure in expected[name] if figure]
-        assert result.queries_without_match == len(query) - len(matched)
+        assert result.queries == sum(takes_part(query, row, protocols[name]) for row in range(len(query)))
+        assert result.queries_without_match == result.queries - len(matched)
         assert result.mean_average_precision == mean([figure.average_precision for figure in matched])
         assert result.mean_inverse_negative_penalty == mean([figure.inverse_negative_penalty for figure in matched])
         for rank in (1, 2, 5, 20):
@@ -128,6 +143,8 @@ def test_equals_plain_loops_to_the_last_digit(
             if figure is None:
                 assert np.isnan(result.average_precision_Q[row])
                 assert result.first_match_rank_Q[row] == 0
+                if not takes_part(query, row, protocols[name]):
+                    assert (ranked.gallery_QK[row] == -1).all()
                 continue
             assert result.average_precision_Q[row] == figure.average_precision
             shown = [g for g in ranked.gallery_QK[row].tolist() if g >= 0]
@@ -180,6 +197,8 @@ def test_embeddings_give_the_same_bits_whatever_the_blocks(
     assert np.array_equal(matrix, whole)
 
     assert figures(evaluate(blocked, query, gallery)) == figures(evaluate(DistanceMatrix(matrix), query, gallery))
+    rows, entries = np.array([3, 1, 22]), np.array([0, 150, 40])
+    assert np.array_equal(next(blocked.take(rows, entries).blocks()).values[0], matrix[3, entries[:gallery_block]])
 
 
 def test_cosine_distance_is_that_of_float64_within_float32_rounding() -> None:
@@ -197,6 +216,20 @@ def test_any_type_of_distance_matrix(kind: torch.dtype) -> None:
     result = evaluate(DistanceMatrix(matrix), query, gallery).results["general"]
     expected = loop_over_queries(matrix.tolist(), query, gallery, PROTOCOLS["general"])
     assert result.mean_average_precision == mean([f.average_precision for f in expected if f])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_equal_distances_stand_in_the_order_of_the_gallery(kind: type[np.floating]) -> None:
+    query = made_labels("q", ["A"], [1], ["x"])
+    gallery = made_labels("g", ["B", "A", "C", "A", "D"], [2] * 5, ["x"] * 5)
+    matrix = np.full((1, 5), 0.1, kind)
+    result = evaluate(DistanceMatrix(matrix), query, gallery, top_k=5)
+    assert result.ranked_gallery("general").gallery_QK.tolist() == [[0, 1, 2, 3, 4]]
+    assert result.results["general"].average_precision_Q.tolist() == [(1 / 2 + 2 / 4) / 2]
+    # One unit in the last place of the given precision is no tie.
+    matrix[0, 3] = np.nextafter(kind(0.1), kind(0))
+    result = evaluate(DistanceMatrix(matrix), query, gallery, top_k=5)
+    assert result.ranked_gallery("general").gallery_QK.tolist() == [[3, 0, 1, 2, 4]]
 
 
 def test_metrics_json() -> None:
@@ -254,6 +287,14 @@ def test_query_table(tmp_path: Path) -> None:
         },
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["queries.parquet"]
+
+
+def test_the_query_table_holds_those_that_take_part(tmp_path: Path) -> None:
+    query, gallery = made_labels("q", ["A", "A"], [1, 2], ["x", "x"]), made_labels("g", ["A"], [3], ["x"])
+    protocol = Protocol("p", within={"camera": ("2", "3")})
+    evaluation = evaluate(DistanceMatrix(np.zeros((2, 1))), query, gallery, protocols=[protocol], top_k=1)
+    write_query_table(evaluation, tmp_path / "queries.parquet")
+    assert pq.read_table(tmp_path / "queries.parquet")["query_id"].to_pylist() == ["q1"]
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ccvid.config import OptimOptions, Recipe, TrainOptions
 from ccvid.retrieval.scoring import single_score
+from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.checkpoint import Progress, load_checkpoint
 from ccvid.training.context import LocalRun
-from ccvid.training.run import model_fingerprint, train_and_score
+from ccvid.training.run import train_and_score
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_training
 from ccvid.training.trainer import Trainer
@@ -22,14 +24,14 @@ from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 
 
-def tiny_recipe(shards: Path, **train: Any) -> Recipe:
+def tiny_recipe(shards: Path, method: Mapping[str, object] | None = None, **train: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "data": {"kind": "footage", "shards": shards},
             "clip": {"length": 2, "stride": 2, "piece": 0},
             "batch": {"identities": 3, "clips": 2},
             "model": {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 32, "width": 16},
-            "method": {"start_epoch": 1},
+            "method": {"start_epoch": 1, **(method or {})},
             "optim": {"learning_rate": 2e-3},
             "train": {"epochs": 3, "log_every_seconds": 0.001, "seed": 5, **train},
         }
@@ -57,17 +59,35 @@ class DyingRun(LocalRun):
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    classifier = trainer.parts.clothes_classifier
-    assert classifier is not None
-    return {**trainer.model.state_dict(), "clothes": classifier.state_dict()["weight"]}
+    assert trainer.parts.clothes is not None
+    scored = {f"scored.{name}": tensor for name, tensor in trainer.scored_model.state_dict().items()}
+    return {**trainer.model.state_dict(), **scored, "clothes": trainer.parts.clothes.state_dict()["weight"]}
 
 
-@pytest.mark.parametrize("committed", [True, False])
-@pytest.mark.parametrize("reports", [1, 3, 4])
+ALL_STATE: dict[str, Any] = {
+    "method": {"clothes_memory": True, "identity_loss": "arcface", "identity_margin": 0.1, "pair_loss": "triplet"},
+    "ema_decay": 0.8,
+}
+"""A recipe of all that a checkpoint may hold beside the usual."""
+
+
+@pytest.mark.parametrize(
+    ("reports", "committed", "extra"),
+    [
+        (1, True, {}),
+        (1, False, {}),
+        (3, True, {}),
+        (3, False, {}),
+        (4, True, {}),
+        (4, False, {}),
+        (1, True, ALL_STATE),
+        (4, False, ALL_STATE),
+    ],
+)
 def test_a_killed_run_ends_with_the_same_weights_to_the_bit(
-    tiny_shards: Path, tmp_path: Path, reports: int, committed: bool
+    tiny_shards: Path, tmp_path: Path, reports: int, committed: bool, extra: Mapping[str, Any]
 ) -> None:
-    recipe = tiny_recipe(tiny_shards, checkpoint_every_steps=1, held_out_share=0.34, validate_every=1)
+    recipe = tiny_recipe(tiny_shards, checkpoint_every_steps=1, held_out_share=0.34, validate_every=1, **extra)
     store = ShardFolder(tiny_shards)
     undisturbed = Trainer(recipe, store, LocalRun(tmp_path / "whole"))
     undisturbed.fit()
@@ -103,6 +123,22 @@ def test_the_loop_learns_and_scores(tiny_shards: Path, tmp_path: Path) -> None:
     assert metrics["epoch"] == json.loads((tmp_path / "best" / "progress.json").read_text())["best_epoch"]
 
 
+@pytest.mark.parametrize("name", ["arcface", "cosface", "circle"])
+def test_every_loss_is_told_of_and_its_head_is_kept(tiny_shards: Path, tmp_path: Path, name: str) -> None:
+    pairs = {"arcface": "contrastive", "cosface": "cosface", "circle": "circle"}
+    method = {"identity_loss": name, "identity_margin": 0.1, "pair_loss": pairs[name], "pair_weight": 0.1}
+    recipe = tiny_recipe(tiny_shards, method, epochs=4)
+    trainer = Trainer(recipe, ShardFolder(tiny_shards), LocalRun(tmp_path))
+    trainer.fit()
+    steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert all(step["pair_loss"] > 0 for step in steps)
+    losses = [step["identity_loss"] for step in steps]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    saved = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    heads = {name: tensor.shape for name, tensor in saved.items() if name.startswith("identity_classifier")}
+    assert heads == {"identity_classifier.weight": (len(trainer.split.persons), trainer.model.backbone.feature_size)}
+
+
 def test_the_best_weights_are_those_of_the_best_validation(tiny_shards: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(tiny_shards, epochs=4, held_out_share=0.34, validate_every=1, test_weights="best")
     trainer = Trainer(recipe, ShardFolder(tiny_shards), LocalRun(tmp_path))
@@ -119,7 +155,7 @@ def test_a_finished_run_entered_again_changes_nothing(tiny_shards: Path, tmp_pat
     first.fit()
     again = Trainer(recipe, store, LocalRun(tmp_path))
     again.fit()
-    assert model_fingerprint(again.model) == model_fingerprint(first.model)
+    assert backbone_fingerprint(again.model.backbone) == backbone_fingerprint(first.model.backbone)
     assert again.run.reports == []  # type: ignore[attr-defined]
 
 
@@ -129,7 +165,7 @@ def test_the_seed_decides_and_the_baseline_has_no_clothes_loss(tiny_shards: Path
     for number, seed in enumerate((5, 5, 6)):
         trainer = Trainer(tiny_recipe(tiny_shards, epochs=1, seed=seed), store, LocalRun(tmp_path / str(number)))
         trainer.fit()
-        prints.add(model_fingerprint(trainer.model))
+        prints.add(backbone_fingerprint(trainer.model.backbone))
     assert len(prints) == 2
     recipe = tiny_recipe(tiny_shards, epochs=1)
     baseline = recipe.model_copy(update={"method": recipe.method.model_copy(update={"clothes_loss": False})})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from ccvid.losses.clothes_adversarial import clothes_adversarial_loss
-from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
-from ccvid.training.update import CalUpdate, ClothesHead, UpdateResult
+from ccvid.losses.pairs import contrastive_loss, pair_circle_loss, pair_cosface_loss, triplet_loss
+from ccvid.model import ClothesMemory, CosineClassifier, IdentityClassifier, ReIdModel
+from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
+from ccvid.training.update import BatchLoss, CalUpdate, PairTerm, UpdateResult
 from tests.backbones.reference_values import fill, reference_input
 from video_backbones import build_backbone
 
@@ -62,18 +65,31 @@ def test_four_updates_equal_the_released_trajectory() -> None:
 
 
 def small_update(
-    *, clothes: bool = True, seed: int = 0, clip_norm: float | None = None, distributed: bool = False
+    *,
+    clothes: bool = True,
+    memory: bool = False,
+    pair: BatchLoss | None = None,
+    seed: int = 0,
+    clip_norm: float | None = None,
+    world_size: int = 1,
 ) -> CalUpdate:
     """SGD on a half-width ResNet-18 in float64 that normalises by its running statistics."""
     torch.manual_seed(seed)
     backbone = build_backbone("c2d_resnet18_slim", weights="random")
     model = ReIdModel(backbone, IdentityClassifier(backbone.feature_size, 3)).double().eval()
     classifier = CosineClassifier(backbone.feature_size, len(OWNER_N)).double()
-    wrap = DistributedDataParallel if distributed else lambda module: module
+    wrap = DistributedDataParallel if world_size > 1 else lambda module: module
+    head: ClothesHead | ClothesMemoryHead | None = None
+    if memory:
+        bank = ClothesMemory(backbone.feature_size, len(OWNER_N), momentum=0.2).double()
+        head = ClothesMemoryHead(bank, OWNER_N, world_size=world_size)
+    elif clothes:
+        head = ClothesHead(wrap(classifier), torch.optim.SGD(classifier.parameters(), lr=0.5), OWNER_N)
     return CalUpdate(
         wrap(model),
         torch.optim.SGD(model.parameters(), lr=0.01),
-        ClothesHead(wrap(classifier), torch.optim.SGD(classifier.parameters(), lr=0.5), OWNER_N) if clothes else None,
+        head,
+        pair=None if pair is None else PairTerm(loss=pair, weight=0.5, world_size=world_size),
         clip_norm=clip_norm,
     )
 
@@ -83,10 +99,15 @@ def small_frames(step: int = 0) -> Tensor:
     return torch.randn(len(PERSON_B), 2, 3, 32, 16, dtype=torch.float64, generator=generator)
 
 
+def classifier_of(update: CalUpdate) -> CosineClassifier:
+    assert isinstance(update.clothes, ClothesHead)
+    return update.clothes.bare
+
+
 def state_of(update: CalUpdate) -> dict[str, Tensor]:
     parts = {"model": update.model}
     if update.clothes is not None:
-        parts["clothes"] = update.clothes.bare
+        parts["clothes"] = classifier_of(update) if isinstance(update.clothes, ClothesHead) else update.clothes.memory
     return {
         f"{part}.{name}".replace("module.", ""): value.detach().clone()
         for part, module in parts.items()
@@ -99,15 +120,14 @@ def test_one_update_equals_a_naive_one() -> None:
     frames = small_frames()
     result = update(frames, PERSON_B, CLOTHES_B, train_clothes=True, adversarial=True)
 
-    model, head = twin.model, twin.clothes
-    assert head is not None
+    model, classifier = twin.model, classifier_of(twin)
     feature, logits = model(frames)
-    logits_clothes = 16 * normalize(feature.detach()) @ normalize(head.bare.weight).T
+    logits_clothes = 16 * normalize(feature.detach()) @ normalize(classifier.weight).T
     clothes_loss = cross_entropy(logits_clothes, CLOTHES_B)
-    (clothes_gradient,) = torch.autograd.grad(clothes_loss, head.bare.weight)
+    (clothes_gradient,) = torch.autograd.grad(clothes_loss, classifier.weight)
     with torch.no_grad():
-        head.bare.weight.sub_(0.5 * clothes_gradient)
-    cosine = normalize(feature) @ normalize(head.bare.weight.detach()).T
+        classifier.weight.sub_(0.5 * clothes_gradient)
+    cosine = normalize(feature) @ normalize(classifier.weight.detach()).T
     same_person = OWNER_N[CLOTHES_B][:, None] == OWNER_N
     adversarial = clothes_adversarial_loss(cosine, CLOTHES_B, same_person)
     identity = cross_entropy(logits, PERSON_B)
@@ -123,8 +143,7 @@ def test_one_update_equals_a_naive_one() -> None:
     torch.testing.assert_close(result.identity_loss, identity.detach())
     torch.testing.assert_close(result.clothes_loss, clothes_loss.detach())
     torch.testing.assert_close(result.adversarial_loss, adversarial.detach())
-    assert update.clothes is not None
-    torch.testing.assert_close(update.clothes.bare.weight.grad, clothes_gradient)  # step 2 added nothing
+    torch.testing.assert_close(classifier_of(update).weight.grad, clothes_gradient)  # step 2 added nothing
 
 
 def run(update: CalUpdate, *, train_clothes: bool, adversarial: bool) -> tuple[UpdateResult, dict[str, Tensor]]:
@@ -168,6 +187,33 @@ def test_baseline_reports_no_clothes() -> None:
     result, _ = run(small_update(clothes=False), train_clothes=True, adversarial=True)
     assert result.clothes_loss is None
     assert result.adversarial_loss is None
+
+
+def test_the_pair_loss_is_added_with_its_weight() -> None:
+    pair = partial(triplet_loss, margin=0.3)
+    result, after = run(small_update(pair=pair), train_clothes=True, adversarial=True)
+    _, without = run(small_update(), train_clothes=True, adversarial=True)
+    twin = small_update().model
+    feature, _ = twin(small_frames())
+    loss = pair(feature, PERSON_B)
+    torch.testing.assert_close(result.pair_loss, loss.detach())
+    assert loss > 0
+    name = "model.backbone.conv1.weight"
+    (gradient,) = torch.autograd.grad(loss, dict(twin.named_parameters())[name.removeprefix("model.")])
+    torch.testing.assert_close(after[name] - without[name], -0.01 * 0.5 * gradient, rtol=1e-7, atol=1e-12)
+
+
+def test_the_memory_fills_before_it_acts() -> None:
+    update = small_update(memory=True)
+    result, after = run(update, train_clothes=False, adversarial=False)
+    _, baseline = run(small_update(clothes=False), train_clothes=False, adversarial=False)
+    assert result.clothes_loss is None
+    assert result.adversarial_loss is None
+    assert after["clothes.weight"].any(dim=1).tolist() == [True] * 6
+    assert all(torch.equal(after[name], value) for name, value in baseline.items())
+    result, _ = run(update, train_clothes=True, adversarial=True)
+    assert result.adversarial_loss is not None
+    assert result.adversarial_loss > 0
 
 
 def test_results_are_detached_and_accuracy_counts() -> None:
@@ -214,26 +260,42 @@ def test_bf16_learns_the_batch() -> None:
     assert all(p.dtype == torch.float32 and p.grad is not None for p in model.parameters())
 
 
+CASES: dict[str, tuple[bool, BatchLoss | None]] = {
+    "CAL": (False, None),
+    "memory": (True, None),
+    "triplet": (False, partial(triplet_loss, margin=0.3)),
+    "contrastive": (False, partial(contrastive_loss, scale=16.0)),
+    "cosface": (False, partial(pair_cosface_loss, scale=16.0, margin=0.3)),
+    "memory and circle": (True, partial(pair_circle_loss, scale=16.0, margin=0.3)),
+}
+"""Whether a memory stands in the clothes classifier's place, and the pair loss."""
+
+
 def _rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    update = small_update(distributed=True, seed=rank, clip_norm=1.0)  # DDP takes rank 0's weights
     mine = slice(4 * rank, 4 * rank + 4)
-    for step, started in enumerate((False, True, True)):
-        frames = small_frames(step)[mine]
-        update(frames, PERSON_B[mine], CLOTHES_B[mine], train_clothes=started, adversarial=started)
-    torch.save(state_of(update), f"{folder}/rank{rank}.pt")
+    states = {}
+    for name, (memory, pair) in CASES.items():
+        # DDP takes rank 0's weights.
+        update = small_update(memory=memory, pair=pair, world_size=2, seed=rank, clip_norm=1.0)
+        for step, started in enumerate((False, True, True)):
+            frames = small_frames(step)[mine]
+            update(frames, PERSON_B[mine], CLOTHES_B[mine], train_clothes=started, adversarial=started)
+        states[name] = state_of(update)
+    torch.save(states, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     spawn(_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
-    alone = small_update(clip_norm=1.0)
-    for step, started in enumerate((False, True, True)):
-        alone(small_frames(step), PERSON_B, CLOTHES_B, train_clothes=started, adversarial=started)
-    expected = state_of(alone)
-    for rank in range(2):
-        state = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
-        assert state.keys() == expected.keys()
-        for name, value in state.items():
-            torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11, msg=name)
+    found = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    for case, (memory, pair) in CASES.items():
+        alone = small_update(memory=memory, pair=pair, clip_norm=1.0)
+        for step, started in enumerate((False, True, True)):
+            alone(small_frames(step), PERSON_B, CLOTHES_B, train_clothes=started, adversarial=started)
+        expected = state_of(alone)
+        for states in found:
+            assert states[case].keys() == expected.keys()
+            for name, value in states[case].items():
+                torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11, msg=f"{case} {name}")

@@ -1,0 +1,179 @@
+"""Turn checkpoints of the released CAL code into ours and back.
+
+    python -m ccvid.released import FILE.pth.tar FOLDER --backbone c2d_resnet50
+    python -m ccvid.released export FOLDER FILE.pth.tar
+
+A folder of ours holds model.safetensors (backbone, identity classifier), clothes.safetensors and model.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import get_args
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ccvid.config import ModelOptions
+from ccvid.trained_model import WEIGHTS_FILE, configured_backbone, read_description, write_description
+from data_tools.errors import InputError
+from data_tools.manifest import atomic_file
+from video_backbones import SpatialPoolName, WeightsError
+from video_backbones.released import VIDEO_LAYOUTS, to_released
+from video_backbones.weights import named_tensors, read_checkpoint
+
+CLOTHES_FILE = "clothes.safetensors"
+_IDENTITY = "identity_classifier."
+
+
+def import_released(file: Path, folder: Path, options: ModelOptions) -> None:
+    """Write a released checkpoint as a checkpoint folder of ours, whole or not at all.
+
+    Args:
+        file: With `model_state_dict` and, where they are, `classifier_state_dict` (`classifier.weight`,
+            `classifier.bias`) and `clothes_classifier_state_dict` (`weight`).
+        folder: Must not exist, or be empty.
+        options: Backbone, spatial pool, last stride and frame size.
+
+    Raises:
+        InputError: the folder holds something, or a classifier does not fit the backbone's features.
+        WeightsError: the file is damaged, or of another backbone.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}: exists; name a folder that does not")
+    content = read_checkpoint(file)
+    backbone = configured_backbone(options, None, trained=file)
+    size = backbone.feature_size
+    identity = _classifier(file, content, "classifier_state_dict", size)
+    clothes = _classifier(file, content, "clothes_classifier_state_dict", size)
+    model = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    model |= {_IDENTITY + name: value for name, value in identity.items()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        save_file({name: value.contiguous() for name, value in model.items()}, fresh / WEIGHTS_FILE)
+        if clothes:
+            save_file({name: value.contiguous() for name, value in clothes.items()}, fresh / CLOTHES_FILE)
+        write_description(fresh, options, None, persons=_classes(identity), clothes=_classes(clothes))
+        fresh.chmod(0o755)
+        fresh.rename(folder)
+    finally:
+        rmtree(fresh, ignore_errors=True)
+
+
+def export_released(folder: Path, file: Path, *, image: bool = False) -> None:
+    """Write a checkpoint folder of ours as the released code's file, whole or not at all.
+
+    Args:
+        folder: A checkpoint folder.
+        file: Replaced where it exists.
+        image: Whether a max-pooled c2d_resnet50 goes out as an image network; another spatial pool always does.
+
+    Raises:
+        InputError: the folder is no checkpoint of ours, or damaged.
+        WeightsError: its backbone was never released.
+    """
+    options = read_description(folder).model
+    backbone = configured_backbone(options, None, trained=folder / WEIGHTS_FILE)
+    state = _load(folder / WEIGHTS_FILE)
+    heads = sorted((name for name in state if name.startswith(_IDENTITY)), reverse=True)  # weight, then bias
+    identity = {name.removeprefix(_IDENTITY): state[name] for name in heads}
+    clothes = _load(folder / CLOTHES_FILE) if (folder / CLOTHES_FILE).exists() else {}
+    content = {
+        "model_state_dict": to_released(backbone, image=image or options.spatial_pool != "max"),
+        "classifier_state_dict": identity,
+        "clothes_classifier_state_dict": clothes,
+    }
+    with atomic_file(file) as handle:
+        torch.save({name: part for name, part in content.items() if part}, handle)
+
+
+def _classifier(file: Path, content: dict[str, object], part: str, feature_size: int) -> dict[str, Tensor]:
+    """A classifier's state of any number of classes; {} where the file has none."""
+    state = named_tensors(content.get(part, {}), f"{file}, {part}")
+    for name, value in state.items():
+        is_weight = name.endswith("weight")
+        classes = _classes(state)
+        expected = (classes, feature_size) if is_weight else (classes,)
+        if tuple(value.shape) != expected:
+            raise InputError(f"{file}, {part}: {name} has shape {tuple(value.shape)}, expected {expected}")
+    return state
+
+
+def _classes(state: dict[str, Tensor]) -> int:
+    return next((value.shape[0] for name, value in state.items() if name.endswith("weight") and value.ndim), 0)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors: {error}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m ccvid.released", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    reading = commands.add_parser("import", help="a released .pth.tar -> a checkpoint folder")
+    reading.add_argument("file", type=Path, help="the released checkpoint")
+    reading.add_argument("folder", type=Path, help="the checkpoint folder to make")
+    reading.add_argument("--backbone", required=True, choices=list(VIDEO_LAYOUTS), help="what the file holds")
+    reading.add_argument(
+        "--spatial-pool",
+        default="max",
+        choices=get_args(SpatialPoolName),
+        help="max for video networks; an image network's own, which its file does not always tell",
+    )
+    reading.add_argument("--last-stride", type=int, default=1, choices=(1, 2), help="stride of the last stage")
+    reading.add_argument("--height", type=int, default=256, help="of the frames it was trained on, in pixels")
+    reading.add_argument("--width", type=int, default=128, help="of the frames it was trained on, in pixels")
+    writing = commands.add_parser("export", help="a checkpoint folder -> a .pth.tar for the released code")
+    writing.add_argument("folder", type=Path, help="a checkpoint folder")
+    writing.add_argument("file", type=Path, help="the file to write")
+    writing.add_argument("--image", action="store_true", help="as an image network though it pools by max")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code: 0 done, 1 the files do not allow it, 2 the command line."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "export":
+            export_released(given.folder, given.file, image=given.image)
+            print(f"wrote {given.file}")
+            return 0
+        options = ModelOptions(
+            backbone=given.backbone,
+            weights=str(given.file),
+            spatial_pool=given.spatial_pool,
+            last_stride=given.last_stride,
+            height=given.height,
+            width=given.width,
+        )
+        import_released(given.file, given.folder, options)
+        print(f"wrote {given.folder}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        parser.error(f"--{first['loc'][0]}: {first['msg']}, got {first['input']}")
+    except (InputError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""A trained backbone on disk: what a checkpoint folder says of itself, and reading one to embed with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+from pydantic import Field, ValidationError
+
+from ccvid.config import ModelOptions
+from data_tools.clips import ClipOptions
+from data_tools.errors import InputError
+from data_tools.manifest import write_model
+from data_tools.options import Options
+from video_backbones import VideoBackbone, WeightsError, build_backbone
+
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class ModelDescription(Options):
+    """What ``model.json`` holds: all that is needed to build the network of the weights beside it."""
+
+    format_version: Literal[1] = 1
+    model: ModelOptions
+    clip: ClipOptions | None
+    """The clips it was trained on; None where that is not known."""
+    persons: int = Field(ge=0)
+    """Classes of the identity classifier; 0 without one."""
+    clothes: int = Field(ge=0)
+    """Classes of the clothes classifier; 0 without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A backbone to embed with."""
+
+    backbone: VideoBackbone
+    """In evaluation mode, on the CPU."""
+    options: ModelOptions
+    """Of the backbone and its frames, as it was trained."""
+    clip: ClipOptions | None
+    """The clips it was trained on; None where the file does not say."""
+    fingerprint: str
+
+
+def write_description(
+    folder: Path, options: ModelOptions, clip: ClipOptions | None, *, persons: int, clothes: int
+) -> None:
+    """Write ``model.json`` into a checkpoint folder."""
+    write_model(folder / DESCRIPTION_FILE, ModelDescription(model=options, clip=clip, persons=persons, clothes=clothes))
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read ``model.json`` of a checkpoint folder.
+
+    Raises:
+        InputError: it is missing or not valid.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        return ModelDescription.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; a checkpoint folder has it beside {WEIGHTS_FILE}, to tell which network that is"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "top level"
+        raise InputError(f"{path}: {place}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable model description: {error}") from None
+
+
+def read_trained_model(path: Path, options: ModelOptions) -> TrainedModel:
+    """Read a trained backbone.
+
+    Args:
+        path: A checkpoint folder; a run folder, of which the weights that its test set was scored with; or a file,
+            released (``.pth.tar``) or another that holds the whole backbone.
+        options: What a file's network is. Folders tell it themselves.
+
+    Raises:
+        InputError: nothing there, damaged, or another network than ``options`` say.
+    """
+    if not path.is_dir():
+        return _read(path, options, None)
+    folder = path if (path / WEIGHTS_FILE).exists() else _checkpoint_of_run(path)
+    description = read_description(folder)
+    return _read(folder / WEIGHTS_FILE, description.model, description.clip)
+
+
+def configured_backbone(
+    options: ModelOptions, clip: ClipOptions | None, *, trained: Path | None = None
+) -> VideoBackbone:
+    """The recipe's backbone with its initial weights or, where a file is given, with the trained ones, whole.
+
+    Raises:
+        WeightsError: see :func:`video_backbones.build_backbone`.
+    """
+    frames = (clip or ClipOptions()).length
+    return build_backbone(
+        options.backbone,
+        weights=trained or options.weights,
+        last_stride=options.last_stride,
+        spatial_pool=options.spatial_pool,
+        temporal_pool=options.temporal_pool,
+        clip_size=(frames, options.height, options.width),
+        whole=trained is not None,
+    )
+
+
+def backbone_fingerprint(backbone: torch.nn.Module) -> str:
+    """SHA-256 over the backbone's state, in its order: equal fingerprints are equal embedders, to the bit."""
+    digest = hashlib.sha256()
+    for name, tensor in backbone.state_dict().items():
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read(file: Path, options: ModelOptions, clip: ClipOptions | None) -> TrainedModel:
+    try:
+        backbone = configured_backbone(options, clip, trained=file).eval()
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    return TrainedModel(backbone, options, clip, backbone_fingerprint(backbone))
+
+
+def _checkpoint_of_run(run: Path) -> Path:
+    """The folder of the weights that the run's recipe scores with: the best, or the newest whole checkpoint."""
+    best = run / "best"
+    if _scores_with_best(run) and (best / WEIGHTS_FILE).exists():
+        return best
+    parts = (WEIGHTS_FILE, DESCRIPTION_FILE)
+    whole = [folder for folder in run.glob("checkpoint*") if all((folder / part).exists() for part in parts)]
+    if not whole:
+        raise InputError(f"{run}: neither a checkpoint ({WEIGHTS_FILE}) nor a run folder with one (checkpoint*)")
+    return max(whole, key=lambda folder: (*_progress(folder), folder.name))
+
+
+def _scores_with_best(run: Path) -> bool:
+    path = run / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable: {error}") from None
+    train = config.get("train") if isinstance(config, dict) else None
+    return isinstance(train, dict) and train.get("test_weights") == "best"
+
+
+def _progress(folder: Path) -> tuple[int, int]:
+    """Epochs and steps done; a folder that does not tell comes before all that do."""
+    try:
+        progress = json.loads((folder / "progress.json").read_text())
+        return int(progress["epoch"]), int(progress["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1, 0

@@ -1,0 +1,134 @@
+"""From a recipe to what is trained: model, its moving average, heads, optimizers and the update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ccvid.config import MethodOptions, OptimOptions, Recipe
+from ccvid.losses.arcface import arcface_loss
+from ccvid.losses.circle import circle_loss
+from ccvid.losses.cosface import cosface_loss
+from ccvid.losses.identity import identity_loss
+from ccvid.losses.pairs import contrastive_loss, pair_circle_loss, pair_cosface_loss, triplet_loss
+from ccvid.model import ClothesMemory, CosineClassifier, IdentityClassifier, ReIdModel
+from ccvid.trained_model import configured_backbone
+from ccvid.training.checkpoint import TrainedParts
+from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
+from ccvid.training.context import RunContext
+from ccvid.training.distributed import wrap
+from ccvid.training.split import TrainingSplit
+from ccvid.training.update import BatchLoss, CalUpdate, PairTerm
+from data_tools.errors import InputError
+
+
+def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tuple[TrainedParts, CalUpdate]:
+    """What the recipe trains, on the run's device, and the update that does it.
+
+    Raises:
+        InputError: the device does not suit the recipe.
+    """
+    method, optim = recipe.method, recipe.optim
+    model = _build_model(recipe, len(split.persons), run)
+    average = None if recipe.train.ema_decay is None else moving_average(model, recipe.train.ema_decay)
+    trained = wrap(model, run.device, run.world_size)
+    optimizer = _optimizer(optim, optim.learning_rate, model.parameters())
+    clothes, clothes_optimizer, head = _build_clothes(recipe, split, run, model.backbone.feature_size)
+    if recipe.train.compile:
+        trained.compile()
+    update = CalUpdate(
+        trained,
+        optimizer,
+        head,
+        identity=identity_loss_of(method),
+        adversarial_weight=method.weight,
+        pair=pair_term_of(method, run.world_size),
+        clip_norm=optim.clip_norm,
+    )
+    return TrainedParts(model, optimizer, clothes, clothes_optimizer, average), update
+
+
+def identity_loss_of(method: MethodOptions) -> BatchLoss:
+    """L_id with the recipe's scale, margin and smoothing."""
+    scale, margin = method.identity_scale, method.identity_margin
+    losses: dict[str, BatchLoss] = {
+        "cross_entropy": partial(identity_loss, label_smoothing=method.label_smoothing),
+        "arcface": partial(arcface_loss, scale=scale, margin=margin),
+        "cosface": partial(cosface_loss, scale=scale, margin=margin),
+        "circle": partial(circle_loss, scale=scale, margin=margin),
+    }
+    return losses[method.identity_loss]
+
+
+def pair_term_of(method: MethodOptions, world_size: int) -> PairTerm | None:
+    """L_pair with the recipe's weight, scale and margin."""
+    scale, margin = method.pair_scale, method.pair_margin
+    losses: dict[str, BatchLoss | None] = {
+        "none": None,
+        "triplet": partial(triplet_loss, margin=margin),
+        "contrastive": partial(contrastive_loss, scale=scale),
+        "cosface": partial(pair_cosface_loss, scale=scale, margin=margin),
+        "circle": partial(pair_circle_loss, scale=scale, margin=margin),
+    }
+    loss = losses[method.pair_loss]
+    return None if loss is None else PairTerm(loss=loss, weight=method.pair_weight, world_size=world_size)
+
+
+def moving_average(model: ReIdModel, decay: float) -> AveragedModel:
+    """A copy that keeps ``decay`` of itself at each ``update_parameters``, and begins at the first one's weights.
+
+    BatchNorm's running statistics are averaged with the weights, for those of the moment belong to the weights of
+    the moment.
+    """
+    ema: Callable[..., None] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
+
+
+def _build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdModel:
+    torch.manual_seed(recipe.train.seed)
+    backbone = configured_backbone(recipe.model, recipe.clip)
+    classifier = IdentityClassifier if recipe.method.identity_loss == "cross_entropy" else CosineClassifier
+    model = ReIdModel(
+        backbone,
+        classifier(backbone.feature_size, person_count),
+        autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None,
+    )
+    if recipe.train.sync_batchnorm and run.world_size > 1:
+        if run.device.type != "cuda":
+            raise InputError("train.sync_batchnorm needs GPUs: torch has no SyncBatchNorm for CPUs")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model.to(run.device)
+
+
+def _build_clothes(
+    recipe: Recipe, split: TrainingSplit, run: RunContext, feature_size: int
+) -> tuple[CosineClassifier | ClothesMemory | None, Optimizer | None, ClothesHead | ClothesMemoryHead | None]:
+    """The clothes classifier, or memory, its optimizer and what the update does with it."""
+    method, device, optim = recipe.method, run.device, recipe.optim
+    if not method.clothes_loss:
+        return None, None, None
+    owner_N = torch.from_numpy(split.owner_N).to(device)
+    scale, epsilon, classes = method.scale, method.epsilon, len(split.clothes)
+    if method.clothes_memory:
+        memory = ClothesMemory(feature_size, classes, momentum=method.memory_momentum).to(device)
+        head = ClothesMemoryHead(memory, owner_N, scale=scale, epsilon=epsilon, world_size=run.world_size)
+        return memory, None, head
+    classifier = CosineClassifier(feature_size, classes).to(device)
+    optimizer = _optimizer(optim, optim.clothes_learning_rate or optim.learning_rate, classifier.parameters())
+    wrapped = wrap(classifier, device, run.world_size)
+    return classifier, optimizer, ClothesHead(wrapped, optimizer, owner_N, scale=scale, epsilon=epsilon)
+
+
+def _optimizer(options: OptimOptions, learning_rate: float, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    decay = options.weight_decay
+    make: dict[str, Callable[[], Optimizer]] = {
+        "adam": lambda: Adam(parameters, learning_rate, weight_decay=decay),
+        "adamw": lambda: AdamW(parameters, learning_rate, weight_decay=decay),
+        "sgd": lambda: SGD(parameters, learning_rate, momentum=options.momentum, weight_decay=decay),
+    }
+    return make[options.name]()

@@ -1,0 +1,77 @@
+"""Score a retrieval: `python ray_jobs/evaluate.py --distances FILE.npz`, `--embeddings FILE` or `--checkpoint PATH`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script, the packages stand beside this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ccvid.retrieval.given import read_distances, read_features
+from ray_jobs.cli import parse_recipe, run_job
+from ray_jobs.evaluation import name_after, results_folder, score_checkpoint, score_given
+
+DESCRIPTION = (
+    "Score general, same-clothes, clothes-changing and further retrieval protocols: CMC, mAP, mINP. A match is "
+    "another tracklet of the query's person before another camera; other entries of that person are removed as junk. "
+    "Equal distances stand in the order of the gallery. Prints a table and writes metrics.json, metrics.txt and a "
+    "row for each query (queries.parquet) under --run.storage/--run.name, by default named after what is scored."
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Score what the flags name, print the table, and say where the results lie."""
+    recipe, flags = parse_recipe(arguments, program="evaluate.py", description=DESCRIPTION, extra=_own_flags())
+    source: Path = flags.distances or flags.embeddings or flags.checkpoint
+    run = recipe.run
+    if vars(flags).get("run.name") is None:
+        run = run.model_copy(update={"name": name_after(run.name if flags.checkpoint else source.stem)})
+    folder = results_folder(run, source)
+    if flags.checkpoint:
+        score_checkpoint(recipe, source, folder)
+    else:
+        given = read_distances(source) if flags.distances else read_features(source)
+        score_given(given, recipe, source, folder)
+    print((folder / "metrics.txt").read_text())
+    print(f"results: {folder}")
+    if flags.checkpoint:
+        for picture in sorted(folder.glob("rankings_*.svg")):
+            print(f"pictures: {picture}")
+
+
+def _own_flags() -> argparse.ArgumentParser:
+    own = argparse.ArgumentParser(add_help=False)
+    source = own.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--distances",
+        type=_path,
+        metavar="FILE.npz",
+        help="distances that others made: distmat (queries x gallery), q_pids, g_pids, q_camids, g_camids; further "
+        "q_oids, g_oids (outfits), and pairs like q_location, g_location or q_scale, g_scale. Needs no cluster",
+    )
+    source.add_argument(
+        "--embeddings",
+        type=_path,
+        metavar="FILE",
+        help="features that others made, compared by cosine: Parquet with the columns id, person, camera, split "
+        "(query, gallery), embedding, further clothes and attributes; or .npz with qf, gf in place of distmat",
+    )
+    source.add_argument(
+        "--checkpoint",
+        type=_path,
+        metavar="PATH",
+        help="trained weights to embed and score the recipe's query and gallery with: a run folder, a checkpoint "
+        "folder, or a released .pth.tar file",
+    )
+    return own
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,120 @@
+"""Scoring what others made, or a checkpoint on stored tracklets, into a folder of results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ccvid.config import Recipe, RunOptions
+from ccvid.model import ReIdModel
+from ccvid.retrieval.given import GivenRetrieval
+from ccvid.retrieval.protocols import with_own
+from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings, write_results, write_scores
+from ccvid.trained_model import TrainedModel, read_trained_model
+from ccvid.training.run import METRICS_FILE
+from data_tools.errors import InputError
+from data_tools.shards import ShardFolder
+from ray_jobs.cli import CONFIG_FILE
+from ray_jobs.cluster import Workers, connect
+from ray_jobs.embedding import EmbeddingOptions, embed_with_actors
+from ray_jobs.sharding import ensure_shards, verify
+
+
+def results_folder(run: RunOptions, source: Path) -> Path:
+    """``storage/name``, where the scores of ``source`` may be written.
+
+    Raises:
+        InputError: a training run stands there, or the scores of something else.
+    """
+    folder = run.storage / run.name
+    if (folder / CONFIG_FILE).exists():
+        raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
+    try:
+        found = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return folder
+    except ValueError:
+        found = {}
+    if not isinstance(found, dict) or found.get("source") != str(source):
+        raise InputError(f"{folder}: holds the scores of something else; name another --run.name or remove it")
+    return folder
+
+
+def name_after(source: str) -> str:
+    """A run name made of what is scored."""
+    return (re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:90] or "given") + "-scores"
+
+
+def score_given(given: GivenRetrieval, recipe: Recipe, source: Path, folder: Path) -> None:
+    """Score distances or features that others made; raises InputError where no protocol can be scored."""
+    try:
+        scores = score(*given, recipe.score)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    write_results(folder, scores, title=source.name, facts={"source": str(source)})
+
+
+def score_checkpoint(recipe: Recipe, source: Path, folder: Path) -> None:
+    """Embed the recipe's query and gallery tracklets with trained weights, on the cluster, and score them.
+
+    The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
+
+    Raises:
+        InputError, WeightsError: the checkpoint, the data or the cluster do not allow it.
+    """
+    with_own(recipe.score.protocols)
+    trained = read_trained_model(source, recipe.model)
+    connect()
+    shards = ensure_shards(recipe.data)
+    if recipe.data.verify_checksums:
+        verify(shards, frames=False)
+    store = ShardFolder(shards)
+    query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
+    if not query_rows or not gallery_rows:
+        raise InputError(
+            f"{shards}: {len(query_rows)} query and {len(gallery_rows)} gallery tracklets with a person label; "
+            "both are needed"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [*query_rows, *gallery_rows]
+    embedding_RD, clip_count_R = _embed(trained, recipe, store, rows)
+    scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score)
+    dataset = store.manifest.dataset
+    write_scores(
+        folder,
+        store,
+        scores,
+        rows,
+        embedding_RD,
+        clip_count_R,
+        model=trained.fingerprint,
+        title=f"{dataset}, {trained.options.backbone} of {source.name}",
+        facts={"dataset": dataset, "source": str(source)},
+    )
+
+
+def _embed(
+    trained: TrainedModel, recipe: Recipe, store: ShardFolder, rows: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    model = ReIdModel(
+        trained.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None
+    ).eval()
+    clip, workers = trained.clip or recipe.clip, Workers(recipe.compute)
+    print(
+        f"embedding {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
+        f"{trained.options.height}x{trained.options.width}, {workers}",
+        flush=True,
+    )
+    return embed_with_actors(
+        model,
+        store,
+        rows,
+        EmbeddingOptions(clip, trained.options, recipe.loader, recipe.score),
+        workers,
+        max_failures=recipe.compute.max_failures,
+        log_every_seconds=recipe.train.log_every_seconds,
+    )

@@ -1,0 +1,53 @@
+"""The same recipe with several seeds, one run after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ccvid.config import Recipe
+from ccvid.training.run import METRICS_FILE
+from ccvid.training.seeds import SeedSummary, read_seed_metrics, write_seeds
+from ray_jobs.cli import UsageError
+
+
+def seed_recipes(recipe: Recipe, count: int) -> list[Recipe]:
+    """The recipe with its seed and the next ones, as runs NAME-seed1, NAME-seed2, …
+
+    Raises:
+        UsageError: a seed or a run's name becomes too large.
+    """
+    values = recipe.model_dump()
+    recipes = []
+    for seed in range(recipe.train.seed, recipe.train.seed + count):
+        run, train = {"name": f"{recipe.run.name}-seed{seed}"}, {"seed": seed}
+        changed = {**values, "run": {**values["run"], **run}, "train": {**values["train"], **train}}
+        try:
+            recipes.append(Recipe.model_validate(changed))
+        except ValidationError as error:
+            reasons = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+            raise UsageError(f"--seeds {count}: run {run['name']}: {'; '.join(reasons)}") from None
+    return recipes
+
+
+def train_seeds(recipe: Recipe, count: int, train: Callable[[Recipe], Path]) -> Path:
+    """Train ``count`` seeds with ``train``, which skips what is finished and returns the run's folder.
+
+    Returns:
+        storage/NAME, where seeds.json and seeds.txt tell of all.
+
+    Raises:
+        UsageError: as :func:`seed_recipes`; otherwise what ``train`` raises.
+        InputError: a run scored nothing.
+    """
+    metrics: dict[int, dict[str, Any]] = {}
+    for seeded in seed_recipes(recipe, count):
+        seed = seeded.train.seed
+        print(f"seed {seed}, {len(metrics) + 1} of {count}", flush=True)
+        metrics[seed] = read_seed_metrics(train(seeded) / METRICS_FILE)
+    folder = recipe.run.storage / recipe.run.name
+    print(write_seeds(SeedSummary.of(metrics), folder, title=recipe.run.name), flush=True)
+    return folder
