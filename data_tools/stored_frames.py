@@ -70,5 +70,6 @@ def _fill_(out_HWC: Picture, frame: NDArray[np.uint8], resize_filter: ResizeFilt
         if frame.ndim == 3
         else np.asarray(Image.open(io.BytesIO(frame.tobytes()), formats=("JPEG", "PNG")).convert("RGB"))
     )
+    height, width = out_HWC.shape[:2]
     fits = picture.shape == out_HWC.shape
-    np.copyto(out_HWC, picture if fits else resize(picture, *out_HWC.shape[:2], resize_filter))
+    np.copyto(out_HWC, picture if fits else resize(picture, height, width, resize_filter))
