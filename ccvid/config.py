@@ -6,9 +6,9 @@ A recipe file names only what differs from the defaults here; every field is als
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from data_tools.clips import ClipOptions
 from data_tools.datasets.ccvid import CcvidOptions
@@ -23,7 +23,7 @@ from data_tools.options import AbsolutePath, Options
 from data_tools.shard_plan import ShardOptions
 from data_tools.transforms import AugmentOptions, ResizeFilter
 from data_tools.walkers import WalkerOptions
-from video_backbones import BackboneName, SpatialPoolName, TemporalPoolName
+from video_backbones import SpatialPoolName, TemporalPoolName, check_name
 
 DatasetKind = Literal[
     "synthetic", "ccvid", "mevid", "footage", "clips", "ltcc", "prcc", "vc_clothes", "deepchange", "last"
@@ -75,8 +75,9 @@ class DataOptions(Options):
 class ModelOptions(Options):
     """The network."""
 
-    backbone: BackboneName = "c2d_resnet50"
-    """Network from clip to feature."""
+    backbone: Annotated[str, AfterValidator(check_name)] = "c2d_resnet50"
+    """Network from clip to feature: c2d_resnet50, i3d_resnet50, ap3d_resnet50, nl_resnet50, ap3d_nl_resnet50,
+    c2d_resnet18, c2d_resnet18_slim, r3d_18, mc3_18, r2plus1d_18, s3d, swin3d_t, mvit_v2_s, or timm/NAME."""
     weights: str = "imagenet"
     """Initial weights: random, imagenet or kinetics (from torchvision), or a file: .safetensors,
     a state dict saved by torch.save, or a released .pth.tar."""

@@ -26,7 +26,7 @@ from ccvid.config import ModelOptions
 from ccvid.trained_model import WEIGHTS_FILE, configured_backbone, read_description, write_description
 from data_tools.errors import InputError
 from data_tools.manifest import atomic_file
-from video_backbones import SpatialPoolName, WeightsError
+from video_backbones import BackboneError, SpatialPoolName
 from video_backbones.released import VIDEO_LAYOUTS, to_released
 from video_backbones.weights import named_tensors, read_checkpoint
 
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     except ValidationError as error:
         first = error.errors()[0]
         parser.error(f"--{first['loc'][0]}: {first['msg']}, got {first['input']}")
-    except (InputError, WeightsError) as error:
+    except (InputError, BackboneError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

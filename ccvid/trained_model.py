@@ -17,7 +17,7 @@ from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.manifest import write_model
 from data_tools.options import Options
-from video_backbones import VideoBackbone, WeightsError, build_backbone
+from video_backbones import BackboneError, VideoBackbone, build_backbone
 
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -101,7 +101,7 @@ def configured_backbone(
     """The recipe's backbone with its initial weights or, where a file is given, with the trained ones, whole.
 
     Raises:
-        WeightsError: see :func:`video_backbones.build_backbone`.
+        BackboneError: see :func:`video_backbones.build_backbone`.
     """
     frames = (clip or ClipOptions()).length
     return build_backbone(
@@ -127,7 +127,7 @@ def backbone_fingerprint(backbone: torch.nn.Module) -> str:
 def _read(file: Path, options: ModelOptions, clip: ClipOptions | None) -> TrainedModel:
     try:
         backbone = configured_backbone(options, clip, trained=file).eval()
-    except WeightsError as error:
+    except BackboneError as error:
         raise InputError(str(error)) from None
     return TrainedModel(backbone, options, clip, backbone_fingerprint(backbone))
 

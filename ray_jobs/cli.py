@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDic
 
 from ccvid.config import Recipe
 from data_tools.errors import InputError
-from video_backbones import WeightsError
+from video_backbones import BackboneError
 
 RECIPES = Path(__file__).parent / "recipes"
 CONFIG_FILE = "config.yaml"
@@ -102,7 +102,7 @@ def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
         main(sys.argv[1:])
     except UsageError as error:
         _fail(f"{error}\nSee --help for every flag.", 2)
-    except (InputError, WeightsError) as error:
+    except (InputError, BackboneError) as error:
         _fail(str(error), 1)
     except OSError as error:
         if error.filename is None and error.errno is None:
@@ -132,4 +132,6 @@ def _describe(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{place}: no such setting"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message}, got {error['input']!r}" if place and error["type"] != "value_error" else message
+    if error["type"] == "value_error":  # our own words: of one field, or of several that name them
+        return f"{place}: {message}" if "." in place else message
+    return f"{place}: {message}, got {error['input']!r}" if place else message

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from video_backbones.backbone import VideoBackbone
-from video_backbones.factory import BackboneName, build_backbone
+from video_backbones.backbone import BackboneError, VideoBackbone
+from video_backbones.factory import backbone_names, build_backbone, check_name
 from video_backbones.pooling import SpatialPoolName, TemporalPoolName
 from video_backbones.weights import WeightsError
 
 __all__ = [
-    "BackboneName",
+    "BackboneError",
     "SpatialPoolName",
     "TemporalPoolName",
     "VideoBackbone",
     "WeightsError",
+    "backbone_names",
     "build_backbone",
+    "check_name",
 ]

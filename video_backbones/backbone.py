@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from video_backbones.pooling import SpatialPoolName, TemporalPoolName, build_spatial_pool, build_temporal_pool
 
 
+class BackboneError(ValueError):
+    """A backbone was asked for that cannot be made; the message is complete for a user."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneChoices:
     """What a user may choose about a backbone beside its name."""
@@ -38,6 +42,9 @@ class VideoBackbone(nn.Module, ABC):
         spatial_pool: How one frame's map becomes a vector.
         temporal_pool: How the frames' vectors become one.
     """
+
+    frames_taken: str = "1 or more"
+    """T, in words."""
 
     def __init__(self, map_size: int, spatial_pool: SpatialPoolName, temporal_pool: TemporalPoolName) -> None:
         super().__init__()

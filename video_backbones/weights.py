@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from video_backbones.backbone import VideoBackbone
+from video_backbones.backbone import BackboneError, VideoBackbone
 
 _TIMEOUT_SECONDS = 15.0
+_CLASSIFIERS = ("fc.", "head.", "classifier.")
 _TAIL = ("bn.", "spatial_pool.", "temporal_pool.")
 _NUMPY_NUMBERS: list[Any] = [
     np.dtype,
@@ -28,7 +29,7 @@ _NUMPY_NUMBERS: list[Any] = [
 """All that torch's safe reader must be told of to read a NumPy number: they make numbers, and nothing else."""
 
 
-class WeightsError(ValueError):
+class WeightsError(BackboneError):
     """Weights were asked for that cannot be had, read, or do not fit; the message is complete for a user."""
 
 
@@ -104,14 +105,15 @@ def named_tensors(content: object, origin: object) -> dict[str, Tensor]:
 def load_weights(backbone: VideoBackbone, state: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> None:
     """Copy `state` into the backbone: all of it or, on an error, nothing.
 
-    A classification layer (`fc.*`) is passed over. The counters `num_batches_tracked` may be missing and, unless
-    `whole`, the neck (`bn.*`) and learned pools (`spatial_pool.*`, `temporal_pool.*`): they keep their values.
+    A classification layer (`fc.*`, `head.*`, `classifier.*`) is passed over. The counters `num_batches_tracked` may
+    be missing and, unless `whole`, the neck (`bn.*`) and learned pools (`spatial_pool.*`, `temporal_pool.*`): they keep
+    their values.
 
     Raises:
         WeightsError: Names are missing or unexpected, or shapes differ; the first ten faults are listed.
     """
     own = backbone.state_dict()
-    given = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    given = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIERS)}
     needed = [n for n in own if (whole or not n.startswith(_TAIL)) and not n.endswith(".num_batches_tracked")]
     faults = [f"missing {name}" for name in needed if name not in given]
     faults += [f"unexpected {name}" for name in given if name not in own]

@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from video_backbones import BackboneName, SpatialPoolName, TemporalPoolName, build_backbone
+from video_backbones import SpatialPoolName, TemporalPoolName, backbone_names, build_backbone
 
-NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
-SMALL: tuple[BackboneName, ...] = ("c2d_resnet18_slim", "r3d_18")
+ANY_SIZE = [name for name in backbone_names() if name not in ("s3d", "mvit_v2_s")]
+RESNETS = [name for name in ANY_SIZE if name != "swin3d_t"]
+SMALL: tuple[str, ...] = ("c2d_resnet18_slim", "r3d_18")
 
 
 def clips(batch: int, frames: int, height: int = 64, width: int = 32) -> torch.Tensor:
     return torch.randn(batch, frames, 3, height, width, generator=torch.Generator().manual_seed(frames))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_any_number_of_frames_of_any_size_gives_one_finite_feature(name: BackboneName) -> None:
+@pytest.mark.parametrize("name", ANY_SIZE)
+def test_any_number_of_frames_of_any_size_gives_one_finite_feature(name: str) -> None:
     backbone = build_backbone(name, weights="random").eval()
     for frames, height, width in ((1, 64, 32), (2, 64, 32), (5, 64, 32), (3, 48, 112), (2, 72, 40), (1, 16, 16)):
         with torch.inference_mode():
@@ -29,8 +30,8 @@ def test_any_number_of_frames_of_any_size_gives_one_finite_feature(name: Backbon
         assert feature.std() > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_last_stride_halves_the_last_map(name: BackboneName) -> None:
+@pytest.mark.parametrize("name", RESNETS)
+def test_last_stride_halves_the_last_map(name: str) -> None:
     with torch.inference_mode():
         dense, coarse = (
             build_backbone(name, weights="random", last_stride=stride).eval().feature_maps(clips(1, 8))
@@ -41,7 +42,7 @@ def test_last_stride_halves_the_last_map(name: BackboneName) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_parameter_gets_a_gradient(name: BackboneName) -> None:
+def test_every_parameter_gets_a_gradient(name: str) -> None:
     backbone = build_backbone(name, weights="random")
     feature = backbone(clips(4, 2))
     torch.autograd.backward((feature * torch.randn_like(feature)).sum())
@@ -50,7 +51,7 @@ def test_every_parameter_gets_a_gradient(name: BackboneName) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_clips_do_not_see_each_other_in_evaluation(name: BackboneName) -> None:
+def test_clips_do_not_see_each_other_in_evaluation(name: str) -> None:
     backbone = build_backbone(name, weights="random").double().eval()
     both = clips(2, 4).double()
     with torch.inference_mode():
@@ -61,13 +62,13 @@ def test_the_order_of_frames_matters_to_3d_convolutions_alone() -> None:
     frames = clips(1, 4).double()
     with torch.inference_mode():
         for name, matters in (("c2d_resnet18_slim", False), ("r3d_18", True)):
-            backbone = build_backbone(name, weights="random").double().eval()  # type: ignore[arg-type]
+            backbone = build_backbone(name, weights="random").double().eval()
             same = torch.allclose(backbone(frames), backbone(frames.flip(1)), rtol=1e-9)
             assert same != matters, name
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_autocast_stays_near_float32_and_ends_in_float32(name: BackboneName) -> None:
+def test_autocast_stays_near_float32_and_ends_in_float32(name: str) -> None:
     backbone = build_backbone(name, weights="random").eval()
     with torch.inference_mode():
         exact = backbone(clips(2, 4))

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import resnet18
 
-from video_backbones import BackboneName, VideoBackbone, WeightsError, build_backbone, weights
+from video_backbones import VideoBackbone, WeightsError, build_backbone, weights
 
-TINY: BackboneName = "c2d_resnet18_slim"
+TINY: str = "c2d_resnet18_slim"
 """A backbone without published weights."""
 
 

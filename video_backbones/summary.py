@@ -1,0 +1,99 @@
+"""A table of the backbones: size, work, and the clips that each takes.
+
+    python -m video_backbones.summary [NAME ...] [--clip 8 256 128]
+
+GFLOPs are those of one clip's forward, a multiplication and an addition counted as two (torch's FlopCounterMode:
+convolutions, matrix products and attention).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from video_backbones.backbone import BackboneError
+from video_backbones.factory import backbone_names, build_backbone, published_weights
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSummary:
+    """One backbone on one clip of T frames, H x W pixels."""
+
+    name: str
+    feature_size: int
+    frames_taken: str
+    parameters: int
+    flops: int
+    """Of one clip's forward."""
+    weights: tuple[str, ...]
+    """Initial weights that need no file."""
+
+
+def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
+    """Build a backbone with random weights and count.
+
+    Args:
+        name: As for `build_backbone`.
+        clip_size: (T, H, W).
+
+    Raises:
+        BackboneError: No such backbone, or not for such clips.
+    """
+    backbone = build_backbone(name, weights="random", clip_size=clip_size).eval()
+    frames, height, width = clip_size
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        backbone(torch.zeros(1, frames, 3, height, width))
+    return BackboneSummary(
+        name,
+        backbone.feature_size,
+        backbone.frames_taken,
+        sum(parameter.numel() for parameter in backbone.parameters()),
+        counter.get_total_flops(),
+        tuple(published_weights(name)),
+    )
+
+
+def table(names: Sequence[str], clip_size: tuple[int, int, int]) -> Table:
+    """A row a backbone; one that does not take the clip says why."""
+    frames, height, width = clip_size
+    rows = Table(title=f"Backbones, one clip of {frames} frames of {height}x{width}", box=box.SIMPLE_HEAD)
+    rows.add_column("backbone", no_wrap=True)
+    for heading in ("features", "frames T", "parameters (M)", "GFLOPs"):
+        rows.add_column(heading, justify="right")
+    rows.add_column("weights")
+    for name in names:
+        try:
+            found = summarise(name, clip_size)
+        except BackboneError as error:
+            rows.add_row(name, "–", "–", "–", "–", str(error))
+            continue
+        counts = (str(found.feature_size), found.frames_taken)
+        work = (f"{found.parameters / 1e6:.1f}", f"{found.flops / 1e9:.1f}")
+        rows.add_row(name, *counts, *work, ", ".join(found.weights))
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; returns the exit code."""
+    parser = argparse.ArgumentParser("python -m video_backbones.summary", description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="backbones, also timm/NAME; nothing: all but timm's")
+    parser.add_argument("--clip", nargs=3, type=int, default=(8, 256, 128), metavar=("T", "H", "W"), help="8 256 128")
+    given = parser.parse_args(arguments)
+    frames, height, width = given.clip
+    if min(frames, height, width) < 1:
+        parser.error(f"--clip {frames} {height} {width}: expected numbers above 0")
+    Console(width=140).print(table(given.names or backbone_names(), (frames, height, width)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

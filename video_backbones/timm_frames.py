@@ -1,0 +1,106 @@
+"""timm's image networks, frame by frame: `timm/NAME`. timm is an optional dependency."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from video_backbones.backbone import BackboneChoices, BackboneError, VideoBackbone
+from video_backbones.weights import WeightsError, read_weights
+
+PREFIX = "timm/"
+
+
+class TimmFrames(VideoBackbone):
+    """Each frame through an image network with its own pooling; the frames meet in the temporal pool alone.
+
+    Any T >= 1. Spatial pools find a map of one position, so that only max and avg, which change nothing, are taken;
+    the last stride plays no part. Names in the state dict are timm's after `network.`.
+
+    Raises:
+        BackboneError: timm is not installed, does not know the name, or cannot make it for frames of this size.
+        WeightsError: timm's weights for it cannot be had.
+    """
+
+    def __init__(self, name: str, choices: BackboneChoices, *, pretrained: bool = False) -> None:
+        if choices.spatial_pool not in ("max", "avg"):
+            raise BackboneError(
+                f"{PREFIX}{name} pools over space itself: spatial pool {choices.spatial_pool} has no map"
+            )
+        network = _create(name, choices, pretrained=pretrained)
+        height, width = choices.clip_size[1:]
+        was_training = network.training
+        with torch.no_grad():
+            pooled_BD = network.eval()(torch.zeros(1, 3, height, width))
+        network.train(was_training)
+        super().__init__(pooled_BD.shape[1], choices.spatial_pool, choices.temporal_pool)
+        self.network = network
+
+    def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, T, D, 1, 1)."""
+        pooled_ND: Tensor = self.network(frames_BTCHW.flatten(0, 1))
+        return torch.unflatten(pooled_ND, 0, frames_BTCHW.shape[:2])[..., None, None]
+
+    def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """timm's own names become ours; heads that classify are left out."""
+        if any(name.startswith("network.") for name in state):
+            return state
+        own = self.network.state_dict()
+        return {f"network.{name}": value for name, value in state.items() if name in own or not _is_head(name)}
+
+
+def build_timm(name: str, choices: BackboneChoices, *, weights: str | Path) -> tuple[TimmFrames, dict[str, Tensor]]:
+    """The network after `timm/`, and the weights still to load into it: {} unless `weights` is a file.
+
+    Raises:
+        BackboneError, WeightsError: see `TimmFrames`.
+    """
+    short = name.removeprefix(PREFIX)
+    if weights == "kinetics":
+        raise WeightsError(f"no kinetics weights are published for {name}; give random, imagenet or a file")
+    backbone = TimmFrames(short, choices, pretrained=weights == "imagenet")
+    if weights in ("random", "imagenet"):
+        return backbone, {}
+    return backbone, dict(backbone.from_published(read_weights(Path(weights))))
+
+
+def _create(name: str, choices: BackboneChoices, *, pretrained: bool) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise BackboneError(f"{PREFIX}{name} needs timm: pip install 'ccvid[timm]'") from None
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(PREFIX + found for found in close)}?" if close else ""
+        raise BackboneError(f"timm knows no model {name!r}{hint}")
+    sized: dict[str, Any] = {"img_size": choices.clip_size[1:]}
+    for arguments in (sized, {}):  # networks whose parameters do not depend on the frame's size take none
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+            return network
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+        except (OSError, RuntimeError) as error:  # the hub's errors are OSErrors; RuntimeError: nothing published
+            if not pretrained:
+                raise BackboneError(f"{PREFIX}{name}: {_first_line(error)}") from error
+            raise WeightsError(
+                f"cannot get timm's weights of {name}: {_first_line(error)}; give the path of a weights file instead, "
+                "or ask for random weights"
+            ) from error
+        except (AssertionError, ValueError) as error:
+            raise BackboneError(f"{PREFIX}{name} with frames of {sized['img_size']}: {_first_line(error)}") from error
+    raise BackboneError(f"timm cannot make {name}")
+
+
+def _is_head(name: str) -> bool:
+    return name.startswith(("head.", "fc.", "classifier.", "head_dist."))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
