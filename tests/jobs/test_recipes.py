@@ -115,7 +115,11 @@ FASTER = {"ccvid_cal": "ccvid_paper", "ccvid_baseline": "ccvid_baseline_paper", 
 
 
 def recipe(name: str) -> Recipe:
-    flags = {"footage": ("--data.footage.videos", "/data"), "synthetic": ()}.get(name, ("--data.root", "/data"))
+    flags = {
+        "footage": ("--data.footage.videos", "/data"),
+        "footage_cal": ("--data.footage.videos", "/data"),
+        "synthetic": (),
+    }.get(name, ("--data.root", "/data"))
     return parse_recipe(["--recipe", name, *flags], program="train.py", description="")[0]
 
 
