@@ -43,9 +43,6 @@ class VideoBackbone(nn.Module, ABC):
         temporal_pool: How the frames' vectors become one.
     """
 
-    frames_taken: str = "1 or more"
-    """T, in words."""
-
     def __init__(self, map_size: int, spatial_pool: SpatialPoolName, temporal_pool: TemporalPoolName) -> None:
         super().__init__()
         self.feature_size = 2 * map_size if spatial_pool == "max_avg" else map_size
@@ -60,6 +57,10 @@ class VideoBackbone(nn.Module, ABC):
 
     def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights as torchvision publishes them, under this network's names: here they are the same."""
+        return state
+
+    def from_file(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Initial weights from a file, under this network's names, in its shapes: here they are that already."""
         return state
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def build_backbone(
         last_stride=last_stride, spatial_pool=spatial_pool, temporal_pool=temporal_pool, clip_size=clip_size
     )
     if name.startswith(PREFIX):
-        image_network, image_state = build_timm(name, choices, weights=weights)
+        image_network, image_state = build_timm(name, choices, weights=weights, whole=whole)
         if image_state:
             load_weights(image_network, image_state, str(weights), whole=whole)
         return image_network
@@ -141,7 +141,7 @@ def build_backbone(
         load_weights(backbone, published, f"{weights} weights of {name}")
     else:
         state = own_state(read_weights(Path(weights)), origin=str(weights), name=name, spatial_pool=spatial_pool)
-        load_weights(backbone, state, str(weights), whole=whole)
+        load_weights(backbone, state if whole else backbone.from_file(state), str(weights), whole=whole)
     return backbone
 
 

@@ -1,4 +1,4 @@
-"""A table of the backbones: size, work, and the clips that each takes.
+"""A table of the backbones: size and work. Every one takes clips of any number of frames.
 
     python -m video_backbones.summary [NAME ...] [--clip 8 256 128]
 
@@ -29,7 +29,6 @@ class BackboneSummary:
 
     name: str
     feature_size: int
-    frames_taken: str
     parameters: int
     flops: int
     """Of one clip's forward."""
@@ -55,7 +54,6 @@ def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
     return BackboneSummary(
         name,
         backbone.feature_size,
-        backbone.frames_taken,
         sum(parameter.numel() for parameter in backbone.parameters()),
         counter.get_total_flops(),
         tuple(published_weights(name)),
@@ -63,22 +61,21 @@ def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
 
 
 def table(names: Sequence[str], clip_size: tuple[int, int, int]) -> Table:
-    """A row a backbone; one that does not take the clip says why."""
+    """A row a backbone; one that cannot be made for the clip says why."""
     frames, height, width = clip_size
     rows = Table(title=f"Backbones, one clip of {frames} frames of {height}x{width}", box=box.SIMPLE_HEAD)
     rows.add_column("backbone", no_wrap=True)
-    for heading in ("features", "frames T", "parameters (M)", "GFLOPs"):
+    for heading in ("features", "parameters (M)", "GFLOPs"):
         rows.add_column(heading, justify="right")
     rows.add_column("weights")
     for name in names:
         try:
             found = summarise(name, clip_size)
         except BackboneError as error:
-            rows.add_row(name, "–", "–", "–", "–", str(error))
+            rows.add_row(name, "–", "–", "–", str(error))
             continue
-        counts = (str(found.feature_size), found.frames_taken)
         work = (f"{found.parameters / 1e6:.1f}", f"{found.flops / 1e9:.1f}")
-        rows.add_row(name, *counts, *work, ", ".join(found.weights))
+        rows.add_row(name, str(found.feature_size), *work, ", ".join(found.weights))
     return rows
 
 

@@ -14,6 +14,8 @@ from video_backbones.backbone import BackboneChoices, BackboneError, VideoBackbo
 from video_backbones.weights import WeightsError, read_weights
 
 PREFIX = "timm/"
+_COMPUTED = ("relative_position_index", "attn_mask", "relative_coords_table")
+"""Buffers that older files hold and timm computes."""
 
 
 class TimmFrames(VideoBackbone):
@@ -35,8 +37,13 @@ class TimmFrames(VideoBackbone):
         network = _create(name, choices, pretrained=pretrained)
         height, width = choices.clip_size[1:]
         was_training = network.training
-        with torch.no_grad():
-            pooled_BD = network.eval()(torch.zeros(1, 3, height, width))
+        try:
+            with torch.no_grad():
+                pooled_BD = network.eval()(torch.zeros(1, 3, height, width))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise BackboneError(
+                f"{PREFIX}{name} does not take frames of {height}x{width}: {_first_line(error)}"
+            ) from error
         network.train(was_training)
         super().__init__(pooled_BD.shape[1], choices.spatial_pool, choices.temporal_pool)
         self.network = network
@@ -54,7 +61,9 @@ class TimmFrames(VideoBackbone):
         return {f"network.{name}": value for name, value in state.items() if name in own or not _is_head(name)}
 
 
-def build_timm(name: str, choices: BackboneChoices, *, weights: str | Path) -> tuple[TimmFrames, dict[str, Tensor]]:
+def build_timm(
+    name: str, choices: BackboneChoices, *, weights: str | Path, whole: bool = False
+) -> tuple[TimmFrames, dict[str, Tensor]]:
     """The network after `timm/`, and the weights still to load into it: {} unless `weights` is a file.
 
     Raises:
@@ -66,10 +75,26 @@ def build_timm(name: str, choices: BackboneChoices, *, weights: str | Path) -> t
     backbone = TimmFrames(short, choices, pretrained=weights == "imagenet")
     if weights in ("random", "imagenet"):
         return backbone, {}
-    return backbone, dict(backbone.from_published(read_weights(Path(weights))))
+    state = dict(backbone.from_published(read_weights(Path(weights))))
+    return backbone, state if whole else _resized(short, choices, backbone, state)
 
 
-def _create(name: str, choices: BackboneChoices, *, pretrained: bool) -> nn.Module:
+def _resized(name: str, choices: BackboneChoices, backbone: TimmFrames, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Position tables of another frame size interpolated by timm; a state of other names is left to be refused."""
+    own = {n: value for n, value in backbone.state_dict().items() if n.startswith("network.")}
+    kept = {n: value for n, value in state.items() if n in own or not n.endswith(_COMPUTED)}
+    misfit = any(kept[n].shape != value.shape for n, value in own.items() if n in kept)
+    if not misfit or not kept.keys() >= own.keys():
+        return kept
+    bare = {n.removeprefix("network."): kept[n] for n in own}
+    try:
+        network = _create(name, choices, pretrained=True, pretrained_cfg_overlay={"state_dict": bare})
+    except BackboneError:  # another network's tensors under the same names
+        return kept
+    return {**kept, **{f"network.{n}": value for n, value in network.state_dict().items()}}
+
+
+def _create(name: str, choices: BackboneChoices, *, pretrained: bool, **more: Any) -> nn.Module:
     try:
         import timm
     except ImportError:
@@ -81,7 +106,7 @@ def _create(name: str, choices: BackboneChoices, *, pretrained: bool) -> nn.Modu
     sized: dict[str, Any] = {"img_size": choices.clip_size[1:]}
     for arguments in (sized, {}):  # networks whose parameters do not depend on the frame's size take none
         try:
-            network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments, **more)
             return network
         except TypeError as error:
             if "img_size" not in str(error):

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, max_pool3d
 from torchvision.models.video import MViT, VideoResNet, s3d, swin3d_t
 from torchvision.models.video.mvit import MSBlockConfig
 
-from video_backbones.backbone import BackboneChoices, BackboneError, VideoBackbone
+from video_backbones.backbone import BackboneChoices, VideoBackbone
 
 
 class TorchvisionVideo(VideoBackbone):
@@ -56,23 +56,31 @@ class ResNet3D18(TorchvisionVideo):
 
 
 class S3D(TorchvisionVideo):
-    """S3D (Xie et al., ECCV 2018): T >= 5 frames, T' = T / 8 or so; maps of H / 32. The last stride plays no part."""
+    """S3D (Xie et al., ECCV 2018): any T >= 1, T' = ceil(T / 4) halved, at least 1; maps of H / 32 or so.
 
-    frames_taken = "5 or more"
+    torchvision's own takes five frames and 32 pixels or more. The last stride plays no part.
+    """
 
     def __init__(self, choices: BackboneChoices) -> None:
         super().__init__(1024, choices.spatial_pool, choices.temporal_pool)
-        frames, height, width = choices.clip_size
-        if frames < 5 or min(height, width) < 32:
-            raise BackboneError(
-                f"s3d takes clips of 5 frames or more, 32x32 pixels or more; got {frames} frames of {height}x{width}"
-            )
         self.features = s3d(weights=None).features
+        assert isinstance(self.features[13], nn.MaxPool3d)
+        self.features[13] = _HalvingPool()
+        for module in self.features.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.momentum = 0.1  # with the published 0.001, evaluation lags thousands of batches behind training
         self.to(memory_format=torch.channels_last_3d)
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:
         maps: Tensor = self.features(x_BCTHW)
         return maps
+
+
+class _HalvingPool(nn.Module):
+    """Max pool of 2 x 2 x 2, stride 2, that leaves an axis of length 1 as it is instead of failing."""
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return max_pool3d(x_BCTHW, [min(2, size) for size in x_BCTHW.shape[2:]])
 
 
 class Swin3D(TorchvisionVideo):
@@ -92,22 +100,18 @@ class Swin3D(TorchvisionVideo):
 
 
 class MViTv2(TorchvisionVideo):
-    """MViTv2-S (Li et al., CVPR 2022): T' = T / 2; maps of H / 32. The last stride plays no part.
+    """MViTv2-S (Li et al., CVPR 2022): any T >= 1, T' = T / 2 rounded up; maps of H / 32. No last stride.
 
-    Its tables of relative positions belong to one clip size, so that it takes only that: T even, H and W multiples
-    of 32. Published tables of another size are interpolated. Stochastic depth as in Swin, up to a fifth.
+    Its tables of relative positions have the length that clips of `clip_size` need, rounded up to 2 frames and 32
+    pixels. Published tables of another length are stretched linearly when they are loaded; for clips of another size
+    torchvision stretches them in every forward, so that any T >= 1 works. Stochastic depth as in Swin, up to a fifth.
     """
 
     def __init__(self, choices: BackboneChoices) -> None:
         super().__init__(768, choices.spatial_pool, choices.temporal_pool)
-        self.clip_size = choices.clip_size
-        frames, height, width = choices.clip_size
-        self.frames_taken = str(frames)
-        if frames % 2 or height % 32 or width % 32:
-            raise BackboneError(
-                "mvit_v2_s takes an even number of frames whose height and width are multiples of 32; "
-                f"got {frames} frames of {height}x{width}"
-            )
+        frames, height, width = (
+            step * -(-size // step) for size, step in zip(choices.clip_size, (2, 32, 32), strict=True)
+        )
         network = MViT(
             (height, width),
             frames,
@@ -122,13 +126,17 @@ class MViTv2(TorchvisionVideo):
         self.blocks, self.norm = network.blocks, network.norm
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:
-        assert tuple(x_BCTHW.shape[2:]) == self.clip_size, f"got {x_BCTHW.shape = }, made for {self.clip_size = }"
-        x_BPC = self.pos_encoding(self.conv_proj(x_BCTHW).flatten(2).transpose(1, 2))
-        size_THW = (self.pos_encoding.temporal_size, *self.pos_encoding.spatial_size)
+        patches_BCTHW = self.conv_proj(x_BCTHW)
+        size_THW = tuple(patches_BCTHW.shape[2:])
+        x_BPC = self.pos_encoding(patches_BCTHW.flatten(2).transpose(1, 2))
         for block in self.blocks:
             x_BPC, size_THW = block(x_BPC, size_THW)
         maps_BTHWC: Tensor = torch.unflatten(self.norm(x_BPC[:, 1:]), 1, size_THW)  # without the class token
         return maps_BTHWC.permute(0, 4, 1, 2, 3)
+
+    def from_file(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """As `from_published`: who downloads torchvision's file by hand gives its path."""
+        return self.from_published(state)
 
     def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Tables of relative positions, (2 n - 1, channels) along one axis, are stretched linearly to this size."""
@@ -161,4 +169,4 @@ def _mvit_v2_s_blocks() -> list[MSBlockConfig]:
 def _stretched(table_NC: Tensor, length: int) -> Tensor:
     if len(table_NC) == length:
         return table_NC
-    return interpolate(table_NC.T[None], size=length, mode="linear", align_corners=True)[0].T.contiguous()
+    return interpolate(table_NC.T[None], size=length, mode="linear", align_corners=False)[0].T.contiguous()

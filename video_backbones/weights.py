@@ -141,6 +141,8 @@ def _network_timeout() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Why a file was not read; torch's own words on a refused pickle advise to run whatever it holds."""
+    if "PytorchStreamReader" in str(error):
+        return "damaged or cut off"
     if not isinstance(error, pickle.UnpicklingError):
         return _first_line(error)
     found = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -54,7 +54,25 @@ def test_a_file_with_timms_names_and_a_classifier_loads(tmp_path: Path) -> None:
         build_backbone("timm/resnet10t", weights=tmp_path / "other.pth", clip_size=CLIP)
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_position_tables_of_a_file_are_interpolated(name: str, tmp_path: Path) -> None:
+    network = timm.create_model(name)
+    torch.save({**network.state_dict(), "x.attn_mask": torch.ones(2)}, tmp_path / "w.pth")
+    backbone = build_backbone(f"timm/{name}", weights=tmp_path / "w.pth", clip_size=(3, 256, 128))
+    own = {n.removeprefix("network."): value for n, value in backbone.state_dict().items() if n.startswith("network.")}
+    given = network.state_dict()
+    other = [n for n, value in own.items() if not torch.equal(value, given[n])]  # also tells that every other came
+    assert other
+    assert all("pos_embed" in n or "relative_position_bias_table" in n for n in other)
+
+    torch.save(backbone.state_dict(), tmp_path / "own.pth")
+    with pytest.raises(WeightsError, match="has shape"):
+        build_backbone(f"timm/{name}", weights=tmp_path / "own.pth", clip_size=(3, 192, 64), whole=True)
+
+
 def test_what_cannot_be_made() -> None:
+    with pytest.raises(BackboneError, match="timm/crossvit_tiny_240 does not take frames of 64x32"):
+        build_backbone("timm/crossvit_tiny_240", weights="random", clip_size=CLIP)
     with pytest.raises(BackboneError, match="timm knows no model 'resnet18x'; did you mean timm/resnet18"):
         build_backbone("timm/resnet18x", weights="random")
     with pytest.raises(BackboneError, match="pools over space itself"):

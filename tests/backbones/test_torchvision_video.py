@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,8 +69,8 @@ def test_mvit_equals_torchvisions_own_after_its_tables_are_stretched() -> None:
     stretched = small.from_published(state)
     load_weights(small, stretched, "mvit")
     name = "blocks.0.attn.rel_pos_t"
-    assert state[name].shape[0] > stretched[name].shape[0]
-    torch.testing.assert_close(stretched[name][[0, -1]], state[name][[0, -1]])
+    assert (len(state[name]), len(stretched[name])) == (15, 7)
+    torch.testing.assert_close(stretched[name][3], state[name][7])  # the same distance, 0, in the middle
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -86,27 +87,47 @@ def test_every_parameter_is_trained_under_autocast_with_finite_gradients(name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "frames", "left"), [("s3d", 5, 1), ("s3d", 9, 1), ("swin3d_t", 1, 1), ("mc3_18", 3, 3)]
-)
-def test_frames_taken_and_left(name: str, frames: int, left: int) -> None:
-    clip_size = (frames, 64, 32)
-    backbone = build_backbone(name, weights="random", clip_size=clip_size).eval()
-    with torch.no_grad():
-        assert backbone.feature_maps(clips(1, clip_size)).shape[1] == left
-
-
-@pytest.mark.parametrize(
-    ("name", "clip_size", "message"),
+    ("name", "frames", "left"),
     [
-        ("s3d", (4, 256, 128), "5 frames or more"),
-        ("s3d", (8, 16, 16), "32x32 pixels or more"),
-        ("mvit_v2_s", (7, 256, 128), "even number of frames"),
-        ("mvit_v2_s", (8, 250, 128), "multiples of 32; got 8 frames of 250x128"),
+        ("s3d", 1, 1),
+        ("s3d", 4, 1),
+        ("s3d", 13, 2),
+        ("swin3d_t", 1, 1),
+        ("swin3d_t", 3, 2),
+        ("mc3_18", 3, 3),
+        ("mvit_v2_s", 1, 1),
+        ("mvit_v2_s", 7, 4),
     ],
 )
-def test_clips_that_a_network_does_not_take(name: str, clip_size: tuple[int, int, int], message: str) -> None:
-    with pytest.raises(BackboneError, match=message):
-        build_backbone(name, weights="random", clip_size=clip_size)
+def test_frames_taken_and_left(name: str, frames: int, left: int) -> None:
+    """Made for these clips or for others."""
+    torch.manual_seed(3)
+    for made_for in ((frames, 40, 24), CLIP):
+        backbone = build_backbone(name, weights="random", clip_size=made_for)
+        maps = backbone.feature_maps(clips(2, (frames, 40, 24)))
+        assert maps.shape[:3] == (2, left, SIZES[name])
+        torch.autograd.backward((maps * torch.randn_like(maps)).sum())
+        reached = {n for n, p in backbone.named_parameters() if p.grad is not None and p.grad.isfinite().all()}
+        assert reached == {n for n, _ in backbone.named_parameters() if not n.startswith("bn.")}
+
+
+def test_s3d_in_evaluation_follows_training() -> None:
+    torch.manual_seed(4)
+    backbone = build_backbone("s3d", weights="random", clip_size=CLIP)
+    with torch.no_grad():
+        for _ in range(50):
+            trained = backbone.feature_maps(clips(4))
+        ratio = backbone.eval().feature_maps(clips(4)).std() / trained.std()
+    assert 0.4 < ratio < 2.5  # the statistics of so small maps are rough; with a momentum of 0.001 it is 0.01
+
+
+def test_torchvisions_file_with_its_classifier_loads(tmp_path: Path) -> None:
+    for name in ("s3d", "swin3d_t", "mvit_v2_s"):
+        state = vars(video)[name]().state_dict()
+        torch.save(state, tmp_path / f"{name}.pth")
+        own = build_backbone(name, weights=tmp_path / f"{name}.pth", clip_size=CLIP).state_dict()
+        same = [n for n, value in own.items() if n in state and torch.equal(value, state[n])]
+        assert len(same) >= len([n for n in own if not n.startswith("bn.") and ".rel_pos_" not in n])
 
 
 def test_names_and_weights_that_there_are_not() -> None:
