@@ -95,6 +95,12 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
         raise InputError(f"{folder}: not a checkpoint of this recipe: {error}") from error
 
 
+def is_finite(module: nn.Module) -> bool:
+    """Whether no parameter or buffer holds NaN or infinity; one wait for the device."""
+    finite = [tensor.isfinite().all() for tensor in module.state_dict().values() if tensor.is_floating_point()]
+    return bool(torch.stack(finite).all())
+
+
 def save_weights(module: nn.Module, path: Path) -> None:
     """All parameters and buffers, contiguous, as safetensors."""
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,14 @@ from torch.utils.tensorboard import SummaryWriter
 from ccvid.training.update import UpdateResult
 
 STEPS_FILE = "steps.jsonl"
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training has broken down: ``names`` are the losses of ``step`` that are NaN or infinite."""
+
+    def __init__(self, step: int, names: list[str]) -> None:
+        super().__init__(step, names)
+        self.step, self.names = step, names
 
 
 class StepLog:
@@ -52,10 +61,16 @@ class StepLog:
         Args:
             place: where the run stands, in words.
             wait_seconds: what the loader has waited in all.
+
+        Raises:
+            NonFiniteLossError: of the first step with a loss that is no finite number; nothing is written.
         """
         if not self._pending:
             return
         steps = [_values(step, rate, result) for step, rate, result in self._pending]
+        for values in steps:
+            if broken := [name for name, value in values.items() if not math.isfinite(value)]:
+                raise NonFiniteLossError(int(values["step"]), broken)
         seconds = self.seconds_since_flush
         self._steps_done += len(steps)
         self._training_seconds += seconds

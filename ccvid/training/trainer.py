@@ -15,12 +15,12 @@ from ccvid.retrieval.metrics import Evaluation
 from ccvid.retrieval.scoring import score_embeddings, single_score
 from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
-from ccvid.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
+from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import agree, broadcast_state, gather_rows
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_for
-from ccvid.training.step_log import EmbeddingProgress, StepLog
+from ccvid.training.step_log import EmbeddingProgress, NonFiniteLossError, StepLog
 from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
@@ -142,6 +142,7 @@ class Trainer:
                 self._flush_log(epoch, step + 1)
             self.progress = replace(self.progress, epoch=epoch, step=step + 1)
             if train.checkpoint_every_steps and (step + 1) % train.checkpoint_every_steps == 0 and step + 1 < steps:
+                self._flush_log(epoch, step + 1)
                 self._report({"epoch": epoch, "step": step + 1})
 
     def _finish_epoch(self, epoch: int) -> None:
@@ -174,6 +175,11 @@ class Trainer:
     def _report(self, metrics: dict[str, float], *, is_best: bool = False) -> None:
         folder = None
         if self.run.rank == 0:
+            if not is_finite(self.model):
+                raise InputError(
+                    f"epoch {self.progress.epoch + 1}, step {self.progress.step}: weights that are not finite are not "
+                    "saved; training has broken down. Start another run with a lower --optim.learning_rate"
+                )
             folder = Path(mkdtemp(prefix="checkpoint-", dir=self.run.scratch))
             save_checkpoint(folder, self.parts, self.progress)
             recipe, split = self.recipe, self.split
@@ -203,4 +209,17 @@ class Trainer:
 
     def _flush_log(self, epoch: int, step: int) -> None:
         place = f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.sampler.steps_per_epoch}"
-        self.log.flush(place, self.loader.wait_seconds)
+        try:
+            self.log.flush(place, self.loader.wait_seconds)
+        except NonFiniteLossError as error:
+            raise InputError(self._breakdown(error)) from None
+
+    def _breakdown(self, error: NonFiniteLossError) -> str:
+        epoch, step = divmod(error.step, self.sampler.steps_per_epoch)
+        items = self.sampler.schedule(epoch, self.run.rank).item_SB[step]
+        tracklets = sorted({self.store.rows[row].id for row in self.split.items.row_I[items]})
+        return (
+            f"epoch {epoch + 1}, step {step + 1}: {' and '.join(error.names)} not finite; training has broken down. "
+            f"The batch showed the tracklets {', '.join(tracklets)}. Start another run with a lower "
+            "--optim.learning_rate, with --optim.clip_norm, or without --train.bf16"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,43 @@ def test_learning_rates() -> None:
     assert [learning_rate_factor(warm, epoch, 20) for epoch in (0, 5, 10)] == pytest.approx([0.01, 0.505, 1])
     cosine = OptimOptions(schedule="cosine")
     assert [learning_rate_factor(cosine, epoch, 20) for epoch in (0, 10, 20)] == pytest.approx([1, 0.5, 0])
+
+
+@pytest.mark.parametrize("log_every_seconds", [0.001, 1000.0])
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
+    tiny_shards: Path, tmp_path: Path, log_every_seconds: float
+) -> None:
+    """Found at the next progress line or, if that is far, before the next checkpoint."""
+    store = ShardFolder(tiny_shards)
+    recipe = tiny_recipe(tiny_shards, epochs=20, checkpoint_every_steps=1, log_every_seconds=log_every_seconds)
+    wild = recipe.model_copy(update={"optim": OptimOptions(name="sgd", momentum=0, learning_rate=1e30)})
+    run = LocalRun(tmp_path / "run")
+    with pytest.raises(InputError, match=r"epoch \d+, step \d+: .*not finite.*lower --optim\.learning_rate"):
+        Trainer(wild, store, run).fit()
+    checkpoint = run.folder / "checkpoint" / "model.safetensors"
+    if checkpoint.exists():
+        assert all(tensor.isfinite().all() for tensor in load_file(checkpoint).values())
+    steps = run.folder / "steps.jsonl"
+    assert "NaN" not in steps.read_text()
+    assert "Infinity" not in steps.read_text()
+
+
+def test_the_offending_batch_is_named(tiny_shards: Path, tmp_path: Path) -> None:
+    trainer = Trainer(tiny_recipe(tiny_shards), ShardFolder(tiny_shards), LocalRun(tmp_path / "run"))
+    update, shown = trainer.update, []
+
+    def broken(frames_BTCHW: torch.Tensor, *arguments: Any, **flags: Any) -> Any:
+        result = update(frames_BTCHW, *arguments, **flags)
+        shown.append(result)
+        return replace(result, identity_loss=result.identity_loss * torch.nan) if len(shown) == 2 else result
+
+    trainer.update = broken  # type: ignore[assignment]
+    with pytest.raises(InputError, match="identity_loss not finite") as stopped:
+        trainer.fit()
+    epoch, step = divmod(1, trainer.sampler.steps_per_epoch)
+    assert f"epoch {epoch + 1}, step {step + 1}: " in str(stopped.value)
+    items = trainer.sampler.schedule(epoch, 0).item_SB[step]
+    named = {trainer.store.rows[row].id for row in trainer.split.items.row_I[items]}
+    others = {row.id for row in trainer.store.rows} - named
+    assert all(name in str(stopped.value) for name in named)
+    assert not any(f" {name}," in str(stopped.value) for name in others)
