@@ -14,6 +14,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from ccvid.config import Recipe
 from ccvid.trained_model import configured_backbone
+from ccvid.training.distributed import StoppedTogetherError
 from ccvid.training.run import METRICS_FILE, train_and_score
 from ccvid.training.split import split_for
 from data_tools.errors import InputError
@@ -90,6 +91,8 @@ def _train_worker(config: dict[str, Any]) -> str | None:
     torch.set_num_threads(config["cpus"])
     try:
         train_and_score(recipe, run, ShardFolder(Path(config["shards"])))
+    except StoppedTogetherError as error:
+        return str(error)
     except InputError as error:
         if run.world_size > 1:  # the others wait for this one, so the whole group must end
             raise

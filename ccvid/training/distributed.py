@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data_tools.errors import InputError
+
 Item = TypeVar("Item")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -25,6 +27,39 @@ def broadcast_state(module: nn.Module, world_size: int) -> None:
     if world_size > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
+
+
+class StoppedTogetherError(InputError):
+    """What stops the run, raised on every rank at the same place: no rank waits for another."""
+
+
+class Agreement:
+    """Lets all ranks stop at one place when one of them cannot go on.
+
+    It has a group of its own on the hosts (gloo), so that a GPU's queue is never waited for.
+    """
+
+    def __init__(self, world_size: int) -> None:
+        self._world_size = world_size
+        self._group: Any = dist.new_group(backend="gloo") if world_size > 1 else None
+
+    def stop_if_any(self, problem: str | None) -> None:
+        """Tell the others of this rank's problem and hear of theirs; every rank calls it equally often.
+
+        Raises:
+            StoppedTogetherError: with the first rank's problem, where any has one.
+        """
+        problems = [problem]
+        if self._group is not None:
+            has_problem = torch.tensor(problem is not None, dtype=torch.int32)
+            dist.all_reduce(has_problem, dist.ReduceOp.MAX, group=self._group)
+            if not has_problem:
+                return
+            problems = [None] * self._world_size
+            dist.all_gather_object(problems, problem, group=self._group)
+        for found in problems:
+            if found is not None:
+                raise StoppedTogetherError(found)
 
 
 def gather(item: Item, world_size: int) -> list[Item]:

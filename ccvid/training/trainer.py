@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -17,14 +18,14 @@ from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import agree, broadcast_state, gather_rows
+from ccvid.training.distributed import Agreement, agree, broadcast_state, gather_rows
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_for
 from ccvid.training.step_log import EmbeddingProgress, NonFiniteLossError, StepLog
 from data_tools.clips import all_clips
 from data_tools.errors import InputError
-from data_tools.identity_sampler import PkSampler
-from data_tools.loader import ClipLoader, TrainingClips
+from data_tools.identity_sampler import PkSampler, Schedule
+from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
 from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
 
@@ -59,6 +60,8 @@ class Trainer:
         clips = TrainingClips(store, self.split.items, recipe.clip, recipe.augment, frame_size, resize_filter)
         self.loader = ClipLoader(clips, recipe.loader, pin_memory=run.device.type == "cuda")
         self.progress = Progress()
+        self.agreement = Agreement(run.world_size)
+        self._problem: str | None = None
 
     def fit(self) -> None:
         """Train what is left of the run."""
@@ -93,16 +96,21 @@ class Trainer:
         own = rows[self.run.rank :: self.run.world_size]
         clips = sum(len(all_clips(self.store.rows[row].frame_count, self.recipe.clip)) for row in own)
         progress = EmbeddingProgress(clips, self.recipe.train.log_every_seconds) if self.run.rank == 0 else None
-        embedding, count = embed_tracklets(
-            self.scored_model,
-            self.store,
-            own,
-            clip=self.recipe.clip,
-            options=self.recipe.model,
-            loader=self.recipe.loader,
-            score=self.recipe.score,
-            progress=progress,
-        )
+        problem = None
+        try:
+            embedding, count = embed_tracklets(
+                self.scored_model,
+                self.store,
+                own,
+                clip=self.recipe.clip,
+                options=self.recipe.model,
+                loader=self.recipe.loader,
+                score=self.recipe.score,
+                progress=progress,
+            )
+        except InputError as error:
+            problem = str(error)
+        self.agreement.stop_if_any(problem)
         return (
             gather_rows(embedding, len(rows), self.run.world_size),
             gather_rows(count, len(rows), self.run.world_size),
@@ -122,7 +130,7 @@ class Trainer:
         cal = epoch >= self.recipe.method.start_epoch
         self.model.train()
         schedule = self.sampler.schedule(epoch, self.run.rank)
-        for step, batch in enumerate(self.loader.batches(schedule, first), start=first):
+        for step, batch in enumerate(self._batches(schedule, first), start=first):
             batch = batch.to(self.run.device, non_blocking=True)
             factor = learning_rate_factor(self.recipe.optim, epoch + step / steps, train.epochs)
             rate = self._set_learning_rate(factor)
@@ -139,15 +147,29 @@ class Trainer:
                 self.parts.average.update_parameters(self.model)
             self.log.add(epoch * steps + step, rate, result)
             if self.log.seconds_since_flush >= train.log_every_seconds:
-                self._flush_log(epoch, step + 1)
+                self._problem = self._flush_log(epoch, step + 1)
             self.progress = replace(self.progress, epoch=epoch, step=step + 1)
             if train.checkpoint_every_steps and (step + 1) % train.checkpoint_every_steps == 0 and step + 1 < steps:
-                self._flush_log(epoch, step + 1)
+                self.agreement.stop_if_any(self._flush_log(epoch, step + 1))
                 self._report({"epoch": epoch, "step": step + 1})
+
+    def _batches(self, schedule: Schedule, first_step: int) -> Iterator[ClipBatch]:
+        """The loader's batches; a problem of any rank, its loader's or its losses', stops all before the next step."""
+        batches = self.loader.batches(schedule, first_step)
+        while True:
+            batch, problem = None, self._problem
+            try:
+                batch = next(batches, None)
+            except InputError as error:
+                problem = problem or str(error)
+            self.agreement.stop_if_any(problem)
+            if batch is None:
+                return
+            yield batch
 
     def _finish_epoch(self, epoch: int) -> None:
         train, done = self.recipe.train, epoch + 1
-        self._flush_log(epoch, self.sampler.steps_per_epoch)
+        self.agreement.stop_if_any(self._flush_log(epoch, self.sampler.steps_per_epoch))
         self.progress = replace(self.progress, epoch=done, step=0)
         metrics: dict[str, float] = {"epoch": done}
         is_best = False
@@ -173,13 +195,14 @@ class Trainer:
         return agree(score, self.run.device, self.run.world_size)
 
     def _report(self, metrics: dict[str, float], *, is_best: bool = False) -> None:
-        folder = None
+        folder = problem = None
+        if self.run.rank == 0 and not is_finite(self.model):
+            problem = (
+                f"epoch {self.progress.epoch + 1}, step {self.progress.step}: weights that are not finite are not "
+                "saved; training has broken down. Start another run with a lower --optim.learning_rate"
+            )
+        self.agreement.stop_if_any(problem)
         if self.run.rank == 0:
-            if not is_finite(self.model):
-                raise InputError(
-                    f"epoch {self.progress.epoch + 1}, step {self.progress.step}: weights that are not finite are not "
-                    "saved; training has broken down. Start another run with a lower --optim.learning_rate"
-                )
             folder = Path(mkdtemp(prefix="checkpoint-", dir=self.run.scratch))
             save_checkpoint(folder, self.parts, self.progress)
             recipe, split = self.recipe, self.split
@@ -207,12 +230,14 @@ class Trainer:
                 group["lr"] = rate
         return rates[self.parts.optimizer]
 
-    def _flush_log(self, epoch: int, step: int) -> None:
+    def _flush_log(self, epoch: int, step: int) -> str | None:
+        """Write and show the pending steps; what is wrong with them, if anything."""
         place = f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.sampler.steps_per_epoch}"
         try:
             self.log.flush(place, self.loader.wait_seconds)
         except NonFiniteLossError as error:
-            raise InputError(self._breakdown(error)) from None
+            return self._breakdown(error)
+        return None
 
     def _breakdown(self, error: NonFiniteLossError) -> str:
         epoch, step = divmod(error.step, self.sampler.steps_per_epoch)

@@ -131,6 +131,16 @@ def test_a_flipped_byte_stops_training_and_verify(head: Head, tiny_recipe: Path,
     expect_message(head.run("shard.py", *flags, "--verify"), "shard-00001.arrow: SHA-256")
 
 
+def test_a_frame_that_cannot_be_decoded_stops_two_workers_with_one_message(
+    head: Head, tiny_recipe: Path, own_shards: Path
+) -> None:
+    path = own_shards / "shard-00000.arrow"
+    path.write_bytes(path.read_bytes().replace(b"\xff\xd8\xff\xe0\x00\x10JFIF", bytes(10)))
+    flags = ["--recipe", str(tiny_recipe), "--data.shards", str(own_shards), "--data.verify_checksums", "false"]
+    done = head.run("train.py", *flags, "--compute.workers", "2", "--batch.identities", "1")
+    expect_message(done, "not a whole JPEG or PNG picture", "verify the shards")
+
+
 def test_verify_is_content_with_good_shards(head: Head, tiny_recipe: Path) -> None:
     done = head.run("shard.py", "--recipe", str(tiny_recipe), "--verify")
     assert done.returncode == 0, done.stderr
