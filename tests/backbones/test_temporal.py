@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, max_pool3d, normalize
+from torch.profiler import ProfilerActivity
 
 from video_backbones import build_backbone
 from video_backbones.appearance_preserving import AppearancePreservingConvolution
@@ -234,14 +235,22 @@ def test_frames_meet_and_clips_do_not(name: str) -> None:
 
 
 def test_no_layer_is_a_conv3d_at_work() -> None:
-    """Conv3d modules only hold kernels: nothing calls them."""
+    """Conv3d modules only hold kernels: neither they nor the operator is ever called."""
+    called: list[nn.Module] = []
+    held = {}
     for name in TEMPORAL:
         backbone = build_backbone(name, weights="random").eval()
-        for module in backbone.modules():
-            if isinstance(module, nn.Conv3d):
-                module.register_forward_pre_hook(lambda *_: pytest.fail("a Conv3d was called"))
-        with torch.inference_mode():
+        kernels = [module for module in backbone.modules() if isinstance(module, nn.Conv3d)]
+        held[name] = len(kernels)
+        for module in kernels:
+            module.register_forward_pre_hook(lambda module, _: called.append(module))
+        with torch.inference_mode(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile:
             backbone(torch.zeros(1, 2, 3, 32, 32))
+        operators = {event.key for event in profile.key_averages()}
+        assert "aten::conv2d" in operators
+        assert "aten::conv3d" not in operators
+    assert called == []
+    assert held == {"i3d_resnet50": 5, "ap3d_resnet50": 5, "nl_resnet50": 0, "ap3d_nl_resnet50": 5}
 
 
 @pytest.mark.parametrize("name", TEMPORAL)
