@@ -8,9 +8,6 @@ concatenation, affinities by einsum, both neighbours of every frame computed, ze
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from typing import cast
@@ -19,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool3d, normalize
 
-from tests.benchmarks.bench_backbone import describe_machine, to_3d
+from tests.benchmarks.bench_backbone import describe_machine, median_seconds, read_arguments, to_3d
 from video_backbones import build_backbone
 from video_backbones.appearance_preserving import TEMPERATURE, AppearancePreservingConvolution
 from video_backbones.clip_blocks import ClipBottleneck
@@ -142,13 +139,7 @@ def compare(clips: int, rounds: int) -> dict[str, float]:
     errors = [((other - exact).norm() / exact.norm()).item() for other in others]
     print("features against Conv3d in float32, relative: " + ", ".join(f"{error:.1e}" for error in errors))
     assert errors[0] < 1e-5, "the two networks do not compute the same"
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return median_seconds(steps, rounds)
 
 
 @torch.inference_mode()
@@ -160,10 +151,7 @@ def _forward(network: nn.Module, frames: Tensor, *, bf16: bool) -> Tensor:
 
 def main() -> None:
     """Print the machine and a table of ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=4, help="clips of 8 x 256 x 128 in the batch")
-    parser.add_argument("--rounds", type=int, default=5, help="measured runs of each")
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__)
     print(describe_machine())
     medians = compare(arguments.clips, arguments.rounds)
     baseline, *_ = medians.values()

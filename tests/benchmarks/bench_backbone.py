@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -81,10 +81,15 @@ def compare(clips: int, rounds: int) -> dict[str, float]:
         "folded, float32": lambda: _step(folded, frames, bf16=False),
         "folded, bf16 autocast": lambda: _step(folded, frames, bf16=True),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
     _report_agreement(conv3d, folded, frames)
     for step in steps.values():  # warm-up: kernels are chosen, memory is taken
         step()
+    return median_seconds(steps, rounds)
+
+
+def median_seconds(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Of each step, measured in turn, round by round."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
             started = time.perf_counter()
@@ -124,12 +129,17 @@ def describe_machine() -> str:
     )
 
 
-def main() -> None:
-    """Print the machine and a table of ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(description: str | None) -> argparse.Namespace:
+    """``clips`` and ``rounds``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=4, help="clips of 8 x 256 x 128 in the batch")
     parser.add_argument("--rounds", type=int, default=5, help="measured runs of each")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the machine and a table of ratios."""
+    arguments = read_arguments(__doc__)
     print(describe_machine())
     medians = compare(arguments.clips, arguments.rounds)
     baseline, *_ = medians.values()

@@ -48,6 +48,7 @@ VARIANTS: dict[str, Values] = {
     "baseline": {"method": {"clothes_loss": False}},
     AVERAGED: {"train": {"ema_decay": 0.99}},
     REFERENCE: {},
+    "cal_published_epsilon": {"method": {"epsilon": 0.1}},
     "cal_outfits": {"batch": {"spread_outfits": True}},
     "cal_attention": {"model": {"temporal_pool": "attention"}},
     "cal_colours": {"method": {"clothes_labels": "colours"}},
