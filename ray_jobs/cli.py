@@ -93,6 +93,16 @@ def write_config(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
+def show_results(folder: Path) -> None:
+    """Print a run's table, where it scored something, and where its files lie."""
+    table = folder / "metrics.txt"
+    if table.exists():
+        print(table.read_text())
+    print(f"results: {folder}")
+    for picture in sorted(folder.glob("rankings_*.svg")):
+        print(f"pictures: {picture}")
+
+
 def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a job's ``main`` on the command line; what the user can mend ends in a message, not in a traceback.
 

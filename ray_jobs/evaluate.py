@@ -11,7 +11,7 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ccvid.retrieval.given import read_distances, read_features
-from ray_jobs.cli import parse_recipe, run_job
+from ray_jobs.cli import parse_recipe, run_job, show_results
 from ray_jobs.evaluation import name_after, results_folder, score_checkpoint, score_given
 
 DESCRIPTION = (
@@ -35,11 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     else:
         given = read_distances(source) if flags.distances else read_features(source)
         score_given(given, recipe, source, folder)
-    print((folder / "metrics.txt").read_text())
-    print(f"results: {folder}")
-    if flags.checkpoint:
-        for picture in sorted(folder.glob("rankings_*.svg")):
-            print(f"pictures: {picture}")
+    show_results(folder)
 
 
 def _own_flags() -> argparse.ArgumentParser:

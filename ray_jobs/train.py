@@ -11,7 +11,7 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ccvid.config import Recipe
-from ray_jobs.cli import parse_recipe, run_job
+from ray_jobs.cli import parse_recipe, run_job, show_results
 from ray_jobs.cluster import connect
 from ray_jobs.seeds import train_seeds
 from ray_jobs.training import train
@@ -35,13 +35,7 @@ def main(arguments: Sequence[str], train_run: Callable[[Recipe], Path] = train_o
     if own.seeds is not None:
         print(f"results: {train_seeds(recipe, own.seeds, train_run)}")
         return
-    folder = train_run(recipe)
-    table = folder / "metrics.txt"
-    if table.exists():
-        print(table.read_text())
-    print(f"results: {folder}")
-    for picture in sorted(folder.glob("rankings_*.svg")):
-        print(f"pictures: {picture}")
+    show_results(train_run(recipe))
 
 
 def _own_flags() -> argparse.ArgumentParser:
