@@ -25,7 +25,7 @@ from torch import Tensor
 from ccvid.config import ModelOptions
 from ccvid.trained_model import WEIGHTS_FILE, configured_backbone, read_description, write_description
 from data_tools.errors import InputError
-from data_tools.manifest import atomic_file
+from data_tools.files import atomic_file
 from video_backbones import BackboneError, SpatialPoolName
 from video_backbones.released import VIDEO_LAYOUTS, to_released
 from video_backbones.weights import named_tensors, read_checkpoint

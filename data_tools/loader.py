@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import islice
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ from data_tools.stored_frames import FrameStore, decode_clip_
 from data_tools.transforms import Augmentation, AugmentOptions, ResizeFilter, augment_, draw_augmentation
 
 Integers = NDArray[np.int64]
+Fill = Callable[[], None]
+"""Fills some of the clips of a batch; raises InputError where a frame cannot be decoded."""
 
 
 class LoaderOptions(Options):
@@ -165,28 +168,61 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
         decode_clip_(clip_TCHW, self.store, drawn.row, drawn.positions, self.resize_filter)
         augment_(clip_TCHW, drawn.augmentation)
 
+    def fills(self, frames_BTCHW: Tensor, item_B: Integers, clip_seed_B: Integers) -> list[Fill]:
+        """What decodes and augments each clip of a batch in place."""
+        draws = list(map(self.draw, item_B, clip_seed_B))  # together: between decodings it takes 5 times as long
+        return [partial(self.fill_, clip, drawn) for clip, drawn in zip(frames_BTCHW, draws, strict=True)]
+
     def __getitem__(self, places: tuple[Integers, Integers]) -> ClipBatch | InputError:
         """The batch of (item_B, clip_seed_B); an InputError is handed back, for the consumer to raise."""
         batch = self.empty_batch(places[0], BatchMemory())
         try:
-            draws = list(map(self.draw, *places))
-            for clip_TCHW, drawn in zip(batch.frames_BTCHW, draws, strict=True):
-                self.fill_(clip_TCHW, drawn)
+            for fill in self.fills(batch.frames_BTCHW, *places):
+                fill()
         except InputError as error:
             return error
         return batch
 
 
-class ClipLoader:
-    """Batches of a schedule, in order, decoded ahead; the same bytes from threads and from processes.
+class ClipDecoders(Protocol):
+    """Decodes clips elsewhere, to the bytes that ``TrainingClips.fills`` gives."""
 
-    ``wait_seconds`` is how long the consumer has waited for batches since the loader was made. Loader processes
-    start with the first batch, serve one iteration at a time and live until ``close``; threads end with their
-    iteration, also when it is left early.
+    def fills(self, frames_BTCHW: Tensor, item_B: Integers, clip_seed_B: Integers) -> Sequence[Fill]:
+        """Ask for the clips of a batch; what is given back waits for them and puts them into ``frames_BTCHW``."""
+
+    def close(self) -> None:
+        """Let go of what decodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """A batch and all that fills it."""
+
+    batch: ClipBatch
+    fills: Sequence[Fill]
+
+    def __len__(self) -> int:
+        return len(self.fills)
+
+
+class ClipLoader:
+    """Batches of a schedule, in order, decoded ahead; the same bytes from threads, processes and ``decoders``.
+
+    With ``decoders``, which ``close`` closes, threads only wait for clips and copy them. ``wait_seconds`` is how long
+    the consumer has waited for batches since the loader was made. Loader processes start with the first batch, serve
+    one iteration at a time and live until ``close``; threads end with their iteration, also when it is left early.
     """
 
-    def __init__(self, clips: TrainingClips, options: LoaderOptions, *, pin_memory: bool = False) -> None:
-        self._clips, self._options, self._pin_memory = clips, options, pin_memory
+    def __init__(
+        self,
+        clips: TrainingClips,
+        options: LoaderOptions,
+        *,
+        pin_memory: bool = False,
+        decoders: ClipDecoders | None = None,
+    ) -> None:
+        assert decoders is None or not options.processes, f"{decoders=} {options.processes=}"
+        self._clips, self._options, self._pin_memory, self._decoders = clips, options, pin_memory, decoders
         self._places: list[tuple[Integers, Integers]] = []
         self._processes = self._start_processes() if options.processes else None
         self.wait_seconds = 0.0
@@ -209,19 +245,23 @@ class ClipLoader:
                 yield batch
 
     def close(self) -> None:
-        """End the loader processes, where there are any."""
+        """End the loader processes or the decoders, where there are any."""
         self._processes = None
+        if self._decoders is not None:
+            self._decoders.close()
 
     def _from_threads(self, places: list[tuple[Integers, Integers]]) -> Generator[ClipBatch]:
         memory = BatchMemory(pin_memory=self._pin_memory)
 
-        def job(item_B: Integers, seed_B: Integers) -> Job[ClipBatch]:
+        def job(item_B: Integers, seed_B: Integers) -> Job[_Filling]:
             batch = self._clips.empty_batch(item_B, memory)
-            draws = list(map(self._clips.draw, item_B, seed_B))  # together: between decodings it takes 5 times as long
-            return batch, lambda b: self._clips.fill_(batch.frames_BTCHW[b], draws[b])
+            fills = (self._decoders or self._clips).fills(batch.frames_BTCHW, item_B, seed_B)
+            return _Filling(batch, fills), lambda n: fills[n]()
 
         jobs = (job(*place) for place in places)
-        return fill_in_threads(jobs, threads=self._options.threads, ahead=self._options.prefetch)
+        with closing(fill_in_threads(jobs, threads=self._options.threads, ahead=self._options.prefetch)) as filled:
+            for filling in filled:
+                yield filling.batch
 
     def _from_processes(self, places: list[tuple[Integers, Integers]]) -> Generator[ClipBatch]:
         assert self._processes is not None

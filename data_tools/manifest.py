@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from data_tools.errors import InputError
+from data_tools.files import atomic_file
 from data_tools.options import Options
+from data_tools.storage import StorageFolder
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1  # Manifest.format_version says the same to pydantic
@@ -61,75 +58,59 @@ class Manifest(Options):
     quarantine: tuple[QuarantinedTracklet, ...]
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: StorageFolder) -> Manifest:
     """Read and check ``folder/manifest.json``.
 
     Raises:
         InputError: there is none, it is not valid, a newer version wrote it, or a shard is missing or of another
             size than the manifest says.
+        OSError: the storage does not answer or refuses.
     """
-    path = folder / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = folder.read(MANIFEST_NAME)
     except FileNotFoundError:
         raise InputError(
             f"{folder}: no {MANIFEST_NAME}, so no finished data set; make one with ray_jobs/shard.py"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable manifest: {error}") from None
-    found_version = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(found_version, int) and found_version > FORMAT_VERSION:
-        raise InputError(
-            f"{path}: format version {found_version}, but this program reads up to {FORMAT_VERSION}; update the program"
-        )
-    try:
-        manifest = Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{path}: {place}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
+    manifest = parse_manifest(content, str(folder / MANIFEST_NAME))
+    sizes = folder.sizes()
     for shard in manifest.shards:
-        _check_size(folder / shard.file, shard.size_bytes)
+        found = sizes.get(shard.file)
+        if found is None:
+            raise InputError(f"{folder / shard.file}: listed in the manifest but not there")
+        if found != shard.size_bytes:
+            raise InputError(
+                f"{folder / shard.file}: {found} bytes, expected {shard.size_bytes}; make the data set again"
+            )
     return manifest
 
 
-def _check_size(path: Path, expected: int) -> None:
+def parse_manifest(content: bytes, place: str) -> Manifest:
+    """The manifest that these bytes of ``place`` are; raises InputError where they are none that can be read."""
     try:
-        found = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: listed in the manifest but {error.strerror}") from None
-    if found != expected:
-        raise InputError(f"{path}: {found} bytes, expected {expected}; make the data set again")
+        values = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: not a readable manifest: {error}") from None
+    found_version = values.get("format_version") if isinstance(values, dict) else None
+    if isinstance(found_version, int) and found_version > FORMAT_VERSION:
+        raise InputError(
+            f"{place}: format version {found_version}, but this program reads up to {FORMAT_VERSION}; "
+            "update the program"
+        )
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "top level"
+        raise InputError(f"{place}: {key}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` that takes its place on success and vanishes on failure."""
-    handle = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False)  # noqa: SIM115
-    try:
-        with handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.chmod(handle.name, 0o644)
-        os.replace(handle.name, path)
-    except OSError as error:
-        Path(handle.name).unlink(missing_ok=True)
-        if error.errno is not None and error.filename is None:  # a full disk does not say where it is
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    except BaseException:
-        Path(handle.name).unlink(missing_ok=True)
-        raise
+def to_json(model: Options) -> bytes:
+    """A model as indented JSON."""
+    return model.model_dump_json(indent=1).encode() + b"\n"
 
 
 def write_model(path: Path, model: Options) -> None:
     """Write a model as indented JSON, atomically."""
     with atomic_file(path) as file:
-        file.write(model.model_dump_json(indent=1).encode() + b"\n")
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        file.write(to_json(model))

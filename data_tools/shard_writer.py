@@ -1,14 +1,16 @@
 """Making Arrow shards: write each planned shard (anywhere, in any order), then finish with the manifest.
 
 Whatever is killed, the same plan started again goes on from the finished shards and ends with the same bytes: a shard
-is written beside its place and renamed, its record follows the same way, and the manifest comes last.
+appears whole or not at all, its record follows the same way, and the manifest comes last.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,23 +20,25 @@ from pydantic import ValidationError
 from data_tools.crops import TrackletFrames, read_tracklets
 from data_tools.datasets.problems import Dataset
 from data_tools.errors import InputError, UnreadableSourceError
+from data_tools.files import sha256_of
 from data_tools.manifest import (
     MANIFEST_NAME,
     Manifest,
     QuarantinedTracklet,
     ShardEntry,
-    atomic_file,
     read_manifest,
-    sha256_of,
-    write_model,
+    to_json,
 )
 from data_tools.options import Options
 from data_tools.shard_plan import ShardOptions, ShardPlan, data_fingerprint
 from data_tools.shards import SHARD_SCHEMA
+from data_tools.storage import StorageFolder
 from data_tools.tracklet import SPLITS, Split, Tracklet
 from data_tools.video import decoder_versions
 
 Label = TypeVar("Label", str, tuple[str, str])
+
+RECORD_NAME = re.compile(r"\.shard-\d{5}\.json")
 
 
 class ShardRecord(Options):
@@ -49,17 +53,17 @@ class ShardRecord(Options):
     quarantine: tuple[QuarantinedTracklet, ...]
 
 
-def find_record(plan: ShardPlan, folder: Path) -> ShardRecord | None:
+def find_record(plan: ShardPlan, folder: StorageFolder) -> ShardRecord | None:
     """The record of this shard if an earlier run finished it from the same sources and options."""
     try:
-        record = ShardRecord.model_validate(json.loads(_record_path(plan, folder).read_bytes()))
-        finished = (folder / plan.file).stat().st_size == record.entry.size_bytes
-    except (OSError, ValueError, ValidationError):
+        record = ShardRecord.model_validate(json.loads(folder.read(_record_name(plan))))
+    except (FileNotFoundError, ValueError, ValidationError):
         return None
+    finished = folder.size(plan.file) == record.entry.size_bytes
     return record if finished and record.fingerprint == plan.fingerprint else None
 
 
-def write_shard(plan: ShardPlan, folder: Path, options: ShardOptions) -> ShardRecord:
+def write_shard(plan: ShardPlan, folder: StorageFolder, options: ShardOptions) -> ShardRecord:
     """Write one shard and its record, unless an earlier run did.
 
     Tracklets whose frames cannot be read are left out and listed in the record.
@@ -72,24 +76,25 @@ def write_shard(plan: ShardPlan, folder: Path, options: ShardOptions) -> ShardRe
     written: list[Tracklet] = []
     frames = 0
     quarantine: list[QuarantinedTracklet] = []
-    path = folder / plan.file
-    with atomic_file(path) as file, pa.ipc.new_file(file, SHARD_SCHEMA) as writer:
-        for tracklet, content in read_tracklets(plan.tracklets, options):
-            if isinstance(content, UnreadableSourceError):
-                reason = str(content)
-                quarantine.append(QuarantinedTracklet(tracklet=tracklet.id, origin=tracklet.origin, reason=reason))
-                continue
-            writer.write_batch(_to_row(tracklet, content))
-            written.append(tracklet)
-            frames += len(content.sizes)
+    with folder.new_file(plan.file) as path:
+        with path.open("wb") as file, pa.ipc.new_file(file, SHARD_SCHEMA) as writer:
+            for tracklet, content in read_tracklets(plan.tracklets, options):
+                if isinstance(content, UnreadableSourceError):
+                    reason = str(content)
+                    quarantine.append(QuarantinedTracklet(tracklet=tracklet.id, origin=tracklet.origin, reason=reason))
+                    continue
+                writer.write_batch(_to_row(tracklet, content))
+                written.append(tracklet)
+                frames += len(content.sizes)
+        size_bytes, sha256 = path.stat().st_size, sha256_of(path)
     record = ShardRecord(
         fingerprint=plan.fingerprint,
         entry=ShardEntry(
             file=plan.file,
             rows=len(written),
             frames=frames,
-            size_bytes=path.stat().st_size,
-            sha256=sha256_of(path),
+            size_bytes=size_bytes,
+            sha256=sha256,
         ),
         splits=dict(sorted(Counter(tracklet.split for tracklet in written).items())),
         persons=_sorted_set(tracklet.person for tracklet in written),
@@ -100,7 +105,7 @@ def write_shard(plan: ShardPlan, folder: Path, options: ShardOptions) -> ShardRe
         cameras=_sorted_set(tracklet.camera for tracklet in written),
         quarantine=tuple(quarantine),
     )
-    write_model(_record_path(plan, folder), record)
+    folder.write(_record_name(plan), to_json(record))
     return record
 
 
@@ -108,7 +113,7 @@ def finish_shards(
     dataset: Dataset,
     plans: Sequence[ShardPlan],
     records: Sequence[ShardRecord],
-    folder: Path,
+    folder: StorageFolder,
     options: ShardOptions,
 ) -> Manifest:
     """Write the manifest and remove the records.
@@ -146,24 +151,21 @@ def finish_shards(
         shards=tuple(record.entry for record in records),
         quarantine=quarantine,
     )
-    write_model(folder / MANIFEST_NAME, manifest)
+    folder.write(MANIFEST_NAME, to_json(manifest))
     remove_leftovers(folder)
     return manifest
 
 
-def prepare_folder(plans: Sequence[ShardPlan], folder: Path) -> Manifest | None:
+def prepare_folder(plans: Sequence[ShardPlan], folder: StorageFolder) -> Manifest | None:
     """Make the folder ready for writing; the manifest where these plans are already finished in it.
 
     Raises:
         InputError: the folder holds another finished data set.
         OSError: the folder cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.check_writable()
     remove_leftovers(folder, records=False)
-    with atomic_file(folder / ".writable"):
-        pass
-    (folder / ".writable").unlink()
-    if not (folder / MANIFEST_NAME).exists():
+    if not folder.exists(MANIFEST_NAME):
         return None
     manifest = read_manifest(folder)
     if manifest.fingerprint != data_fingerprint(plans):
@@ -175,14 +177,16 @@ def prepare_folder(plans: Sequence[ShardPlan], folder: Path) -> Manifest | None:
     return manifest
 
 
-def remove_leftovers(folder: Path, *, records: bool = True) -> None:
+def remove_leftovers(folder: StorageFolder, *, records: bool = True) -> None:
     """Remove what killed runs left half-written and, with ``records``, the records of finished shards."""
-    for leftover in [*folder.glob(".*.tmp"), *(folder.glob(".shard-*.json") if records else ())]:
-        leftover.unlink(missing_ok=True)
+    for name in folder.names():
+        if (name.startswith(".") and name.endswith(".tmp")) or (records and RECORD_NAME.fullmatch(name)):
+            with suppress(FileNotFoundError):
+                folder.delete(name)
 
 
-def _record_path(plan: ShardPlan, folder: Path) -> Path:
-    return folder / f".{Path(plan.file).stem}.json"
+def _record_name(plan: ShardPlan) -> str:
+    return f".{Path(plan.file).stem}.json"
 
 
 def _sorted_set(values: Iterable[Label | None]) -> tuple[Label, ...]:

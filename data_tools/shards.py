@@ -16,8 +16,14 @@ import pyarrow as pa
 from PIL import Image
 
 from data_tools.errors import InputError
-from data_tools.manifest import Manifest, ShardEntry, read_manifest, sha256_of
+from data_tools.file_lock import lock_file
+from data_tools.files import sha256_of
+from data_tools.manifest import Manifest, ShardEntry, read_manifest
+from data_tools.storage import StorageFolder
 from data_tools.tracklet import SPLITS, Split
+
+IN_USE_NAME = ".in-use"
+"""A file in the data sets of the shard cache, locked by whoever has the data set open."""
 
 EncodedFrame = npt.NDArray[np.uint8]
 
@@ -54,7 +60,7 @@ class ShardFolder:
     """A finished data set, memory-mapped.
 
     ``rows`` lists every tracklet in the stored order. Opening checks the manifest, each shard's size and structure;
-    checksums are :func:`verify_shards`'s work.
+    checksums are :func:`verify_shard`'s work. A data set of the shard cache is not evicted while it is open.
 
     Raises:
         InputError: what is wrong, with the file.
@@ -62,12 +68,17 @@ class ShardFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest: Manifest = read_manifest(folder)
-        self._readers = [_open_shard(folder / entry.file, entry) for entry in self.manifest.shards]
+        in_use = folder / IN_USE_NAME
+        self._in_use = lock_file(in_use, shared=True) if in_use.exists() else None
+        self.manifest: Manifest = read_manifest(StorageFolder(str(folder)))
+        paths = [folder / entry.file for entry in self.manifest.shards]
+        self._readers = [
+            _open_shard(path, entry, str(path)) for path, entry in zip(paths, self.manifest.shards, strict=True)
+        ]
         self.rows: Sequence[ShardRow] = [
             row
-            for shard, (entry, reader) in enumerate(zip(self.manifest.shards, self._readers, strict=True))
-            for row in _read_rows(folder / entry.file, shard, reader)
+            for shard, (path, reader) in enumerate(zip(paths, self._readers, strict=True))
+            for row in _read_rows(str(path), shard, reader)
         ]
         self._frames: dict[int, tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]] = {}
 
@@ -118,39 +129,41 @@ class ShardFolder:
             raise InputError(f"{self.folder / file}: tracklet {place.id}: raw frames are not {height}x{width}x3 bytes")
 
 
-def verify_shard(folder: Path, entry: ShardEntry) -> int:
-    """Compare one shard's bytes with the manifest's checksum; returns how many bytes were read.
+def verify_shard(folder: StorageFolder, entry: ShardEntry, image_size: tuple[int, int] | None, *, frames: bool) -> int:
+    """Compare one shard's bytes with the manifest's checksum and, with ``frames``, decode every frame.
+
+    Args:
+        image_size: the manifest's.
+
+    Returns:
+        The shard's number of frames.
 
     Raises:
-        InputError: the bytes are not those that were written.
+        InputError: the bytes are not those that were written, or a frame, told by tracklet and position, is not a
+            whole picture.
     """
-    path = folder / entry.file
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    if found != entry.sha256:
-        raise InputError(
-            f"{path}: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…: the file was changed or damaged; "
-            "remove manifest.json and this file, and run ray_jobs/shard.py again"
-        )
-    return entry.size_bytes
+    place = str(folder / entry.file)
+    with folder.fetched(entry.file) as path:
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise InputError(f"{place}: {error.strerror}") from None
+        if found != entry.sha256:
+            raise wrong_checksum(place, found, entry)
+        if frames:
+            reader = _open_shard(path, entry, place)
+            for row in _read_rows(place, 0, reader):
+                for position, frame in enumerate(reader.get_batch(row.batch).column("frames").flatten()):
+                    _check_frame(frame.as_buffer(), image_size, f"{place}: tracklet {row.id}: frame {position}")
+    return entry.frames
 
 
-def verify_frames(folder: Path, entry: ShardEntry) -> int:
-    """Decode every frame of one shard; returns their number.
-
-    Raises:
-        InputError: the first frame that is not a whole picture, by tracklet and position.
-    """
-    reader = _open_shard(folder / entry.file, entry)
-    size = read_manifest(folder).image_size
-    count = 0
-    for row in _read_rows(folder / entry.file, 0, reader):
-        for position, frame in enumerate(reader.get_batch(row.batch).column("frames").flatten()):
-            _check_frame(frame.as_buffer(), size, f"{folder / entry.file}: tracklet {row.id}: frame {position}")
-        count += row.frame_count
-    return count
+def wrong_checksum(place: str, found: str, entry: ShardEntry) -> InputError:
+    """The error of a shard whose bytes are not those that were written."""
+    return InputError(
+        f"{place}: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…: the file was changed or damaged; "
+        "remove manifest.json and this file, and run ray_jobs/shard.py again"
+    )
 
 
 def _check_frame(encoded: pa.Buffer | None, size: tuple[int, int] | None, place: str) -> None:
@@ -165,21 +178,21 @@ def _check_frame(encoded: pa.Buffer | None, size: tuple[int, int] | None, place:
         raise InputError(f"{place}: {picture.size[0]}x{picture.size[1]} pixels, expected {size[1]}x{size[0]}")
 
 
-def _open_shard(path: Path, entry: ShardEntry) -> pa.RecordBatchFileReader:
+def _open_shard(path: Path, entry: ShardEntry, place: str) -> pa.RecordBatchFileReader:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Arrow file: {error}") from None
+        raise InputError(f"{place}: not a readable Arrow file: {error}") from None
     if not reader.schema.equals(SHARD_SCHEMA):
         raise InputError(
-            f"{path}: its columns are {reader.schema.names}, expected {SHARD_SCHEMA.names} with their types"
+            f"{place}: its columns are {reader.schema.names}, expected {SHARD_SCHEMA.names} with their types"
         )
     if reader.num_record_batches != entry.rows:
-        raise InputError(f"{path}: {reader.num_record_batches} tracklets, expected {entry.rows}")
+        raise InputError(f"{place}: {reader.num_record_batches} tracklets, expected {entry.rows}")
     return reader
 
 
-def _read_rows(path: Path, shard: int, reader: pa.RecordBatchFileReader) -> Iterator[ShardRow]:
+def _read_rows(place: str, shard: int, reader: pa.RecordBatchFileReader) -> Iterator[ShardRow]:
     for number in range(reader.num_record_batches):
         try:
             batch = reader.get_batch(number)
@@ -192,6 +205,6 @@ def _read_rows(path: Path, shard: int, reader: pa.RecordBatchFileReader) -> Iter
             if values["split"] not in SPLITS or frame_count < 1:
                 raise InputError(f"split {values['split']!r}, {frame_count} frames")
         except (pa.ArrowException, OSError, ValueError, InputError) as error:
-            raise InputError(f"{path}: tracklet {number} cannot be read: {error}") from None
+            raise InputError(f"{place}: tracklet {number} cannot be read: {error}") from None
         attributes = dict(values.pop("attributes"))
         yield ShardRow(**values, attributes=attributes, frame_count=frame_count, shard=shard, batch=number)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ccvid.retrieval.embed import embed_tracklets
 from data_tools.clips import ClipOptions, all_clips
 from data_tools.errors import InputError
 from data_tools.loader import LoaderOptions
+from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from ray_jobs.cluster import Workers
 
@@ -40,15 +40,18 @@ class EmbeddingOptions:
     model: ModelOptions
     loader: LoaderOptions
     score: ScoreOptions
+    shards: str
+    """Their place."""
+    cache: CacheOptions
 
 
 class Embedder:
     """An actor: the model on its device, the shards mapped."""
 
-    def __init__(self, model: ReIdModel, shards: Path, options: EmbeddingOptions, cpus: int) -> None:
+    def __init__(self, model: ReIdModel, options: EmbeddingOptions, cpus: int) -> None:
         torch.set_num_threads(cpus)
         self._model = model.to("cuda" if ray.get_gpu_ids() else "cpu")
-        self._store, self._options = ShardFolder(shards), options
+        self._store, self._options = open_shards(options.shards, options.cache), options
 
     def embed(self, number: int, rows: list[int]) -> tuple[int, Embedded]:
         """The chunk's number, its embeddings (rows, D) and clip counts (rows,)."""
@@ -92,9 +95,7 @@ def embed_with_actors(
         max_restarts=max_failures,
         max_task_retries=max_failures,
     )
-    actors = [
-        remote.remote(shared, store.folder, options, workers.cpus) for _ in range(min(workers.count, len(chunks)))
-    ]
+    actors = [remote.remote(shared, options, workers.cpus) for _ in range(min(workers.count, len(chunks)))]
     progress = _Progress(clips_R, log_every_seconds)
     embedded: dict[int, Embedded] = {}
     try:

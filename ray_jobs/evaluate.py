@@ -11,6 +11,7 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ccvid.retrieval.given import read_distances, read_features
+from data_tools.storage import StorageFolder
 from ray_jobs.cli import parse_recipe, run_job, show_results
 from ray_jobs.evaluation import name_after, results_folder, score_checkpoint, score_given
 
@@ -25,16 +26,17 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> None:
     """Score what the flags name, print the table, and say where the results lie."""
     recipe, flags = parse_recipe(arguments, program="evaluate.py", description=DESCRIPTION, extra=_own_flags())
-    source: Path = flags.distances or flags.embeddings or flags.checkpoint
+    checkpoint: StorageFolder | None = flags.checkpoint
+    file: Path = flags.distances or flags.embeddings
     run = recipe.run
     if vars(flags).get("run.name") is None:
-        run = run.model_copy(update={"name": name_after(run.name if flags.checkpoint else source.stem)})
-    folder = results_folder(run, source)
-    if flags.checkpoint:
-        score_checkpoint(recipe, source, folder)
+        run = run.model_copy(update={"name": name_after(run.name if checkpoint else file.stem)})
+    folder = results_folder(run, checkpoint or file)
+    if checkpoint:
+        score_checkpoint(recipe, checkpoint, folder)
     else:
-        given = read_distances(source) if flags.distances else read_features(source)
-        score_given(given, recipe, source, folder)
+        given = read_distances(file) if flags.distances else read_features(file)
+        score_given(given, recipe, file, folder)
     show_results(folder)
 
 
@@ -57,16 +59,23 @@ def _own_flags() -> argparse.ArgumentParser:
     )
     source.add_argument(
         "--checkpoint",
-        type=_path,
+        type=_place,
         metavar="PATH",
         help="trained weights to embed and score the recipe's query and gallery with: a run folder, a checkpoint "
-        "folder, or a released .pth.tar file",
+        "folder, or a released .pth.tar file; a path or a URI (s3://bucket/runs/NAME)",
     )
     return own
 
 
 def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
+
+
+def _place(text: str) -> StorageFolder:
+    try:
+        return StorageFolder(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

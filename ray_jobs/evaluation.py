@@ -14,27 +14,29 @@ from ccvid.model import ReIdModel
 from ccvid.retrieval.given import GivenRetrieval
 from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings, write_results, write_scores
-from ccvid.trained_model import TrainedModel, read_trained_model
+from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from ccvid.training.run import METRICS_FILE
 from data_tools.errors import InputError
+from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
+from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import Workers, connect
 from ray_jobs.embedding import EmbeddingOptions, embed_with_actors
-from ray_jobs.sharding import ensure_shards, verify
+from ray_jobs.sharding import compare_checksums, ensure_shards
 
 
-def results_folder(run: RunOptions, source: Path) -> Path:
+def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFolder:
     """``storage/name``, where the scores of ``source`` may be written.
 
     Raises:
         InputError: a training run stands there, or the scores of something else.
     """
-    folder = run.storage / run.name
-    if (folder / CONFIG_FILE).exists():
+    folder = StorageFolder(run.storage, run.patience_seconds) / run.name
+    if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
     try:
-        found = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        found = json.loads(folder.read(METRICS_FILE))
     except FileNotFoundError:
         return folder
     except ValueError:
@@ -49,16 +51,17 @@ def name_after(source: str) -> str:
     return (re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:90] or "given") + "-scores"
 
 
-def score_given(given: GivenRetrieval, recipe: Recipe, source: Path, folder: Path) -> None:
+def score_given(given: GivenRetrieval, recipe: Recipe, source: Path, folder: StorageFolder) -> None:
     """Score distances or features that others made; raises InputError where no protocol can be scored."""
     try:
         scores = score(*given, recipe.score)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-    write_results(folder, scores, title=source.name, facts={"source": str(source)})
+    with folder.filled(last=METRICS_FILE) as path:
+        write_results(path, scores, title=source.name, facts={"source": str(source)})
 
 
-def score_checkpoint(recipe: Recipe, source: Path, folder: Path) -> None:
+def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:
     """Embed the recipe's query and gallery tracklets with trained weights, on the cluster, and score them.
 
     The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
@@ -67,38 +70,40 @@ def score_checkpoint(recipe: Recipe, source: Path, folder: Path) -> None:
         InputError, WeightsError: the checkpoint, the data or the cluster do not allow it.
     """
     with_own(recipe.score.protocols)
-    trained = read_trained_model(source, recipe.model)
+    checkpoint = find_checkpoint(source) if source.is_folder() else source
+    with checkpoint.fetched() as path:
+        trained = read_trained_model(path, recipe.model)
     connect()
     shards = ensure_shards(recipe.data)
-    if recipe.data.verify_checksums:
-        verify(shards, frames=False)
-    store = ShardFolder(shards)
+    compare_checksums(recipe.data)
+    store = open_shards(shards, recipe.data.cache)
     query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
     if not query_rows or not gallery_rows:
         raise InputError(
             f"{shards}: {len(query_rows)} query and {len(gallery_rows)} gallery tracklets with a person label; "
             "both are needed"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.check_writable()
     rows = [*query_rows, *gallery_rows]
-    embedding_RD, clip_count_R = _embed(trained, recipe, store, rows)
+    embedding_RD, clip_count_R = _embed(trained, recipe, shards, store, rows)
     scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score)
     dataset = store.manifest.dataset
-    write_scores(
-        folder,
-        store,
-        scores,
-        rows,
-        embedding_RD,
-        clip_count_R,
-        model=trained.fingerprint,
-        title=f"{dataset}, {trained.options.backbone} of {source.name}",
-        facts={"dataset": dataset, "source": str(source)},
-    )
+    with folder.filled(last=METRICS_FILE) as path:
+        write_scores(
+            path,
+            store,
+            scores,
+            rows,
+            embedding_RD,
+            clip_count_R,
+            model=trained.fingerprint,
+            title=f"{dataset}, {trained.options.backbone} of {source.name}",
+            facts={"dataset": dataset, "source": str(source)},
+        )
 
 
 def _embed(
-    trained: TrainedModel, recipe: Recipe, store: ShardFolder, rows: list[int]
+    trained: TrainedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     model = ReIdModel(
         trained.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None
@@ -113,7 +118,7 @@ def _embed(
         model,
         store,
         rows,
-        EmbeddingOptions(clip, trained.options, recipe.loader, recipe.score),
+        EmbeddingOptions(clip, trained.options, recipe.loader, recipe.score, shards, recipe.data.cache),
         workers,
         max_failures=recipe.compute.max_failures,
         log_every_seconds=recipe.train.log_every_seconds,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ccvid.config import Recipe
 from ccvid.training.run import METRICS_FILE
-from ccvid.training.seeds import SeedSummary, read_seed_metrics, write_seeds
+from ccvid.training.seeds import SEEDS_FILE, SeedSummary, read_seed_metrics, write_seeds
+from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError
 
 
@@ -33,7 +33,7 @@ def seed_recipes(recipe: Recipe, count: int) -> list[Recipe]:
     return recipes
 
 
-def train_seeds(recipe: Recipe, count: int, train: Callable[[Recipe], Path]) -> Path:
+def train_seeds(recipe: Recipe, count: int, train: Callable[[Recipe], StorageFolder]) -> StorageFolder:
     """Train ``count`` seeds with ``train``, which skips what is finished and returns the run's folder.
 
     Returns:
@@ -47,7 +47,9 @@ def train_seeds(recipe: Recipe, count: int, train: Callable[[Recipe], Path]) -> 
     for seeded in seed_recipes(recipe, count):
         seed = seeded.train.seed
         print(f"seed {seed}, {len(metrics) + 1} of {count}", flush=True)
-        metrics[seed] = read_seed_metrics(train(seeded) / METRICS_FILE)
-    folder = recipe.run.storage / recipe.run.name
-    print(write_seeds(SeedSummary.of(metrics), folder, title=recipe.run.name), flush=True)
+        with train(seeded).fetched(METRICS_FILE) as path:
+            metrics[seed] = read_seed_metrics(path)
+    folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
+    with folder.filled(last=SEEDS_FILE) as path:
+        print(write_seeds(SeedSummary.of(metrics), path, title=recipe.run.name), flush=True)
     return folder

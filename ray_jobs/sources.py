@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -20,22 +21,29 @@ from data_tools.datasets.prcc import read_prcc
 from data_tools.datasets.problems import Dataset, list_problems
 from data_tools.datasets.vc_clothes import read_vc_clothes
 from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
 
 MOST_PROBLEMS_SHOWN = 50
 OptionT = TypeVar("OptionT")
 
 
-def shard_folder(data: DataOptions) -> Path:
+def shard_folder(data: DataOptions) -> StorageFolder:
     """Where the recipe's shards stand; by default each storage mode has its own folder."""
-    mode = data.storage.storage
-    name = data.kind if mode == "jpeg" else f"{data.kind}-{mode}"
-    return data.shards or Path("~/ccvid/data").expanduser() / name
+    return StorageFolder(data.shards or str(_default_folder(data)))
 
 
 def walker_folder(data: DataOptions) -> Path:
-    """Where the synthetic walkers' videos stand: beside their shards."""
+    """Where the synthetic walkers' videos stand: beside their shards, or in the user's data folder for remote ones."""
     shards = shard_folder(data)
-    return shards.with_name(f"{shards.name}-videos")
+    if shards.local is not None:
+        return shards.local.with_name(f"{shards.name}-videos")
+    place = hashlib.sha256(str(shards).encode()).hexdigest()[:8]  # of several places with one name
+    return _default_folder(data).with_name(f"{shards.name}-{place}-videos")
+
+
+def _default_folder(data: DataOptions) -> Path:
+    mode = data.storage.storage
+    return Path("~/ccvid/data").expanduser() / (data.kind if mode == "jpeg" else f"{data.kind}-{mode}")
 
 
 def read_dataset(data: DataOptions) -> Dataset:

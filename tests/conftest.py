@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
-from data_tools.shard_plan import ShardOptions, plan_shards
-from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
+from data_tools.shard_plan import ShardOptions
 from data_tools.walkers import WalkerOptions, render_walkers
+from tests.made_shards import make_shards
+from tests.s3_server import S3Server
 
 torch.set_num_threads(1)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -32,10 +34,7 @@ def make_tiny_shards(folder: Path) -> Path:
     )
     dataset = check_dataset(read_footage(footage))
     dataset.raise_on_errors()
-    options = ShardOptions(height=32, width=16, shard_mebibytes=0.05)
-    plans = plan_shards(dataset.tracklets, options)
-    prepare_folder(plans, shards)
-    finish_shards(dataset, plans, [write_shard(plan, shards, options) for plan in plans], shards, options)
+    make_shards(dataset, shards, ShardOptions(height=32, width=16, shard_mebibytes=0.05))
     return shards
 
 
@@ -43,3 +42,20 @@ def make_tiny_shards(folder: Path) -> Path:
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten walkers in two outfits each before two cameras, as shards; do not write to it."""
     return make_tiny_shards(tmp_path_factory.mktemp("walkers"))
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[S3Server]:
+    """One S3 server for all tests; take ``s3``."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The S3 server, which this process's environment names; what a test made it refuse ends with the test."""
+    for name, value in s3_process.environment.items():
+        monkeypatch.setenv(name, value)
+    yield s3_process
+    s3_process.accept()
+    s3_process.delay_reads(0)

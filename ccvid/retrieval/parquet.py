@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_tools.errors import InputError
-from data_tools.manifest import atomic_file
+from data_tools.files import atomic_file
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, ProtocolResult
 from data_tools.errors import InputError
-from data_tools.manifest import atomic_file
+from data_tools.files import atomic_file
 
 Picture = npt.NDArray[np.uint8]
 Thumbnails = Callable[[int], Sequence[Picture]]

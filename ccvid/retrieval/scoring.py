@@ -20,7 +20,7 @@ from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.ranked_picture import Picture, Thumbnails, draw_rankings, save_figure
 from ccvid.retrieval.single_shot import SingleShot, score_single_shot
 from ccvid.retrieval.tables import metrics_table, write_query_table
-from data_tools.manifest import atomic_file
+from data_tools.files import atomic_file
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
 from data_tools.tracklet import Split

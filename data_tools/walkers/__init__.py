@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from data_tools.walkers.options import WalkerOptions
 from data_tools.walkers.plan import WalkerVideo, plan_walkers
-from data_tools.walkers.render import claim_folder, render_video, render_walkers, write_annotations
+from data_tools.walkers.render import claim_folder, render_video, render_walkers, video_path, write_annotations
 
 __all__ = [
     "WalkerOptions",
@@ -17,5 +17,6 @@ __all__ = [
     "plan_walkers",
     "render_video",
     "render_walkers",
+    "video_path",
     "write_annotations",
 ]

@@ -27,7 +27,7 @@ def render_video(job: WalkerVideo, folder: Path) -> None:
     The file appears under its name only when complete. The same job gives the same bytes: one encoder thread, a
     fixed group of pictures, nothing of the time or the machine in the file.
     """
-    target = folder / "videos" / f"{job.name}.mp4"
+    target = video_path(job, folder)
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +37,11 @@ def render_video(job: WalkerVideo, folder: Path) -> None:
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def video_path(job: WalkerVideo, folder: Path) -> Path:
+    """Where a set's folder has this video."""
+    return folder / "videos" / f"{job.name}.mp4"
 
 
 def _encode(job: WalkerVideo, path: Path) -> None:

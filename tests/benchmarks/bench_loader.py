@@ -30,11 +30,11 @@ from data_tools.datasets.problems import Dataset
 from data_tools.identity_sampler import Schedule
 from data_tools.loader import ClipLoader, LoaderOptions, TrainingClips, TrainingItems
 from data_tools.manifest import StorageMode
-from data_tools.shard_plan import ShardOptions, plan_shards
-from data_tools.shard_writer import finish_shards, write_shard
+from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import ImageFrames, Tracklet
 from data_tools.transforms import IMAGENET_MEAN, IMAGENET_STD, AugmentOptions
+from tests.made_shards import make_shards
 
 TRACKLETS, FRAMES, BATCH = 16, 48, 16
 CLIP = ClipOptions(length=8, stride=4, piece=0)
@@ -71,12 +71,8 @@ def soft_noise(rng: np.random.Generator, cells: int, strength: float) -> NDArray
     return strength * enlarged
 
 
-def make_shards(tracklets: tuple[Tracklet, ...], folder: Path, storage: StorageMode) -> ShardFolder:
-    options = ShardOptions(storage=storage)
-    plans = plan_shards(tracklets, options)
-    folder.mkdir()
-    records = [write_shard(plan, folder, options) for plan in plans]
-    finish_shards(Dataset("benchmark", tracklets), plans, records, folder, options)
+def shards_of(tracklets: tuple[Tracklet, ...], folder: Path, storage: StorageMode) -> ShardFolder:
+    make_shards(Dataset("benchmark", tracklets), folder, ShardOptions(storage=storage))
     return ShardFolder(folder)
 
 
@@ -173,7 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         tracklets = write_pictures(folder)
-        jpeg, raw = make_shards(tracklets, folder / "jpeg", "jpeg"), make_shards(tracklets, folder / "raw", "raw")
+        jpeg, raw = shards_of(tracklets, folder / "jpeg", "jpeg"), shards_of(tracklets, folder / "raw", "raw")
         size = statistics.mean(code.size for code in jpeg.encoded_frames(0, range(FRAMES)))
         ways = {RELEASED: released(folder), BARE: bare_decode(jpeg), JPEG: our_loader(jpeg), RAW: our_loader(raw)}
         clock = time.process_time if arguments.cpu_time else time.perf_counter

@@ -31,10 +31,9 @@ from ccvid.training.trainer import Trainer
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.manifest import MANIFEST_NAME
-from data_tools.shard_plan import plan_shards
-from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
 from data_tools.shards import ShardFolder
 from data_tools.walkers import render_walkers
+from tests.made_shards import make_shards
 
 Values = dict[str, dict[str, Any]]
 Found = Mapping[str, Mapping[int, dict[str, Any]]]
@@ -86,17 +85,14 @@ def claim(path: Path, *, wait: bool) -> Iterator[bool]:
             yield True
 
 
-def make_shards(recipe: Recipe, folder: Path) -> ShardFolder:
+def shards_of(recipe: Recipe, folder: Path) -> ShardFolder:
     shards, videos = folder / "shards", folder / "videos"
     with claim(folder / "shards.lock", wait=True):
         if not (shards / MANIFEST_NAME).exists():
             render_walkers(recipe.data.synthetic, videos, workers=os.cpu_count() or 1)
             options = FootageOptions(videos=videos / "videos", tracks=videos / "tracks", labels=videos / "labels.csv")
             dataset = read_footage(options)
-            plans = plan_shards(dataset.tracklets, recipe.data.storage)
-            prepare_folder(plans, shards)
-            records = [write_shard(plan, shards, recipe.data.storage) for plan in plans]
-            finish_shards(dataset, plans, records, shards, recipe.data.storage)
+            make_shards(dataset, shards, recipe.data.storage)
     return ShardFolder(shards)
 
 
@@ -195,7 +191,7 @@ def main() -> None:
     values = base_values(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
-        store = make_shards(Recipe.model_validate(values), folder)
+        store = shards_of(Recipe.model_validate(values), folder)
         for seed in seeds:
             for variant in arguments.only:
                 run_variant(values, variant, seed, folder, store)

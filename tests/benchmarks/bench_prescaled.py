@@ -33,12 +33,12 @@ from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.problems import Dataset
 from data_tools.loader import LoaderOptions
-from data_tools.shard_plan import ShardOptions, plan_shards
-from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
+from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
 from data_tools.tracklet import ImageFrames, Tracklet
 from data_tools.walkers import WalkerOptions, render_walkers
+from tests.made_shards import make_shards
 from video_backbones import build_backbone
 
 SIZE = (256, 128)
@@ -77,17 +77,14 @@ def read_videos(arguments: argparse.Namespace, folder: Path) -> Dataset:
     return dataset
 
 
-def make_shards(dataset: Dataset, folder: Path, options: ShardOptions) -> ShardFolder:
-    plans = plan_shards(dataset.tracklets, options)
-    prepare_folder(plans, folder)
-    records = [write_shard(plan, folder, options) for plan in plans]
-    finish_shards(dataset, plans, records, folder, options)
+def shards_of(dataset: Dataset, folder: Path, options: ShardOptions) -> ShardFolder:
+    make_shards(dataset, folder, options)
     return ShardFolder(folder)
 
 
 def release(dataset: Dataset, folder: Path) -> Dataset:
     """The same tracklets as folders of JPEG files, each crop in its own size, as data sets are released."""
-    store = make_shards(dataset, folder / "crops", ShardOptions(storage="source"))
+    store = shards_of(dataset, folder / "crops", ShardOptions(storage="source"))
     tracklets: list[Tracklet] = []
     by_id = {tracklet.id: tracklet for tracklet in dataset.tracklets}
     for row, stored in enumerate(store.rows):
@@ -188,9 +185,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         dataset = release(read_videos(arguments, folder / "walkers"), folder)
-        source = make_shards(dataset, folder / "source", ShardOptions(storage="source"))
+        source = shards_of(dataset, folder / "source", ShardOptions(storage="source"))
         resized = ShardOptions(height=SIZE[0], width=SIZE[1], quality=arguments.quality)
-        prescaled = make_shards(dataset, folder / "jpeg", resized)
+        prescaled = shards_of(dataset, folder / "jpeg", resized)
         heights = crop_heights(source)
         print(f"{platform.machine()}, torch {torch.__version__}, {arguments.videos or 'synthetic walkers'}, ", end="")
         print(f"{len(source.rows)} tracklets, {heights[0]} … {heights[-1]} pixels tall; {arguments.weights} weights\n")

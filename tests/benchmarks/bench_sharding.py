@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 
 from data_tools.datasets.problems import Dataset
-from data_tools.shard_plan import ShardOptions, plan_shards
-from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
+from data_tools.shard_plan import ShardOptions
 from data_tools.tracklet import Box, Tracklet, VideoFrames
+from tests.made_shards import make_shards
 
 TARGET_RATIO, TARGET_MEGABYTES = 0.85, 1000
 FRAMES, PEOPLE, TRACK_LENGTH = 600, 6, 100
@@ -89,10 +89,7 @@ def shard(tracklets: tuple[Tracklet, ...], folder: Path) -> float:
     """Seconds of sharding, manifest and checksums included."""
     options = ShardOptions(shard_mebibytes=32)
     started = time.perf_counter()
-    plans = plan_shards(tracklets, options)
-    prepare_folder(plans, folder)
-    records = [write_shard(plan, folder, options) for plan in plans]
-    finish_shards(Dataset("benchmark", tracklets), plans, records, folder, options)
+    make_shards(Dataset("benchmark", tracklets), folder, options)
     return time.perf_counter() - started
 
 

@@ -15,11 +15,11 @@ from data_tools.clips import ClipOptions
 from data_tools.datasets.problems import Dataset
 from data_tools.identity_sampler import Schedule
 from data_tools.loader import ClipLoader, LoaderOptions, TrainingClips, TrainingItems, tracklet_clips
-from data_tools.shard_plan import ShardOptions, plan_shards
-from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
+from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import ImageFrames, Tracklet
 from data_tools.transforms import AugmentOptions, ResizeFilter
+from tests.made_shards import make_shards
 
 ONE_PICTURE = ClipOptions(length=1, stride=1, piece=0)
 HEIGHT, WIDTH = 96, 48
@@ -47,10 +47,7 @@ def make_pictures(folder: Path, suffix: str, modes: list[str]) -> list[Tracklet]
 
 def source_shards(tracklets: list[Tracklet], folder: Path) -> ShardFolder:
     options = ShardOptions(storage="source", shard_mebibytes=0.01)
-    plans = plan_shards(tracklets, options)
-    prepare_folder(plans, folder)
-    records = [write_shard(plan, folder, options) for plan in plans]
-    finish_shards(Dataset("pictures", tuple(tracklets)), plans, records, folder, options)
+    make_shards(Dataset("pictures", tuple(tracklets)), folder, options)
     return ShardFolder(folder)
 
 

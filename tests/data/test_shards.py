@@ -20,23 +20,19 @@ from PIL import Image
 from data_tools.datasets.ccvid import read_ccvid
 from data_tools.datasets.problems import Dataset, Problem
 from data_tools.errors import InputError
-from data_tools.manifest import MANIFEST_NAME, Manifest, read_manifest
+from data_tools.manifest import MANIFEST_NAME, read_manifest
 from data_tools.shard_plan import ShardOptions, plan_shards
 from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
-from data_tools.shards import ShardFolder, verify_frames, verify_shard
+from data_tools.shards import ShardFolder, verify_shard
+from data_tools.storage import StorageFolder
 from data_tools.tracklet import ImageFrames, Tracklet, VideoFrames
 from tests.data.made_videos import grey_of, make_video
 from tests.data.released_formats import make_ccvid
+from tests.made_shards import make_shards
 
 
 def small(**options: object) -> ShardOptions:
     return ShardOptions.model_validate({"height": 32, "width": 16, **options})
-
-
-def make(dataset: Dataset, folder: Path, options: ShardOptions) -> Manifest:
-    plans = plan_shards(dataset.tracklets, options)
-    assert prepare_folder(plans, folder) is None
-    return finish_shards(dataset, plans, [write_shard(plan, folder, options) for plan in plans], folder, options)
 
 
 def walk(root: Path, count: int = 6, frames: int = 30) -> Dataset:
@@ -73,7 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_rows_frames_and_manifest_come_back(tmp_path: Path) -> None:
     dataset = walk(tmp_path)
     options = small(shard_mebibytes=0.02)
-    manifest = make(dataset, tmp_path / "shards", options)
+    manifest = make_shards(dataset, tmp_path / "shards", options)
     store = ShardFolder(tmp_path / "shards")
     assert len(manifest.shards) > 1
     assert [row.id for row in store.rows] == [tracklet.id for tracklet in dataset.tracklets]
@@ -90,12 +86,13 @@ def test_rows_frames_and_manifest_come_back(tmp_path: Path) -> None:
             assert picture.size == (16, 32)
             grey = np.asarray(picture).mean()
             assert abs(grey - grey_of(tracklet.frame_index[position])) <= 3
-    assert all(verify_shard(store.folder, entry) for entry in manifest.shards)
-    assert sum(verify_frames(store.folder, entry) for entry in manifest.shards) == 6 * 30
+    place = StorageFolder(str(store.folder))
+    counts = [verify_shard(place, entry, manifest.image_size, frames=True) for entry in manifest.shards]
+    assert sum(counts) == 6 * 30
 
 
 def test_raw_frames_are_pixels_and_source_frames_the_released_bytes(tmp_path: Path) -> None:
-    make(walk(tmp_path), tmp_path / "raw", small(storage="raw"))
+    make_shards(walk(tmp_path), tmp_path / "raw", small(storage="raw"))
     frame = ShardFolder(tmp_path / "raw").encoded_frames(0, [7])[0]
     assert frame.shape == (32, 16, 3)
     assert not frame.flags.owndata
@@ -103,7 +100,7 @@ def test_raw_frames_are_pixels_and_source_frames_the_released_bytes(tmp_path: Pa
 
     make_ccvid(tmp_path / "CCVID")
     dataset = read_ccvid(tmp_path / "CCVID")
-    make(dataset, tmp_path / "source", ShardOptions(storage="source"))
+    make_shards(dataset, tmp_path / "source", ShardOptions(storage="source"))
     store = ShardFolder(tmp_path / "source")
     assert store.manifest.image_size is None
     for number, tracklet in enumerate(dataset.tracklets):
@@ -118,7 +115,7 @@ def test_unreadable_sources_are_quarantined_with_their_reason(tmp_path: Path) ->
     broken = dataset.tracklets[1].source
     assert isinstance(broken, ImageFrames)
     (broken.folder / broken.names[1]).write_bytes(b"")
-    manifest = make(dataset, tmp_path / "shards", small())
+    manifest = make_shards(dataset, tmp_path / "shards", small())
     assert [entry.tracklet for entry in manifest.quarantine] == [dataset.tracklets[1].id]
     assert "the file is empty" in manifest.quarantine[0].reason
     assert broken.names[1] in manifest.quarantine[0].reason
@@ -137,7 +134,7 @@ def test_only_the_tracklets_that_reach_a_damaged_stretch_are_quarantined(tmp_pat
             for t in dataset.tracklets
         ),
     )
-    manifest = make(moved, tmp_path / "shards", small(max_quarantine_share=0.9))
+    manifest = make_shards(moved, tmp_path / "shards", small(max_quarantine_share=0.9))
     lost = [entry.tracklet for entry in manifest.quarantine]
     assert lost
     assert lost == [tracklet.id for tracklet in moved.tracklets[-len(lost) :]]
@@ -151,46 +148,48 @@ def test_too_large_a_share_of_unreadable_sources_is_an_error(tmp_path: Path) -> 
     ]
     broken = Dataset("made", (*dataset.tracklets, *missing))
     with pytest.raises(InputError, match=r"2 of 8 tracklets .* max_quarantine_share"):
-        make(broken, tmp_path / "shards", small())
+        make_shards(broken, tmp_path / "shards", small())
     assert not (tmp_path / "shards" / MANIFEST_NAME).exists()
     plans = plan_shards(broken.tracklets, small())
     options = small(max_quarantine_share=0.5)
-    records = [write_shard(plan, tmp_path / "shards", options) for plan in plans]
-    assert len(finish_shards(broken, plans, records, tmp_path / "shards", options).quarantine) == 2
+    folder = StorageFolder(str(tmp_path / "shards"))
+    records = [write_shard(plan, folder, options) for plan in plans]
+    assert len(finish_shards(broken, plans, records, folder, options).quarantine) == 2
 
 
 def test_what_the_reader_quarantined_is_in_the_manifest(tmp_path: Path) -> None:
     found = Problem("quarantine", "train.txt", 7, "no such folder", tracklet="session1/009_01")
     dataset = Dataset("made", walk(tmp_path).tracklets, (found,))
-    manifest = make(dataset, tmp_path / "shards", small())
+    manifest = make_shards(dataset, tmp_path / "shards", small())
     assert [(entry.tracklet, entry.origin) for entry in manifest.quarantine] == [("session1/009_01", "train.txt:7")]
 
 
 def test_a_finished_folder_is_kept_and_never_overwritten_by_another_set(tmp_path: Path) -> None:
     dataset = walk(tmp_path)
     options = small()
-    manifest = make(dataset, tmp_path / "shards", options)
-    plans = plan_shards(dataset.tracklets, options)
-    assert prepare_folder(plans, tmp_path / "shards") == manifest
+    manifest = make_shards(dataset, tmp_path / "shards", options)
+    plans, folder = plan_shards(dataset.tracklets, options), StorageFolder(str(tmp_path / "shards"))
+    assert prepare_folder(plans, folder) == manifest
     with pytest.raises(InputError, match="already holds data set 'made'"):
-        prepare_folder(plan_shards(dataset.tracklets[:3], options), tmp_path / "shards")
+        prepare_folder(plan_shards(dataset.tracklets[:3], options), folder)
 
 
 def test_a_run_killed_anywhere_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     dataset = walk(tmp_path, count=6)
     options = small(shard_mebibytes=0.015)
-    make(dataset, tmp_path / "whole", options)
+    make_shards(dataset, tmp_path / "whole", options)
     plans = plan_shards(dataset.tracklets, options)
     assert len(plans) >= 3
     for finished in range(len(plans) + 1):
         folder = tmp_path / f"killed{finished}"
-        prepare_folder(plans, folder)
+        place = StorageFolder(str(folder))
+        prepare_folder(plans, place)
         times = {}
         for plan in plans[:finished]:
-            write_shard(plan, folder, options)
+            write_shard(plan, place, options)
             times[plan.file] = (folder / plan.file).stat().st_mtime_ns
         (folder / ".shard-00001.arrow.abc.tmp").write_bytes(b"half")
-        make(dataset, folder, options)
+        make_shards(dataset, folder, options)
         assert contents(folder) == contents(tmp_path / "whole")
         assert all((folder / file).stat().st_mtime_ns == written for file, written in times.items())
 
@@ -201,10 +200,12 @@ from pathlib import Path
 from data_tools.datasets.problems import Dataset
 from data_tools.shard_plan import plan_shards
 from data_tools.shard_writer import prepare_folder
-from tests.data.test_shards import make, small, walk
-dataset, folder, options = walk(Path(sys.argv[1])), Path(sys.argv[2]), small(shard_mebibytes=0.015)
+from data_tools.storage import StorageFolder
+from tests.data.test_shards import small, walk
+from tests.made_shards import make_shards
+dataset, folder, options = walk(Path(sys.argv[1])), StorageFolder(sys.argv[2]), small(shard_mebibytes=0.015)
 if prepare_folder(plan_shards(dataset.tracklets, options), folder) is None:  # not finished before the kill
-    make(dataset, folder, options)
+    make_shards(dataset, sys.argv[2], options)
 """
 
 
@@ -222,7 +223,7 @@ def test_sigkill_in_the_middle_of_writing(tmp_path: Path, seconds: float) -> Non
     process.wait()
     subprocess.run(command, check=True)
     dataset = walk(tmp_path)
-    make(dataset, tmp_path / "whole", small(shard_mebibytes=0.015))
+    make_shards(dataset, tmp_path / "whole", small(shard_mebibytes=0.015))
     assert contents(folder) == contents(tmp_path / "whole")
 
 
@@ -230,7 +231,7 @@ def test_sigkill_in_the_middle_of_writing(tmp_path: Path, seconds: float) -> Non
 def test_an_unwritable_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir(mode=0o500)
     with pytest.raises(OSError, match="shards"):
-        make(walk(tmp_path), tmp_path / "shards", small())
+        make_shards(walk(tmp_path), tmp_path / "shards", small())
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,18 +243,18 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     plans = plan_shards(dataset.tracklets, small())
     (tmp_path / "shards").mkdir()
     with pytest.raises(OSError, match="No space left"):
-        write_shard(plans[0], tmp_path / "shards", small())
+        write_shard(plans[0], StorageFolder(str(tmp_path / "shards")), small())
     assert list((tmp_path / "shards").iterdir()) == []
 
 
 def test_a_flipped_byte_is_found_and_named(tmp_path: Path) -> None:
-    manifest = make(walk(tmp_path), tmp_path / "shards", small())
+    manifest = make_shards(walk(tmp_path), tmp_path / "shards", small())
     path = tmp_path / "shards" / manifest.shards[0].file
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(InputError, match=r"shard-00000\.arrow: SHA-256"):
-        verify_shard(tmp_path / "shards", manifest.shards[0])
+        verify_shard(StorageFolder(str(tmp_path / "shards")), manifest.shards[0], None, frames=False)
 
 
 @pytest.mark.parametrize(
@@ -269,30 +270,30 @@ def test_a_flipped_byte_is_found_and_named(tmp_path: Path) -> None:
     ],
 )
 def test_bad_manifests(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    make(walk(tmp_path), tmp_path / "shards", small())
+    make_shards(walk(tmp_path), tmp_path / "shards", small())
     path = tmp_path / "shards" / MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=message):
-        read_manifest(tmp_path / "shards")
+        read_manifest(StorageFolder(str(tmp_path / "shards")))
 
 
 def test_missing_manifest_and_missing_or_short_shard(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished data set"):
         ShardFolder(tmp_path)
-    manifest = make(walk(tmp_path), tmp_path / "shards", small())
+    manifest = make_shards(walk(tmp_path), tmp_path / "shards", small())
     path = tmp_path / "shards" / manifest.shards[0].file
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"shard-00000\.arrow: \d+ bytes, expected \d+"):
         ShardFolder(tmp_path / "shards")
     path.unlink()
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="not there"):
         ShardFolder(tmp_path / "shards")
 
 
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("small")
-    make(walk(root, count=3, frames=4), root / "shards", small())
+    make_shards(walk(root, count=3, frames=4), root / "shards", small())
     return root / "shards"
 
 

@@ -1,0 +1,292 @@
+"""A node's cache of remote shards: fetched once a node, then memory-mapped by all its processes.
+
+CACHE/.lock                       held while room is made
+CACHE/SHA-256 of the manifest/    a data set; a changed one has another manifest, and so another folder
+    manifest.json                 written first: it reserves the data set's room
+    shard-00000.arrow             appears whole and with the right checksum, or not at all
+    .shard-00000.lock             held while the shard is fetched or checked; says which file was last found right
+    .in-use                       shared by all who have the data set open; its time says when it was opened last
+
+A process that is killed leaves a temporary file at most, which the shard's next fetch removes; the kernel frees its
+locks. Every opening compares each shard's inode, size and change time with those noted when its checksum was found
+right: whatever writes to a file, changes its change time, which programs cannot set back. Only a shard where they
+differ is read and compared again, so that opening a warm cache costs no pass over the data.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from pydantic import Field
+
+from data_tools.errors import InputError
+from data_tools.file_lock import lock_file, locked
+from data_tools.files import atomic_file, sha256_of
+from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest
+from data_tools.options import AbsolutePath, Options
+from data_tools.shards import IN_USE_NAME, ShardFolder, wrong_checksum
+from data_tools.storage import READ_BYTES, StorageFolder, named, retrying
+
+FETCHERS = 4
+"""Shards that a process fetches side by side: one stream of an object storage does not fill a network."""
+
+SECONDS_BETWEEN_LINES = 5.0
+GIBIBYTE = 2**30
+
+
+class CacheOptions(Options):
+    """Where a node keeps the shards of remote data sets."""
+
+    folder: AbsolutePath = Path("~/ccvid/cache")
+    """Folder on a disk of the node; its processes share it."""
+    gibibytes: float = Field(default=100, gt=0)
+    """Most that it may hold. Data sets opened longest ago make room for a new one."""
+
+
+def open_shards(place: str, cache: CacheOptions) -> ShardFolder:
+    """Open finished shards; remote ones once all of them are in this node's cache.
+
+    Raises:
+        InputError: there is no valid data set, a shard is damaged there, or the cache has no room.
+        OSError: the storage does not answer or refuses, or the cache cannot be written.
+    """
+    remote = StorageFolder(place)
+    if remote.local is not None:
+        return ShardFolder(remote.local)
+    try:
+        content = remote.read(MANIFEST_NAME)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: {error.strerror}, so no finished data set") from None
+    manifest = parse_manifest(content, str(remote / MANIFEST_NAME))
+    folder = cache.folder / hashlib.sha256(content).hexdigest()
+    in_use = _reserve(folder, content, _Wanted(str(remote), manifest), cache)
+    with in_use:
+        _Filling(remote, folder, manifest).run()
+        return ShardFolder(folder)  # which holds the data set itself
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    place: str
+    manifest: Manifest
+
+    @property
+    def size(self) -> int:
+        return sum(entry.size_bytes for entry in self.manifest.shards)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A data set of the cache: bytes reserved, and bytes that are there."""
+
+    folder: Path
+    reserved: int
+    present: int
+    last_used: float
+
+    @classmethod
+    def of(cls, folder: Path) -> _Kept:
+        sizes = {path.name: path.stat().st_size for path in folder.glob("shard-*.arrow")}
+        present, reserved = sum(sizes.values()), 0
+        try:
+            manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder))
+            reserved = sum(entry.size_bytes for entry in manifest.shards)
+            last_used = (folder / IN_USE_NAME).stat().st_mtime
+        except (OSError, InputError):  # its process was killed just when it began
+            last_used = 0.0
+        return cls(folder, max(reserved, present), present, last_used)
+
+
+def _reserve(folder: Path, content: bytes, wanted: _Wanted, cache: CacheOptions) -> IO[bytes]:
+    """Make room for a data set and its folder; returns its ``.in-use``, locked."""
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    with locked(cache.folder / ".lock"):
+        for leftover in cache.folder.glob(".evicted-*"):
+            shutil.rmtree(leftover)
+        _make_room(folder, wanted, cache)
+        folder.mkdir(exist_ok=True)
+        in_use = lock_file(folder / IN_USE_NAME, shared=True)
+        assert in_use is not None
+        os.utime(folder / IN_USE_NAME)
+        with atomic_file(folder / MANIFEST_NAME) as file:
+            file.write(content)
+        return in_use
+
+
+def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
+    """Evict what was opened longest ago and is not in use until the data set fits the limit and the disk."""
+    kept = [_Kept.of(path) for path in cache.folder.iterdir() if re.fullmatch(r"[0-9a-f]{64}", path.name)]
+    missing = wanted.size - sum(other.present for other in kept if other.folder == folder)
+    if missing <= 0:
+        return
+    others = sorted((other for other in kept if other.folder != folder), key=lambda other: other.last_used)
+    free = shutil.disk_usage(cache.folder).free
+    # What others reserved and have not fetched yet needs its room on the disk, too.
+    owed = sum(other.reserved - other.present for other in others)
+    reserved = sum(other.reserved for other in others)
+    excess = max(wanted.size + reserved - cache.gibibytes * GIBIBYTE, missing + owed - free)
+    evicted: list[_Kept] = []
+    with ExitStack() as locks:
+        for other in others:
+            if excess > 0 and locks.enter_context(locked(other.folder / IN_USE_NAME, wait=False)):
+                evicted.append(other)
+                excess -= other.reserved
+        if excess > 0:
+            used = reserved - sum(other.reserved for other in evicted)
+            raise InputError(
+                f"{wanted.place}: its shards take {_gibibytes(wanted.size)}, which the cache {cache.folder} cannot "
+                f"hold: its limit is {cache.gibibytes:g} GiB, data sets in use take {_gibibytes(used)} of it, and its "
+                f"disk has {_gibibytes(free)} free; raise --data.cache.gibibytes, or name a folder on a larger disk "
+                "by --data.cache.folder"
+            )
+        for other in evicted:
+            print(f"cache {cache.folder}: {_gibibytes(other.present)} evicted", flush=True)
+            doomed = other.folder.rename(cache.folder / f".evicted-{uuid4().hex}")
+            shutil.rmtree(doomed)
+
+
+class _Filling:
+    """Brings all shards of a data set into its folder, side by side with other processes that do so, too."""
+
+    def __init__(self, remote: StorageFolder, folder: Path, manifest: Manifest) -> None:
+        self.remote, self.folder, self.manifest = remote, folder, manifest
+        self._stopped = threading.Event()
+        self._progress = _Progress(remote, folder, sum(entry.size_bytes for entry in manifest.shards))
+
+    def run(self) -> None:
+        """Fetch what no other process is fetching, then wait for theirs."""
+        with ThreadPoolExecutor(FETCHERS) as pool:
+            try:
+                entries = self.manifest.shards
+                here = pool.map(lambda entry: self._provide(entry, wait=False), entries)
+                others = [entry for entry, done in zip(entries, here, strict=True) if not done]
+                list(pool.map(lambda entry: self._provide(entry, wait=True), others))
+            except BaseException:
+                self._stopped.set()
+                raise
+        self._progress.end()
+
+    def _provide(self, entry: ShardEntry, *, wait: bool) -> bool:
+        """Make sure of one shard; False where another process is about it."""
+        path = self.folder / entry.file
+        with locked(self.folder / f".{path.stem}.lock", wait=wait) as lock:
+            if lock is None:
+                return False
+            lock.seek(0)
+            noted = lock.read().decode()
+            if not noted or noted != _state(path):
+                if path.exists() and (path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256):
+                    print(f"{path}: damaged, fetched again", flush=True)
+                    path.unlink()
+                if not path.exists():
+                    what = f"fetching {self.remote / entry.file}"
+                    retrying(lambda: self._fetch(entry, path), what, patience=self.remote.patience)
+                lock.truncate(0)
+                lock.write(_state(path).encode())
+                lock.flush()
+        return True
+
+    def _fetch(self, entry: ShardEntry, path: Path) -> None:
+        for leftover in self.folder.glob(f".{entry.file}.*.tmp"):
+            leftover.unlink()
+        place, digest = str(self.remote / entry.file), hashlib.sha256()
+        with atomic_file(path) as file:
+            for chunk in self._chunks(entry, place):
+                digest.update(chunk)
+                file.write(chunk)
+            if digest.hexdigest() != entry.sha256:
+                raise wrong_checksum(place, digest.hexdigest(), entry)
+
+    def _chunks(self, entry: ShardEntry, place: str) -> Iterator[bytes]:
+        received = 0
+        with self.remote.open(entry.file) as stream:
+            while True:
+                with named(place):
+                    chunk = stream.read(READ_BYTES)
+                if not chunk:
+                    break
+                if self._stopped.is_set():
+                    raise CancelledError
+                received += len(chunk)
+                yield chunk
+                self._progress.show()
+        if received == entry.size_bytes:
+            return
+        if self.remote.size(entry.file) == entry.size_bytes:
+            raise OSError(errno.EIO, f"broke off after {received} of {entry.size_bytes} bytes", place)
+        raise InputError(f"{place}: {received} bytes, expected {entry.size_bytes}; make the data set again")
+
+
+class _Progress:
+    """Prints, every few seconds, how far the node's processes have filled a data set: one of them for all."""
+
+    def __init__(self, remote: StorageFolder, folder: Path, total: int) -> None:
+        self._remote, self._folder, self._total = remote, folder, total
+        self._started = self._printed = time.monotonic()
+        self._at_start = self._present()
+        self._turn = threading.Lock()
+        self._speaking: IO[bytes] | None = None
+
+    def show(self) -> None:
+        """Print a line if it is time for one, and no other process does."""
+        with self._turn:
+            now = time.monotonic()
+            if now - self._printed < SECONDS_BETWEEN_LINES:
+                return
+            self._printed = now
+            self._speaking = self._speaking or lock_file(self._folder / ".speaking", wait=False)
+            if self._speaking is not None:
+                self._print(now)
+
+    def end(self) -> None:
+        """Print the last line, if there was one before."""
+        if self._speaking is not None:
+            self._print(time.monotonic())
+            self._speaking.close()
+
+    def _print(self, now: float) -> None:
+        present, seconds = self._present(), now - self._started
+        rate = max(1.0, present - self._at_start) / seconds
+        left = timedelta(seconds=round(max(0, self._total - present) / rate))
+        print(
+            f"fetching {self._remote} into {self._folder.parent}: {_gibibytes(present)} of {_gibibytes(self._total)}  "
+            f"{rate / 2**20:.1f} MiB/s  left {left}",
+            flush=True,
+        )
+
+    def _present(self) -> int:
+        total = 0
+        for entry in os.scandir(self._folder):
+            if ".arrow" in entry.name:
+                try:
+                    total += entry.stat().st_size
+                except FileNotFoundError:  # renamed meanwhile
+                    continue
+        return total
+
+
+def _state(path: Path) -> str:
+    """What changes when anything is written to a file; "" where there is none."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{facts.st_ino} {facts.st_size} {facts.st_ctime_ns}"
+
+
+def _gibibytes(size: float) -> str:
+    return f"{size / GIBIBYTE:.3g} GiB" if size >= GIBIBYTE / 10 else f"{size / 2**20:.3g} MiB"
