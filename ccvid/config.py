@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from data_tools.clips import ClipOptions
 from data_tools.datasets.ccvid import CcvidOptions
@@ -19,7 +19,8 @@ from data_tools.datasets.last import LastOptions
 from data_tools.datasets.mevid import MevidOptions
 from data_tools.identity_sampler import PkOptions
 from data_tools.loader import LoaderOptions
-from data_tools.options import AbsolutePath, Options
+from data_tools.options import AbsolutePath, Options, Place
+from data_tools.shard_cache import CacheOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.transforms import AugmentOptions, ResizeFilter
 from data_tools.walkers import WalkerOptions
@@ -30,13 +31,44 @@ DatasetKind = Literal[
 ]
 
 
+def _one_or_range(workers: object) -> object:
+    """A number, also as the command line's list of one, or a range."""
+    if workers is None:
+        return None
+    numbers = map(str, workers if isinstance(workers, list | tuple) else [workers])
+    counts = [int(number) if number.isdecimal() else 0 for number in numbers]
+    if len(counts) not in (1, 2) or not 1 <= counts[0] <= counts[-1]:
+        raise ValueError(f"{workers!r} is no number of workers and no range of them, expected 8 or [2, 8]")
+    return counts[0] if len(counts) == 1 else tuple(counts)
+
+
+WorkerCount = Annotated[int | tuple[int, int], BeforeValidator(_one_or_range)]
+
+
+def _check_tracking_uri(uri: str) -> str:
+    if uri.startswith(("http://", "https://")):
+        return uri
+    path = uri.removeprefix("sqlite:///")
+    if "://" in path:
+        raise ValueError(f"{uri} is neither a server's http:// or https:// address nor a file")
+    return f"sqlite:///{Path(path).expanduser().absolute()}"  # workers run in folders of their own
+
+
+TrackingUri = Annotated[str, AfterValidator(_check_tracking_uri)]
+
+
 class RunOptions(Options):
     """Where a run's results go."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Results stand under storage/name; the same command with the same name goes on with the run."""
-    storage: AbsolutePath = Path("~/ccvid/runs")
-    """Folder of all runs. On several nodes it must be the same folder on each (a network file system)."""
+    storage: Place = "~/ccvid/runs"
+    """Folder of all runs, or a URI such as s3://bucket/runs. On several nodes a folder must be the same one on each (a
+    network file system)."""
+    patience_seconds: float = Field(default=600, ge=0)
+    """How long a write that the storage refuses is tried again before the worker fails."""
+    mlflow: TrackingUri | None = None
+    """Log to MLflow as well: its server's http(s):// address, or a file for its SQLite database."""
 
 
 class DataOptions(Options):
@@ -49,9 +81,11 @@ class DataOptions(Options):
     root: AbsolutePath | None = None
     """Folder of the released data set: the one that holds train.txt (CCVID), train_name.txt (MEVID), train (LTCC,
     VC-Clothes, LaST), rgb (PRCC) or train-set (DeepChange)."""
-    shards: AbsolutePath | None = None
-    """Folder of the Arrow shards; made from the sources when it holds none yet. Default: ~/ccvid/data/KIND, and
-    KIND-source or KIND-raw where frames are stored so."""
+    shards: Place | None = None
+    """Folder of the Arrow shards, or a URI such as s3://bucket/ccvid; made from the sources when it holds none yet.
+    Default: ~/ccvid/data/KIND, and KIND-source or KIND-raw where frames are stored so."""
+    cache: CacheOptions = CacheOptions()
+    """Where each node keeps remote shards."""
     storage: ShardOptions = ShardOptions()
     """How shards store frames."""
     verify_checksums: bool = True
@@ -182,6 +216,8 @@ class TrainOptions(Options):
     """Which weights the test set is scored with: the best on the held-out identities, or the last."""
     checkpoint_every_epochs: int = Field(default=1, ge=1)
     """Epochs between checkpoints; the last epoch always has one."""
+    checkpoint_share: float = Field(default=0.02, gt=0, le=1)
+    """Most of the time that these may hold up training: where epochs are short, some have none. 1: each has one."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """Also a checkpoint every so many steps of an epoch, for long epochs."""
     checkpoints_kept: int = Field(default=2, ge=1)
@@ -227,14 +263,22 @@ class ScoreOptions(Options):
 class ComputeOptions(Options):
     """Workers and what each is given."""
 
-    workers: int | None = Field(default=None, ge=1)
-    """Training workers. Nothing: one a GPU, or without GPUs one for each node's CPUs."""
+    workers: WorkerCount | None = None
+    """Training workers. [2, 8]: as many of 2 to 8 as find room, also while the run goes on; optim.learning_rate is that
+    of the most, and falls in proportion. Nothing: one a GPU, or without GPUs one for each node's CPUs."""
     use_gpu: bool | None = None
     """Nothing: where there are GPUs."""
     cpus_per_worker: int | None = Field(default=None, ge=1)
     """CPUs of each worker. Nothing: a node's CPUs, divided by its workers."""
     max_failures: int = Field(default=3, ge=0)
     """How often workers may fail before the run does; each time it goes on from the last checkpoint."""
+    resize_every_seconds: float = Field(default=60, ge=1)
+    """With a range of workers: time between looks for room for more; each change goes on from the last checkpoint."""
+    hang_seconds: float = Field(default=900, ge=1)
+    """A worker that neither makes a step nor embeds a batch for so long hangs: it is ended, which counts as a
+    failure."""
+    decoders: int = Field(default=0, ge=0, le=256)
+    """Actors that decode for each worker, on nodes without GPUs where there are such; 0: it decodes itself."""
 
 
 class Recipe(Options):
@@ -255,6 +299,10 @@ class Recipe(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if self.run.patience_seconds >= self.compute.hang_seconds:
+            raise ValueError("run.patience_seconds must be below compute.hang_seconds: who waits does not hang")
+        if self.compute.decoders and self.loader.processes:
+            raise ValueError("compute.decoders decode in place of loader.processes: name one of them")
         if self.train.test_weights == "best" and self.train.held_out_share == 0:
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
         if self.method.pair_loss != "none" and self.batch.clips == 1:

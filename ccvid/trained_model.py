@@ -17,6 +17,7 @@ from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.manifest import write_model
 from data_tools.options import Options
+from data_tools.storage import StorageFolder
 from video_backbones import BackboneError, VideoBackbone, build_backbone
 
 DESCRIPTION_FILE = "model.json"
@@ -90,9 +91,28 @@ def read_trained_model(path: Path, options: ModelOptions) -> TrainedModel:
     """
     if not path.is_dir():
         return _read(path, options, None)
-    folder = path if (path / WEIGHTS_FILE).exists() else _checkpoint_of_run(path)
+    folder = find_checkpoint(StorageFolder(str(path))).local
+    assert folder is not None
     description = read_description(folder)
     return _read(folder / WEIGHTS_FILE, description.model, description.clip)
+
+
+def find_checkpoint(place: StorageFolder) -> StorageFolder:
+    """A checkpoint folder; of a run folder that of the weights that its recipe scores with: best, or newest and whole.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if place.exists(WEIGHTS_FILE):
+        return place
+    best = place / "best"
+    if _scores_with_best(place) and best.exists(WEIGHTS_FILE):
+        return best
+    folders = [place / name for name in place.names() if name.startswith("checkpoint")]
+    whole = [folder for folder in folders if {WEIGHTS_FILE, DESCRIPTION_FILE} <= set(folder.names())]
+    if not whole:
+        raise InputError(f"{place}: neither a checkpoint ({WEIGHTS_FILE}) nor a run folder with one (checkpoint*)")
+    return max(whole, key=lambda folder: (*_progress(folder), folder.name))
 
 
 def configured_backbone(
@@ -132,34 +152,21 @@ def _read(file: Path, options: ModelOptions, clip: ClipOptions | None) -> Traine
     return TrainedModel(backbone, options, clip, backbone_fingerprint(backbone))
 
 
-def _checkpoint_of_run(run: Path) -> Path:
-    """The folder of the weights that the run's recipe scores with: the best, or the newest whole checkpoint."""
-    best = run / "best"
-    if _scores_with_best(run) and (best / WEIGHTS_FILE).exists():
-        return best
-    parts = (WEIGHTS_FILE, DESCRIPTION_FILE)
-    whole = [folder for folder in run.glob("checkpoint*") if all((folder / part).exists() for part in parts)]
-    if not whole:
-        raise InputError(f"{run}: neither a checkpoint ({WEIGHTS_FILE}) nor a run folder with one (checkpoint*)")
-    return max(whole, key=lambda folder: (*_progress(folder), folder.name))
-
-
-def _scores_with_best(run: Path) -> bool:
-    path = run / "config.yaml"
+def _scores_with_best(run: StorageFolder) -> bool:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(run.read("config.yaml").decode("utf-8"))
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable: {error}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{run / 'config.yaml'}: not readable: {error}") from None
     train = config.get("train") if isinstance(config, dict) else None
     return isinstance(train, dict) and train.get("test_weights") == "best"
 
 
-def _progress(folder: Path) -> tuple[int, int]:
+def _progress(folder: StorageFolder) -> tuple[int, int]:
     """Epochs and steps done; a folder that does not tell comes before all that do."""
     try:
-        progress = json.loads((folder / "progress.json").read_text())
+        progress = json.loads(folder.read("progress.json"))
         return int(progress["epoch"]), int(progress["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return -1, 0

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from ccvid.config import Recipe
+from ccvid.training.distributed import EndedOnRequestError
 from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
 from video_backbones import BackboneError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -72,16 +74,15 @@ def recipe_names() -> list[str]:
 
 def read_recipe(name_or_file: str) -> dict[str, Any]:
     """A recipe's values as written; raises ``UsageError`` when there is none or it is not a YAML mapping."""
-    path = RECIPES / f"{name_or_file}.yaml"
-    if name_or_file not in recipe_names():
-        path = Path(name_or_file).expanduser()
+    path = str(RECIPES / f"{name_or_file}.yaml") if name_or_file in recipe_names() else name_or_file
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        file = StorageFolder(path)
+        values = yaml.safe_load(file.parent.read(file.name))
     except FileNotFoundError:
         raise UsageError(
             f"--recipe {name_or_file}: no such file, and no recipe of that name; recipes: {', '.join(recipe_names())}"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"--recipe {path}: holds {type(values).__name__}, expected a mapping of sections")
@@ -93,20 +94,21 @@ def write_config(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-def show_results(folder: Path) -> None:
+def show_results(folder: StorageFolder) -> None:
     """Print a run's table, where it scored something, and where its files lie."""
-    table = folder / "metrics.txt"
-    if table.exists():
-        print(table.read_text())
+    names = folder.names()
+    if "metrics.txt" in names:
+        print(folder.read("metrics.txt").decode())
     print(f"results: {folder}")
-    for picture in sorted(folder.glob("rankings_*.svg")):
-        print(f"pictures: {picture}")
+    for name in names:
+        if name.startswith("rankings_") and name.endswith(".svg"):
+            print(f"pictures: {folder / name}")
 
 
 def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a job's ``main`` on the command line; what the user can mend ends in a message, not in a traceback.
 
-    Exit codes: 0 done, 1 the data or the cluster, 2 the command line, 130 interrupted.
+    Exit codes: 0 done, 1 the data or the cluster, 2 the command line, 130 interrupted or ended as asked.
     """
     try:
         main(sys.argv[1:])
@@ -118,6 +120,9 @@ def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
         if error.filename is None and error.errno is None:
             raise
         _fail(f"{error.filename or 'file system'}: {error.strerror}", 1)
+    except EndedOnRequestError as ended:
+        print(f"{ended}; the same command goes on from here", flush=True)
+        sys.exit(130)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on from here", 130)
     sys.exit(0)

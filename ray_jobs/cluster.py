@@ -14,6 +14,7 @@ from ray.exceptions import AuthenticationError, RayTaskError
 
 from ccvid.config import ComputeOptions
 from data_tools.errors import InputError
+from video_backbones import BackboneError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -22,8 +23,12 @@ TASKS_PER_CPU = 2
 """Tasks handed to Ray at a time: enough to keep every CPU busy, few enough to stop soon."""
 
 
-def connect() -> None:
-    """Join the cluster that the environment names, or the one on this machine, or start one here."""
+def connect(*, show_workers: bool = True) -> None:
+    """Join the cluster that the environment names, or the one on this machine, or start one here.
+
+    Args:
+        show_workers: whether what workers print is printed here too.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Reports wait for the controller's next look; the default of 2 s would slow down short epochs.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
@@ -32,13 +37,15 @@ def connect() -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(logging_level=logging.WARNING, log_to_driver=True)
+        ray.init(logging_level=logging.WARNING, log_to_driver=show_workers)
     except (AuthenticationError, ConnectionError, ValueError) as error:
         raise InputError(f"cannot connect to Ray: {error}") from None
 
 
 class Workers:
     """How many training workers there are, and what each is given.
+
+    ``count`` of them find room now; ``wanted`` is what Ray Train is asked for, a range where the recipe has one.
 
     Raises:
         InputError: the cluster does not have what the recipe asks for.
@@ -48,13 +55,20 @@ class Workers:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         gpus, cpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
         self.use_gpu = gpus > 0 if compute.use_gpu is None else compute.use_gpu
-        cpu_nodes = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-        self.count = compute.workers or (gpus if self.use_gpu else len(cpu_nodes))
-        per_node = -(-self.count // max(1, len(cpu_nodes)))
-        self.cpus = compute.cpus_per_worker or max(1, min(cpu_nodes, default=1) // per_node)
-        if self.count < 1 or self.count * self.cpus > cpus or (self.use_gpu and self.count > gpus):
+        homes = [node for node in nodes if node.get("CPU", 0) >= 1 and (not self.use_gpu or node.get("GPU", 0) >= 1)]
+        self.wanted = compute.workers or (gpus if self.use_gpu else len(homes))
+        fewest, most = self.wanted if isinstance(self.wanted, tuple) else (self.wanted, self.wanted)
+        if isinstance(self.wanted, tuple):  # nodes may come, so the share of one is that of a full node
+            per_node = int(max((node["GPU"] for node in homes), default=1)) if self.use_gpu else 1
+        else:
+            per_node = -(-most // max(1, len(homes)))
+        smallest = int(min((node["CPU"] for node in homes), default=1))
+        self.cpus = compute.cpus_per_worker or max(1, smallest // per_node)
+        rooms = (min(node["CPU"] // self.cpus, node["GPU"] if self.use_gpu else most) for node in homes)
+        self.count = min(most, int(sum(rooms)))
+        if not 1 <= fewest <= self.count:
             raise InputError(
-                f"{self.count} workers with {self.cpus} CPUs{' and a GPU' if self.use_gpu else ''} each do not fit the "
+                f"{fewest} workers with {self.cpus} CPUs{' and a GPU' if self.use_gpu else ''} each do not fit the "
                 f"cluster's {cpus} CPUs and {gpus} GPUs; change --compute.workers or --compute.cpus_per_worker"
             )
 
@@ -64,7 +78,19 @@ class Workers:
         return {"CPU": float(self.cpus)} | ({"GPU": 1.0} if self.use_gpu else {})
 
     def __str__(self) -> str:
-        return f"{self.count} worker(s), each {self.cpus} CPU(s){' and a GPU' if self.use_gpu else ''}"
+        number = f"{self.wanted[0]} to {self.wanted[1]}" if isinstance(self.wanted, tuple) else f"{self.wanted}"
+        return f"{number} worker(s), each {self.cpus} CPU(s){' and a GPU' if self.use_gpu else ''}"
+
+
+def run_task(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Run ``function(*arguments)`` as a Ray task of one CPU; raises the user's mistakes that it raises."""
+    task: Any = ray.remote(num_cpus=1, max_retries=3)(function)
+    try:
+        result: Result = ray.get(task.remote(*arguments))
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, InputError | BackboneError | OSError) else error from None
+    return result
 
 
 def run_tasks(

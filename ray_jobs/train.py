@@ -11,19 +11,20 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ccvid.config import Recipe
+from data_tools.storage import StorageFolder
 from ray_jobs.cli import parse_recipe, run_job, show_results
 from ray_jobs.cluster import connect
 from ray_jobs.seeds import train_seeds
 from ray_jobs.training import train
 
 
-def train_on_ray(recipe: Recipe) -> Path:
+def train_on_ray(recipe: Recipe) -> StorageFolder:
     """One run on the cluster; returns its folder."""
     connect()
     return train(recipe)
 
 
-def main(arguments: Sequence[str], train_run: Callable[[Recipe], Path] = train_on_ray) -> None:
+def main(arguments: Sequence[str], train_run: Callable[[Recipe], StorageFolder] = train_on_ray) -> None:
     """Make shards where there are none, train, score the test set, and say where everything lies."""
     recipe, own = parse_recipe(
         arguments,

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from ray.train import UserCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from ccvid.config import Recipe
 from ccvid.trained_model import configured_backbone
-from ccvid.training.distributed import StoppedTogetherError
+from ccvid.training.distributed import EndedOnRequestError, StoppedTogetherError
 from ccvid.training.run import METRICS_FILE, train_and_score
 from ccvid.training.split import split_for
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
-from data_tools.manifest import atomic_file
-from data_tools.shards import ShardFolder
+from data_tools.patient_filesystem import patient_filesystem
+from data_tools.shard_cache import open_shards
+from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE, write_config
-from ray_jobs.cluster import Workers
+from ray_jobs.cluster import Workers, run_task
 from ray_jobs.ray_run import RayRun
-from ray_jobs.sharding import ensure_shards, verify
+from ray_jobs.run_guard import claim, run_until_told
+from ray_jobs.sharding import compare_checksums, ensure_shards
+from ray_jobs.watching import watched
 
 FREE_SETTINGS = (
     "run",
     "compute",
     "loader",
+    "data.cache",
     "data.verify_checksums",
     "train.log_every_seconds",
     "train.checkpoint_every_",
@@ -38,77 +46,150 @@ FREE_SETTINGS = (
 """How the settings begin that may change when a run goes on: on the same world size they change no result."""
 
 
-def train(recipe: Recipe) -> Path:
+def train(recipe: Recipe) -> StorageFolder:
     """Run a recipe to its end, or go on with it; returns the run folder.
 
     Raises:
-        InputError: the data, the cluster or the run folder do not allow it.
+        InputError: the data, the cluster or the run folder do not allow it, or a living run has this name.
+        EndedOnRequestError: a signal asked the run to end.
         OSError: the run folder cannot be written.
     """
+    folder = StorageFolder(recipe.run.storage) / recipe.run.name
+    guard = claim(str(folder))
     shards = ensure_shards(recipe.data)
-    folder = recipe.run.storage / recipe.run.name
     _refuse_other_settings(folder, recipe)
-    if (folder / METRICS_FILE).exists():
-        if not (folder / CONFIG_FILE).exists():
+    if folder.exists(METRICS_FILE):
+        if not folder.exists(CONFIG_FILE):
             raise InputError(f"{folder}: holds the scores of an evaluation; name another --run.name")
         print(f"{folder}: finished before; another --run.name starts a new run", flush=True)
         return folder
-    if recipe.data.verify_checksums:
-        verify(shards, frames=False)
+    compare_checksums(recipe.data)
     workers = Workers(recipe.compute)
-    _check_start(recipe, shards, workers.count)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / CONFIG_FILE) as file:
-        file.write(write_config(recipe).encode())
+    run_task(check_start, recipe, shards, workers)
+    folder.write(CONFIG_FILE, write_config(recipe).encode())
     print(f"run {recipe.run.name} under {folder}, {workers}", flush=True)
-    trainer = TorchTrainer(
+    trainer = make_trainer(recipe, shards, workers, guard=guard)
+    run_until_told(lambda: fit(trainer, folder), guard)
+    return folder
+
+
+def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
+    """Find before the start, on a node of the cluster, what every worker would stumble over.
+
+    Raises:
+        InputError, BackboneError: what is wrong.
+    """
+    store = open_shards(shards, recipe.data.cache)
+    configured_backbone(recipe.model, recipe.clip)
+    items = split_for(recipe, store).items
+    counts = workers.wanted if isinstance(workers.wanted, tuple) else (workers.wanted,)
+    for count in counts:
+        PkSampler(items.person_I, recipe.batch, world_size=count, seed=recipe.train.seed, clothes_I=items.clothes_I)
+
+
+def make_trainer(
+    recipe: Recipe,
+    shards: str,
+    workers: Workers,
+    *,
+    guard: Any = None,
+    score_test: bool = True,
+    callbacks: Sequence[UserCallback] = (),
+) -> TorchTrainer:
+    """The Ray Train run of a recipe; the same storage and name go on with it.
+
+    Args:
+        shards: place of the finished shards.
+        guard: through which the run may be asked to end, see :mod:`ray_jobs.run_guard`.
+        score_test: whether the test set is scored at the end.
+    """
+    compute = recipe.compute
+    # A process that is stopped as a whole cannot find out itself that it hangs.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(compute.hang_seconds)
+    storage = StorageFolder(recipe.run.storage)
+    return TorchTrainer(
         _train_worker,
-        train_loop_config={"recipe": recipe.model_dump(mode="json"), "shards": str(shards), "cpus": workers.cpus},
+        train_loop_config={
+            "recipe": recipe.model_dump(mode="json"),
+            "shards": shards,
+            "cpus": workers.cpus,
+            "guard": guard,
+            "score_test": score_test,
+        },
         scaling_config=ScalingConfig(
-            num_workers=workers.count, use_gpu=workers.use_gpu, resources_per_worker=workers.resources
+            num_workers=workers.wanted,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=workers.resources,
+            elastic_resize_monitor_interval_s=compute.resize_every_seconds,
         ),
         run_config=RunConfig(
             name=recipe.run.name,
-            storage_path=str(recipe.run.storage),
-            failure_config=FailureConfig(max_failures=recipe.compute.max_failures, controller_failure_limit=3),
+            storage_path=storage.path,
+            storage_filesystem=patient_filesystem(storage, recipe.run.patience_seconds),
+            failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=3),
             checkpoint_config=CheckpointConfig(num_to_keep=recipe.train.checkpoints_kept),
             logging_config=LoggingConfig("WARNING"),
+            callbacks=list(callbacks),
         ),
     )
+
+
+def fit(trainer: TorchTrainer, folder: StorageFolder) -> None:
+    """Train to the end.
+
+    Raises:
+        InputError: the run failed; the reason in one message.
+        EndedOnRequestError: it was asked to end.
+    """
     try:
         result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise InputError(_failure(error, folder)) from None
-    if result.return_value is not None:
-        raise InputError(result.return_value)
-    return folder
+    outcome: WorkerOutcome = result.return_value
+    if outcome.problem is not None:
+        raise InputError(outcome.problem)
+    if outcome.ended is not None:
+        raise EndedOnRequestError(outcome.ended)
 
 
-def _train_worker(config: dict[str, Any]) -> str | None:
-    """What every Ray Train worker runs; the message where a single worker cannot use what the user gave."""
+@dataclass(frozen=True, slots=True)
+class WorkerOutcome:
+    """How a worker's part ended: with neither, all was done."""
+
+    problem: str | None = None
+    """What the user gave and cannot be used."""
+    ended: str | None = None
+    """Where the run was left, as asked."""
+
+
+def _train_worker(config: dict[str, Any]) -> WorkerOutcome:
+    """What every Ray Train worker runs."""
     recipe = Recipe.model_validate(config["recipe"])
-    run = RayRun(recipe.run.storage / recipe.run.name)
     torch.set_num_threads(config["cpus"])
-    try:
-        train_and_score(recipe, run, ShardFolder(Path(config["shards"])))
-    except StoppedTogetherError as error:
-        return str(error)
-    except InputError as error:
-        if run.world_size > 1:  # the others wait for this one, so the whole group must end
-            raise
-        return str(error)
-    return None
+    with RayRun.of(recipe, config["shards"], config["guard"]) as run:
+        try:
+            store = open_shards(config["shards"], recipe.data.cache)
+            with watched(recipe, run, store.manifest.dataset) as run.sinks:
+                train_and_score(recipe, run, store, score_test=config["score_test"])
+        except EndedOnRequestError as error:
+            return WorkerOutcome(ended=str(error))
+        except StoppedTogetherError as error:
+            return WorkerOutcome(problem=str(error))
+        except InputError as error:
+            if run.world_size > 1:  # the others wait for this one, so the whole group must end
+                raise
+            return WorkerOutcome(problem=str(error))
+    return WorkerOutcome()
 
 
-def _refuse_other_settings(folder: Path, recipe: Recipe) -> None:
+def _refuse_other_settings(folder: StorageFolder, recipe: Recipe) -> None:
     """Check that the run that is there, if any, is the same."""
-    path = folder / CONFIG_FILE
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(folder.read(CONFIG_FILE))
     except FileNotFoundError:
         return
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{folder / CONFIG_FILE}: not readable: {error}") from None
     changes = [
         f"  {name}: {old!r} there, {new!r} now"
         for name, old, new in _differences(found, recipe.model_dump(mode="json"))
@@ -130,15 +211,7 @@ def _differences(old: object, new: object, place: str = "") -> list[tuple[str, o
     return [] if old == new else [(place, old, new)]
 
 
-def _check_start(recipe: Recipe, shards: Path, world_size: int) -> None:
-    """Find on the driver what every worker would stumble over."""
-    store = ShardFolder(shards)
-    configured_backbone(recipe.model, recipe.clip)
-    items = split_for(recipe, store).items
-    PkSampler(items.person_I, recipe.batch, world_size=world_size, seed=recipe.train.seed, clothes_I=items.clothes_I)
-
-
-def _failure(error: TrainingFailedError, folder: Path) -> str:
+def _failure(error: TrainingFailedError, folder: StorageFolder) -> str:
     """The first cause in one message; the traceback stands in Ray's logs."""
     causes = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
     inputs = [cause for cause in causes if isinstance(cause, InputError)]

@@ -23,16 +23,12 @@ from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import wrap
 from ccvid.training.split import TrainingSplit
+from ccvid.training.sync_batchnorm import synchronise_batchnorm
 from ccvid.training.update import BatchLoss, CalUpdate, PairTerm
-from data_tools.errors import InputError
 
 
 def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tuple[TrainedParts, CalUpdate]:
-    """What the recipe trains, on the run's device, and the update that does it.
-
-    Raises:
-        InputError: the device does not suit the recipe.
-    """
+    """What the recipe trains, on the run's device, and the update that does it."""
     method, optim = recipe.method, recipe.optim
     model = _build_model(recipe, len(split.persons), run)
     average = None if recipe.train.ema_decay is None else moving_average(model, recipe.train.ema_decay)
@@ -99,9 +95,7 @@ def _build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdMode
         autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None,
     )
     if recipe.train.sync_batchnorm and run.world_size > 1:
-        if run.device.type != "cuda":
-            raise InputError("train.sync_batchnorm needs GPUs: torch has no SyncBatchNorm for CPUs")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        synchronise_batchnorm(model, run.device)
     return model.to(run.device)
 
 

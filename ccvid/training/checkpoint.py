@@ -11,7 +11,7 @@ model.json             which network that is: see ccvid/trained_model.py
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,19 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
+    steps_per_epoch: int = 0
+    """What ``step`` counts towards: it depends on the number of workers; 0 at the start."""
+    updates: int = 0
+    """Steps done in all, with whatever number of workers."""
     best_score: float = -1.0
     """Clothes-changing mAP (general where nobody changes clothes) on the held-out identities; −1: none yet."""
     best_epoch: int = 0
+
+    def in_epochs_of(self, steps: int) -> Progress:
+        """The same share of the run, rounded up to a step, where epochs now have ``steps`` steps."""
+        if self.steps_per_epoch in (0, steps):
+            return replace(self, steps_per_epoch=steps)
+        return replace(self, step=-(-self.step * steps // self.steps_per_epoch), steps_per_epoch=steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Protocol
 
 import torch
+
+from ccvid.training.step_log import MetricSink
+from data_tools.loader import ClipDecoders, TrainingClips
 
 
 class RunContext(Protocol):
@@ -19,19 +22,36 @@ class RunContext(Protocol):
     device: torch.device
     folder: Path
     """The run folder, storage/name; only rank 0 writes to it."""
+    sinks: Sequence[MetricSink]
+    """Where metrics go beside the run folder."""
     scratch: Path
     """A local folder for checkpoints on their way; it outlives no session, so that a kill leaves nothing behind."""
+
+    def decoders(self, clips: TrainingClips) -> ClipDecoders | None:
+        """Who decodes this rank's clips for it; None: it does so itself."""
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
         """The folder of the last committed checkpoint, None at the start of a run."""
 
-    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
-        """Report an epoch; every rank calls it equally often.
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, *, wait: bool = False) -> None:
+        """Report a validation or a checkpoint; every rank calls it equally often.
 
         ``checkpoint`` (rank 0's; None on the others and without one) is a temporary folder whose upload goes on
-        beside training and which is removed afterwards.
+        beside training, unless told to ``wait`` for it, and which is removed afterwards.
         """
+
+    def publish(self) -> None:
+        """Make what rank 0 wrote to ``folder`` last, where the run is stored elsewhere."""
+
+    def alive(self) -> None:
+        """Tell that work goes on: called at each step and each embedded batch."""
+
+    def rest(self) -> None:
+        """Tell that the next ``alive`` may be long in coming."""
+
+    def stop_requested(self) -> bool:
+        """Whether this rank was asked to end the run with a last checkpoint."""
 
 
 class LocalRun:
@@ -40,16 +60,20 @@ class LocalRun:
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         self.rank, self.world_size, self.device, self.folder = 0, 1, torch.device(device), folder
         self.scratch = folder / "scratch"
+        self.sinks: Sequence[MetricSink] = ()
         self.reports: list[dict[str, float]] = []
         rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(parents=True)
+
+    def decoders(self, clips: TrainingClips) -> ClipDecoders | None:  # noqa: ARG002
+        return None
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
         checkpoint = self.folder / "checkpoint"
         yield checkpoint if checkpoint.is_dir() else None
 
-    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, *, wait: bool = False) -> None:  # noqa: ARG002
         self.reports.append(dict(metrics))
         if checkpoint is not None:
             fresh = self.folder / "checkpoint.new"
@@ -58,3 +82,15 @@ class LocalRun:
             rmtree(self.folder / "checkpoint", ignore_errors=True)
             fresh.rename(self.folder / "checkpoint")
             rmtree(checkpoint)
+
+    def publish(self) -> None:
+        pass
+
+    def alive(self) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
+    def stop_requested(self) -> bool:
+        return False

@@ -33,8 +33,12 @@ class StoppedTogetherError(InputError):
     """What stops the run, raised on every rank at the same place: no rank waits for another."""
 
 
+class EndedOnRequestError(Exception):
+    """The run was asked to end, and did so on every rank with a last checkpoint; it can go on from there."""
+
+
 class Agreement:
-    """Lets all ranks stop at one place when one of them cannot go on.
+    """Lets all ranks stop at one place when one of them cannot go on, or was asked to end the run.
 
     It has a group of its own on the hosts (gloo), so that a GPU's queue is never waited for.
     """
@@ -43,23 +47,28 @@ class Agreement:
         self._world_size = world_size
         self._group: Any = dist.new_group(backend="gloo") if world_size > 1 else None
 
-    def stop_if_any(self, problem: str | None) -> None:
+    def stop_if_any(self, problem: str | None, *, end: bool = False) -> bool:
         """Tell the others of this rank's problem and hear of theirs; every rank calls it equally often.
+
+        Returns:
+            Whether any rank was asked to ``end`` the run.
 
         Raises:
             StoppedTogetherError: with the first rank's problem, where any has one.
         """
         problems = [problem]
         if self._group is not None:
-            has_problem = torch.tensor(problem is not None, dtype=torch.int32)
-            dist.all_reduce(has_problem, dist.ReduceOp.MAX, group=self._group)
-            if not has_problem:
-                return
+            told = torch.tensor([problem is not None, end], dtype=torch.int32)
+            dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group)
+            any_problem, end = map(bool, told.tolist())
+            if not any_problem:
+                return end
             problems = [None] * self._world_size
             dist.all_gather_object(problems, problem, group=self._group)
         for found in problems:
             if found is not None:
                 raise StoppedTogetherError(found)
+        return end
 
 
 def gather(item: Item, world_size: int) -> list[Item]:
@@ -97,6 +106,24 @@ class _GatherBatch(torch.autograd.Function):
         dist.all_reduce(gradient)
         first = dist.get_rank() * ctx.size
         return gradient[first : first + ctx.size], None
+
+
+def sum_over_ranks(own: Tensor) -> Tensor:
+    """The sum of all ranks' tensors; its gradient is the true one, the sum of what all ranks want of it."""
+    total: Tensor = _SumOverRanks.apply(own)
+    return total
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverRanks.apply(gradient)  # type: ignore[no-any-return]
 
 
 def gather_rows(own: Tensor, total: int, world_size: int) -> Tensor:

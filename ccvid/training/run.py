@@ -15,8 +15,10 @@ from data_tools.shards import ShardFolder
 METRICS_FILE = "metrics.json"
 
 
-def train_and_score(recipe: Recipe, run: RunContext, store: ShardFolder) -> Mapping[str, object]:
-    """Train what is left, then score the test set.
+def train_and_score(
+    recipe: Recipe, run: RunContext, store: ShardFolder, *, score_test: bool = True
+) -> Mapping[str, object]:
+    """Train what is left, then score the test set unless told not to.
 
     Returns:
         On rank 0 what ``metrics.json`` holds, {} where there is nothing to score; {} on the other ranks.
@@ -24,7 +26,9 @@ def train_and_score(recipe: Recipe, run: RunContext, store: ShardFolder) -> Mapp
     with_own(recipe.score.protocols)  # a name that is taken is told before training, not after it
     trainer = Trainer(recipe, store, run)
     trainer.fit()
-    return score_test_set(trainer)
+    results = score_test_set(trainer) if score_test else {}
+    run.publish()
+    return results
 
 
 def score_test_set(trainer: Trainer) -> Mapping[str, object]:

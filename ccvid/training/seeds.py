@@ -12,7 +12,7 @@ from ccvid.retrieval.metrics import CMC_RANKS
 from ccvid.retrieval.single_shot import Spread, SpreadResult
 from ccvid.retrieval.tables import spread_table
 from data_tools.errors import InputError
-from data_tools.manifest import atomic_file
+from data_tools.files import atomic_file
 
 SEEDS_FILE = "seeds.json"
 

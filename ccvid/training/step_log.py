@@ -1,12 +1,15 @@
-"""What training tells while it runs: metrics of every step, TensorBoard scalars, progress lines."""
+"""What training tells while it runs: metrics of every step to files and other sinks, progress lines, log records."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal, Protocol, TextIO
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -14,6 +17,16 @@ from torch.utils.tensorboard import SummaryWriter
 from ccvid.training.update import UpdateResult
 
 STEPS_FILE = "steps.jsonl"
+MetricGroup = Literal["train", "speed", "validation", "test"]
+
+logger = logging.getLogger(__name__)
+
+
+class MetricSink(Protocol):
+    """Where metrics go beside the run folder. A sink never raises: it warns of its trouble and tries again."""
+
+    def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
+        """Take the values of one step (counted from 0) without holding up training."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -28,14 +41,25 @@ class StepLog:
     """Collects steps without waiting for the device, and writes them out every few seconds.
 
     Args:
-        folder: the run folder; None writes no file (ranks other than 0).
+        folder: the run folder; None writes no file and prints nothing (ranks other than 0).
         first_step: steps before this one stand in the file already; later ones, of a killed run, are dropped.
         clips_per_step: of all workers together.
+        sinks: get every value, on every rank; they stay open.
     """
 
-    def __init__(self, folder: Path | None, *, first_step: int, total_steps: int, clips_per_step: int) -> None:
-        self._file = None if folder is None else _reopen(folder / STEPS_FILE, first_step)
-        self._board = None if folder is None else SummaryWriter(folder / "tensorboard", purge_step=first_step)
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        first_step: int,
+        total_steps: int,
+        clips_per_step: int,
+        sinks: Sequence[MetricSink] = (),
+    ) -> None:
+        self._files: list[_StepsFile | _Board] = []
+        if folder is not None:
+            self._files = [_StepsFile(folder, first_step), _Board(folder, first_step)]
+        self._sinks: list[MetricSink] = [*self._files, *sinks]
         self._pending: list[tuple[int, float, UpdateResult]] = []
         self._first_step, self._total_steps, self._clips_per_step = first_step, total_steps, clips_per_step
         self._started = self._flushed = time.monotonic()
@@ -55,54 +79,103 @@ class StepLog:
         """Do not count the time until now (validation, checkpoints) as training."""
         self._flushed = time.monotonic()
 
-    def flush(self, place: str, wait_seconds: float) -> None:
+    def flush(self, place: str, wait_seconds: float, *, epoch: float | None = None) -> None:
         """Write the pending steps and print one progress line.
 
         Args:
             place: where the run stands, in words.
             wait_seconds: what the loader has waited in all.
+            epoch: where the run stands, in epochs done.
 
         Raises:
             NonFiniteLossError: of the first step with a loss that is no finite number; nothing is written.
         """
         if not self._pending:
             return
-        steps = [_values(step, rate, result) for step, rate, result in self._pending]
-        for values in steps:
+        steps = [(step, _values(rate, result)) for step, rate, result in self._pending]
+        for step, values in steps:
             if broken := [name for name, value in values.items() if not math.isfinite(value)]:
-                raise NonFiniteLossError(int(values["step"]), broken)
-        seconds = self.seconds_since_flush
+                raise NonFiniteLossError(step, broken)
+        seconds, device = self.seconds_since_flush, self._pending[-1][2].identity_loss.device
         self._steps_done += len(steps)
         self._training_seconds += seconds
-        left = (self._total_steps - self._first_step - self._steps_done) * self._training_seconds / self._steps_done
         speed = {
             "clips_per_second": len(steps) * self._clips_per_step / seconds,
             "data_wait_share": (wait_seconds - self._waited) / seconds,
+            **({} if epoch is None else {"epoch": epoch}),
+            **_gpu_memory(device),
         }
         self._pending, self._waited, self._flushed = [], wait_seconds, time.monotonic()
-        if self._file is None or self._board is None:
-            return
-        for values in steps:
-            self._file.write(json.dumps(values) + "\n")
-            for name, value in values.items():
-                self._board.add_scalar(f"train/{name}", value, int(values["step"]))
-        for name, value in speed.items():
-            self._board.add_scalar(f"speed/{name}", value, int(steps[-1]["step"]))
-        self._file.flush()
-        print(_line(place, steps, speed, left), flush=True)
+        for step, values in steps:
+            self._add("train", step, values)
+        self._add("speed", steps[-1][0], speed)
+        logger.info(place, extra={"event": "progress", "step": steps[-1][0], **speed})
+        if self._files:
+            left = (self._total_steps - self._first_step - self._steps_done) * self._training_seconds / self._steps_done
+            print(_line(place, [values for _, values in steps], speed, left), flush=True)
 
     def add_validation(self, step: int, scores: dict[str, float]) -> None:
         """Note the scores of a validation."""
-        if self._file is not None and self._board is not None:
-            self._file.write(json.dumps({"step": step, **scores}) + "\n")
-            for name, value in scores.items():
-                self._board.add_scalar(f"validation/{name}", value, step)
+        self._add("validation", step, scores)
 
     def close(self) -> None:
         """Finish the files."""
-        if self._file is not None and self._board is not None:
-            self._file.close()
-            self._board.close()
+        for file in self._files:
+            file.close()
+
+    def _add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
+        for sink in self._sinks:
+            sink.add(group, step, values)
+
+
+def add_test_scores(sinks: Sequence[MetricSink], step: int, metrics: Mapping[str, object]) -> None:
+    """Tell ``sinks`` every protocol's figures in what ``metrics.json`` holds: ``general/map``, ``general/cmc/1``."""
+    figures = {
+        name: float(value)
+        for name, value in flatten(metrics.get("protocols", {}), "/").items()
+        if isinstance(value, int | float)
+    }
+    for sink in sinks:
+        sink.add("test", step, figures)
+
+
+def flatten(values: object, separator: str, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one, its names joined by ``separator``."""
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    return {
+        name: value
+        for key, inner in values.items()
+        for name, value in flatten(inner, separator, f"{prefix}{separator if prefix else ''}{key}").items()
+    }
+
+
+class _StepsFile:
+    """``steps.jsonl``: a line for each step and each validation, which is in the file at once."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self._file = _reopen(folder / STEPS_FILE, first_step)
+
+    def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
+        if group in ("train", "validation"):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Board:
+    """``tensorboard/``."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self._writer = SummaryWriter(folder / "tensorboard", purge_step=first_step)
+
+    def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{group}/{name}", value, step)
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 class EmbeddingProgress:
@@ -121,7 +194,7 @@ class EmbeddingProgress:
             print(f"embedding: {self._done}/{self._total} clips  {speed:.0f} clips/s  left {left}", flush=True)
 
 
-def _reopen(path: Path, first_step: int):  # type: ignore[no-untyped-def]
+def _reopen(path: Path, first_step: int) -> TextIO:
     """Open for appending, without the lines of steps that will be done again or were cut short by a kill."""
     kept = []
     if path.exists():
@@ -132,10 +205,10 @@ def _reopen(path: Path, first_step: int):  # type: ignore[no-untyped-def]
             except (ValueError, KeyError):
                 break
     path.write_text("".join(kept))
-    return path.open("a")
+    return path.open("a", buffering=1)
 
 
-def _values(step: int, learning_rate: float, result: UpdateResult) -> dict[str, float]:
+def _values(learning_rate: float, result: UpdateResult) -> dict[str, float]:
     measured = {
         "identity_loss": result.identity_loss,
         "identity_accuracy": result.identity_accuracy,
@@ -145,7 +218,17 @@ def _values(step: int, learning_rate: float, result: UpdateResult) -> dict[str, 
     }
     present = {name: value for name, value in measured.items() if value is not None}
     numbers = torch.stack([value.float() for value in present.values()]).tolist()
-    return {"step": step, "learning_rate": learning_rate, **dict(zip(present, numbers, strict=True))}
+    return {"learning_rate": learning_rate, **dict(zip(present, numbers, strict=True))}
+
+
+def _gpu_memory(device: torch.device) -> dict[str, float]:
+    """Peaks of this process in bytes; {} without a GPU."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "gpu_memory_allocated_bytes": torch.cuda.max_memory_allocated(device),
+        "gpu_memory_reserved_bytes": torch.cuda.max_memory_reserved(device),
+    }
 
 
 def _line(place: str, steps: list[dict[str, float]], speed: dict[str, float], seconds_left: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import Agreement, agree, broadcast_state, gather_rows
+from ccvid.training.distributed import Agreement, EndedOnRequestError, agree, broadcast_state, gather_rows
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_for
 from ccvid.training.step_log import EmbeddingProgress, NonFiniteLossError, StepLog
@@ -58,29 +59,45 @@ class Trainer:
         self.model, self.scored_model = self.parts.model, self.parts.scored_model
         frame_size, resize_filter = (recipe.model.height, recipe.model.width), recipe.model.resize_filter
         clips = TrainingClips(store, self.split.items, recipe.clip, recipe.augment, frame_size, resize_filter)
-        self.loader = ClipLoader(clips, recipe.loader, pin_memory=run.device.type == "cuda")
+        self.loader = ClipLoader(
+            clips, recipe.loader, pin_memory=run.device.type == "cuda", decoders=run.decoders(clips)
+        )
         self.progress = Progress()
         self.agreement = Agreement(run.world_size)
         self._problem: str | None = None
+        self._ending = False
+        self._saved = self._save_seconds = 0.0
+        self._steps_before = 0
 
     def fit(self) -> None:
-        """Train what is left of the run."""
+        """Train what is left of the run.
+
+        Raises:
+            StoppedTogetherError: a rank met what it cannot go on with.
+            EndedOnRequestError: the run was asked to end.
+        """
+        epochs, steps = self.recipe.train.epochs, self.sampler.steps_per_epoch
         with self.run.latest_checkpoint() as folder:
             if folder is not None:
                 self.progress = load_checkpoint(folder, self.parts)
-        epochs, steps = self.recipe.train.epochs, self.sampler.steps_per_epoch
+        self.progress = self.progress.in_epochs_of(steps)
+        done = self.progress.epoch * steps + self.progress.step
+        # Where the number of workers changed, more or fewer steps were done than so many epochs have now.
+        self._steps_before = self.progress.updates - done
         batch = self.recipe.batch
         self.log = StepLog(
             self.run.folder if self.run.rank == 0 else None,
-            first_step=self.progress.epoch * steps + self.progress.step,
-            total_steps=epochs * steps,
+            first_step=self.progress.updates,
+            total_steps=self._steps_before + epochs * steps,
             clips_per_step=batch.identities * batch.clips * self.run.world_size,
+            sinks=self.run.sinks,
         )
         try:
             for epoch in range(self.progress.epoch, epochs):
                 self._train_epoch(epoch)
                 self._finish_epoch(epoch)
         finally:
+            self.run.rest()
             self.log.close()
             self.loader.close()
 
@@ -95,7 +112,13 @@ class Trainer:
         broadcast_state(self.scored_model, self.run.world_size)
         own = rows[self.run.rank :: self.run.world_size]
         clips = sum(len(all_clips(self.store.rows[row].frame_count, self.recipe.clip)) for row in own)
-        progress = EmbeddingProgress(clips, self.recipe.train.log_every_seconds) if self.run.rank == 0 else None
+        shown = EmbeddingProgress(clips, self.recipe.train.log_every_seconds) if self.run.rank == 0 else None
+
+        def progress(clips: int) -> None:
+            self.run.alive()
+            if shown is not None:
+                shown(clips)
+
         problem = None
         try:
             embedding, count = embed_tracklets(
@@ -111,6 +134,7 @@ class Trainer:
         except InputError as error:
             problem = str(error)
         self.agreement.stop_if_any(problem)
+        self.run.rest()  # one rank may now score for long
         return (
             gather_rows(embedding, len(rows), self.run.world_size),
             gather_rows(count, len(rows), self.run.world_size),
@@ -126,11 +150,12 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> None:
         train, first = self.recipe.train, self.progress.step
-        steps = self.sampler.steps_per_epoch
+        steps, done_before = self.sampler.steps_per_epoch, self._steps_before
         cal = epoch >= self.recipe.method.start_epoch
         self.model.train()
         schedule = self.sampler.schedule(epoch, self.run.rank)
         for step, batch in enumerate(self._batches(schedule, first), start=first):
+            self.run.alive()
             batch = batch.to(self.run.device, non_blocking=True)
             factor = learning_rate_factor(self.recipe.optim, epoch + step / steps, train.epochs)
             rate = self._set_learning_rate(factor)
@@ -145,16 +170,21 @@ class Trainer:
             )
             if self.parts.average is not None:
                 self.parts.average.update_parameters(self.model)
-            self.log.add(epoch * steps + step, rate, result)
+            self.log.add(done_before + epoch * steps + step, rate, result)
             if self.log.seconds_since_flush >= train.log_every_seconds:
                 self._problem = self._flush_log(epoch, step + 1)
-            self.progress = replace(self.progress, epoch=epoch, step=step + 1)
+            self.progress = replace(self.progress, epoch=epoch, step=step + 1, updates=self.progress.updates + 1)
             if train.checkpoint_every_steps and (step + 1) % train.checkpoint_every_steps == 0 and step + 1 < steps:
                 self.agreement.stop_if_any(self._flush_log(epoch, step + 1))
-                self._report({"epoch": epoch, "step": step + 1})
+                self._save({"epoch": epoch, "step": step + 1})
+        if self._ending:
+            self._end(epoch)
 
     def _batches(self, schedule: Schedule, first_step: int) -> Iterator[ClipBatch]:
-        """The loader's batches; a problem of any rank, its loader's or its losses', stops all before the next step."""
+        """The loader's batches, up to where the run was asked to end.
+
+        A problem of any rank, its loader's or its losses', stops all before the next step.
+        """
         batches = self.loader.batches(schedule, first_step)
         while True:
             batch, problem = None, self._problem
@@ -162,10 +192,20 @@ class Trainer:
                 batch = next(batches, None)
             except InputError as error:
                 problem = problem or str(error)
-            self.agreement.stop_if_any(problem)
-            if batch is None:
+            self._ending = self.agreement.stop_if_any(problem, end=self.run.stop_requested())
+            if batch is None or self._ending:
                 return
             yield batch
+
+    def _end(self, epoch: int) -> None:
+        """Save a last checkpoint and leave."""
+        step = self.progress.step
+        self.agreement.stop_if_any(self._flush_log(epoch, step))
+        self._save({"epoch": epoch, "step": step}, wait=True)
+        place = f"ended as asked after epoch {epoch + 1}, step {step}, with a checkpoint"
+        if self.run.rank == 0:
+            print(place, flush=True)  # at once: the driver may not have the time
+        raise EndedOnRequestError(place)
 
     def _finish_epoch(self, epoch: int) -> None:
         train, done = self.recipe.train, epoch + 1
@@ -178,9 +218,18 @@ class Trainer:
             metrics["held_out_score"] = score
             if is_best := score > self.progress.best_score:
                 self.progress = replace(self.progress, best_score=score, best_epoch=done)
-        if is_best or done % train.checkpoint_every_epochs == 0 or done == train.epochs:
-            self._report(metrics, is_best=is_best)
+            metrics["best_score"] = self.progress.best_score
+        turn = done % train.checkpoint_every_epochs == 0
+        if is_best or done == train.epochs or (turn and self._time_for_checkpoint()):
+            self._save(metrics, is_best=is_best)
+        elif "held_out_score" in metrics:
+            self.run.report(metrics, None)
         self.log.pause()
+
+    def _time_for_checkpoint(self) -> bool:
+        """Whether the last checkpoint's cost is made up for, by rank 0's clock; no result depends on it."""
+        due = time.monotonic() - self._saved >= self._save_seconds / self.recipe.train.checkpoint_share
+        return agree(due, self.run.device, self.run.world_size) > 0
 
     def _validate(self, done: int) -> float:
         """Score, tell of it, and let all ranks know the single score."""
@@ -189,12 +238,16 @@ class Trainer:
         if evaluation is not None:
             score = single_score(evaluation)
             scores = {f"{name}_map": result.mean_average_precision for name, result in evaluation.results.items()}
-            self.log.add_validation(done * self.sampler.steps_per_epoch - 1, scores)
+            self.log.add_validation(self.progress.updates - 1, scores)
             shown = "  ".join(f"{name.removesuffix('_map')} {value:.1%}" for name, value in scores.items())
             print(f"epoch {done}: mAP on {len(evaluation.query)} held-out tracklets: {shown}", flush=True)
-        return agree(score, self.run.device, self.run.world_size)
+        score = agree(score, self.run.device, self.run.world_size)
+        self.run.alive()
+        return score
 
-    def _report(self, metrics: dict[str, float], *, is_best: bool = False) -> None:
+    def _save(self, metrics: dict[str, float], *, is_best: bool = False, wait: bool = False) -> None:
+        """Report with a checkpoint."""
+        began = time.monotonic()
         folder = problem = None
         if self.run.rank == 0 and not is_finite(self.model):
             problem = (
@@ -210,7 +263,10 @@ class Trainer:
             write_description(folder, recipe.model, recipe.clip, persons=len(split.persons), clothes=clothes)
             if is_best:
                 self._keep_best(folder)
-        self.run.report({**metrics, "best_score": self.progress.best_score}, folder)
+            self.run.publish()
+        self.run.report(metrics, folder, wait=wait)
+        self._saved = time.monotonic()
+        self._save_seconds = self._saved - began
 
     def _keep_best(self, checkpoint: Path) -> None:
         best = self.run.folder / BEST_FOLDER
@@ -221,7 +277,9 @@ class Trainer:
         fresh.rename(best)
 
     def _set_learning_rate(self, factor: float) -> float:
-        optim = self.recipe.optim
+        optim, workers = self.recipe.optim, self.recipe.compute.workers
+        if isinstance(workers, tuple):  # the recipe's rate is meant for the batches of all of them
+            factor *= self.run.world_size / workers[1]
         rates = {self.parts.optimizer: optim.learning_rate * factor}
         if self.parts.clothes_optimizer is not None:
             rates[self.parts.clothes_optimizer] = (optim.clothes_learning_rate or optim.learning_rate) * factor
@@ -240,7 +298,7 @@ class Trainer:
         return None
 
     def _breakdown(self, error: NonFiniteLossError) -> str:
-        epoch, step = divmod(error.step, self.sampler.steps_per_epoch)
+        epoch, step = divmod(error.step - self._steps_before, self.sampler.steps_per_epoch)
         items = self.sampler.schedule(epoch, self.run.rank).item_SB[step]
         tracklets = sorted({self.store.rows[row].id for row in self.split.items.row_I[items]})
         return (

@@ -22,10 +22,15 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 @pytest.fixture
 def tiny_recipe(tmp_path: Path, tiny_shards: Path) -> Path:
     """A recipe file for the tiny shards: seconds of training, runs under ``tmp_path / "runs"``."""
-    path = tmp_path / "tiny.yaml"
+    return write_tiny_recipe(tmp_path, tiny_shards)
+
+
+def write_tiny_recipe(folder: Path, shards: Path) -> Path:
+    """``folder / "tiny.yaml"``; its runs go to ``folder / "runs"``."""
+    path = folder / "tiny.yaml"
     values = {
-        "run": {"name": "tiny", "storage": str(tmp_path / "runs")},
-        "data": {"kind": "footage", "shards": str(tiny_shards)},
+        "run": {"name": "tiny", "storage": str(folder / "runs")},
+        "data": {"kind": "footage", "shards": str(shards)},
         "clip": {"length": 2, "stride": 2, "piece": 0},
         "batch": {"identities": 3, "clips": 2},
         "model": {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 32, "width": 16},

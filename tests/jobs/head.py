@@ -1,4 +1,9 @@
-"""A Ray head of the tests' own, whose Python has the dependencies but not this project."""
+"""A Ray cluster of the tests' own, whose Python has the dependencies but not this project.
+
+Several nodes on one machine are several raylets, each with its own ports, temporary folder and, if wanted, network
+namespace. Each is one `ray start --block` in a session of its own: by it all that it started is found and ended,
+and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +17,108 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from tests.jobs.namespaces import Namespace, Network
+
 ROOT = Path(__file__).parents[2]
+QUICK_HEARTBEATS = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
+}
+"""A dead node is given up after some three seconds in place of half a minute or more."""
+
+
+class Node:
+    """One `ray start --block` with all its processes."""
+
+    def __init__(
+        self,
+        start: Sequence[object],
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        namespace: Namespace | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths must be short
+        self._log, self._environment, self._port = log, dict(environment), port
+        self._command = [
+            *(namespace.prefix if namespace else []),
+            *map(str, start),
+            *(["--node-ip-address", namespace.address] if namespace else []),
+            *("--temp-dir", str(self.temporary), "--dashboard-agent-listen-port", str(_free_port())),
+            *("--object-store-memory", str(100 * 2**20)),
+        ]
+        self.begin()
+
+    def begin(self) -> None:
+        """Start its processes; returns when they are up."""
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 90
+        while not ("Ray runtime started" in self._log.read_text() and self._listens()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"a node did not start:\n{self._log.read_text()[-3000:]}")
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """All its processes end at once, as when the power fails: raylet, workers, and on a head the GCS."""
+        while found := self.processes():
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End all its processes and remove its files."""
+        self.kill()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def processes(self) -> list[int]:
+        """Of its session, those that live."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == self.process.pid]
+
+    def _listens(self) -> bool:
+        """Whether its port, if it has to have one, accepts connections; asked of the kernel, in any namespace."""
+        table = Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]
+        sockets = (line.split()[1:4] for line in table)
+        listening = {int(local.split(":")[1], 16) for local, _, state in sockets if state == "0A"}
+        return self._port is None or self._port in listening
 
 
 class Head:
-    """`ray start --head` with its own ports, temporary folder and token; ``stop`` ends exactly its processes."""
+    """The head with its own ports, temporary folder and token, and the nodes that were added to it.
 
-    def __init__(self, folder: Path, cpus: int = 2) -> None:
+    Args:
+        folder: an empty folder.
+        cpus: of the head itself.
+        network: gives the head and each node a namespace of it; close it after the head has stopped.
+        settings: environment variables of every process of the cluster and of its drivers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cpus: int = 2,
+        *,
+        network: Network | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.python = _python_without_project(folder / "env")
-        self.temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths must be short
         (folder / "token").write_text(secrets.token_hex(32))
         self.port, self.dashboard = _free_port(), _free_port()
+        self.nodes: list[Node] = []
+        self._folder, self._network = folder, network
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))},
             "HOME": str(folder),
@@ -33,19 +127,36 @@ class Head:
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
+            **(settings or {}),
         }
-        start = [self.python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", cpus]
-        ports = ["--port", self.port, "--dashboard-port", self.dashboard, "--dashboard-agent-listen-port", _free_port()]
-        self.log = folder / "head.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [str(part) for part in (*start, *ports, "--temp-dir", self.temporary)],
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._wait()
+        ports = ["--port", self.port, "--dashboard-port", self.dashboard]
+        self.own = self._start("head", cpus, "--head", *ports, port=self.dashboard)
+
+    @property
+    def address(self) -> str:
+        """Where drivers and nodes find the cluster."""
+        return f"{self.own.namespace.address if self.own.namespace else '127.0.0.1'}:{self.port}"
+
+    def add_node(self, cpus: int = 1) -> Node:
+        """One more node, on this machine."""
+        node = self._start(f"node{len(self.nodes)}", cpus, "--address", self.address)
+        self.nodes.append(node)
+        return node
+
+    def kill(self) -> None:
+        """The head node ends at once, and what it knew of the cluster with it."""
+        self.own.kill()
+
+    def restart(self) -> None:
+        """Start the head again after ``kill``, at the same address; nodes of before do not find it again."""
+        self.own.begin()
+
+    def living_nodes(self) -> list[Node]:
+        return [node for node in self.nodes if is_alive(node.process.pid)]
+
+    def processes(self) -> list[int]:
+        """Of all its nodes, those that live."""
+        return [pid for node in [self.own, *self.nodes] for pid in node.processes()]
 
     def run(self, script: str, *arguments: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
         """Run a job's script as a user would, as a driver on this cluster, to its end."""
@@ -70,20 +181,23 @@ class Head:
         )
 
     def command(self, script: str, *arguments: str) -> list[str]:
-        return [str(self.python), f"ray_jobs/{script}", *arguments]
+        return [*self._inside, str(self.python), f"ray_jobs/{script}", *arguments]
 
     @property
     def driver_environment(self) -> dict[str, str]:
         # Drivers that are not submitted as jobs bring the project by path, as an editable install would.
-        return self.environment | {"RAY_ADDRESS": f"127.0.0.1:{self.port}", "PYTHONPATH": str(ROOT)}
+        return self.environment | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(ROOT)}
 
     def submit(self, working_dir: Path, *command: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         """`ray job submit --working-dir` with the logs followed."""
-        submit = [str(self.python), "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", str(working_dir)]
+        return self.jobs("submit", "--working-dir", str(working_dir), "--", *command, seconds=seconds)
+
+    def jobs(self, verb: str, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        """`ray job VERB ...` on this cluster, to its end."""
+        address = f"http://127.0.0.1:{self.dashboard}"
         return subprocess.run(
-            [*submit, "--address", f"http://127.0.0.1:{self.dashboard}", "--", *command],
+            [*self._inside, *self._ray, "job", verb, "--address", address, *arguments],
             env=self.environment,
-            cwd=working_dir,
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -91,25 +205,34 @@ class Head:
 
     def stop(self) -> None:
         """End every process of this cluster and remove its files."""
-        os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        for node in [*self.nodes, self.own]:
+            node.stop()
 
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with socket.socket() as probe:
-                if (
-                    probe.connect_ex(("127.0.0.1", self.dashboard)) == 0
-                    and "Ray runtime started" in self.log.read_text()
-                ):
-                    return
-            time.sleep(0.5)
-        raise RuntimeError(f"the head did not start:\n{self.log.read_text()[-3000:]}")
+    @property
+    def _ray(self) -> list[str]:
+        return [str(self.python), "-m", "ray.scripts.scripts"]
+
+    @property
+    def _inside(self) -> list[str]:
+        return self.own.namespace.prefix if self.own.namespace else []
+
+    def _start(self, name: str, cpus: int, *arguments: object, port: int | None = None) -> Node:
+        start = [*self._ray, "start", "--block", "--num-cpus", cpus, *arguments]
+        log = self._folder / f"{name}.log"
+        return Node(start, self.environment, log, namespace=self._network.add() if self._network else None, port=port)
+
+
+def is_alive(pid: int) -> bool:
+    return _session(pid) is not None
+
+
+def _session(pid: int) -> int | None:
+    """Of a process that lives; None where it has ended."""
+    try:
+        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:4]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state == "Z" else int(session)
 
 
 def _python_without_project(folder: Path) -> Path:

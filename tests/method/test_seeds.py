@@ -13,8 +13,10 @@ import pytest
 from ccvid.config import Recipe
 from ccvid.training.seeds import SeedSummary, read_seed_metrics
 from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError
 from ray_jobs.train import main
+from tests.s3_server import S3Server
 
 
 def entry(value: float) -> dict[str, Any]:
@@ -84,17 +86,16 @@ def test_metrics_of_another_kind_are_an_input_error(tmp_path: Path, content: str
         read_seed_metrics(tmp_path / "missing.json")
 
 
-def trainer_of(trained: list[int], fail_at: int | None = None) -> Callable[[Recipe], Path]:
+def trainer_of(trained: list[int], fail_at: int | None = None) -> Callable[[Recipe], StorageFolder]:
     """Trains nothing: a finished run is left as it is, as the real one does."""
 
-    def train(recipe: Recipe) -> Path:
-        folder = recipe.run.storage / recipe.run.name
-        if not (folder / "metrics.json").exists():
+    def train(recipe: Recipe) -> StorageFolder:
+        folder = StorageFolder(recipe.run.storage) / recipe.run.name
+        if not folder.exists("metrics.json"):
             if recipe.train.seed == fail_at:
                 raise InputError("worker lost")
             trained.append(recipe.train.seed)
-            folder.mkdir(parents=True)
-            (folder / "metrics.json").write_text(json.dumps(metrics(recipe.train.seed / 10)))
+            folder.write("metrics.json", json.dumps(metrics(recipe.train.seed / 10)).encode())
         return folder
 
     return train
@@ -136,3 +137,14 @@ def test_bad_numbers_are_usage_errors_before_anything_starts(flags: list[str], m
         main([*flags, "--run.storage", str(tmp_path)], trainer_of(trained))
     assert message in str(error.value)
     assert trained == []
+
+
+@pytest.mark.slow
+def test_seeds_on_object_storage(s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
+    storage, trained = StorageFolder(s3.bucket()) / "runs", list[int]()
+    for _ in range(2):
+        main(["--run.name", "walk", "--run.storage", str(storage), "--seeds", "2"], trainer_of(trained))
+    assert trained == [1, 2]
+    assert storage.names() == ["walk", "walk-seed1", "walk-seed2"]
+    assert json.loads(storage.read("walk/seeds.json"))["seeds"] == [1, 2]
+    assert f"results: {storage}/walk" in capsys.readouterr().out

@@ -50,11 +50,11 @@ class DyingRun(LocalRun):
         super().__init__(folder)
         self.reports_left, self.committed = reports, committed
 
-    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, *, wait: bool = False) -> None:
         self.reports_left -= 1
         if self.reports_left == 0 and not self.committed:
             raise Killed
-        super().report(metrics, checkpoint)
+        super().report(metrics, checkpoint, wait=wait)
         if self.reports_left == 0:
             raise Killed
 

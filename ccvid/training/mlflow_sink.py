@@ -1,0 +1,180 @@
+"""Metrics for an MLflow tracking server or SQLite file, sent by a thread so that training never waits for either."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from ccvid.training.step_log import STEPS_FILE, MetricGroup
+from data_tools.errors import InputError
+from data_tools.files import atomic_file
+
+MLFLOW_FILE = "mlflow.json"
+SEND_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 120.0
+CLOSE_SECONDS = 20.0
+BATCH_METRICS = 1000
+"""Most that MLflow takes in one request; of parameters ``BATCH_PARAMETERS``."""
+BATCH_PARAMETERS = 100
+LONGEST_PARAMETER = 500
+"""Characters; older servers take no more."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+logger = logging.getLogger(__name__)
+
+
+def check_mlflow(tracking_uri: str) -> None:
+    """Raise ``InputError`` where the packages that ``tracking_uri`` needs are not installed."""
+    needed = ["mlflow", *(["sqlalchemy", "alembic"] if tracking_uri.startswith("sqlite:") else [])]
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise InputError(f"--run.mlflow needs the package {missing[0]}: pip install 'ccvid[mlflow]'")
+
+
+class MlflowSink:
+    """An MLflow run's metrics, parameters and tags; a ``MetricSink``.
+
+    A run that goes on continues the MLflow run that ``folder/mlflow.json`` names: values of steps that MLflow has
+    already are not sent again. What cannot be sent waits in memory and is tried again, after growing pauses.
+
+    Args:
+        folder: the run folder.
+        experiment: made where there is none of that name.
+        parameters: by name; those that the MLflow run has already keep their values.
+
+    Raises:
+        InputError: MLflow is not installed.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        folder: Path,
+        *,
+        experiment: str,
+        name: str,
+        parameters: Mapping[str, object],
+        tags: Mapping[str, str],
+    ) -> None:
+        check_mlflow(tracking_uri)
+        self._tracking_uri, self._file = tracking_uri, folder / MLFLOW_FILE
+        self._experiment, self._name, self._parameters, self._tags = experiment, name, parameters, tags
+        self._waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step: as MLflow's Metric
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._run_id = ""
+        self._last_steps: dict[str, int] = {}
+        self._status: Status = "FINISHED"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
+        """Note values to send; returns at once."""
+        now = int(time.time() * 1000)
+        with self._lock:
+            self._waiting += [(f"{group}/{name}", float(value), now, step) for name, value in values.items()]
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """Send the rest, for at most ``CLOSE_SECONDS``, and end the MLflow run."""
+        self._status = status
+        self._ended.set()
+        self._thread.join(CLOSE_SECONDS)
+        if self._waiting:
+            logger.warning("MLflow: %d values were not sent; they stand in %s", len(self._waiting), STEPS_FILE)
+
+    def _work(self) -> None:
+        pause, failures, ended = 0.0, 0, False
+        while not ended:
+            ended = self._ended.wait(pause)
+            try:
+                self._send()
+                if ended:
+                    self._client.set_terminated(self._run_id, self._status)
+            except Exception as error:  # of any kind: MLflow, its server or the network must not end training
+                failures, pause = failures + 1, min(2 * max(pause, 1), LONGEST_PAUSE_SECONDS)
+                self._last_steps.clear()  # what of the last batch arrived is not known
+                if failures == 2:  # a second try often helps, as when two runs make one experiment
+                    logger.warning("MLflow: %s; training goes on, and values are sent later", _first_line(error))
+            else:
+                if failures >= 2:
+                    logger.warning("MLflow: answers again")
+                pause, failures = SEND_SECONDS, 0
+
+    def _send(self) -> None:
+        if self._client is None:
+            self._client, self._run_id = self._open()
+        from mlflow.entities import Metric
+
+        while batch := self._waiting[:BATCH_METRICS]:
+            fresh = [Metric(*value) for value in batch if value[3] > self._last_step(value[0])]
+            if fresh:
+                self._client.log_batch(self._run_id, metrics=fresh)
+            self._last_steps |= {metric.key: metric.step for metric in fresh}
+            with self._lock:
+                del self._waiting[: len(batch)]
+
+    def _last_step(self, name: str) -> int:
+        """The last step of which MLflow has this metric; −1 where it has none."""
+        if name not in self._last_steps:
+            history = self._client.get_metric_history(self._run_id, name)
+            self._last_steps[name] = max((metric.step for metric in history), default=-1)
+        return self._last_steps[name]
+
+    def _open(self) -> tuple[Any, str]:
+        """A client, and the id of the run, which has its parameters and tags."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # tried again here, without its own warnings
+        from mlflow import MlflowClient
+        from mlflow.entities import Param, RunTag
+
+        for chatty in ("mlflow", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
+        client = MlflowClient(tracking_uri=self._tracking_uri)
+        run_id = self._known_run(client) or self._new_run(client)
+        client.update_run(run_id, status="RUNNING")
+        known = client.get_run(run_id).data.params
+        parameters = [
+            Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self._parameters.items() if name not in known
+        ]
+        for start in range(0, len(parameters), BATCH_PARAMETERS):
+            client.log_batch(run_id, params=parameters[start : start + BATCH_PARAMETERS])
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in self._tags.items()])
+        return client, run_id
+
+    def _known_run(self, client: Any) -> str | None:
+        """The MLflow run that this run began, if it is still there."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = json.loads(self._file.read_text(encoding="utf-8"))
+            if found["tracking_uri"] != self._tracking_uri:
+                return None
+            run = client.get_run(found["run_id"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return str(run.info.run_id) if run.info.lifecycle_stage == "active" else None
+
+    def _new_run(self, client: Any) -> str:
+        found = client.get_experiment_by_name(self._experiment)
+        experiment_id = found.experiment_id if found else client.create_experiment(self._experiment)
+        run_id = str(client.create_run(experiment_id, run_name=self._name).info.run_id)
+        with atomic_file(self._file) as file:
+            file.write(json.dumps({"tracking_uri": self._tracking_uri, "run_id": run_id}).encode())
+        return run_id
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

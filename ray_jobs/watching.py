@@ -1,0 +1,102 @@
+"""What a Ray cluster shows of a run: metrics for its Prometheus endpoints, records for Ray Train's JSON logs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from ray.util.metrics import Gauge
+
+from ccvid.config import Recipe
+from ccvid.training.context import RunContext
+from ccvid.training.distributed import EndedOnRequestError
+from ccvid.training.mlflow_sink import MlflowSink, Status
+from ccvid.training.step_log import MetricGroup, MetricSink, flatten
+
+logger = logging.getLogger(__name__)
+
+GAUGES = {
+    "clips_per_second": "Clips that this worker trains on, a second",
+    "data_wait_share": "Share of the time that this worker waits for data, 0 to 1",
+    "epoch": "Epochs done",
+    "gpu_memory_allocated_bytes": "Most GPU memory that this worker's tensors took",
+    "gpu_memory_reserved_bytes": "Most GPU memory that this worker's PyTorch reserved",
+}
+"""Speed values and what they mean; Prometheus names them ``ray_ccvid_NAME``."""
+
+
+class WorkerGauges:
+    """A ``MetricSink`` for one worker's speed: gauges of Ray, labelled with run and rank."""
+
+    def __init__(self, run_name: str, rank: int, world_size: int) -> None:
+        self._world_size = world_size
+        tags = {"run": run_name, "rank": str(rank)}
+        self._gauges = {
+            name: Gauge(f"ccvid_{name}", meaning, tag_keys=tuple(tags)).set_default_tags(tags)
+            for name, meaning in GAUGES.items()
+        }
+
+    def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
+        """Show the last speed; a worker's clips a second are its share, so that their sum is the run's."""
+        if group != "speed":
+            return
+        own = {**values, "clips_per_second": values["clips_per_second"] / self._world_size}
+        for name, gauge in self._gauges.items():
+            gauge.set(own.get(name))
+
+
+@contextmanager
+def watched(recipe: Recipe, run: RunContext, dataset: str) -> Iterator[list[MetricSink]]:
+    """The sinks of one worker's run; the log and MLflow learn how the run ended.
+
+    Args:
+        dataset: names the experiment in MLflow.
+
+    Raises:
+        InputError: the recipe wants MLflow, which is not installed.
+    """
+    _keep_events_off_the_console()
+    gauges = WorkerGauges(recipe.run.name, run.rank, run.world_size)
+    mlflow = _mlflow_sink(recipe, run, dataset)
+    status: Status = "FAILED"
+    try:
+        yield [gauges] if mlflow is None else [gauges, mlflow]
+        status = "FINISHED"
+        logger.info("run finished", extra={"event": "finished"})
+    except EndedOnRequestError as error:
+        status = "KILLED"
+        logger.info("%s", error, extra={"event": "ended"})
+        raise
+    except Exception as error:
+        logger.error("%s", error, exc_info=error, extra={"event": "failed"})
+        raise
+    finally:
+        if mlflow is not None:
+            mlflow.close(status)
+
+
+def _mlflow_sink(recipe: Recipe, run: RunContext, dataset: str) -> MlflowSink | None:
+    if recipe.run.mlflow is None or run.rank != 0:
+        return None
+    tags = {"world_size": str(run.world_size), "torch": torch.__version__}
+    with suppress(PackageNotFoundError):  # a job's working dir is not installed
+        tags["ccvid"] = version("ccvid")
+    return MlflowSink(
+        recipe.run.mlflow,
+        run.folder,
+        experiment=dataset,
+        name=recipe.run.name,
+        parameters=flatten(recipe.model_dump(mode="json", exclude={"run": {"mlflow"}}), "."),
+        tags=tags,
+    )
+
+
+def _keep_events_off_the_console() -> None:
+    """Ray Train sends a worker's log records to a JSON file and to the console, where events would only repeat the
+    progress lines; warnings, which are no events, stay."""
+    for handler in logging.getLogger().handlers:
+        if handler.get_name() == "console":  # Ray Train's own
+            handler.addFilter(lambda record: not hasattr(record, "event"))

@@ -1,0 +1,213 @@
+"""Breaking a run in the ways that clusters know, and telling whether it came through unharmed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_tools.storage import StorageFolder
+from tests.jobs.head import ROOT, Head, Node, is_alive
+
+KILLED = ("worker", "node", "driver", "head")
+PACKAGES = ("ccvid", "data_tools", "ray_jobs", "video_backbones")
+
+
+def expect_success(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
+        time.sleep(0.02)
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "metrics.json").read_text()))
+
+
+def steps_of(place: StorageFolder) -> list[dict[str, float]]:
+    """The lines of training steps, without those of validations and the one that is being written."""
+    try:
+        text = place.read("steps.jsonl").decode()
+    except FileNotFoundError:
+        return []
+    lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
+    return [line for line in lines if "identity_loss" in line]
+
+
+def steps_done(place: StorageFolder) -> int:
+    steps = steps_of(place)
+    return int(steps[-1]["step"]) + 1 if steps else 0
+
+
+def last_checkpoint(place: StorageFolder) -> StorageFolder:
+    return place / max(name for name in place.names() if name.startswith("checkpoint_20"))
+
+
+def train_workers(of: Head | Node) -> list[int]:
+    """Process ids of a cluster's or a node's Ray Train workers."""
+    return [pid for pid in of.processes() if b"RayTrainWorker" in _command_line(pid)]
+
+
+def checkout(folder: Path) -> Path:
+    """What `ray job submit --working-dir` takes along: the packages alone."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished run leaves: equal where it was trained to the same bits."""
+
+    model: str
+    """Fingerprint of the weights that were scored."""
+    checkpoint: str
+    """SHA-256 of the last checkpoint's weights, with the clothes classifier's."""
+    protocols: str
+    steps: str
+
+    @classmethod
+    def of(cls, place: StorageFolder) -> Outcome:
+        scores = json.loads(place.read("metrics.json"))
+        last = last_checkpoint(place)
+        weights = b"".join(last.read(f"{part}.safetensors") for part in ("model", "clothes"))
+        return cls(
+            model=scores["model"],
+            checkpoint=hashlib.sha256(weights).hexdigest(),
+            protocols=json.dumps(scores["protocols"], sort_keys=True),
+            steps=place.read("steps.jsonl").decode(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """What one blow cost."""
+
+    kind: str
+    step: int
+    """Steps done when it fell."""
+    lost: int
+    """Of these, how many were done again."""
+    seconds: float
+    """From the blow to the end of the next step that counts."""
+
+
+class Run:
+    """A run whose driver is a process on the head's node; `hit` breaks something and mends what people would.
+
+    Args:
+        nodes: how many nodes of one CPU the cluster shall have beside its head.
+    """
+
+    def __init__(self, head: Head, place: StorageFolder, arguments: Sequence[str], *, nodes: int, log: Path) -> None:
+        self.head, self.place = head, place
+        self._arguments, self._nodes, self._log = arguments, nodes, log
+        self._begin()
+
+    def reach(self, step: int, seconds: float = 120) -> None:
+        """Wait until so many steps are done."""
+        deadline = time.monotonic() + seconds
+        while (done := steps_done(self.place)) < step:
+            assert self.process.poll() is None, f"the run ended after step {done}: {self.told()}"
+            assert time.monotonic() < deadline, f"at step {done} after {seconds} s, not at {step}: {self.told()}"
+            time.sleep(0.02)
+
+    def hit(self, kind: str, chance: random.Random) -> Broken:
+        """Kill one of ``KILLED``; returns once training goes on."""
+        workers, began = train_workers(self.head), time.monotonic()
+        blows: dict[str, Callable[[], None]] = {
+            "worker": lambda: os.kill(chance.choice(workers), signal.SIGKILL),
+            "node": self._kill_node,
+            "driver": self._kill_driver,
+            "head": self._kill_head,
+        }
+        blows[kind]()
+        wait_for(lambda: not any(map(is_alive, workers)), 120, f"end of the old workers after a killed {kind}")
+        step = steps_done(self.place)
+        if kind == "node":
+            self._mend_nodes()
+        elif kind == "head":
+            self.head.restart()
+            self._mend_nodes()
+        if self.process.poll() is not None:
+            self._begin()
+        lowest = self._next_step(step)
+        return Broken(kind, step, step - lowest, time.monotonic() - began)
+
+    def finish(self, seconds: float = 240) -> Outcome:
+        """Wait for the run's good end."""
+        try:
+            code: int | None = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        assert code == 0, f"exit code {code}: {self.told()}"
+        return Outcome.of(self.place)
+
+    def end(self) -> None:
+        """Leave no driver behind."""
+        self.process.kill()
+        self.process.wait()
+
+    def told(self) -> str:
+        """The end of what the drivers printed."""
+        return self._log.read_text()[-6000:]
+
+    def _begin(self) -> None:
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                self.head.command("train.py", *self._arguments),
+                env=self.head.driver_environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _kill_driver(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _kill_node(self) -> None:
+        self.head.nodes[-1].kill()
+
+    def _kill_head(self) -> None:
+        self._kill_driver()  # it stands on the head's node
+        self.head.kill()
+        for node in self.head.nodes:  # they would not find the new head
+            node.kill()
+
+    def _mend_nodes(self) -> None:
+        for _ in range(self._nodes - len(self.head.living_nodes())):
+            self.head.add_node()
+
+    def _next_step(self, step: int, seconds: float = 180) -> int:
+        """Wait for a step of the new workers; returns the step they went on from."""
+        deadline, lowest = time.monotonic() + seconds, step
+        while (done := steps_done(self.place)) <= lowest:
+            lowest = min(lowest, done)
+            assert self.process.poll() in (None, 0), f"the run failed after step {step}: {self.told()}"
+            if self.process.poll() == 0:
+                break  # there was nothing left to do
+            assert time.monotonic() < deadline, f"no step after {step} within {seconds} s: {self.told()}"
+            time.sleep(0.02)
+        return lowest
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
