@@ -26,7 +26,7 @@ from ccvid.training.step_log import StepLog
 from ccvid.training.trainer import Trainer
 from data_tools.tracklet import Tracklet
 from data_tools.transforms import normalise
-from tests.benchmarks.bench_loader import make_shards, write_pictures
+from tests.benchmarks.bench_loader import shards_of, write_pictures
 
 TARGET = 1.1
 RECIPE = Path(__file__).parents[2] / "ray_jobs" / "recipes" / "ccvid_cal.yaml"
@@ -40,14 +40,14 @@ def make_trainer(root: Path, identities: int, bf16: bool, device: str) -> Traine
         replace(tracklet, person=str(number // 2), clothes=str(number % 2))
         for number, tracklet in enumerate(write_pictures(pictures))
     )
-    store = make_shards(tracklets, root / "shards", "jpeg")
+    store = shards_of(tracklets, root / "shards", "jpeg")
     values = yaml.safe_load(RECIPE.read_text())
     values["data"]["shards"] = str(root / "shards")
     values["model"]["weights"] = "random"
     values["method"]["start_epoch"] = 0
     values["batch"] = {"identities": identities, "clips": 2 if device == "cpu" else 4}
     values["clip"]["piece"] = 8  # many items, so that an epoch has steps enough
-    values["train"] |= {"bf16": bf16, "log_every_seconds": 5}
+    values["train"] |= {"bf16": bf16, "log_every_seconds": 5, "held_out_share": 0, "test_weights": "last"}
     return Trainer(Recipe.model_validate(values), store, LocalRun(root / "run", device))
 
 

@@ -56,7 +56,7 @@ def test_flags_go_before_the_recipe_and_the_recipe_before_the_defaults() -> None
 def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = parse("--run.storage", "here", "--data.shards", "~/there")
-    assert (recipe.run.storage, recipe.data.shards) == (tmp_path / "here", Path.home() / "there")
+    assert (recipe.run.storage, recipe.data.shards) == (str(tmp_path / "here"), str(Path.home() / "there"))
 
 
 @pytest.mark.parametrize(

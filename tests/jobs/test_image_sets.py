@@ -10,12 +10,11 @@ import pytest
 
 from ccvid.training.context import LocalRun
 from ccvid.training.run import train_and_score
-from data_tools.shard_plan import plan_shards
-from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
 from data_tools.shards import ShardFolder
 from ray_jobs.cli import parse_recipe
-from ray_jobs.sources import read_dataset, shard_folder
+from ray_jobs.sources import read_dataset
 from tests.data.image_formats import MAKERS
+from tests.made_shards import make_shards
 
 SMALL = {
     "batch.identities": 3,
@@ -45,13 +44,9 @@ def test_an_image_set_trains_and_is_scored(kind: str, tmp_path: Path) -> None:
     values = {"recipe": f"{kind}_paper", "data.root": root, "data.shards": tmp_path / "shards", **SMALL}
     flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     recipe, _ = parse_recipe(flags, program="train.py", description="")
-    folder, options = shard_folder(recipe.data), recipe.data.storage
-    dataset = read_dataset(recipe.data)
-    plans = plan_shards(dataset.tracklets, options)
-    prepare_folder(plans, folder)
-    finish_shards(dataset, plans, [write_shard(plan, folder, options) for plan in plans], folder, options)
+    make_shards(read_dataset(recipe.data), tmp_path / "shards", recipe.data.storage)
 
-    metrics = train_and_score(recipe, LocalRun(tmp_path / "run"), ShardFolder(folder))
+    metrics = train_and_score(recipe, LocalRun(tmp_path / "run"), ShardFolder(tmp_path / "shards"))
 
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert len(steps) >= 2

@@ -1,81 +1,18 @@
-"""Training on a real Ray cluster: killed and run again, several workers, submitted as a job."""
+"""Training on a real Ray cluster: several workers, submitted as a job."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.jobs.breaking import expect_success, metrics
 from tests.jobs.head import ROOT, Head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "metrics.json").read_text()))
-
-
-def expect_success(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-    return done.stdout
-
-
-def train_workers() -> list[int]:
-    """Process ids of Ray Train workers on this machine."""
-    found = subprocess.run(["pgrep", "-f", "ray::.*RayTrainWorker"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def wait_for(condition: Any, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
-        time.sleep(0.05)
-
-
-def steps_done(folder: Path) -> int:
-    file = folder / "steps.jsonl"
-    return len(file.read_text().splitlines()) if file.exists() else 0
-
-
-def test_a_killed_driver_and_a_killed_worker_end_with_the_same_weights(
-    head: Head, tiny_recipe: Path, tmp_path: Path
-) -> None:
-    """Undisturbed; the driver killed with -9 and run again; a worker killed with -9."""
-    long = ["--recipe", str(tiny_recipe), "--train.epochs", "40", "--train.log_every_seconds", "0.1"]
-    expect_success(head.run("train.py", *long, "--run.name", "whole"))
-    expected = metrics(tmp_path / "runs" / "whole")
-
-    moment = random.SystemRandom()
-    for victim in ("driver", "worker"):
-        folder = tmp_path / "runs" / f"killed-{victim}"
-        first_kill = moment.randint(3, 25)
-        print(f"{victim} is killed after step {first_kill}")
-        process = head.start("train.py", *long, "--run.name", folder.name)
-        wait_for(lambda folder=folder, step=first_kill: steps_done(folder) >= step, 120, "step")
-        if victim == "driver":
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            wait_for(lambda: not train_workers(), 60, "end of the orphaned workers")
-            assert not (folder / "metrics.json").exists()
-            expect_success(head.run("train.py", *long, "--run.name", folder.name))
-        else:
-            for pid in train_workers():
-                os.kill(pid, signal.SIGKILL)
-            output, _ = process.communicate(timeout=200)
-            assert process.returncode == 0, output[-5000:]
-        found = metrics(folder)
-        assert found["model"] == expected["model"], f"{victim} killed after step {first_kill}"
-        assert found["protocols"] == expected["protocols"]
-        assert (folder / "steps.jsonl").read_text() == (tmp_path / "runs" / "whole" / "steps.jsonl").read_text()
 
 
 def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Hyper-parameter search with Ray Tune: each trial a Ray Train run."""

@@ -1,0 +1,84 @@
+"""Clips decoded by actors on other nodes: the bytes of threads, whatever becomes of actors and nodes."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.jobs.gpu_cluster import GpuCluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+DRIVER = "tests.jobs.decoding_driver"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuCluster]:
+    head = GpuCluster(tmp_path_factory.mktemp("decoding"), (2, 1))
+    yield head
+    head.stop()
+
+
+def findings(driver: subprocess.Popen[str], told: str = "") -> tuple[list[Any], str]:
+    """What the driver found, and all that it told."""
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, (told + output)[-5000:]
+    return [json.loads(line) for line in re.findall(r"^FOUND (.*)$", told + output, re.MULTILINE)], told + output
+
+
+def test_an_epoch_has_the_bytes_of_threads_and_the_decoders_stand_beside_the_gpu_node(
+    cluster: GpuCluster, tiny_shards: Path
+) -> None:
+    (gpu, two, three), _ = findings(cluster.start_driver(DRIVER, "epochs", str(tiny_shards)))
+    assert len(gpu["gpu_nodes"]) == 1
+    for found, number, nodes in ((two, 2, 2), (three, 3, 2)):
+        assert found["steps"] > 3
+        assert found["equal"]
+        assert found["own_clips"] == 0
+        assert len(found["nodes"]) == number
+        assert len(set(found["nodes"])) == nodes
+        assert not set(found["nodes"]) & set(gpu["gpu_nodes"])
+
+
+def test_a_killed_decoder_a_broken_frame_and_too_few_cpus(cluster: GpuCluster, tiny_shards: Path) -> None:
+    (killed, mistakes, too_many), told = findings(cluster.start_driver(DRIVER, "troubles", str(tiny_shards)))
+    print(f"one of two decoders was killed at step {killed['moment']} of {killed['steps']}")
+    assert killed["equal"]
+    assert killed["own_clips"] == 0  # the other one took over
+    assert "is lost, its clips are decoded elsewhere" in told
+    assert "is up again" in told
+    assert re.fullmatch(r"tracklet \S+: its stored frame \d \(200 bytes\) is not a whole .*", mistakes["frame"])
+    assert re.fullmatch(r"the decoder on node [\d.]+: .*/nowhere.*", mistakes["shards"])
+    assert too_many["equal"]
+    assert too_many["own_clips_at_first"] >= 12  # nothing waits for decoders that are not up yet
+    assert too_many["own_clips"] < 400 * 12
+
+
+def test_nodes_of_decoders_die_until_the_worker_is_alone(cluster: GpuCluster, tiny_shards: Path) -> None:
+    """The last test: it leaves no node without a GPU."""
+    driver = cluster.start_driver(DRIVER, "losing_nodes", str(tiny_shards))
+    assert driver.stdout is not None
+    told = ""
+    while "three decoders are up" not in told:
+        line = driver.stdout.readline()
+        assert line, told
+        told += line
+    order = random.SystemRandom().sample([0, 1], 2)
+    pauses = [random.SystemRandom().uniform(0.2, 4) for _ in order]
+    print(f"nodes {order} are killed after {pauses} s")
+    for node, pause in zip(order, pauses, strict=True):
+        time.sleep(pause)
+        cluster.cpu_nodes[node].kill()
+    (found,), _ = findings(driver, told)
+    assert found["equal"]
+    assert found["up"][-1] == 0
+    assert found["own_clips"] > 200

@@ -1,0 +1,186 @@
+"""A whole search on a real Ray cluster: stopped trials, a failing one, a kill of its driver, and what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.jobs.breaking import expect_success, train_workers, wait_for
+from tests.jobs.head import ROOT, Head
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+# One rate breaks every training, one leaves the first weights as they are.
+SPACE = """
+optim.learning_rate: {choices: [0.003, 1.0e-12, 1.0e+30]}
+method.epsilon: {choices: [0.1, 1.0]}
+"""
+AT_ONCE = 2
+SECONDS_TO_CLEAR = 10
+
+
+def trials_of(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "search.json"
+    return list(json.loads(file.read_text())["trials"]) if file.exists() else []
+
+
+def validations(folder: Path) -> int:
+    return sum(len(trial["history"]) for trial in trials_of(folder))
+
+
+class Watch:
+    """Notes each half second what lives on the cluster, and how many trials the search says run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.samples, self.running = folder, list[dict[str, Any]](), list[tuple[float, int]]()
+        self._ended = threading.Event()
+
+    @contextmanager
+    def over(self, head: Head) -> Iterator[Watch]:
+        command = [str(head.python), str(ROOT / "tests" / "jobs" / "leftovers.py")]
+        process = subprocess.Popen(command, env=head.driver_environment, stdout=subprocess.PIPE, text=True)
+        threads = [threading.Thread(target=self._read, args=(process,)), threading.Thread(target=self._count)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            process.kill()
+            for thread in threads:
+                thread.join()
+            process.wait()
+
+    def most_running(self, since: float, until: float) -> int:
+        """Trials that ran at the same time within a span, and the last number before it."""
+        before = [count for moment, count in self.running if moment < since][-1:]
+        return max([*before, *(count for moment, count in self.running if since <= moment <= until)], default=0)
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                self.samples.append(json.loads(line))
+
+    def _count(self) -> None:
+        while not self._ended.wait(0.2):
+            running = sum(trial["state"] == "running" for trial in trials_of(self.folder))
+            self.running.append((time.time(), running))
+
+
+def test_a_killed_search_goes_on_stops_trials_without_a_trace_and_its_best_recipe_trains(
+    head: Head, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    space, folder = tmp_path / "space.yaml", tmp_path / "runs" / "night"
+    space.write_text(SPACE)
+    arguments = ["--recipe", str(tiny_recipe), "--space", str(space), "--searcher", "grid", "--run.name", "night"]
+    arguments += ["--train.epochs", "6", "--grace", "2", "--reduction", "4", "--concurrency", str(AT_ONCE)]
+    first_kill = random.SystemRandom().randint(1, 8)
+    print(f"the driver is killed after validation {first_kill}")
+
+    process = head.start("tune.py", *arguments)
+    wait_for(lambda: validations(folder) >= first_kill or process.poll() is not None, 150, "validation")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = trials_of(folder)
+    wait_for(lambda: not train_workers(head), 30, "end of the orphaned workers")
+    assert any(trial["state"] == "running" for trial in before)
+
+    with Watch(folder).over(head) as watch:
+        told = expect_success(head.run("tune.py", *arguments, seconds=300))
+        time.sleep(2)
+    check_course(folder, before, told)
+    check_nothing_stayed(watch)
+    check_best_recipe(head, folder)
+    check_entered_again(head, folder, arguments)
+
+
+def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
+    after = trials_of(folder)
+    assert len(after) == 6
+    for old, new in zip(before, after, strict=False):
+        assert new["values"] == old["values"]
+        assert new["history"][: len(old["history"])] == old["history"]
+        if old["state"] not in ("running", "waiting"):
+            assert new == old  # was not run again
+        epochs = [epoch for epoch, _ in new["history"]]
+        assert epochs == sorted(set(epochs)), "no epoch was validated twice"
+    states = {trial["number"]: trial["state"] for trial in after}
+    for trial in after:
+        if trial["values"]["optim.learning_rate"] == 1e30:
+            assert trial["state"] == "failed"
+            assert "not finite" in trial["reason"]
+        elif trial["state"] == "finished":
+            assert trial["epoch"] == 6
+        else:
+            assert trial["state"] == "stopped"
+            assert 2 <= trial["epoch"] < 6
+    assert "stopped" in states.values(), after
+    assert "finished" in states.values()
+    assert "\x1b" not in told
+    for word in ("best so far", "left", "What explains the scores", "too few trials", str(folder / "best.yaml")):
+        assert word in told, word
+    assert "Traceback" not in told
+    table = pq.read_table(folder / "trials.parquet")
+    assert table["state"].to_pylist() == [trial["state"] for trial in after]
+    for trial in after:
+        assert not (folder / "trials" / f"trial-{trial['number']:05}" / "metrics.json").exists()  # no test set
+
+
+def check_nothing_stayed(watch: Watch) -> None:
+    """At no time lives more than what the trials of the last seconds need; at the end nothing does."""
+    assert len(watch.samples) > 20
+    for sample in watch.samples:
+        allowed = watch.most_running(sample["time"] - SECONDS_TO_CLEAR, sample["time"])
+        for name in ("TrainController", "RayTrainWorker"):
+            assert sample["actors"].count(name) <= allowed, sample
+        assert sample["groups"] <= 2 * max(allowed, AT_ONCE), sample  # one of Tune, one of the trial's workers
+    last = watch.samples[-1]
+    assert last["groups"] == 0, last
+    of_trials = {"TrainController", "RayTrainWorker", "PlacementGroupCleaner", "ResourceTrainable", "_QueueActor"}
+    assert not of_trials & set(last["actors"]), last
+
+
+def check_best_recipe(head: Head, folder: Path) -> None:
+    """It runs as it is, and ends with the very weights of the trial."""
+    text = (folder / "best.yaml").read_text()
+    best = next(word.rstrip(":") for word in text.split() if word.startswith("trial-"))
+    assert "clothes-changing" in expect_success(head.run("train.py", "--recipe", str(folder / "best.yaml")))
+    weights = [place / "best" / "model.safetensors" for place in (folder / "trials" / best, Path(f"{folder}-best"))]
+    assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}) == 1
+
+
+def check_entered_again(head: Head, folder: Path, arguments: list[str]) -> None:
+    records = (folder / "search.json").read_bytes()
+    again = expect_success(head.run("tune.py", *arguments))
+    assert "finished before" in again
+    assert "What explains the scores" in again
+    assert (folder / "search.json").read_bytes() == records
+    other = head.run("tune.py", *arguments, "--reduction", "3", "--method.scale", "8")
+    assert other.returncode == 1
+    assert "holds a search with other settings" in other.stderr
+    assert "reduction: 4.0 there, 3.0 now" in other.stderr
+    assert "recipe.method.scale: 16.0 there, 8.0 now" in other.stderr
+    assert (folder / "search.json").read_bytes() == records
+
+
+def test_what_does_not_fit_the_cluster_is_an_error_before_the_start(
+    head: Head, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    done = head.run("tune.py", "--recipe", str(tiny_recipe), "--trials", "9", "--concurrency", "3")
+    assert done.returncode == 1
+    assert "3 trial(s) at once of 1 worker(s) with 1 CPU(s) each do not fit the cluster" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
