@@ -18,8 +18,9 @@ T = TypeVar("T")
 def patient_filesystem(storage: StorageFolder, patience: float) -> fs.PyFileSystem:
     """The storage's file system; each call is tried again for ``patience`` seconds.
 
-    What is written is kept in a local file until it is closed, and then uploaded, again if need be. Only the place
-    travels between processes.
+    What is written is kept in a local file until it is closed, and then uploaded, again if need be. So do not write
+    through it with ``pyarrow.fs.copy_files``, which does not hear of what closing raises: that is
+    ``StorageFolder.upload_folder``'s work. Only the place travels between processes.
     """
     return fs.PyFileSystem(_PatientHandler(StorageFolder(storage.place, patience)))
 
@@ -111,7 +112,7 @@ class _Upload:
     """A file that is handed over when it is closed."""
 
     def __init__(self, put: Callable[[Path], None]) -> None:
-        self._put, self._file = put, NamedTemporaryFile(prefix="ccvid-")
+        self._put, self._file = put, NamedTemporaryFile(prefix="ccvid-")  # noqa: SIM115
 
     @property
     def closed(self) -> bool:

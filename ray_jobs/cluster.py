@@ -71,6 +71,13 @@ class Workers:
                 f"{fewest} workers with {self.cpus} CPUs{' and a GPU' if self.use_gpu else ''} each do not fit the "
                 f"cluster's {cpus} CPUs and {gpus} GPUs; change --compute.workers or --compute.cpus_per_worker"
             )
+        decoders = fewest * compute.decoders
+        if decoders > cpus - fewest * self.cpus:
+            raise InputError(
+                f"{fewest} workers with {compute.decoders} decoders each need {decoders} CPUs besides the workers' own "
+                f"{fewest * self.cpus}, and the cluster has {cpus}; lower --compute.decoders or "
+                "--compute.cpus_per_worker"
+            )
 
     @property
     def resources(self) -> dict[str, float]:

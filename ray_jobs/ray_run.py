@@ -38,7 +38,8 @@ class RayRun:
         self.stop_requested = stop_requested
         self.sinks: Sequence[MetricSink] = ()
         self._recipe, self._shards = recipe, shards
-        self._stored = StorageFolder(recipe.run.storage) / recipe.run.name
+        self._stored = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
+        self._storage = context.get_storage()
         self.folder = self._stored.local or self.scratch / "run"
         self._published: dict[str, tuple[int, int]] = {}
         self._watchdog = Watchdog(recipe.compute.hang_seconds)
@@ -84,6 +85,7 @@ class RayRun:
         ray.train.report(
             dict(metrics),
             checkpoint=None if checkpoint is None else Checkpoint.from_directory(checkpoint),
+            checkpoint_upload_fn=self._upload,
             checkpoint_upload_mode=CheckpointUploadMode.SYNC if wait else CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
         )
@@ -97,6 +99,10 @@ class RayRun:
             if self._published.get(name) != state:
                 self._stored.upload(self.folder / name, name)
         self._published = states
+
+    def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
+        self._stored.upload_folder(Path(checkpoint.path), name)
+        return Checkpoint(f"{self._storage.experiment_fs_path}/{name}", self._storage.storage_filesystem)
 
     def _fetch(self) -> None:
         """Bring what an earlier attempt published and this one goes on with."""

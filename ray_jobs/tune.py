@@ -18,9 +18,10 @@ from ray_jobs.cluster import connect
 DESCRIPTION = (
     "Search a recipe's fields with Ray Tune: each trial is a training run of its own, scored by clothes-changing mAP "
     "on held-out training identities (train.held_out_share), never on the test set. compute.workers is that of one "
-    "trial, 1 if nothing is said. Under --run.storage/--run.name stand all trials (trials.txt, trials.parquet), a "
-    "picture (parallel_coordinates.svg), which fields mattered (importance.txt), and the best setting as a recipe "
-    "(best.yaml), which train.py runs as it is. The same command goes on with a search that was stopped."
+    "trial, 1 if nothing is said. Under --run.storage/--run.name (the recipe's name and -search if nothing is said) "
+    "stand all trials (trials.txt, trials.parquet), a picture (parallel_coordinates.svg), which fields mattered "
+    "(importance.txt), and the best setting as a recipe (best.yaml), which train.py runs as it is. The same command "
+    "goes on with a search that was stopped."
 )
 
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str]) -> None:
     from ray_jobs.search.runner import SearchOptions, check_search, search
     from ray_jobs.search.space import read_space
 
+    if vars(own).get("run.name") is None:  # beside the recipe's own run
+        run = recipe.run.model_copy(update={"name": f"{recipe.run.name}-search"})
+        recipe = recipe.model_copy(update={"run": run})
     space = read_space(own.space, recipe)
     options = SearchOptions(own.trials, own.searcher, own.scheduler, own.concurrency, own.grace, own.reduction)
     check_search(recipe, space, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pytest
 
 from data_tools.errors import InputError
+from data_tools.file_lock import locked
 from data_tools.manifest import MANIFEST_NAME, read_manifest
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
@@ -70,6 +72,19 @@ def test_shards_are_fetched_once(remote: StorageFolder, cache: CacheOptions, tin
     again = open_shards(str(remote), cache)
     assert s3.bytes_sent - before == manifest_bytes
     assert (again.encoded_frames(0, [0])[0] == store.encoded_frames(0, [0])[0]).all()
+
+
+def test_progress_is_told_by_one_process_of_the_node(
+    remote: StorageFolder, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("data_tools.shard_cache.SECONDS_BETWEEN_LINES", 0)
+    folder = open_shards(str(remote), cache).folder
+    lines = capfd.readouterr().out.splitlines()
+    assert re.fullmatch(rf"fetching {remote} into {cache.folder}: (\S+ MiB) of \1  \S+ MiB/s  left 0:00:00", lines[-1])
+    with locked(folder / ".speaking"):
+        (folder / "shard-00000.arrow").unlink()
+        open_shards(str(remote), cache)
+    assert "MiB/s" not in capfd.readouterr().out
 
 
 def test_local_shards_are_mapped_where_they_are(tiny_shards: Path, cache: CacheOptions) -> None:

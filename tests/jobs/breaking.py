@@ -118,12 +118,17 @@ class Run:
         self._arguments, self._nodes, self._log = arguments, nodes, log
         self._begin()
 
-    def reach(self, step: int, seconds: float = 120) -> None:
+    def reach(self, step: int) -> None:
         """Wait until so many steps are done."""
+        self.wait_for(lambda: steps_done(self.place) >= step, f"step {step}")
+
+    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+        """Wait for something that comes before the run's end."""
         deadline = time.monotonic() + seconds
-        while (done := steps_done(self.place)) < step:
-            assert self.process.poll() is None, f"the run ended after step {done}: {self.told()}"
-            assert time.monotonic() < deadline, f"at step {done} after {seconds} s, not at {step}: {self.told()}"
+        while not condition():
+            at = f"after step {steps_done(self.place)}, without {what}"
+            assert self.process.poll() is None, f"the run ended {at}:\n{self.told()}"
+            assert time.monotonic() < deadline, f"{seconds} s passed {at}:\n{self.told()}"
             time.sleep(0.02)
 
     def hit(self, kind: str, chance: random.Random) -> Broken:
@@ -193,16 +198,18 @@ class Run:
         for _ in range(self._nodes - len(self.head.living_nodes())):
             self.head.add_node()
 
-    def _next_step(self, step: int, seconds: float = 180) -> int:
+    def _next_step(self, step: int) -> int:
         """Wait for a step of the new workers; returns the step they went on from."""
-        deadline, lowest = time.monotonic() + seconds, step
-        while (done := steps_done(self.place)) <= lowest:
-            lowest = min(lowest, done)
-            assert self.process.poll() in (None, 0), f"the run failed after step {step}: {self.told()}"
-            if self.process.poll() == 0:
-                break  # there was nothing left to do
-            assert time.monotonic() < deadline, f"no step after {step} within {seconds} s: {self.told()}"
-            time.sleep(0.02)
+        lowest = step
+
+        def goes_on() -> bool:
+            nonlocal lowest
+            done = steps_done(self.place)
+            lowest, before = min(lowest, done), lowest
+            return done > before
+
+        if self.process.poll() is None:
+            self.wait_for(goes_on, f"step after {step}")
         return lowest
 
 

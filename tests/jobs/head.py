@@ -63,6 +63,12 @@ class Node:
             self.process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
+        # Waits for the end of this process, however it comes, and lets nothing outlive it.
+        self._guardian = subprocess.Popen(
+            ["sh", "-c", 'read -r _; pkill -KILL -s "$0"', str(self.process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + 90
         while not ("Ray runtime started" in self._log.read_text() and self._listens()):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -78,6 +84,7 @@ class Node:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         self.process.wait()
+        self._guardian.communicate()
 
     def stop(self) -> None:
         """End all its processes and remove its files."""

@@ -79,10 +79,10 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
 def test_a_worker_that_hangs_is_ended_and_the_run_goes_on(
     head: Head, tiny_recipe: Path, tmp_path: Path, undisturbed: Outcome
 ) -> None:
-    """A worker is stopped as a whole (SIGSTOP), as where a disk does not answer."""
+    """A worker is stopped as a whole (SIGSTOP), as where a disk does not answer; an actor decodes for it."""
     place = StorageFolder(str(tmp_path / "runs" / "hung"))
     arguments = ["--recipe", str(tiny_recipe), *LONG, "--run.name", "hung"]
-    arguments += ["--compute.hang_seconds", "6", "--run.patience_seconds", "3"]
+    arguments += ["--compute.hang_seconds", "6", "--run.patience_seconds", "3", "--compute.decoders", "1"]
     run = Run(head, place, arguments, nodes=0, log=tmp_path / "driver.log")
     try:
         run.reach(random_step(25))

@@ -8,21 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+import yaml
 from safetensors.torch import load
 
+from ccvid.config import Recipe
+from ccvid.training.context import LocalRun
+from ccvid.training.trainer import Trainer
+from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
-from tests.jobs.breaking import Run, expect_success, last_checkpoint, steps_of, train_workers, wait_for
+from tests.jobs.breaking import Run, expect_success, last_checkpoint, steps_of, train_workers
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import QUICK_HEARTBEATS, Head
 from tests.jobs.namespaces import Network
+from tests.method.test_world_size import distance_apart
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 EPOCHS = 200
-WEIGHT_TOLERANCE = 1e-3
-"""Of the largest of each tensor, after two epochs in float32: gradients are summed in another order, and Adam makes
-much of it where a gradient is near zero."""
+WAY_TOLERANCE = 0.03
+"""How far two trainings may end apart, in lengths of the way from the first weights: 0.003 was measured, after two
+epochs of Adam in float32, which sums gradients in another order. With each worker's own BatchNorm it is 0.19."""
 
 
 @pytest.fixture(scope="module")
@@ -66,38 +71,31 @@ def test_ranks_spread_over_nodes_that_each_read_the_shards(
         run.end()
 
 
-def test_two_workers_on_two_nodes_train_as_one(cluster: Head, recipe: Path) -> None:
+def test_two_workers_on_two_nodes_train_as_one(cluster: Head, recipe: Path, tiny_shards: Path, tmp_path: Path) -> None:
     """P identities on each of two nodes, or 2P in one process, with BatchNorm over all: the weights agree.
 
     The losses in steps.jsonl are not compared, for they are those of rank 0's share of the batch.
     """
     flags = ["--recipe", str(recipe), "--train.epochs", "2", "--train.sync_batchnorm", "true"]
     flags += ["--train.validate_every", "2"]
-    rates, weights = [], []
+    values = yaml.safe_load(recipe.read_text()) | {"batch": {"identities": 2, "clips": 2}}
+    start = Trainer(Recipe.model_validate(values), ShardFolder(tiny_shards), LocalRun(tmp_path)).model.state_dict()
+    schedules, weights = [], []
     for workers, identities in ((1, 2), (2, 1)):
         place = StorageFolder(str(recipe.parent / "runs" / f"{workers}-of-{identities}-{name_of(cluster)}"))
         size = ["--compute.workers", str(workers), "--batch.identities", str(identities)]
         expect_success(cluster.run("train.py", *flags, *size, "--run.name", place.name))
-        rates.append([(step["step"], step["learning_rate"]) for step in steps_of(place)])
-        weights.append(weights_of(place))
-    assert rates[0] == rates[1]
-    assert len(rates[0]) > 4
-    alone, together = weights
-    assert alone.keys() == together.keys()
-    apart = {name: float((together[name] - alone[name]).abs().max() / alone[name].abs().max()) for name in alone}
-    print(f"weights apart by {max(apart.values()):.1e}, {max(apart, key=lambda name: apart[name])} the most")
-    assert max(apart.values()) < WEIGHT_TOLERANCE
+        schedules.append([(step["step"], step["learning_rate"]) for step in steps_of(place)])
+        weights.append(load(last_checkpoint(place).read("model.safetensors")))
+    assert schedules[0] == schedules[1]
+    assert len(schedules[0]) > 4
+    apart = distance_apart(weights[1], weights[0], start)
+    print(f"apart by {apart:.4f} of the way")
+    assert apart < WAY_TOLERANCE
 
 
 def name_of(cluster: Head) -> str:
     return "namespaces" if cluster.own.namespace else "one-network"
-
-
-def weights_of(place: StorageFolder) -> dict[str, torch.Tensor]:
-    """The last checkpoint's parameters and statistics, with the clothes classifier's."""
-    last = last_checkpoint(place)
-    parts = [load(last.read(f"{part}.safetensors")) for part in ("model", "clothes")]
-    return {name: tensor for part in parts for name, tensor in part.items() if tensor.is_floating_point()}
 
 
 def shards_mapped(process: int, folder: Path) -> set[str]:
@@ -121,11 +119,11 @@ def test_a_run_grows_and_shrinks_with_the_cluster(recipe: Path, tmp_path: Path) 
             run.reach(random.SystemRandom().randint(2, 40))
             assert len(train_workers(head)) == 1
             node = head.add_node()
-            wait_for(lambda: rates(place)[-1:] == [1.0], 120, "step of two workers")
+            run.wait_for(lambda: rates(place)[-1:] == [1.0], "step of two workers")
             run.reach(len(steps_of(place)) + random.SystemRandom().randint(1, 40))
             assert [len(train_workers(home)) for home in (head.own, node)] == [1, 1]
             node.kill()
-            wait_for(lambda: rates(place)[-1:] == [0.5], 120, "step of one worker again")
+            run.wait_for(lambda: rates(place)[-1:] == [0.5], "step of one worker again")
             run.finish()
         finally:
             run.end()

@@ -129,7 +129,8 @@ def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
             assert 2 <= trial["epoch"] < 6
     assert "stopped" in states.values(), after
     assert "finished" in states.values()
-    assert "\x1b" not in told
+    of_ray = "\x1b[33m(raylet)"  # warns of many processes for two CPUs
+    assert not [line for line in told.splitlines() if "\x1b" in line and not line.startswith(of_ray)]
     for word in ("best so far", "left", "What explains the scores", "too few trials", str(folder / "best.yaml")):
         assert word in told, word
     assert "Traceback" not in told
