@@ -58,7 +58,7 @@ def watched(recipe: Recipe, run: RunContext, dataset: str) -> Iterator[list[Metr
     Raises:
         InputError: the recipe wants MLflow, which is not installed.
     """
-    _keep_events_off_the_console()
+    _quieten_console()
     gauges = WorkerGauges(recipe.run.name, run.rank, run.world_size)
     mlflow = _mlflow_sink(recipe, run, dataset)
     status: Status = "FAILED"
@@ -94,9 +94,9 @@ def _mlflow_sink(recipe: Recipe, run: RunContext, dataset: str) -> MlflowSink | 
     )
 
 
-def _keep_events_off_the_console() -> None:
-    """Ray Train sends a worker's log records to a JSON file and to the console, where events would only repeat the
-    progress lines; warnings, which are no events, stay."""
+def _quieten_console() -> None:
+    """Ray Train sends a worker's log records to a JSON file and to the console, where events, and its own line for each
+    report, would only repeat the progress lines."""
     for handler in logging.getLogger().handlers:
         if handler.get_name() == "console":  # Ray Train's own
-            handler.addFilter(lambda record: not hasattr(record, "event"))
+            handler.addFilter(lambda record: record.levelno >= logging.WARNING and not hasattr(record, "event"))

