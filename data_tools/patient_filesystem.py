@@ -79,8 +79,8 @@ class _PatientHandler(fs.FileSystemHandler):  # type: ignore[misc]
     def open_input_file(self, path: str) -> Any:
         return self._try("reading", path, lambda: self._filesystem.open_input_file(path))
 
-    def open_output_stream(self, path: str, metadata: Any) -> Any:
-        return pa.PythonFile(_Upload(lambda local: self._put(local, path, metadata)), mode="w")
+    def open_output_stream(self, path: str, metadata: Any) -> Any:  # noqa: ARG002
+        return pa.PythonFile(_Upload(lambda local: self._put(local, path)), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:
         return self._try("writing", path, lambda: self._filesystem.open_append_stream(path, metadata=metadata))
@@ -89,16 +89,9 @@ class _PatientHandler(fs.FileSystemHandler):  # type: ignore[misc]
     def _filesystem(self) -> fs.FileSystem:
         return self._storage.filesystem
 
-    def _put(self, local: Path, path: str, metadata: Any) -> None:
-        def put() -> None:
-            with (
-                local.open("rb") as source,
-                self._filesystem.open_output_stream(path, compression=None, metadata=metadata) as stream,
-            ):
-                while block := source.read(2**23):
-                    stream.write(block)
-
-        self._try("writing", path, put)
+    def _put(self, local: Path, path: str) -> None:
+        # Not through a stream: one that is left by an error would leave the half that was written.
+        self._try("writing", path, lambda: fs.copy_files(str(local), path, fs.LocalFileSystem(), self._filesystem))
 
     def _try(self, verb: str, path: str, action: Callable[[], T]) -> T:
         def attempt() -> T:

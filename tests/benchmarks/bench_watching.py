@@ -2,13 +2,15 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_watching [--steps 400] [--rounds 5]
 
-A step is a product of matrices of some 20 ms; the log is flushed every 50 steps, as the trainer does every few seconds.
-MLflow writes a SQLite file, in this process, and so takes more of it than a server would.
+Compared is the CPU time of the whole process, MLflow's thread included: the most that training can lose to it, and the
+same on a busy machine. A step is a product of matrices of some 20 ms; the log is flushed every 50 steps, as the trainer
+does every few seconds. MLflow writes a SQLite file, in this process, and so takes more of it than a server would.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import statistics
@@ -22,16 +24,15 @@ from pathlib import Path
 import torch
 
 from ccvid.training import mlflow_sink
-from ccvid.training.mlflow_sink import MlflowSink
-from ccvid.training.step_log import MetricSink, StepLog
+from ccvid.training.mlflow_sink import MLFLOW_FILE, MlflowSink
+from ccvid.training.step_log import StepLog
 from ccvid.training.update import UpdateResult
 
-TARGET = 1.02
 FLUSH_STEPS = 50
 
 
-def run_seconds(folder: Path, sinks: Sequence[MetricSink], steps: int) -> tuple[float, float]:
-    """Seconds a step, and seconds a flush."""
+def run_seconds(folder: Path, sinks: Sequence[MlflowSink], steps: int) -> tuple[float, float]:
+    """CPU seconds a step, and seconds that a flush holds up training."""
     folder.mkdir()
     matrix, value = torch.rand(900, 900), torch.tensor(0.5)
     result = UpdateResult(
@@ -39,7 +40,7 @@ def run_seconds(folder: Path, sinks: Sequence[MetricSink], steps: int) -> tuple[
     )
     log = StepLog(folder, first_step=0, total_steps=steps, clips_per_step=32, sinks=sinks)
     flushing = 0.0
-    started = time.perf_counter()
+    started = time.process_time()
     for step in range(steps):
         matrix @ matrix
         log.add(step, 0.1, result)
@@ -47,7 +48,9 @@ def run_seconds(folder: Path, sinks: Sequence[MetricSink], steps: int) -> tuple[
             begun = time.perf_counter()
             log.flush("", 0.0, epoch=0.0)
             flushing += time.perf_counter() - begun
-    seconds = time.perf_counter() - started
+    for sink in sinks:
+        sink.close()
+    seconds = time.process_time() - started
     log.close()
     return seconds / steps, flushing * FLUSH_STEPS / steps
 
@@ -59,9 +62,11 @@ def one_round(root: Path, steps: int) -> dict[str, tuple[float, float]]:
         home = root / name.replace(", ", "-").replace(" ", "-")
         home.mkdir()
         sink = MlflowSink(uri, home, experiment="bench", name="bench", parameters={}, tags={})
-        time.sleep(4)  # imports and the tables' making, once a run
+        deadline = time.monotonic() + 20  # the tables' making, once a run
+        while uri.startswith("sqlite") and not (home / MLFLOW_FILE).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
         times[name] = run_seconds(home / "run", [sink], steps)
-        sink.close()
     return times
 
 
@@ -72,24 +77,22 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     mlflow_sink.SEND_SECONDS = 1.0  # five times as often as in a run, so that a short one shows it
+    logging.disable()
     rounds = []
     with redirect_stdout(StringIO()):
-        for _ in range(arguments.rounds):
+        for _ in range(arguments.rounds + 1):
             with tempfile.TemporaryDirectory() as root:
                 rounds.append(one_round(Path(root), arguments.steps))
+    rounds = rounds[1:]  # the first imports
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     print(f"\n{machine}, {arguments.rounds} rounds of {arguments.steps} steps\n")
-    print(
-        "| logging to | ms a step | of files alone | lowest … highest | ms a flush of 50 steps | |\n|---|---|---|---|---|---|"
-    )
+    print("| logging to | CPU ms a step | of files alone | lowest … highest | ms a flush of 50 steps |")
+    print("|---|---|---|---|---|")
     for name in rounds[0]:
         ratios = [times[name][0] / times["files"][0] for times in rounds]
         step, flush = (1000 * statistics.median(times[name][part] for times in rounds) for part in (0, 1))
-        ratio = statistics.median(ratios)
-        verdict = "" if name == "files" else "met" if ratio <= TARGET else f"MISSED {TARGET}"
-        print(
-            f"| {name} | {step:.2f} | {ratio:.3f} | {min(ratios):.3f} … {max(ratios):.3f} | {flush:.2f} | {verdict} |"
-        )
+        spread = f"{statistics.median(ratios):.3f} | {min(ratios):.3f} … {max(ratios):.3f}"
+        print(f"| {name} | {step:.2f} | {spread} | {flush:.2f} |")
 
 
 if __name__ == "__main__":

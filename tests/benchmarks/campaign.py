@@ -123,7 +123,7 @@ class Campaign:
             *("--recipe", str(self._recipe), "--run.name", name, "--run.storage", storage),
             *("--compute.workers", "2", "--batch.identities", "1", "--compute.max_failures", "100"),
             *("--train.epochs", str(EPOCHS), "--train.validate_every", str(EPOCHS // 3)),
-            *("--train.log_every_seconds", "0.01"),
+            *("--train.log_every_seconds", "0.01", "--train.checkpoint_share", "1"),
         ]
 
 

@@ -112,7 +112,8 @@ def test_a_run_grows_and_shrinks_with_the_cluster(recipe: Path, tmp_path: Path) 
     place = StorageFolder(str(recipe.parent / "runs" / "elastic"))
     flags = ["--recipe", str(recipe), "--run.name", "elastic", "--compute.workers", "[1, 2]"]
     flags += ["--compute.resize_every_seconds", "1", "--batch.identities", "1", "--train.epochs", str(EPOCHS)]
-    flags += ["--train.validate_every", str(EPOCHS), "--train.log_every_seconds", "0.01"]
+    flags += ["--train.checkpoint_share", "1", "--train.validate_every", str(EPOCHS)]
+    flags += ["--train.log_every_seconds", "0.01", "--optim.decay", "1"]
     try:
         run = Run(head, place, flags, nodes=0, log=tmp_path / "driver.log")
         try:
@@ -120,7 +121,7 @@ def test_a_run_grows_and_shrinks_with_the_cluster(recipe: Path, tmp_path: Path) 
             assert len(train_workers(head)) == 1
             node = head.add_node()
             run.wait_for(lambda: rates(place)[-1:] == [1.0], "step of two workers")
-            run.reach(len(steps_of(place)) + random.SystemRandom().randint(1, 40))
+            run.reach(len(steps_of(place)) + random.SystemRandom().randint(12, 40))  # some epochs
             assert [len(train_workers(home)) for home in (head.own, node)] == [1, 1]
             node.kill()
             run.wait_for(lambda: rates(place)[-1:] == [0.5], "step of one worker again")

@@ -99,7 +99,7 @@ def test_a_killed_search_goes_on_stops_trials_without_a_trace_and_its_best_recip
     print(f"the driver is killed after validation {first_kill}")
 
     process = head.start("tune.py", *arguments)
-    wait_for(lambda: validations(folder) >= first_kill or process.poll() is not None, 150, "validation")
+    wait_for(lambda: validations(folder) >= first_kill or process.poll() is not None, 300, "validation")
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = trials_of(folder)

@@ -110,7 +110,7 @@ def test_mlflow_that_is_not_installed_is_told_before_the_start(tmp_path: Path, m
 
 def wait_for_gauges(head: Head, process: subprocess.Popen[str], ranks: set[str]) -> dict[tuple[str, str], float]:
     """Values by (metric, rank) of the run, once every rank's epoch is there; Ray sends them each ten seconds."""
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         found = dict(scrape(head, "seen"))
         if {rank for name, rank in found if name == "ray_ccvid_epoch"} == ranks:
