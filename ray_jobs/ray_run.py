@@ -120,6 +120,6 @@ class RayRun:
 
     def _states(self) -> dict[str, tuple[int, int]]:
         """By name, when each file of ``folder`` was changed and how large it is."""
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        files = [path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
         facts = ((path.relative_to(self.folder).as_posix(), path.stat()) for path in sorted(files))
         return {name: (fact.st_mtime_ns, fact.st_size) for name, fact in facts}

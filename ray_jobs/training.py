@@ -19,6 +19,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ccvid.config import Recipe
 from ccvid.trained_model import configured_backbone
 from ccvid.training.distributed import EndedOnRequestError, StoppedTogetherError
+from ccvid.training.mlflow_sink import check_mlflow
 from ccvid.training.run import METRICS_FILE, train_and_score
 from ccvid.training.split import split_for
 from data_tools.errors import InputError
@@ -79,6 +80,8 @@ def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
     Raises:
         InputError, BackboneError: what is wrong.
     """
+    if recipe.run.mlflow is not None:
+        check_mlflow(recipe.run.mlflow)
     store = open_shards(shards, recipe.data.cache)
     configured_backbone(recipe.model, recipe.clip)
     items = split_for(recipe, store).items

@@ -9,6 +9,7 @@ from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.scoring import labelled_rows, score_embeddings, write_scores
 from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.context import RunContext
+from ccvid.training.step_log import add_test_scores
 from ccvid.training.trainer import Trainer
 from data_tools.shards import ShardFolder
 
@@ -51,7 +52,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
         return {}
     scores = score_embeddings(store, embedding, query_rows, gallery_rows, recipe.score)
     method = "CAL" if recipe.method.clothes_loss else "baseline"
-    return write_scores(
+    results = write_scores(
         run.folder,
         store,
         scores,
@@ -62,3 +63,5 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
         title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
         facts={"dataset": store.manifest.dataset, "epoch": epoch, "seed": recipe.train.seed},
     )
+    add_test_scores(run.sinks, trainer.progress.updates - 1, results)
+    return results

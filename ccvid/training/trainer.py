@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +32,8 @@ from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
 
 BEST_FOLDER = "best"
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -92,6 +95,7 @@ class Trainer:
             clips_per_step=batch.identities * batch.clips * self.run.world_size,
             sinks=self.run.sinks,
         )
+        self._tell("resumed" if self.progress.updates else "started")
         try:
             for epoch in range(self.progress.epoch, epochs):
                 self._train_epoch(epoch)
@@ -239,6 +243,7 @@ class Trainer:
             score = single_score(evaluation)
             scores = {f"{name}_map": result.mean_average_precision for name, result in evaluation.results.items()}
             self.log.add_validation(self.progress.updates - 1, scores)
+            self._tell("validation", **scores)
             shown = "  ".join(f"{name.removesuffix('_map')} {value:.1%}" for name, value in scores.items())
             print(f"epoch {done}: mAP on {len(evaluation.query)} held-out tracklets: {shown}", flush=True)
         score = agree(score, self.run.device, self.run.world_size)
@@ -265,8 +270,14 @@ class Trainer:
                 self._keep_best(folder)
             self.run.publish()
         self.run.report(metrics, folder, wait=wait)
+        self._tell("checkpoint")
         self._saved = time.monotonic()
         self._save_seconds = self._saved - began
+
+    def _tell(self, event: str, **facts: float) -> None:
+        """A record for the log: what happens after so many epochs and steps."""
+        place = {"epoch": self.progress.epoch, "step": self.progress.updates, "world_size": self.run.world_size}
+        logger.info(event, extra={"event": event, **place, **facts})
 
     def _keep_best(self, checkpoint: Path) -> None:
         best = self.run.folder / BEST_FOLDER
@@ -292,7 +303,7 @@ class Trainer:
         """Write and show the pending steps; what is wrong with them, if anything."""
         place = f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.sampler.steps_per_epoch}"
         try:
-            self.log.flush(place, self.loader.wait_seconds)
+            self.log.flush(place, self.loader.wait_seconds, epoch=epoch + step / self.sampler.steps_per_epoch)
         except NonFiniteLossError as error:
             return self._breakdown(error)
         return None
