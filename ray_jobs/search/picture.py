@@ -70,16 +70,15 @@ def _write_captions(figure: Figure, title: str, trials: Sequence[TrialRecord], b
     states = [record.state for record in trials]
     finished, stopped, failed = (states.count(state) for state in ("finished", "stopped", "failed"))
     figure.text(0.025, 0.945, title, size=13, weight="bold", color=INK)
-    explained = "Each line is a trial, from its setting to its score on held-out identities; darker is better. "
-    explained += f"{finished} finished"
+    explained = f"A line is a trial's setting and its score on held-out identities: {finished} finished"
     if stopped:
         explained += f"; {stopped} stopped early: thin and pale"
     if failed:
         explained += f"; {failed} failed: not drawn"
-    figure.text(0.025, 0.895, explained, size=8.5, color=QUIET)
+    columns = int(figure.get_figwidth() * 12)
+    figure.text(0.025, 0.92, fill(explained, columns), size=8.5, va="top", color=QUIET)
     if best is not None:
         setting = f"Thick line: {best.name}, the best: {shown_values(best.values)}"
-        columns = int(figure.get_figwidth() * 13)
         figure.text(0.025, 0.075, fill(setting, columns), size=8.5, va="center", color=INK)
 
 
