@@ -61,7 +61,12 @@ def test_the_cluster_has_a_head_without_work_gpu_nodes_and_cpu_nodes() -> None:
 
 def test_the_clusters_setup_installs_what_the_project_needs(tmp_path: Path) -> None:
     command = read("ray-cluster.yaml")["setup_commands"][0]
-    for there, here in (("/home/ray/ccvid", str(ROOT)), ("/tmp", str(tmp_path)), ("python -c", f"{sys.executable} -c")):
+    file = "requirements.txt"
+    for there, here in (
+        (f"/tmp/{file}", str(tmp_path / file)),
+        ("/home/ray/ccvid", str(ROOT)),
+        ("python -c", f"{sys.executable} -c"),
+    ):
         command = command.replace(there, here)
     subprocess.run(command, shell=True, check=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
