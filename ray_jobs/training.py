@@ -29,6 +29,7 @@ from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE, write_config
 from ray_jobs.cluster import Workers, run_task
+from ray_jobs.node_network import NodeNetwork
 from ray_jobs.ray_run import RayRun
 from ray_jobs.run_guard import claim, run_until_told
 from ray_jobs.sharding import compare_checksums, ensure_shards
@@ -45,6 +46,10 @@ FREE_SETTINGS = (
     "train.checkpoints_kept",
 )
 """How the settings begin that may change when a run goes on: on the same world size they change no result."""
+
+
+START_ATTEMPTS = 30
+"""How often, a minute each, workers are waited for in a whole run: nodes that were lost may come back."""
 
 
 def train(recipe: Recipe) -> StorageFolder:
@@ -119,17 +124,19 @@ def make_trainer(
             "guard": guard,
             "score_test": score_test,
         },
+        torch_config=NodeNetwork(),
         scaling_config=ScalingConfig(
             num_workers=workers.wanted,
             use_gpu=workers.use_gpu,
             resources_per_worker=workers.resources,
+            placement_strategy="PACK" if workers.use_gpu else "SPREAD",
             elastic_resize_monitor_interval_s=compute.resize_every_seconds,
         ),
         run_config=RunConfig(
             name=recipe.run.name,
             storage_path=storage.path,
             storage_filesystem=patient_filesystem(storage, recipe.run.patience_seconds),
-            failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=START_ATTEMPTS),
             checkpoint_config=CheckpointConfig(num_to_keep=recipe.train.checkpoints_kept),
             logging_config=LoggingConfig("WARNING"),
             callbacks=list(callbacks),
