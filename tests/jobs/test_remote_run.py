@@ -54,7 +54,6 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
         run.end()
     assert held < 60, "the run was over before writes were refused"
     told = (tmp_path / "driver.log").read_text()
-    assert "again in" in told
     # Ray's own cleaner raises where two clusters are on one host, as here where other tests' head is up.
     assert "Traceback" not in "".join(line for line in told.splitlines() if "PlacementGroupCleaner" not in line)
     assert {"metrics.json", "metrics.txt", "config.yaml", "embeddings.parquet", "best"} <= set(place.names())
