@@ -74,18 +74,28 @@ def recipe_names() -> list[str]:
 
 def read_recipe(name_or_file: str) -> dict[str, Any]:
     """A recipe's values as written; raises ``UsageError`` when there is none or it is not a YAML mapping."""
-    path = str(RECIPES / f"{name_or_file}.yaml") if name_or_file in recipe_names() else name_or_file
+    return read_mapping("recipe", name_or_file, RECIPES, "a mapping of sections")
+
+
+def read_mapping(flag: str, name_or_file: str, shipped: Path, expected: str) -> dict[str, Any]:
+    """The values of a YAML file, which ``--flag`` names: one of the folder ``shipped``, a path, or a URI.
+
+    Raises:
+        UsageError: no such file, not readable, not YAML, or not the mapping that was ``expected``.
+    """
+    names = sorted(path.stem for path in shipped.glob("*.yaml"))
+    path = str(shipped / f"{name_or_file}.yaml") if name_or_file in names else name_or_file
     try:
         file = StorageFolder(path)
         values = yaml.safe_load(file.parent.read(file.name))
     except FileNotFoundError:
         raise UsageError(
-            f"--recipe {name_or_file}: no such file, and no recipe of that name; recipes: {', '.join(recipe_names())}"
+            f"--{flag} {name_or_file}: no such file, and no {flag} of that name; {flag}s: {', '.join(names)}"
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"--recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"--recipe {path}: holds {type(values).__name__}, expected a mapping of sections")
+        raise UsageError(f"--{flag} {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not values:
+        raise UsageError(f"--{flag} {path}: holds {values!r:.80}, expected {expected}")
     return values
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ccvid.config import Recipe
-from ray_jobs.cli import UsageError
+from ray_jobs.cli import UsageError, read_mapping
 
 SPACES = Path(__file__).parents[1] / "spaces"
 
@@ -117,25 +116,13 @@ def read_space(name_or_file: str, recipe: Recipe) -> Space:
     Raises:
         UsageError: no such file, not YAML, an unknown or refused field, or a value that the field cannot have.
     """
-    path = SPACES / f"{name_or_file}.yaml"
-    if name_or_file not in space_names():
-        path = Path(name_or_file).expanduser()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"--space {name_or_file}: no such file, and no space of that name; spaces: {', '.join(space_names())}"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--space {path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not content:
-        raise UsageError(f"--space {path}: holds {content!r:.80}, expected a mapping such as {_EXAMPLE}")
+    content = read_mapping("space", name_or_file, SPACES, f"a mapping such as {_EXAMPLE}")
     try:
         parameters = [_parameter(name, spec) for name, spec in content.items()]
         space = Space(tuple(_as_recipe_has_it(parameter, recipe) for parameter in parameters))
         _check_values(space, recipe)
     except _SpaceError as error:
-        raise UsageError(f"--space {path}: {error}") from None
+        raise UsageError(f"--space {name_or_file}: {error}") from None
     return space
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +22,7 @@ from data_tools.manifest import MANIFEST_NAME, read_manifest
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
+from tests.processes import kill_within
 from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -140,11 +139,7 @@ def test_a_process_killed_at_any_moment_does_no_harm(
         victim, other = start_filling(remote, cache), start_filling(remote, cache)
         while not list(cache.folder.glob("*/.shard-*")) and victim.poll() is None:
             time.sleep(0.01)
-        seconds = random.uniform(0, 0.4)
-        print(f"kill {kill}: {seconds:.3f} s after the first shard was begun")
-        time.sleep(seconds)
-        victim.send_signal(signal.SIGKILL)
-        victim.communicate()
+        kill_within(victim, 0.4, f"kill {kill}, the first shard is begun")
         finish(other)
         store = open_shards(str(remote), cache)
         assert files(store.folder) == files(tiny_shards)

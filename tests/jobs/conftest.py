@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 from tests.jobs.head import Head
@@ -17,6 +18,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     cluster = Head(tmp_path_factory.mktemp("head"))
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_of_this_process() -> Iterator[None]:
+    """A cluster that a test started in pytest's own process would take the CPUs from all tests after it."""
+    yield
+    assert not ray.is_initialized()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from data_tools.errors import InputError
 from data_tools.shard_plan import ShardOptions
 from ray_jobs.cli import parse_recipe
 from ray_jobs.sharding import ensure_shards
-from ray_jobs.training import train
 from tests.data.made_videos import make_video
 from tests.data.released_formats import make_ccvid
 from tests.jobs.head import Head
@@ -166,7 +165,7 @@ def test_weights_that_cannot_be_had(head: Head, tiny_recipe: Path, tmp_path: Pat
     expect_message(done, str(tmp_path / "none.pth"))
 
 
-def test_a_folder_with_other_storage_or_other_results(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_storage_or_other_results(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, _ = parse_recipe(["--recipe", str(tiny_recipe)], program="train.py", description="")
     source = recipe.data.model_copy(update={"storage": ShardOptions(storage="source")})
     with pytest.raises(InputError, match=r"stored as 'jpeg'.*--data\.storage\.storage jpeg"):
@@ -174,5 +173,5 @@ def test_a_folder_with_other_storage_or_other_results(tiny_recipe: Path, tmp_pat
     scores = tmp_path / "runs" / "tiny"
     scores.mkdir(parents=True)
     (scores / "metrics.json").write_text("{}")
-    with pytest.raises(InputError, match=r"scores of an evaluation; name another --run\.name"):
-        train(recipe)
+    done = head.run("train.py", "--recipe", str(tiny_recipe))
+    expect_message(done, "scores of an evaluation; name another --run.name")

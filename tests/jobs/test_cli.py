@@ -84,7 +84,7 @@ def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: s
     [
         ("optim: {learning_rat: 1}", "optim.learning_rat: no such setting"),
         ("surprise: 1", "surprise: no such setting"),
-        ("- a list", "holds list, expected a mapping"),
+        ("- a list", r"holds \['a list'\], expected a mapping"),
         ("a: [", "not readable as YAML"),
         ("!!python/object/apply:os.system [true]", "not readable as YAML"),
         ("data: 3", "data: Input should be a valid dictionary"),

@@ -7,13 +7,16 @@ import re
 import shlex
 from argparse import Namespace
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, reduce
 from importlib import import_module
+from itertools import pairwise
+from operator import getitem
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import ray
+import yaml
 from pydantic import BaseModel
 
 from ccvid.config import Recipe
@@ -67,7 +70,12 @@ def test_the_guide_shows_every_script() -> None:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_guide_has_only_flags_that_exist(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    parse(command, monkeypatch)
+    recipe, own = parse(command, monkeypatch)
+    words = shlex.split(command)
+    set_fields = {word[2:]: value for word, value in pairwise(words) if word.startswith("--") and "." in word}
+    for field, value in set_fields.items():
+        assert reduce(getitem, field.split("."), recipe.model_dump(mode="json")) == yaml.safe_load(value), field
+    assert own.recipe
 
 
 def test_a_flag_that_does_not_exist_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

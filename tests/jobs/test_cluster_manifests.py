@@ -38,7 +38,9 @@ def read(name: str) -> dict[str, Any]:
 
 
 def test_the_cluster_fits_rays_schema() -> None:
-    validate_config(prepare_config(read("ray-cluster.yaml")))
+    prepared = prepare_config(read("ray-cluster.yaml"))
+    validate_config(prepared)  # raises where it does not fit
+    assert prepared["available_node_types"].keys() == read("ray-cluster.yaml")["available_node_types"].keys()
 
 
 @pytest.mark.parametrize("wrong", ["head_node_types", "setup_command"])

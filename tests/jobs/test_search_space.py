@@ -109,7 +109,8 @@ def test_the_spaces_that_come_with_the_project_suit_its_recipes(name: str) -> No
     for recipe in recipe_names():
         values = {**read_recipe(recipe)}
         values["data"] = {"kind": "synthetic"}
-        read_space(name, Recipe.model_validate(values))
+        space = read_space(name, Recipe.model_validate(values))
+        assert all(len(parameter.values) >= 2 for parameter in space.parameters), recipe
 
 
 def searched(space: Space, searcher: SearcherName, trials: int) -> list[TrialRecord]:
