@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -44,8 +45,10 @@ def seconds_until(head: Head, working_dir: Path, command: list[str], written: Pa
             raise RuntimeError(head.jobs("logs", name).stdout[-3000:])
         time.sleep(0.02)
     seconds = time.monotonic() - began
-    while "SUCCEEDED" not in head.jobs("status", name).stdout:
+    while not (state := re.search(r"succeeded|failed|stopped", str(head.jobs("status", name)).lower())):
         time.sleep(1)
+    if state.group() != "succeeded":
+        raise RuntimeError(head.jobs("logs", name).stdout[-3000:])
     return seconds
 
 

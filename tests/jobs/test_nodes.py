@@ -35,9 +35,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Path:
     return write_tiny_recipe(tmp_path_factory.mktemp("nodes"), tiny_shards)
 
 
-@pytest.fixture(scope="module", params=["one network", "namespaces"])
+@pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head and a node of one CPU each."""
+    """A head and a node of one CPU each, on "one network" or in "namespaces"."""
     network = Network() if request.param == "namespaces" else None
     try:
         head = Head(tmp_path_factory.mktemp("head"), 1, network=network, settings=QUICK_HEARTBEATS)
@@ -51,11 +51,12 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             network.close()
 
 
+@pytest.mark.parametrize("cluster", ["one network"], indirect=True)
 def test_ranks_spread_over_nodes_that_each_read_the_shards(
     cluster: Head, recipe: Path, tiny_shards: Path, tmp_path: Path
 ) -> None:
     """By the processes of each raylet: one training worker, which has mapped every shard."""
-    place = StorageFolder(str(recipe.parent / "runs" / f"spread-{name_of(cluster)}"))
+    place = StorageFolder(str(recipe.parent / "runs" / "spread"))
     flags = ["--recipe", str(recipe), "--run.name", place.name, "--batch.identities", "1", "--train.epochs", "12"]
     flags += ["--compute.workers", "2", "--train.log_every_seconds", "0.01"]
     run = Run(cluster, place, flags, nodes=1, log=tmp_path / "driver.log")
@@ -71,6 +72,7 @@ def test_ranks_spread_over_nodes_that_each_read_the_shards(
         run.end()
 
 
+@pytest.mark.parametrize("cluster", ["namespaces"], indirect=True)
 def test_two_workers_on_two_nodes_train_as_one(cluster: Head, recipe: Path, tiny_shards: Path, tmp_path: Path) -> None:
     """P identities on each of two nodes, or 2P in one process, with BatchNorm over all: the weights agree.
 
@@ -82,7 +84,7 @@ def test_two_workers_on_two_nodes_train_as_one(cluster: Head, recipe: Path, tiny
     start = Trainer(Recipe.model_validate(values), ShardFolder(tiny_shards), LocalRun(tmp_path)).model.state_dict()
     schedules, weights = [], []
     for workers, identities in ((1, 2), (2, 1)):
-        place = StorageFolder(str(recipe.parent / "runs" / f"{workers}-of-{identities}-{name_of(cluster)}"))
+        place = StorageFolder(str(recipe.parent / "runs" / f"{workers}-of-{identities}"))
         size = ["--compute.workers", str(workers), "--batch.identities", str(identities)]
         expect_success(cluster.run("train.py", *flags, *size, "--run.name", place.name))
         schedules.append([(step["step"], step["learning_rate"]) for step in steps_of(place)])
@@ -92,10 +94,6 @@ def test_two_workers_on_two_nodes_train_as_one(cluster: Head, recipe: Path, tiny
     apart = distance_apart(weights[1], weights[0], start)
     print(f"apart by {apart:.4f} of the way")
     assert apart < WAY_TOLERANCE
-
-
-def name_of(cluster: Head) -> str:
-    return "namespaces" if cluster.own.namespace else "one-network"
 
 
 def shards_mapped(process: int, folder: Path) -> set[str]:

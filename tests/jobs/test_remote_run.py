@@ -1,16 +1,19 @@
-"""A training run whose shards, checkpoints and results stand on an S3 server."""
+"""A training run, and a search, whose shards, checkpoints and results stand on an S3 server."""
 
 from __future__ import annotations
 
+import json
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_tools.storage import StorageFolder
-from tests.jobs.breaking import Outcome, Run, expect_success, steps_done
+from tests.jobs.breaking import Outcome, Run, expect_success, steps_done, wait_for
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import Head
 from tests.s3_server import S3Server
@@ -62,3 +65,34 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
     again = expect_success(cluster.run("train.py", *remote))
     assert "finished before" in again
     assert "clothes-changing" in again
+
+
+def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
+    s3: S3Server, cluster: Head, tiny_shards: Path, tmp_path: Path
+) -> None:
+    """Its trials, records and best recipe stand there; the recipe is trained from there."""
+    recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(s3.bucket())
+    (tmp_path / "space.yaml").write_text("optim.learning_rate: {choices: [0.003, 0.001]}")
+    search = ["--recipe", str(recipe), "--space", str(tmp_path / "space.yaml"), "--searcher", "grid"]
+    search += ["--scheduler", "none", "--concurrency", "1", "--train.epochs", "20"]
+    search += ["--run.storage", str(bucket), "--run.name", "night"]
+    place = bucket / "night"
+
+    def trials() -> list[dict[str, Any]]:
+        return list(json.loads(place.read("search.json"))["trials"]) if place.exists("search.json") else []
+
+    process = cluster.start("tune.py", *search)
+    wait_for(lambda: any(trial["history"] for trial in trials()) or process.poll() is not None, 240, "validation")
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "search night ended as asked; the same command goes on from here" in told
+    before = trials()
+    assert [trial["state"] for trial in before if trial["history"]] != ["finished", "finished"]
+
+    assert "best so far" in expect_success(cluster.run("tune.py", *search))
+    assert [trial["state"] for trial in trials()] == ["finished", "finished"]
+    for old, new in zip(before, trials(), strict=False):
+        assert new["history"][: len(old["history"])] == old["history"]
+    assert {"best.yaml", "trials.parquet", "parallel_coordinates.svg"} <= set(place.names())
+    assert "clothes-changing" in expect_success(cluster.run("train.py", "--recipe", str(place / "best.yaml")))
