@@ -141,11 +141,15 @@ class StorageFolder:
         return {info.base_name: info.size for info in self._list("", recursive=False) if info.is_file}
 
     def read(self, name: str) -> bytes:
-        """A file's whole content."""
+        """A file's whole content: that of one moment, also where it is written anew at the same time."""
 
         def read() -> bytes:
             with self.open(name) as stream:
-                return bytes(stream.read())
+                content = bytes(stream.read())
+            # pyarrow asks for the size first and reads so many bytes of what is there then.
+            if self.local is None and self._info(name).size != len(content):
+                raise OSError(errno.EAGAIN, "changed while it was read", str(self / name))
+            return content
 
         return self._attempt("reading", name, read)
 

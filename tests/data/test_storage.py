@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import threading
 from collections.abc import Callable
@@ -186,3 +187,15 @@ def test_what_does_not_pass_is_not_tried_again() -> None:
         with pytest.raises(type(error)):
             retrying(action, "trying", patience=60)
         assert len(calls) == 1
+
+
+def test_a_file_that_is_written_anew_while_it_is_read_comes_whole(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = StorageFolder(s3.bucket())
+    folder.write("file", b"the new content")
+    opened = StorageFolder.open
+    cut_short = [io.BytesIO(b"the new")]  # as many bytes as the old content had
+    monkeypatch.setattr(StorageFolder, "open", lambda self, name: cut_short.pop() if cut_short else opened(self, name))
+    assert folder.read("file") == b"the new content"
+    assert "changed while it was read" in capfd.readouterr().out

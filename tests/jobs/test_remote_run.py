@@ -74,7 +74,7 @@ def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
     recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(s3.bucket())
     (tmp_path / "space.yaml").write_text("optim.learning_rate: {choices: [0.003, 0.001]}")
     search = ["--recipe", str(recipe), "--space", str(tmp_path / "space.yaml"), "--searcher", "grid"]
-    search += ["--scheduler", "none", "--concurrency", "1", "--train.epochs", "20"]
+    search += ["--scheduler", "none", "--concurrency", "1", "--train.epochs", "8"]
     search += ["--run.storage", str(bucket), "--run.name", "night"]
     place = bucket / "night"
 
