@@ -11,6 +11,8 @@ from torch import nn
 
 from ccvid.config import Recipe, RunOptions
 from ccvid.model import ReIdModel
+from ccvid.retrieval.embedding_store import EmbedderDescription, open_store
+from ccvid.retrieval.embeddings import EmbeddingTable
 from ccvid.retrieval.given import GivenRetrieval
 from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings, write_results, write_scores
@@ -22,8 +24,11 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import Workers, connect
-from ray_jobs.embedding import EmbeddingOptions, embed_with_actors
+from ray_jobs.embedding import EmbeddingOptions, embed_into
 from ray_jobs.sharding import compare_checksums, ensure_shards
+
+PARTS_FOLDER = "embeddings"
+"""Of the results, while tracklets are embedded: what a killed run has done."""
 
 
 def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFolder:
@@ -84,8 +89,15 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             "both are needed"
         )
     folder.check_writable()
+    table, unreadable = _embed(trained, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
+    embedded = {row.id: number for number, row in enumerate(table.rows)}
+    query_rows, gallery_rows = (
+        [row for row in rows if store.rows[row].id in embedded] for rows in (query_rows, gallery_rows)
+    )
     rows = [*query_rows, *gallery_rows]
-    embedding_RD, clip_count_R = _embed(trained, recipe, shards, store, rows)
+    table = table.take([embedded[store.rows[row].id] for row in rows])
+    embedding_RD = torch.from_numpy(table.embedding_ND)
+    clip_count_R = torch.tensor([row.clip_count for row in table.rows])
     scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score)
     dataset = store.manifest.dataset
     with folder.filled(last=METRICS_FILE) as path:
@@ -98,28 +110,45 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             clip_count_R,
             model=trained.fingerprint,
             title=f"{dataset}, {trained.options.backbone} of {source.name}",
-            facts={"dataset": dataset, "source": str(source)},
+            facts={"dataset": dataset, "source": str(source), "unreadable": unreadable},
         )
+    (folder / PARTS_FOLDER).delete("")  # all of it stands in embeddings.parquet
 
 
 def _embed(
-    trained: TrainedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+    trained: TrainedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], parts: StorageFolder
+) -> tuple[EmbeddingTable, list[str]]:
+    """The tracklets' embeddings, by id, and a message for each that could not be read."""
+    clip, workers, options = trained.clip or recipe.clip, Workers(recipe.compute), trained.options
+    embedder = EmbedderDescription(
+        model=trained.fingerprint,
+        dimensions=trained.backbone.feature_size,
+        height=options.height,
+        width=options.width,
+        clip=clip,
+        resize_filter=options.resize_filter,
+        flip=recipe.score.flip,
+        bf16=recipe.train.bf16,
+    )
     model = ReIdModel(
         trained.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None
     ).eval()
-    clip, workers = trained.clip or recipe.clip, Workers(recipe.compute)
     print(
         f"embedding {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{trained.options.height}x{trained.options.width}, {workers}",
+        f"{options.height}x{options.width}, {workers}",
         flush=True,
     )
-    return embed_with_actors(
+    embeddings = open_store(parts, embedder)
+    unreadable = embed_into(
+        embeddings,
         model,
         store,
         rows,
-        EmbeddingOptions(clip, trained.options, recipe.loader, recipe.score, shards, recipe.data.cache),
+        EmbeddingOptions(clip, options, recipe.loader, recipe.score, shards, recipe.data.cache),
         workers,
         max_failures=recipe.compute.max_failures,
         log_every_seconds=recipe.train.log_every_seconds,
     )
+    for message in unreadable:
+        print(f"left out: {message}", flush=True)
+    return embeddings.read(), unreadable
