@@ -49,9 +49,10 @@ def read_footage(options: FootageOptions) -> Dataset:
     Returns:
         Tracklets named ``VIDEO/TRACK``, with ``/PART`` from 1 where a track gives several, ordered by video,
         track number and time, with the attributes ``video``, ``track`` and, where the video says its frame
-        rate, ``start_seconds`` and ``end_seconds`` of its first and last frame in the video. Frame numbers are stored from 0. A row that is not a box, a box outside the
-        picture and a frame beyond the video's end are errors; tracks of a video that cannot be read are
-        quarantined; what the limits of ``options`` leave out is counted in one warning a file.
+        rate, ``start_seconds`` and ``end_seconds`` of its first and last frame in the video. Frame numbers are
+        stored from 0. A row that is not a box, a box outside the picture and a frame beyond the video's end are
+        errors; tracks of a video that cannot be read are quarantined; what the limits of ``options`` leave out is
+        counted in one warning a file.
 
     Raises:
         InputError: ``videos`` is neither file nor folder, or ``tracks`` no folder where ``videos`` is one.
