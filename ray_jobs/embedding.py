@@ -109,6 +109,7 @@ class Embedder:
 
 def embed_into(
     embeddings: EmbeddingStore,
+    lacking: frozenset[str],
     model: ReIdModel,
     store: ShardFolder,
     rows: list[int],
@@ -118,7 +119,7 @@ def embed_into(
     max_failures: int,
     log_every_seconds: float,
 ) -> list[str]:
-    """Embed those of the tracklets that are not in ``embeddings`` yet.
+    """Embed the tracklets ``lacking`` (ids) of the rows, and add them to ``embeddings``.
 
     Chunks and batches are made of ``rows`` alone, so the embeddings depend neither on the number of workers nor on
     what was there before.
@@ -127,16 +128,14 @@ def embed_into(
         A message for each tracklet that could not be read; these are left out.
 
     Raises:
-        InputError: ``embeddings`` holds tracklets of these ids and other shards, or workers died more than
-            ``max_failures`` times.
+        InputError: workers died more than ``max_failures`` times.
         OSError: ``embeddings`` cannot be written.
     """
-    wanted = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
     clips_R = [len(all_clips(store.rows[row].frame_count, options.clip)) for row in rows]
     chunks = [
-        {"rows": part, "wanted": lacking}
+        {"rows": part, "wanted": wanted}
         for part in (rows[cut] for cut in cut_chunks(clips_R, BATCHES_PER_CHUNK * options.score.clips_per_batch))
-        if (lacking := [row for row in part if store.rows[row].id in wanted])
+        if (wanted := [row for row in part if store.rows[row].id in lacking])
     ]
     if not chunks:
         return []
