@@ -38,7 +38,7 @@ class RankedMatches:
         """A row a match: the query and its camera, rank from 1, the gallery tracklet and what is known of it."""
         query_M, place_M = np.nonzero(self.gallery_QK >= 0)
         found = [self.gallery[index] for index in self.gallery_QK[query_M, place_M].tolist()]
-        asked = [self.query[index] for index in query_M]
+        asked = [self.query[index] for index in query_M.tolist()]
         probability_M = None if self.probability_QK is None else self.probability_QK[query_M, place_M]
         columns = {
             "query_id": pa.array([row.id for row in asked], pa.string()),
