@@ -160,7 +160,9 @@ class Verification:
         if not 0 < far < 1:
             raise InputError(f"false accept rate {far}, expected a number between 0 and 1")
         if far * self.impostors < 1:
-            reason = f"{self.impostors} impostor pairs cannot show a rate of {far:g}: at least {np.ceil(1 / far):.0f} needed"
+            reason = (
+                f"{self.impostors} impostor pairs cannot show a rate of {far:g}: at least {np.ceil(1 / far):.0f} needed"
+            )
             return OperatingPoint(far, reason=reason)
         place = int(np.argmax(self.far_T <= far))
         figures = (values[place].item() for values in (self.threshold_T, self.far_T, self.tar_T))
@@ -201,7 +203,7 @@ class Verification:
         far, tar = (np.concatenate(([0.0], corner, [1.0])) for corner in corners)
         return far, tar
 
-    def _genuine_share(self, threshold_T: Scores, *, side: Literal["left", "right"]) -> Scores:
+    def _genuine_share(self, threshold_T: Scores, *, side: Literal[left, right]) -> Scores:
         """The share of genuine scores ≥ (left) or > (right) each threshold."""
         below_T = np.searchsorted(self.genuine_score_P, threshold_T, side=side)
         return 1 - below_T / len(self.genuine_score_P)

@@ -140,7 +140,9 @@ def write_filmstrips(folder: Path, views: Sequence[View], *, threshold: float | 
     for number, view in enumerate(views):
         numbers, states = [], []
         for chunk, rows in enumerate(_chunks(view.rows)):
-            write_data(data / f"{number}-{chunk}.js", f'REPORT.chunks["{number}-{chunk}"]', _chunk(view, rows, pictures))
+            write_data(
+                data / f"{number}-{chunk}.js", f'REPORT.chunks["{number}-{chunk}"]', _chunk(view, rows, pictures)
+            )
             numbers += [subjects.setdefault((row.name, row.person, row.cameras), len(subjects)) for row in rows]
             states += [str(int(row.state)) for row in rows]
         described.append(
