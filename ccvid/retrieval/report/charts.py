@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ccvid.retrieval.distances import Distances
+from ccvid.retrieval.labels import joint_codes
 from ccvid.retrieval.metrics import Evaluation, ProtocolResult
 
 Scores = npt.NDArray[np.float64]
@@ -26,7 +28,7 @@ LONGEST_CURVE = 50
 SAMPLE = 200_000
 """Pairs of different persons in the chart of scores."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it is found, read aloud and takes the page's colour
     "text.parse_math": False,  # labels from data are no formulas
     "font.family": "sans-serif",
@@ -50,10 +52,10 @@ def cmc_chart(results: Mapping[str, ProtocolResult], gallery_size: int) -> str:
         for (name, result), (color, dash) in zip(results.items(), style, strict=False):
             curve = result.cmc_curve(length)
             axes.plot(range(1, length + 1), 100 * curve, color=color, linestyle=dash, label=_shown(name), linewidth=1.8)
-        axes.set(xlabel="rank", ylabel="queries with a match up to this rank", xlim=(1, length), ylim=(0, 101))
+        axes.set(xlabel="rank", ylabel="queries with a match so far", xlim=(1, length), ylim=(0, 101))
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _svg(figure, axes, "cmc")
+        return _svg(figure, "cmc")
 
 
 def score_chart(
@@ -63,7 +65,7 @@ def score_chart(
     with rc_context(STYLE):
         figure, axes = _figure()
         everything = np.concatenate(list(scores.values()))
-        bins = np.linspace(everything.min() - 1e-9, everything.max() + 1e-9, 61)
+        bins = np.linspace(everything.min() - 0.01, everything.max() + 0.01, 61)
         for (name, values), color in zip(scores.items(), cycle(COLORS), strict=False):
             height, _ = np.histogram(values, bins, density=True)
             axes.stairs(height, bins, color=color, label=name, fill=True, alpha=0.25)
@@ -72,8 +74,8 @@ def score_chart(
             axes.axvline(threshold, color=INK, linestyle=(0, (4, 2)), linewidth=1.2, label=f"threshold {threshold:.3f}")
         if interval is not None:
             axes.axvspan(*interval, color=INK, alpha=0.12, linewidth=0, label="its 95 % interval")
-        axes.set(xlabel="score (cosine)", ylabel="density of pairs", ylim=(0, None))
-        return _svg(figure, axes, "scores")
+        axes.set(xlabel="score", ylabel="density of pairs", ylim=(0, None))
+        return _svg(figure, "scores")
 
 
 def pair_scores(evaluation: Evaluation, distances: Distances) -> dict[str, Scores]:
@@ -93,10 +95,7 @@ def pair_scores(evaluation: Evaluation, distances: Distances) -> dict[str, Score
     pairs = distances.shape[0] * distances.shape[1]
     chosen = np.arange(pairs) if pairs <= SAMPLE else random.integers(0, pairs, SAMPLE)
     query, gallery = np.divmod(chosen, distances.shape[1])
-    person_of = {person: code for code, person in enumerate({*evaluation.query.person, *evaluation.gallery.person})}
-    person_Q, person_G = (
-        np.array([person_of[person] for person in side.person]) for side in (evaluation.query, evaluation.gallery)
-    )
+    person_Q, person_G = joint_codes(evaluation.query.person, evaluation.gallery.person)
     other = person_Q[query] != person_G[gallery]
     if other.any():
         scores["different persons"] = 1.0 - distances.pairs(query[other], gallery[other]).astype(np.float64)
@@ -104,13 +103,13 @@ def pair_scores(evaluation: Evaluation, distances: Distances) -> dict[str, Score
 
 
 def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.7), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, axes: Axes, name: str) -> str:
-    """The chart without background, a legend beside it; ids in it begin with ``name``'s hash, so that charts differ."""
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+def _svg(figure: Figure, name: str) -> str:
+    """The chart with a legend below; ``name`` keeps its ids apart from those of other charts in a page."""
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     text = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with rc_context({"svg.hashsalt": name}):

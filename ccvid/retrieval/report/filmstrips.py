@@ -65,11 +65,12 @@ class Tracklets:
     def of_labels(cls, labels: RetrievalLabels, thumbnails: Thumbnails) -> Tracklets:
         """Of labelled ones; times come from the attributes ``TIMES``."""
 
+        times = {name: labels.column(name) for name in TIMES}
+
         def caption(index: int) -> Caption:
-            values = {name: labels.column(name)[index] for name in TIMES}
-            times = {name: value for name, value in values.items() if value is not None}
-            person, camera, clothes = (column[index] for column in (labels.person, labels.camera, labels.clothes))
-            return Caption(labels.ids[index], person, camera or "", clothes, shown_time(times))
+            known = {name: value for name, column in times.items() if (value := column[index]) is not None}
+            id, person, camera = labels.ids[index], labels.person[index], labels.camera[index]
+            return Caption(id, person, camera, labels.clothes[index], shown_time(known))
 
         return cls(caption, thumbnails)
 
@@ -118,7 +119,6 @@ class View:
     """
 
     name: str
-    title: str
     description: str
     orders: tuple[str, str]
     query: Tracklets
@@ -148,7 +148,7 @@ def write_filmstrips(folder: Path, views: Sequence[View], *, threshold: float | 
         described.append(
             {
                 "name": view.name,
-                "title": view.title,
+                "title": view.name.replace("_", "-"),
                 "description": view.description,
                 "orders": view.orders,
                 "subjects": numbers,

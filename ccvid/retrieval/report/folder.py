@@ -48,7 +48,7 @@ def report_folder(destination: Path) -> Iterator[Path]:
             new.mkdir()
             yield new
             for name in ("report.css", "filmstrips.js"):
-                (new / name).write_text(files(__package__).joinpath(name).read_text())
+                (new / name).write_bytes(files(__package__).joinpath(name).read_bytes())
             (new / MARKER).write_text(json.dumps({"format": "ccvid report", "version": 1}) + "\n")
             _put_in_place(new, work / "old", destination)
         finally:
@@ -85,7 +85,7 @@ def _check_replaceable(destination: Path) -> None:
     if found and (MARKER not in found or not found <= OWN_NAMES):
         alien = sorted(found - OWN_NAMES) or sorted(found)
         raise InputError(
-            f"{destination}: holds {alien[0]!r}, which is no part of a report; expected a new folder or an earlier report"
+            f"{destination}: holds {alien[0]!r}, which no report holds; expected a new folder or an earlier report"
         )
 
 

@@ -36,9 +36,9 @@ def protocol_views(
     views = []
     for name, result in evaluation.results.items():
         ranking = _Ranking(evaluation, result, evaluation.ranked_gallery(name), distances, own_rows, probability)
-        title, asked = name.replace("_", "-"), f"A match is the {result.protocol.describe()}."
+        asked = f"A match is the {result.protocol.describe()}."
         orders = ("hardest first", "easiest first")
-        views.append(View(name, title, asked, orders, query, gallery, ranking.rows()))
+        views.append(View(name, asked, orders, query, gallery, ranking.rows()))
     return views
 
 

@@ -30,7 +30,7 @@ class PictureFolder:
         return len(self._known)
 
     def picture(self, thumbnails: Thumbnails, index: int) -> tuple[int, int]:
-        """The number and the width in pixels of a tracklet's picture."""
+        """The number and the width in pixels of a tracklet's picture; sides with the same thumbnails share pictures."""
         key = thumbnails, index
         if key not in self._known:
             strip = film_strip(thumbnails(index))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccvid.retrieval.bootstrap import ResultIntervals
 from ccvid.retrieval.distances import Distances
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation, ProtocolResult
 from ccvid.retrieval.ranked_picture import Thumbnails
@@ -18,16 +19,13 @@ from ccvid.retrieval.report.folder import report_folder, write_page
 from ccvid.retrieval.report.labelled import Probability, protocol_views
 from ccvid.retrieval.report.matrices import ScoreMatrix, matrix_columns, score_matrices
 
-Interval = tuple[float, float]
-FIGURES = ("map", "minp", *(f"top-{rank}" for rank in CMC_RANKS))
-
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """The score from which on two tracklets are taken for the same person; ``meaning`` says what it was chosen for."""
 
     score: float
-    interval: Interval | None
+    interval: tuple[float, float] | None
     meaning: str
 
 
@@ -45,8 +43,8 @@ class ReportInput:
     """All that a report tells.
 
     ``evaluation`` must have kept rankings (``top_k``): they are the places shown. ``distances`` are those that it
-    came from; a score is 1 − distance. Times come from the attributes ``TIMES`` of its labels. ``intervals`` holds
-    95 % intervals as fractions by protocol, then figure (those of ``FIGURES``).
+    came from; a score is 1 − distance. Times come from the attributes ``TIMES`` of its labels. ``intervals`` are
+    by protocol.
     """
 
     title: str
@@ -57,7 +55,7 @@ class ReportInput:
     facts: Mapping[str, object] = field(default_factory=dict)
     probability: Probability | None = None
     threshold: Threshold | None = None
-    intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    intervals: Mapping[str, ResultIntervals] = field(default_factory=dict)
     figures: Sequence[ExtraFigure] = ()
 
 
@@ -92,7 +90,7 @@ def _overview(report: ReportInput) -> dict[str, object]:
         "title": report.title,
         "facts": report.facts,
         "sizes": _sizes(evaluation),
-        "headings": ("mAP", "mINP", *FIGURES[2:]),
+        "headings": ("mAP", "mINP", *(f"top-{rank}" for rank in CMC_RANKS)),
         "protocols": [_protocol(name, result, report) for name, result in evaluation.results.items()],
         "left_out": evaluation.left_out,
         "threshold": threshold,
@@ -118,12 +116,11 @@ def _sizes(evaluation: Evaluation) -> dict[str, int]:
 
 def _protocol(name: str, result: ProtocolResult, report: ReportInput) -> dict[str, object]:
     values = (result.mean_average_precision, result.mean_inverse_negative_penalty, *map(result.cmc, CMC_RANKS))
-    intervals = report.intervals.get(name, {})
-    cells = []
-    for figure, value in zip(FIGURES, values, strict=True):
-        interval = intervals.get(figure)
-        between = "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
-        cells.append((f"{100 * value:.1f}", between))
+    between = [""] * len(values)
+    if found := report.intervals.get(name):
+        bounds = (found.mean_average_precision, found.mean_inverse_negative_penalty, *found.cmc.values())
+        between = [f"{100 * interval.low:.1f}–{100 * interval.high:.1f}" for interval in bounds]
+    cells = [(f"{100 * value:.1f}", interval) for value, interval in zip(values, between, strict=True)]
     return {
         "name": name,
         "shown": name.replace("_", "-"),
@@ -153,4 +150,4 @@ def _write_figures(folder: Path, figures: Sequence[ExtraFigure]) -> None:
     if figures:
         (folder / "figures").mkdir()
     for number, figure in enumerate(figures):
-        (folder / "figures" / f"{number}.svg").write_text(figure.svg)
+        (folder / "figures" / f"{number}.svg").write_bytes(figure.svg.encode("utf-8", "replace"))

@@ -25,18 +25,20 @@ class Group:
 
 
 def search_view(matches: RankedMatches, query_thumbnails: Thumbnails, gallery_thumbnails: Thumbnails) -> View:
-    """Each query with its matches, the highest first score first; right or wrong is not known."""
+    """Each query with its matches, the highest first score on top; right or wrong is not known."""
     query = Tracklets.of_rows(matches.query, query_thumbnails)
     gallery = Tracklets.of_rows(matches.gallery, gallery_thumbnails)
     orders = ("surest first", "least sure first")
-    return View("search", "search", "Ranked matches; nothing is known of who they show.", orders, query, gallery, _found(matches))
+    description = "Ranked by score; whether a match is right has not been judged."
+    return View("search", description, orders, query, gallery, _found(matches))
 
 
 def group_view(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow], thumbnails: Thumbnails) -> View:
     """Each group with its members, the largest first."""
     shown = Tracklets.of_rows(tracklets, thumbnails)
     orders = ("largest first", "smallest first")
-    return View("groups", "groups", "Tracklets that probably show one person.", orders, shown, shown, _grouped(groups, tracklets))
+    description = "Tracklets that probably show one person."
+    return View("groups", description, orders, shown, shown, _grouped(groups, tracklets))
 
 
 def write_view(
@@ -54,7 +56,9 @@ def _found(matches: RankedMatches) -> Iterator[Row]:
         asked = matches.query[query]
         there = matches.gallery_QK[query] >= 0
         score = matches.score_QK[query][there].tolist()
-        chance = [None] * len(score) if matches.probability_QK is None else matches.probability_QK[query][there].tolist()
+        chance = (
+            [None] * len(score) if matches.probability_QK is None else matches.probability_QK[query][there].tolist()
+        )
         found = zip(matches.gallery_QK[query][there].tolist(), score, chance, strict=True)
         entries = [Entry(index, rank, *values) for rank, (index, *values) in enumerate(found, start=1)]
         notes = () if entries else ("no gallery tracklet passes the filter",)
