@@ -102,6 +102,10 @@ class ShardFolder:
             return [view.reshape(*self.manifest.image_size, 3) for view in views]
         return views
 
+    def fingerprint(self, row: int) -> str:
+        """Checksum of the shard that holds the row."""
+        return self.manifest.shards[self.rows[row].shard].sha256
+
     def frame_index(self, row: int) -> npt.NDArray[np.int32]:
         """(frame_count,) int32 numbers of the row's frames in the recording; empty where they were not known."""
         batch = self._batch(row)

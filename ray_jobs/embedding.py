@@ -1,35 +1,33 @@
-"""Embedding stored tracklets with a pool of Ray actors."""
+"""Embedding stored tracklets with Ray Data: a pool of model actors, each chunk written as soon as it is done."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util import ActorPool
+from ray.exceptions import RayError
 
 from ccvid.config import ModelOptions, ScoreOptions
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embed import embed_tracklets
+from ccvid.retrieval.embedding_store import EmbeddingStore
+from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable
 from data_tools.clips import ClipOptions, all_clips
 from data_tools.errors import InputError
-from data_tools.loader import LoaderOptions
+from data_tools.loader import LoaderOptions, tracklet_clips
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from ray_jobs.cluster import Workers
 
 BATCHES_PER_CHUNK = 8
 """A chunk is some seconds of work, so that progress is told and a lost worker costs little."""
-
-Embedded = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +44,52 @@ class EmbeddingOptions:
 
 
 class Embedder:
-    """An actor: the model on its device, the shards mapped."""
+    """One of the actors: the model on its device, the shards mapped."""
 
-    def __init__(self, model: ReIdModel, options: EmbeddingOptions, cpus: int) -> None:
+    def __init__(self, model: Any, options: EmbeddingOptions, embeddings: EmbeddingStore, cpus: int) -> None:
         torch.set_num_threads(cpus)
-        self._model = model.to("cuda" if ray.get_gpu_ids() else "cpu")
-        self._store, self._options = open_shards(options.shards, options.cache), options
+        shared: ReIdModel = ray.get(model)
+        self._model = shared.to("cuda" if ray.get_gpu_ids() else "cpu")
+        self._store, self._options, self._embeddings = open_shards(options.shards, options.cache), options, embeddings
 
-    def embed(self, number: int, rows: list[int]) -> tuple[int, Embedded]:
-        """The chunk's number, its embeddings (rows, D) and clip counts (rows,)."""
+    def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Embed the tracklets ``chunk["rows"]`` and keep those of ``chunk["wanted"]``.
+
+        The batches are those of the whole chunk, so that a tracklet's embedding does not depend on what is there.
+        """
+        rows, wanted = list(chunk["rows"]), set(chunk["wanted"])
+        unreadable: dict[int, str] = {}
+        try:
+            table = self._embed(rows)
+        except InputError:  # of which tracklet? The others go on without it
+            unreadable = {row: problem for row in rows if (problem := self._problem(row))}
+            if not unreadable:
+                raise
+            rows = [row for row in rows if row not in unreadable]
+            table = self._embed(rows)
+        if kept := [number for number, row in enumerate(rows) if row in wanted]:
+            self._embeddings.add(table.take(kept))
+        return {"rows": list(chunk["rows"]), "unreadable": [unreadable[row] for row in unreadable if row in wanted]}
+
+    def _problem(self, row: int) -> str | None:
+        """Why a tracklet's clips cannot be decoded; None where they can."""
+        options = self._options
+        size = options.model.height, options.model.width
+        try:
+            for _ in tracklet_clips(
+                self._store,
+                [row],
+                clip=options.clip,
+                image_size=size,
+                clips_per_batch=options.score.clips_per_batch,
+                options=options.loader,
+            ):
+                pass
+        except InputError as error:
+            return str(error)
+        return None
+
+    def _embed(self, rows: list[int]) -> EmbeddingTable:
         options = self._options
         embedding_RD, count_R = embed_tracklets(
             self._model,
@@ -65,10 +100,16 @@ class Embedder:
             loader=options.loader,
             score=options.score,
         )
-        return number, (embedding_RD.numpy(), count_R.numpy())
+        labels = tuple(
+            EmbeddingRow.of(self._store, row, clip_count=count)
+            for row, count in zip(rows, count_R.tolist(), strict=True)
+        )
+        return EmbeddingTable(labels, embedding_RD.numpy(), self._embeddings.embedder.fingerprint)
 
 
-def embed_with_actors(
+def embed_into(
+    embeddings: EmbeddingStore,
+    lacking: frozenset[str],
     model: ReIdModel,
     store: ShardFolder,
     rows: list[int],
@@ -77,66 +118,88 @@ def embed_with_actors(
     *,
     max_failures: int,
     log_every_seconds: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embed stored tracklets; the batches, and so the embeddings, do not depend on the number of workers.
+) -> list[str]:
+    """Embed the tracklets ``lacking`` (ids) of the rows, and add them to ``embeddings``.
+
+    Chunks and batches are made of ``rows`` alone, so the embeddings depend neither on the number of workers nor on
+    what was there before.
 
     Returns:
-        float32 (rows, D), L2-normalised, and int64 (rows,) clip counts, as ``embed_tracklets`` does.
+        A message for each tracklet that could not be read; these are left out.
 
     Raises:
-        InputError: a frame cannot be decoded, or workers died more than ``max_failures`` times.
+        InputError: workers died more than ``max_failures`` times.
+        OSError: ``embeddings`` cannot be written.
     """
     clips_R = [len(all_clips(store.rows[row].frame_count, options.clip)) for row in rows]
-    chunks = cut_chunks(clips_R, BATCHES_PER_CHUNK * options.score.clips_per_batch)
-    shared = ray.put(model)
-    remote: Any = ray.remote(Embedder).options(
+    chunks = [
+        {"rows": part, "wanted": wanted}
+        for part in (rows[cut] for cut in cut_chunks(clips_R, BATCHES_PER_CHUNK * options.score.clips_per_batch))
+        if (wanted := [row for row in part if store.rows[row].id in lacking])
+    ]
+    if not chunks:
+        return []
+    clips_of = dict(zip(rows, clips_R, strict=True))
+    progress = _Progress([clips_of[row] for chunk in chunks for row in chunk["rows"]], log_every_seconds)
+    unreadable: list[str] = []
+    for done in _stream(chunks, (ray.put(model), options, embeddings, workers.cpus), workers, max_failures):
+        progress.add([clips_of[row] for row in done["rows"]])
+        unreadable += done["unreadable"]
+    return unreadable
+
+
+def _stream(
+    chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Workers, max_failures: int
+) -> Iterator[dict[str, Any]]:
+    """What the actors return, as it comes."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # our own lines say more
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    size = min(workers.count, len(chunks))
+    actor: Any = Embedder
+    results = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map(
+        actor,
+        fn_constructor_args=arguments,
+        compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=workers.resources["CPU"],
         num_gpus=workers.resources.get("GPU", 0),
         max_restarts=max_failures,
         max_task_retries=max_failures,
     )
-    actors = [remote.remote(shared, options, workers.cpus) for _ in range(min(workers.count, len(chunks)))]
-    progress = _Progress(clips_R, log_every_seconds)
-    embedded: dict[int, Embedded] = {}
     try:
-        numbered = enumerate([rows[chunk] for chunk in chunks])
-        for number, result in ActorPool(actors).map_unordered(_submit, list(numbered)):
-            embedded[number] = result
-            progress.add(chunks[number])
-    except RayTaskError as error:
-        cause = error.cause
-        raise cause if isinstance(cause, InputError | OSError) else error from None
-    except RayActorError as error:
-        raise InputError(f"embedding failed, its workers died: {str(error).strip().splitlines()[0]}") from None
-    finally:
-        for actor in actors:
-            ray.kill(actor)
-    parts = [embedded[number] for number in range(len(chunks))]
-    embedding_RD, count_R = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
-    return torch.from_numpy(embedding_RD), torch.from_numpy(count_R)
+        yield from results.iter_rows()
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, InputError | OSError):
+                raise cause from None
+        if isinstance(error, RayError):
+            raise InputError(f"embedding failed: {str(error).strip().splitlines()[0]}") from None
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
 
 
 class _Progress:
     """Prints, every few seconds, how many tracklets are embedded."""
 
     def __init__(self, clips_R: Sequence[int], every_seconds: float) -> None:
-        self._clips_R, self._every, self._tracklets, self._clips = clips_R, every_seconds, 0, 0
+        self._total, self._total_clips, self._every = len(clips_R), sum(clips_R), every_seconds
+        self._tracklets = self._clips = 0
         self._started = self._printed = time.monotonic()
 
-    def add(self, chunk: slice) -> None:
-        clips_C = self._clips_R[chunk]
+    def add(self, clips_C: Sequence[int]) -> None:
         self._tracklets, self._clips = self._tracklets + len(clips_C), self._clips + sum(clips_C)
-        now, total = time.monotonic(), len(self._clips_R)
-        if now - self._printed < self._every and self._tracklets < total:
+        now = time.monotonic()
+        if now - self._printed < self._every and self._tracklets < self._total:
             return
         self._printed, seconds = now, now - self._started
-        left = timedelta(seconds=round(seconds * (sum(self._clips_R) / self._clips - 1)))
+        left = timedelta(seconds=round(seconds * (self._total_clips / self._clips - 1)))
         speeds = f"{self._tracklets / seconds:.1f} tracklets/s  {self._clips / seconds:.0f} clips/s"
-        print(f"embedding: {self._tracklets}/{total} tracklets  {speeds}  left {left}", flush=True)
-
-
-def _submit(actor: Any, job: tuple[int, list[int]]) -> Any:
-    return actor.embed.remote(*job)
+        print(f"embedding: {self._tracklets}/{self._total} tracklets  {speeds}  left {left}", flush=True)
 
 
 def cut_chunks(clips_R: Sequence[int], least: int) -> list[slice]:

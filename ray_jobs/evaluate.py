@@ -1,4 +1,7 @@
-"""Score a retrieval: `python ray_jobs/evaluate.py --distances FILE.npz`, `--embeddings FILE` or `--checkpoint PATH`."""
+"""Score a retrieval: `python ray_jobs/evaluate.py --distances FILE.npz`, `--embeddings FILE` or `--checkpoint PATH`.
+
+`--compare RESULTS RESULTS` sets finished results side by side.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 from ccvid.retrieval.given import read_distances, read_features
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import parse_recipe, run_job, show_results
+from ray_jobs.comparing import compare_results
 from ray_jobs.evaluation import name_after, results_folder, score_checkpoint, score_given
 
 DESCRIPTION = (
@@ -26,6 +30,9 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> None:
     """Score what the flags name, print the table, and say where the results lie."""
     recipe, flags = parse_recipe(arguments, program="evaluate.py", description=DESCRIPTION, extra=_own_flags())
+    if flags.compare:
+        compare_results(flags.compare, recipe.run, name=vars(flags).get("run.name"))
+        return
     checkpoint: StorageFolder | None = flags.checkpoint
     file: Path = flags.distances or flags.embeddings
     run = recipe.run
@@ -63,6 +70,14 @@ def _own_flags() -> argparse.ArgumentParser:
         metavar="PATH",
         help="trained weights to embed and score the recipe's query and gallery with: a run folder, a checkpoint "
         "folder, or a released .pth.tar file; a path or a URI (s3://bucket/runs/NAME)",
+    )
+    source.add_argument(
+        "--compare",
+        type=_place,
+        nargs="+",
+        metavar="RESULTS",
+        help="two or more folders of results (of train.py or this command) side by side: each against the first, by "
+        "the queries that both hold, with a bootstrap over persons",
     )
     return own
 

@@ -7,23 +7,22 @@ import re
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ccvid.config import Recipe, RunOptions
-from ccvid.model import ReIdModel
 from ccvid.retrieval.given import GivenRetrieval
 from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings, write_results, write_scores
-from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from ccvid.training.run import METRICS_FILE
 from data_tools.errors import InputError
 from data_tools.shard_cache import open_shards
-from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
-from ray_jobs.cluster import Workers, connect
-from ray_jobs.embedding import EmbeddingOptions, embed_with_actors
+from ray_jobs.cluster import connect
+from ray_jobs.embedding_job import embed_data, read_model
 from ray_jobs.sharding import compare_checksums, ensure_shards
+
+PARTS_FOLDER = "embeddings"
+"""Of the results, while tracklets are embedded: what a killed run has done."""
 
 
 def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFolder:
@@ -70,9 +69,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
         InputError, WeightsError: the checkpoint, the data or the cluster do not allow it.
     """
     with_own(recipe.score.protocols)
-    checkpoint = find_checkpoint(source) if source.is_folder() else source
-    with checkpoint.fetched() as path:
-        trained = read_trained_model(path, recipe.model)
+    trained = read_model(source, recipe.model)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -84,8 +81,16 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             "both are needed"
         )
     folder.check_writable()
+    done = embed_data(trained, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
+    table = done.embeddings.read()
+    embedded = {row.id: number for number, row in enumerate(table.rows)}
+    query_rows, gallery_rows = (
+        [row for row in rows if store.rows[row].id in embedded] for rows in (query_rows, gallery_rows)
+    )
     rows = [*query_rows, *gallery_rows]
-    embedding_RD, clip_count_R = _embed(trained, recipe, shards, store, rows)
+    table = table.take([embedded[store.rows[row].id] for row in rows])
+    embedding_RD = torch.from_numpy(table.embedding_ND)
+    clip_count_R = torch.tensor([row.clip_count for row in table.rows])
     scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score)
     dataset = store.manifest.dataset
     with folder.filled(last=METRICS_FILE) as path:
@@ -98,28 +103,6 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             clip_count_R,
             model=trained.fingerprint,
             title=f"{dataset}, {trained.options.backbone} of {source.name}",
-            facts={"dataset": dataset, "source": str(source)},
+            facts={"dataset": dataset, "source": str(source), "unreadable": done.unreadable},
         )
-
-
-def _embed(
-    trained: TrainedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    model = ReIdModel(
-        trained.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None
-    ).eval()
-    clip, workers = trained.clip or recipe.clip, Workers(recipe.compute)
-    print(
-        f"embedding {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{trained.options.height}x{trained.options.width}, {workers}",
-        flush=True,
-    )
-    return embed_with_actors(
-        model,
-        store,
-        rows,
-        EmbeddingOptions(clip, trained.options, recipe.loader, recipe.score, shards, recipe.data.cache),
-        workers,
-        max_failures=recipe.compute.max_failures,
-        log_every_seconds=recipe.train.log_every_seconds,
-    )
+    (folder / PARTS_FOLDER).delete("")  # all of it stands in embeddings.parquet

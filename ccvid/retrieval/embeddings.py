@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ccvid.retrieval.parquet import read_table, write_table
 from data_tools.errors import InputError
+from data_tools.shards import ShardFolder
 from data_tools.tracklet import SPLITS, Split
 
 
@@ -59,6 +60,13 @@ class EmbeddingRow:
     clip_count: int
     shard: str
 
+    @classmethod
+    def of(cls, store: ShardFolder, row: int, *, clip_count: int) -> EmbeddingRow:
+        """Of a stored tracklet."""
+        stored = store.rows[row]
+        labels = {name: getattr(stored, name) for name in ("id", "person", "clothes", "camera", "split", "attributes")}
+        return cls(**labels, clip_count=clip_count, shard=store.fingerprint(row))
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTable:
@@ -78,8 +86,13 @@ class EmbeddingTable:
 
     def part(self, split: Split) -> EmbeddingTable:
         """The rows of one split, in order."""
-        chosen = [number for number, row in enumerate(self.rows) if row.split == split]
-        return EmbeddingTable(tuple(self.rows[number] for number in chosen), self.embedding_ND[chosen], self.model)
+        return self.take([number for number, row in enumerate(self.rows) if row.split == split])
+
+    def take(self, numbers: Sequence[int]) -> EmbeddingTable:
+        """Some rows, in the order given."""
+        return EmbeddingTable(
+            tuple(self.rows[number] for number in numbers), self.embedding_ND[list(numbers)], self.model
+        )
 
 
 def write_embeddings(table: EmbeddingTable, path: Path) -> None:

@@ -101,20 +101,8 @@ def write_scores(
         title: of table and pictures.
         facts: what else ``metrics.json`` says.
     """
-    shards = store.manifest.shards
-    table = EmbeddingTable(
-        tuple(
-            EmbeddingRow(
-                **{name: getattr(store.rows[row], name) for name in ("id", "person", "clothes", "camera", "split")},
-                attributes=store.rows[row].attributes,
-                clip_count=int(count),
-                shard=shards[store.rows[row].shard].sha256,
-            )
-            for row, count in zip(rows, clip_count_R, strict=True)
-        ),
-        embedding_RD.numpy(),
-        model,
-    )
+    labels = (EmbeddingRow.of(store, row, clip_count=int(count)) for row, count in zip(rows, clip_count_R, strict=True))
+    table = EmbeddingTable(tuple(labels), embedding_RD.numpy(), model)
     write_embeddings(table, folder / "embeddings.parquet")
     queries = len(scores.evaluation.query)
     for name in SCORED_PROTOCOLS:

@@ -12,9 +12,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ccvid.retrieval.comparison import Comparison
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation
 from ccvid.retrieval.parquet import write_table
 from ccvid.retrieval.single_shot import SingleShot, SpreadResult
+
+FIGURE_NAMES = {"map": "mAP", "minp": "mINP", "top-1": "top-1"}
 
 
 def metrics_table(evaluation: Evaluation, single_shot: SingleShot | None = None, *, title: str = "Retrieval") -> str:
@@ -58,6 +61,29 @@ def spread_table(title: str, protocols: Mapping[str, SpreadResult]) -> str:
     return "\n".join(_lines(table))
 
 
+def comparison_table(protocols: Mapping[str, Comparison], *, title: str) -> str:
+    """Each figure of both results in per cent, its change with the 95 % interval, and the chance of such a change."""
+    table = Table(title=f"{title} (%)", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("protocol")
+    table.add_column("figure")
+    for heading in ("first", "second", "change", "95 % interval", "p", "better", "worse", "queries", "persons"):
+        table.add_column(heading, justify="right")
+    for protocol, comparison in protocols.items():
+        counts = map(str, (len(comparison.better), len(comparison.worse), len(comparison.ids), comparison.persons))
+        for place, (figure, found) in enumerate(comparison.differences.items()):
+            table.add_row(
+                "" if place else _shown(protocol),
+                FIGURE_NAMES[figure],
+                *(f"{100 * share:.1f}" for share in (found.first, found.second)),
+                f"{100 * found.change:+.1f}",
+                f"{100 * found.low:+.1f} … {100 * found.high:+.1f}",
+                f"{found.p_value:.3f}" if found.p_value >= 0.001 else "< 0.001",
+                *([""] * 4 if place else counts),
+            )
+    note = "  better, worse: queries by average precision; interval and p: bootstrap over persons, of each row alone"
+    return "\n".join([*_lines(table), note])
+
+
 def _table(title: str, *further: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("protocol")
@@ -87,13 +113,14 @@ def _shown(name: str) -> str:
 def write_query_table(evaluation: Evaluation, path: Path) -> None:
     """One row a protocol and query that takes part in it as Parquet, whole or not at all.
 
-    Columns: query_id, protocol (strings); average_precision, inverse_negative_penalty (float64) and
+    Columns: query_id, person, protocol (strings); average_precision, inverse_negative_penalty (float64) and
     first_match_rank (int64), null for a query without a match; and the first ``top_k`` places of its ranking,
     junk removed: gallery_ids, distances, is_match (lists). InputError where the path cannot be written.
     """
     schema = pa.schema(
         {
             "query_id": pa.string(),
+            "person": pa.string(),
             "protocol": pa.string(),
             "average_precision": pa.float64(),
             "inverse_negative_penalty": pa.float64(),
@@ -115,6 +142,7 @@ def write_query_table(evaluation: Evaluation, path: Path) -> None:
         )
         columns = (
             pa.array(evaluation.query.ids),
+            pa.array(evaluation.query.person),
             pa.array([name] * len(evaluation.query)),
             pa.array(result.average_precision_Q, mask=unmatched_Q),
             pa.array(result.inverse_negative_penalty_Q, mask=unmatched_Q),

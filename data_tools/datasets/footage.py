@@ -20,7 +20,7 @@ from data_tools.errors import UnreadableSourceError
 from data_tools.tracklet import Split, Tracklet, VideoFrames
 from data_tools.video import VideoFacts, probe_video
 
-READER_ATTRIBUTES = ("video", "track", "start_seconds")
+READER_ATTRIBUTES = ("video", "track", "start_seconds", "end_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,10 @@ def read_footage(options: FootageOptions) -> Dataset:
     Returns:
         Tracklets named ``VIDEO/TRACK``, with ``/PART`` from 1 where a track gives several, ordered by video,
         track number and time, with the attributes ``video``, ``track`` and, where the video says its frame
-        rate, ``start_seconds``. Frame numbers are stored from 0. A row that is not a box, a box outside the
-        picture and a frame beyond the video's end are errors; tracks of a video that cannot be read are
-        quarantined; what the limits of ``options`` leave out is counted in one warning a file.
+        rate, ``start_seconds`` and ``end_seconds`` of its first and last frame in the video. Frame numbers are
+        stored from 0. A row that is not a box, a box outside the picture and a frame beyond the video's end are
+        errors; tracks of a video that cannot be read are quarantined; what the limits of ``options`` leave out is
+        counted in one warning a file.
 
     Raises:
         InputError: ``videos`` is neither file nor folder, or ``tracks`` no folder where ``videos`` is one.
@@ -196,6 +197,7 @@ def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]]) -> list[Tr
         attributes = {"video": track.video_name, "track": str(track.number)}
         if track.frames_per_second > 0:
             attributes["start_seconds"] = f"{frames[0] / track.frames_per_second:.3f}"
+            attributes["end_seconds"] = f"{frames[-1] / track.frames_per_second:.3f}"
         tracklets.append(
             Tracklet(
                 id=f"{track.name}/{part}" if len(labelled_runs) > 1 else track.name,

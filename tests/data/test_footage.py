@@ -115,6 +115,7 @@ def test_gaps_stride_and_length(folder: Path) -> None:
     ]
     assert [t.origin.rpartition(":")[2] for t in split] == ["1", "11", "21"]
     assert [t.attributes["start_seconds"] for t in split] == ["0.000", "0.520", "1.040"]
+    assert [t.attributes["end_seconds"] for t in split] == ["0.360", "0.880", "2.320"]
     cut = read(folder, max_gap=2, maximum_length=12).tracklets
     assert [len(frames_of(t)) for t in cut] == [10, 10, 11, 11, 11]
     thinned = read(folder, max_gap=2, frame_stride=4, minimum_length=3).tracklets

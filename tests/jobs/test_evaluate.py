@@ -165,7 +165,7 @@ def test_protocols_of_ones_own_and_single_shot(given: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ([], UsageError, "one of the arguments --distances --embeddings --checkpoint is required"),
+        ([], UsageError, "one of the arguments --distances --embeddings --checkpoint --compare is required"),
         (["--distances", "a", "--embeddings", "b"], UsageError, "not allowed with argument --distances"),
         (["--distances"], UsageError, "expected one argument"),
         (["--distances", "{}/none.npz"], InputError, "none.npz: No such file or directory"),
@@ -220,6 +220,33 @@ def test_a_mistake_is_one_line_and_help_tells_the_keys(tmp_path: Path) -> None:
     assert "--distances FILE.npz" in words
     assert "Equal distances stand in the order of the gallery" in words
     assert all(key in words for key in ("distmat", "q_pids", "g_camids", "q_oids", "q_location", "qf, gf"))
+
+
+def test_results_side_by_side(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "--distances", str(given))
+    other = given.with_name("other.npz")
+    archive = dict(np.load(given))
+    np.savez(other, **archive | {"distmat": archive["distmat"] ** 2})  # the same order
+    evaluate.main(["--distances", str(other), "--run.storage", str(tmp_path / "runs"), "--run.name", "squared"])
+    folders = [str(tmp_path / "runs" / name) for name in ("scored", "squared")]
+    capsys.readouterr()
+    compare = ["--compare", *folders, "--run.storage", str(tmp_path / "runs")]
+    evaluate.main(compare)
+    told = capsys.readouterr().out
+    assert "95 % interval" in told
+    found = json.loads((tmp_path / "runs" / "squared-against-scored" / "comparison.json").read_text())
+    for comparison in found["compared"][folders[1]].values():
+        assert comparison["differences"]["map"]["change"] == 0
+        assert (comparison["better"], comparison["worse"]) == (0, 0)
+    evaluate.main(compare)  # the same again
+    with pytest.raises(InputError, match="scored: holds something else"):
+        evaluate.main([*compare, "--run.name", "scored"])
+    with pytest.raises(InputError, match="named twice"):
+        evaluate.main(["--compare", folders[0], folders[0]])
+    with pytest.raises(InputError, match="two or more"):
+        evaluate.main(["--compare", folders[0]])
+    with pytest.raises(InputError, match=r"none: no queries\.parquet; name folders of results"):
+        evaluate.main(["--compare", folders[0], str(tmp_path / "none")])
 
 
 def test_chunks_depend_on_the_data_alone() -> None:

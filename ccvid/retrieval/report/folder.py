@@ -1,0 +1,101 @@
+"""A report's folder: whole or absent, with pages, style, script and data that open from disk (file://)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from data_tools.errors import InputError
+
+MARKER = "report.json"
+"""Tells that a folder is a report, which a new one may replace."""
+
+OWN_NAMES = frozenset({MARKER, "index.html", "filmstrips.html", "report.css", "filmstrips.js"}) | {
+    "data",
+    "pictures",
+    "figures",
+}
+
+POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; img-src 'self' file:; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Own files and inline style (of the SVG charts) alone; some browsers do not count file:// as 'self'."""
+
+
+@contextmanager
+def report_folder(destination: Path) -> Iterator[Path]:
+    """A new folder beside ``destination`` that takes its place on success and vanishes on failure.
+
+    An earlier report there is replaced. Raises InputError where the destination holds anything else or cannot be
+    written.
+    """
+    destination = destination.resolve()
+    try:
+        _check_replaceable(destination)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name[:100]}.", suffix=".tmp"))
+        try:
+            new = work / "new"
+            new.mkdir()
+            yield new
+            for name in ("report.css", "filmstrips.js"):
+                (new / name).write_bytes(files(__package__).joinpath(name).read_bytes())
+            (new / MARKER).write_text(json.dumps({"format": "ccvid report", "version": 1}) + "\n")
+            _put_in_place(new, work / "old", destination)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{destination}: the report cannot be written: {error}") from error
+
+
+def write_page(folder: Path, page: str, template: str, values: Mapping[str, object]) -> None:
+    """Render ``template`` (``*.html.j2`` beside this file) with every value escaped."""
+    environment = Environment(
+        loader=PackageLoader("ccvid.retrieval.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template(template).render({"policy": POLICY, **values})
+    (folder / page).write_bytes(html.encode("utf-8", "replace"))
+
+
+def write_data(path: Path, target: str, value: object) -> None:
+    """A script that assigns ``value`` to ``target``: pages on disk may load scripts, but not fetch JSON."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: no line separators, no stray bytes
+    path.write_text(f"{target}={text.replace('<', chr(92) + 'u003c')};\n")
+
+
+def _check_replaceable(destination: Path) -> None:
+    if not destination.exists():
+        return
+    if not destination.is_dir():
+        raise InputError(f"{destination}: the report needs a folder, this is a file")
+    found = {path.name for path in destination.iterdir()}
+    if found and (MARKER not in found or not found <= OWN_NAMES):
+        alien = sorted(found - OWN_NAMES) or sorted(found)
+        raise InputError(
+            f"{destination}: holds {alien[0]!r}, which no report holds; expected a new folder or an earlier report"
+        )
+
+
+def _put_in_place(new: Path, old: Path, destination: Path) -> None:
+    replaced = destination.exists()
+    if replaced:
+        os.rename(destination, old)
+    try:
+        os.rename(new, destination)
+    except OSError:
+        if replaced:
+            os.rename(old, destination)
+        raise

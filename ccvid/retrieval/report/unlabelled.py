@@ -1,0 +1,75 @@
+"""Filmstrips where nobody knows who is who: ranked matches of a search, and groups of tracklets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccvid.retrieval.embeddings import EmbeddingRow
+from ccvid.retrieval.matches import RankedMatches
+from ccvid.retrieval.ranked_picture import Thumbnails
+from ccvid.retrieval.report.filmstrips import Entry, Row, Tracklets, View, write_filmstrips
+from ccvid.retrieval.report.folder import report_folder, write_page
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tracklets taken for one person: indices in the order shown, and short statements (its purity, its size)."""
+
+    name: str
+    members: Sequence[int]
+    notes: tuple[str, ...] = ()
+
+
+def search_view(matches: RankedMatches, query_thumbnails: Thumbnails, gallery_thumbnails: Thumbnails) -> View:
+    """Each query with its matches, the highest first score on top; right or wrong is not known."""
+    query = Tracklets.of_rows(matches.query, query_thumbnails)
+    gallery = Tracklets.of_rows(matches.gallery, gallery_thumbnails)
+    orders = ("surest first", "least sure first")
+    description = "Ranked by score; whether a match is right has not been judged."
+    return View("search", description, orders, query, gallery, _found(matches))
+
+
+def group_view(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow], thumbnails: Thumbnails) -> View:
+    """Each group with its members, the largest first."""
+    shown = Tracklets.of_rows(tracklets, thumbnails)
+    orders = ("largest first", "smallest first")
+    description = "Tracklets that probably show one person."
+    return View("groups", description, orders, shown, shown, _grouped(groups, tracklets))
+
+
+def write_view(
+    view: View, folder: Path, *, title: str, facts: Mapping[str, object], threshold: float | None = None
+) -> None:
+    """Write a report of one view; whole or not at all, raises InputError as ``write_report`` does."""
+    with report_folder(folder) as new:
+        write_filmstrips(new, [view], threshold=threshold)
+        write_page(new, "index.html", "filmstrips.html.j2", {"title": title, "facts": facts, "has_overview": False})
+
+
+def _found(matches: RankedMatches) -> Iterator[Row]:
+    first_Q = matches.score_QK[:, 0]
+    for query in np.argsort(-first_Q, kind="stable").tolist():
+        asked = matches.query[query]
+        there = matches.gallery_QK[query] >= 0
+        score = matches.score_QK[query][there].tolist()
+        chance = (
+            [None] * len(score) if matches.probability_QK is None else matches.probability_QK[query][there].tolist()
+        )
+        found = zip(matches.gallery_QK[query][there].tolist(), score, chance, strict=True)
+        entries = [Entry(index, rank, *values) for rank, (index, *values) in enumerate(found, start=1)]
+        notes = () if entries else ("no gallery tracklet passes the filter",)
+        yield Row(asked.id, asked.person, (asked.camera,), query, entries, notes)
+
+
+def _grouped(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow]) -> Iterator[Row]:
+    for group in sorted(groups, key=lambda group: -len(group.members)):
+        persons = {tracklets[index].person for index in group.members} - {None}
+        cameras = tuple(sorted({tracklets[index].camera for index in group.members}))
+        known = ", ".join(sorted(person for person in persons if person is not None)) or None
+        size = f"{len(group.members)} tracklet{'s' if len(group.members) != 1 else ''}"
+        entries = [Entry(index, None) for index in group.members]
+        yield Row(group.name, known, cameras, None, entries, (size, *group.notes))

@@ -1,0 +1,150 @@
+"""Ranking a live gallery for query tracklets, without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ccvid.config import Recipe
+from ccvid.retrieval.embedding_store import read_store
+from ccvid.retrieval.embeddings import EmbeddingTable
+from ccvid.retrieval.labels import joint_codes
+from ccvid.retrieval.matches import RankedMatches, seconds, write_matches
+from ccvid.retrieval.search import search
+from data_tools.errors import InputError
+from data_tools.shard_cache import open_shards
+from data_tools.storage import StorageFolder
+from ray_jobs.cli import CONFIG_FILE
+from ray_jobs.cluster import connect
+from ray_jobs.embedding_job import embed_data, read_model
+from ray_jobs.sharding import compare_checksums, ensure_shards
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRequest:
+    """What is ranked for what."""
+
+    gallery: StorageFolder
+    """Where embeddings are kept."""
+    queries: StorageFolder | None
+    """Another gallery, all of whose tracklets are the queries; None: those of split query in ``gallery``."""
+    top: int
+    cameras: tuple[str, ...]
+    """Only these; () for all."""
+    since: float | None
+    """Only tracklets that end at or after, in seconds."""
+    until: float | None
+    """Only tracklets that start at or before, in seconds."""
+    other_cameras: bool
+    """Not the query's own."""
+    only_new: bool
+    """Only what this call adds to the gallery."""
+
+
+def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryRequest, folder: StorageFolder) -> None:
+    """Embed the recipe's data into the gallery, rank it for the queries, and write the matches.
+
+    Raises:
+        InputError: the checkpoint, the data, the gallery or the cluster do not allow it, or nothing is to be ranked.
+        OSError: a place cannot be written.
+    """
+    if folder.exists(CONFIG_FILE):
+        raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
+    trained = read_model(checkpoint, recipe.model)
+    connect()
+    shards = ensure_shards(recipe.data)
+    compare_checksums(recipe.data)
+    store = open_shards(shards, recipe.data.cache)
+    folder.check_writable()
+    rows = [number for number, row in enumerate(store.rows) if row.split != "train"]
+    added = embed_data(trained, recipe, shards, store, rows, request.gallery)
+    queries, entries = choose(request, added.embeddings.read(), added.ids)
+    print(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries", flush=True)
+    matches = rank(queries, entries, request)
+    with folder.filled(last="matches.csv") as path:
+        write_matches(matches, path)
+
+
+def choose(
+    request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]
+) -> tuple[EmbeddingTable, EmbeddingTable]:
+    """The queries, and the entries that may be ranked for them.
+
+    Args:
+        added: ids that were not in the gallery before.
+
+    Raises:
+        InputError: none of one or the other, queries of another model, or a camera that is not there.
+    """
+    return _queries(request, gallery), _entries(request, gallery, added)
+
+
+def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryRequest) -> RankedMatches:
+    """The first entries for each query; a tracklet is never its own match."""
+    labels = ["id", "camera"] if request.other_cameras else ["id"]
+    columns = {
+        "id": ([row.id for row in queries.rows], [row.id for row in entries.rows]),
+        "camera": ([row.camera for row in queries.rows], [row.camera for row in entries.rows]),
+    }
+    exclude = [joint_codes(tuple(asked), tuple(there)) for asked, there in (columns[name] for name in labels)]
+    found = search(queries.embedding_ND, entries.embedding_ND, min(request.top, len(entries.rows)), exclude=exclude)
+    without = int(np.count_nonzero((found.gallery_QK < 0).all(axis=1)))
+    if without:
+        print(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked", flush=True)
+    return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
+
+
+def remove_from_gallery(gallery: StorageFolder, *, persons: list[str], ids: list[str]) -> None:
+    """Remove a person's or single tracklets' embeddings and say how many.
+
+    Raises:
+        InputError: there is no gallery, or nothing of them in it.
+        OSError: it cannot be written.
+    """
+    removed = read_store(gallery).remove(persons=persons, ids=ids)
+    names = ", ".join([*persons, *ids])
+    if not removed:
+        raise InputError(f"{gallery}: holds no tracklet of {names}")
+    print(
+        f"{gallery}: {len(removed)} tracklets of {names} removed; earlier results and reports, and the shards that "
+        "they were embedded from, are other files: remove those too",
+        flush=True,
+    )
+
+
+def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable:
+    if request.queries is None:
+        queries = gallery.part("query")
+        if not queries.rows:
+            raise InputError(
+                f"{request.gallery}: no tracklet of split query; give them that split in the labels, or name a gallery "
+                "of queries with --queries"
+            )
+        return queries
+    queries = read_store(request.queries).read()
+    if queries.model != gallery.model:
+        raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
+    return queries
+
+
+def _entries(request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]) -> EmbeddingTable:
+    """What may be ranked: of the gallery all but its queries, through the filters."""
+    unknown = set(request.cameras) - {row.camera for row in gallery.rows}
+    if unknown:
+        cameras = ", ".join(sorted({row.camera for row in gallery.rows})[:20])
+        raise InputError(f"--camera {', '.join(sorted(unknown))}: no such camera in the gallery; there are {cameras}")
+    chosen = []
+    for number, row in enumerate(gallery.rows):
+        start, end = (seconds(row.attributes, name) for name in ("start_seconds", "end_seconds"))
+        if (
+            (row.split != "query" or request.queries is not None)
+            and (not request.cameras or row.camera in request.cameras)
+            and (request.since is None or (end is not None and end >= request.since))
+            and (request.until is None or (start is not None and start <= request.until))
+            and (not request.only_new or row.id in added)
+        ):
+            chosen.append(number)
+    if not chosen:
+        raise InputError(f"{request.gallery}: no tracklet is left to be ranked; all are queries, old, or filtered out")
+    return gallery.take(chosen)

@@ -1,0 +1,85 @@
+"""Rank a gallery without labels: `python ray_jobs/score.py --checkpoint PATH --data.kind footage ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script, the packages stand beside this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data_tools.storage import StorageFolder
+from ray_jobs.cli import UsageError, parse_recipe, run_job, show_results
+from ray_jobs.gallery_scoring import GalleryRequest, remove_from_gallery, score_gallery
+
+DESCRIPTION = (
+    "Embed footage and rank its tracklets for each query tracklet by cosine: exactly, whatever is known of the people. "
+    "Queries are the tracklets of split query, of this data or of another gallery; the gallery is all others. "
+    "Embeddings are kept in a gallery (--gallery, by default under the run), to which each run adds what is new. "
+    "Writes matches.parquet, matches.csv and pages of pictures under --run.storage/--run.name."
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Embed what is new, rank, and say where the results lie; or remove a person."""
+    recipe, own = parse_recipe(arguments, program="score.py", description=DESCRIPTION, extra=_own_flags())
+    folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
+    gallery = own.gallery or folder / "gallery"
+    if own.remove_person or own.remove_id:
+        remove_from_gallery(gallery, persons=own.remove_person, ids=own.remove_id)
+        return
+    if own.checkpoint is None:
+        raise UsageError("--checkpoint: which trained weights? A run folder, a checkpoint or a released file")
+    request = GalleryRequest(
+        gallery=gallery,
+        queries=own.queries,
+        top=own.top,
+        cameras=tuple(own.camera),
+        since=own.since,
+        until=own.until,
+        other_cameras=own.other_cameras,
+        only_new=own.only_new,
+    )
+    score_gallery(recipe, own.checkpoint, request, folder)
+    show_results(folder)
+
+
+def _own_flags() -> argparse.ArgumentParser:
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument(
+        "--checkpoint",
+        type=StorageFolder,
+        metavar="PATH",
+        help="trained weights: a run folder, a checkpoint of it, or a released file; folders and files may be URIs",
+    )
+    own.add_argument("--gallery", type=StorageFolder, metavar="PATH", help="where embeddings are kept, a folder or URI")
+    own.add_argument(
+        "--queries", type=StorageFolder, metavar="PATH", help="a gallery all of whose tracklets are the queries"
+    )
+    own.add_argument("--top", type=_whole, default=20, metavar="K", help="matches of a query (default: 20)")
+    own.add_argument("--camera", action="append", default=[], metavar="NAME", help="only this camera; may be repeated")
+    own.add_argument("--since", type=float, metavar="SECONDS", help="only tracklets that end at or after this time")
+    own.add_argument("--until", type=float, metavar="SECONDS", help="only tracklets that start at or before this time")
+    own.add_argument("--other-cameras", action="store_true", help="not the query's own camera")
+    own.add_argument("--only-new", action="store_true", help="rank only what this run adds to the gallery")
+    own.add_argument(
+        "--remove-person",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="remove all embeddings of a person from the gallery, and do nothing else; may be repeated",
+    )
+    own.add_argument("--remove-id", action="append", default=[], metavar="ID", help="the same for one tracklet")
+    return own
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run_job(main)

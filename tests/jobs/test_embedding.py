@@ -1,0 +1,73 @@
+"""Embedding with Ray Data: killed and run again it does only what is missing; what cannot be read is left out."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ccvid.retrieval.embeddings import read_embeddings
+from data_tools.manifest import MANIFEST_NAME
+from data_tools.shards import ShardFolder
+from tests.jobs.breaking import expect_success, wait_for
+from tests.jobs.head import Head
+from tests.method.test_trained_model import checkpoint
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def overwrite_a_frame(shards: Path) -> str:
+    """Damage the first frame of one query tracklet, and the manifest's checksum with it; returns its id."""
+    store = ShardFolder(shards)
+    row = next(number for number, row in enumerate(store.rows) if row.split == "query" and row.person is not None)
+    frame = store.encoded_frames(row, [0])[0].tobytes()
+    file = shards / store.manifest.shards[store.rows[row].shard].file
+    content = file.read_bytes()
+    assert content.count(frame) == 1
+    file.write_bytes(content.replace(frame, frame[:20] + bytes(len(frame) - 20)))
+    return store.rows[row].id
+
+
+def test_killed_while_embedding_and_run_again(head: Head, tiny_recipe: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    evaluate = ["--recipe", str(tiny_recipe), "--score.clips_per_batch", "1", "--compute.workers", "1"]
+    checkpoint(tmp_path / "trained")
+    evaluate += ["--checkpoint", str(tmp_path / "trained")]
+    expect_success(head.run("evaluate.py", *evaluate, "--run.name", "whole"))
+    whole = read_embeddings(tmp_path / "runs" / "whole" / "embeddings.parquet")
+
+    folder = tmp_path / "runs" / "killed"
+    parts = folder / "embeddings"
+    process = head.start("evaluate.py", *evaluate, "--run.name", "killed")
+    wait_for(lambda: list(parts.glob("part-*")) or process.poll() is not None, 120, "part")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "metrics.json").exists()
+    done = sum(pq.read_metadata(part).num_rows for part in parts.glob("part-*"))
+    print(f"killed after {done} of {len(whole.rows)} tracklets")
+    assert 0 < done < len(whole.rows)
+    told = expect_success(head.run("evaluate.py", *evaluate, "--run.name", "killed"))
+    to_do = [int(total) for total in re.findall(r"embedding: \d+/(\d+) tracklets", told)]
+    assert to_do
+    assert max(to_do) <= len(whole.rows) - done
+    again = read_embeddings(folder / "embeddings.parquet")
+    assert again.rows == whole.rows
+    assert np.array_equal(again.embedding_ND, whole.embedding_ND)
+    assert not parts.exists()
+
+    shards = tmp_path / "damaged"
+    shutil.copytree(tiny_shards, shards)
+    bad = overwrite_a_frame(shards)
+    assert (shards / MANIFEST_NAME).exists()
+    evaluate += ["--data.shards", str(shards), "--data.verify_checksums", "false", "--run.name", "damaged"]
+    told = expect_success(head.run("evaluate.py", *evaluate))
+    assert f"left out: tracklet {bad}: its stored frame 0" in told
+    metrics = json.loads((tmp_path / "runs" / "damaged" / "metrics.json").read_text())
+    assert [message.startswith(f"tracklet {bad}:") for message in metrics["unreadable"]] == [True]
+    others = read_embeddings(tmp_path / "runs" / "damaged" / "embeddings.parquet")
+    assert [row.id for row in others.rows] == [row.id for row in whole.rows if row.id != bad]

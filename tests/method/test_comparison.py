@@ -1,0 +1,99 @@
+"""Two results side by side: paired differences, their intervals, and which queries changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ccvid.retrieval.comparison import QueryScores, compare, read_query_scores
+from ccvid.retrieval.distances import DistanceMatrix
+from ccvid.retrieval.labels import RetrievalLabels
+from ccvid.retrieval.metrics import evaluate
+from ccvid.retrieval.tables import write_query_table
+from data_tools.errors import InputError
+
+
+def scores(average_precision: np.ndarray, person: list[str], first: int = 0) -> QueryScores:
+    ids = tuple(f"q{number:03}" for number in range(first, first + len(person)))
+    figures = {"map": average_precision, "minp": average_precision / 2, "top-1": np.round(average_precision)}
+    return QueryScores(ids, tuple(person), figures, ((),) * len(person))
+
+
+def made(persons: int, each: int, shift: float, noise: float, seed: int = 0) -> tuple[QueryScores, QueryScores]:
+    """Two results; all queries of a person change by the same random amount, ``shift`` on average."""
+    chance = np.random.default_rng(seed)
+    before = chance.uniform(0.3, 0.6, persons * each)
+    change = np.repeat(chance.normal(shift, noise, persons), each)
+    names = [f"p{number // each}" for number in range(persons * each)]
+    return scores(before, names), scores(before + change, names)
+
+
+def test_the_differences_are_those_of_the_means() -> None:
+    first, second = made(20, 3, 0.05, 0.1)
+    found = compare(first, second)
+    for name, difference in found.differences.items():
+        assert difference.first == pytest.approx(first.figures[name].mean())
+        assert difference.change == pytest.approx((second.figures[name] - first.figures[name]).mean())
+        assert difference.low <= difference.change <= difference.high
+    assert found.persons == 20
+
+
+def test_the_interval_is_that_of_persons_not_of_queries() -> None:
+    """Copies of a query say nothing new: the interval stays, and fits the spread of a mean of 40 persons."""
+    once, often = (compare(*made(40, each, 0.0, 0.1)).differences["map"] for each in (1, 10))
+    expected = 2 * 1.96 * 0.1 / np.sqrt(40)
+    for difference in (once, often):
+        assert difference.high - difference.low == pytest.approx(expected, rel=0.35)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chance_is_told_from_a_difference(seed: int) -> None:
+    assert compare(*made(40, 2, 0.1, 0.1, seed)).differences["map"].p_value < 0.01
+    nothing = [compare(*made(40, 2, 0.0, 0.1, 10 * seed + again)).differences["map"].p_value for again in range(10)]
+    assert np.median(nothing) > 0.1
+    same, _ = made(5, 2, 0.0, 0.0)
+    assert compare(same, same).differences["map"].p_value == 1.0
+
+
+def test_the_same_seed_gives_the_same() -> None:
+    pair = made(10, 2, 0.02, 0.1)
+    assert compare(*pair).to_json() == compare(*pair).to_json()
+    assert compare(*pair).to_json() != compare(*pair, seed=1).to_json()
+
+
+def test_queries_are_paired_by_id_and_ranked_by_their_change() -> None:
+    first = scores(np.array([0.5, 0.5, 0.5, 0.5]), ["a", "a", "b", "c"])
+    second = scores(np.array([0.9, 0.4, 0.5, 0.7]), ["a", "b", "c", "d"], first=1)  # q001 to q004
+    found = compare(first, second)
+    assert found.ids == ("q001", "q002", "q003")
+    np.testing.assert_allclose(found.change_Q, [0.4, -0.1, 0.0])
+    assert (found.better, found.worse) == ([0], [1])
+    assert found.to_json()["better"] == 1
+
+
+def test_what_cannot_be_compared() -> None:
+    first, second = made(2, 1, 0.0, 0.0)
+    with pytest.raises(InputError, match="no query in common"):
+        compare(first, scores(np.ones(1), ["p0"], first=50))
+    with pytest.raises(InputError, match="query 'q000' shows 'p0' in one result and 'x' in the other"):
+        compare(first, replace(second, person=("x", "p1")))
+
+
+def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
+    query = RetrievalLabels(("q1", "q0", "q2"), ("a", "b", "z"), ("1", "1", "1"), (None, None, None))
+    gallery = RetrievalLabels(("g0", "g1", "g2"), ("a", "b", "a"), ("2", "2", "2"), (None, None, None))
+    distances = DistanceMatrix(np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [1.0, 2.0, 3.0]]))
+    evaluation = evaluate(distances, query, gallery, top_k=2)
+    write_query_table(evaluation, tmp_path / "queries.parquet")
+    found = read_query_scores(tmp_path / "queries.parquet")["general"]
+    assert (found.ids, found.person) == (("q0", "q1"), ("b", "a"))  # q2 has no match
+    np.testing.assert_allclose(found.figures["map"], [1 / 2, (1 + 2 / 3) / 2])
+    assert found.figures["top-1"].tolist() == [0.0, 1.0]
+    assert found.ranked[0] == (("g0", False), ("g1", True))
+    pq.write_table(pq.read_table(tmp_path / "queries.parquet").drop(["person"]), tmp_path / "old.parquet")
+    with pytest.raises(InputError, match=r"old\.parquet: no column person"):
+        read_query_scores(tmp_path / "old.parquet")
