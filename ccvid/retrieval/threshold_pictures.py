@@ -71,8 +71,11 @@ def draw_scores(verification: Verification, *, title: str, recommended: Recommen
         axes.axvline(threshold.value, color=INK, linestyle=(0, (4, 2)), label=_told(recommended))
         interval = f"where it would lie with other persons, {100 * LEVEL:g} % interval"
         axes.axvspan(threshold.low, threshold.high, color=BAND, zorder=0, label=interval)
+    margin = 0.02 * (edges[-1] - edges[0])
     axes.set(
-        xlim=(edges[0], edges[-1]), xlabel="score: the higher, the more alike", ylabel="share of the pairs, by bin"
+        xlim=(edges[0] - margin, edges[-1] + margin),
+        xlabel="score: the higher, the more alike",
+        ylabel="share of the pairs, by bin",
     )
     axes.set_ylim(bottom=0)
     _per_cent(axes.yaxis)
@@ -85,10 +88,11 @@ def draw_reliability(reliability: Reliability, *, title: str) -> Figure:
     figure, (axes,) = _figure(title)
     axes.plot((0, 1), (0, 1), color=QUIET, linewidth=1, linestyle=":", label="as often as said")
     label = (
-        f"pairs of held-out persons, {len(reliability.said_B)} groups of about equal weight\n"
-        f"({reliability.genuine_pairs:,} of same, {reliability.impostor_pairs:,} of different persons)"
+        f"pairs of held-out persons: {reliability.genuine_pairs:,} of same,\n"
+        f"{reliability.impostor_pairs:,} of different persons; a dot's area is their share"
     )
-    axes.plot(reliability.said_B, reliability.true_B, color=INK, marker="o", linewidth=1.6, label=label)
+    axes.plot(reliability.said_B, reliability.true_B, color=INK, linewidth=1)
+    axes.scatter(reliability.said_B, reliability.true_B, s=500 * reliability.weight_B, color=INK, label=label)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="probability that was said", ylabel="share of pairs that show one person")
     axes.set_title(
