@@ -108,7 +108,7 @@ def find_checkpoint(place: StorageFolder) -> StorageFolder:
     best = place / "best"
     if _scores_with_best(place) and best.exists(WEIGHTS_FILE):
         return best
-    folders = [place / name for name in place.names() if name.startswith("checkpoint")]
+    folders = [place / name for name in place.names() if name.startswith("checkpoint") and place.is_folder(name)]
     whole = [folder for folder in folders if {WEIGHTS_FILE, DESCRIPTION_FILE} <= set(folder.names())]
     if not whole:
         raise InputError(f"{place}: neither a checkpoint ({WEIGHTS_FILE}) nor a run folder with one (checkpoint*)")

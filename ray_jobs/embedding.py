@@ -116,7 +116,6 @@ def embed_into(
     options: EmbeddingOptions,
     workers: Workers,
     *,
-    max_failures: int,
     log_every_seconds: float,
 ) -> list[str]:
     """Embed the tracklets ``lacking`` (ids) of the rows, and add them to ``embeddings``.
@@ -128,7 +127,7 @@ def embed_into(
         A message for each tracklet that could not be read; these are left out.
 
     Raises:
-        InputError: workers died more than ``max_failures`` times.
+        InputError: Ray gave the job up.
         OSError: ``embeddings`` cannot be written.
     """
     clips_R = [len(all_clips(store.rows[row].frame_count, options.clip)) for row in rows]
@@ -142,16 +141,14 @@ def embed_into(
     clips_of = dict(zip(rows, clips_R, strict=True))
     progress = _Progress([clips_of[row] for chunk in chunks for row in chunk["rows"]], log_every_seconds)
     unreadable: list[str] = []
-    for done in _stream(chunks, (ray.put(model), options, embeddings, workers.cpus), workers, max_failures):
+    for done in _stream(chunks, (ray.put(model), options, embeddings, workers.cpus), workers):
         progress.add([clips_of[row] for row in done["rows"]])
         unreadable += done["unreadable"]
     return unreadable
 
 
-def _stream(
-    chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Workers, max_failures: int
-) -> Iterator[dict[str, Any]]:
-    """What the actors return, as it comes."""
+def _stream(chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Workers) -> Iterator[dict[str, Any]]:
+    """What the actors return, as it comes; Ray Data starts an actor that died anew, and its chunk with it."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # our own lines say more
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -163,8 +160,6 @@ def _stream(
         compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=workers.resources["CPU"],
         num_gpus=workers.resources.get("GPU", 0),
-        max_restarts=max_failures,
-        max_task_retries=max_failures,
     )
     try:
         yield from results.iter_rows()

@@ -77,7 +77,6 @@ def embed_data(
         rows,
         EmbeddingOptions(clip, options, recipe.loader, recipe.score, shards, recipe.data.cache),
         workers,
-        max_failures=recipe.compute.max_failures,
         log_every_seconds=recipe.train.log_every_seconds,
     )
     for message in unreadable:

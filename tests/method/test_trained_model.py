@@ -112,6 +112,7 @@ def test_the_newest_whole_checkpoint_of_a_run(tmp_path: Path) -> None:
     torch_file = tmp_path / "checkpoint_000010" / "model.safetensors"
     torch_file.parent.mkdir()
     torch_file.touch()
+    (tmp_path / "checkpoint_manager_snapshot.json").write_text("{}")  # Ray Train's own
     assert read_trained_model(tmp_path, SLIM).fingerprint == newest
     (tmp_path / "config.yaml").write_text("train: [")
     with pytest.raises(InputError, match=r"config\.yaml: not readable"):
