@@ -267,6 +267,7 @@ def test_query_table(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "queries.parquet").to_pylist() == [
         {
             "query_id": "q0",
+            "person": "A",
             "protocol": "general",
             "average_precision": 0.5,
             "inverse_negative_penalty": 0.5,
@@ -277,6 +278,7 @@ def test_query_table(tmp_path: Path) -> None:
         },
         {
             "query_id": "q1",
+            "person": "C",
             "protocol": "general",
             "average_precision": None,
             "inverse_negative_penalty": None,
