@@ -247,6 +247,20 @@ class ProtocolOptions(Options):
     """Only queries and gallery entries that have one of these labels take part: {camera: ["2", "3"]}."""
 
 
+class ThresholdOptions(Options):
+    """From which score on two tracklets are taken for one person."""
+
+    far: float = Field(default=0.01, gt=0, lt=1)
+    """The false-accept (false-match) rate that the recommended threshold keeps: of pairs of two persons, the share
+    that it takes for one."""
+    calibration: Literal["logistic", "isotonic"] = "logistic"
+    """How scores become probabilities; isotonic bends more and needs more people."""
+    prior: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the pairs looked at that show one person, which probabilities depend on."""
+    draws: int = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap draws of persons for each interval."""
+
+
 class ScoreOptions(Options):
     """How tracklets are embedded and scored."""
 
@@ -258,6 +272,10 @@ class ScoreOptions(Options):
     """Protocols beside the usual ones, each {"name": ..., "agree": [...], "differ": [...], "within": {...}}."""
     single_shot_draws: int = Field(default=0, ge=0, le=1000)
     """Score also against galleries of one tracklet a person, drawn so many times (PRCC: 10); 0: not."""
+    threshold: ThresholdOptions = ThresholdOptions()
+    """The recommended threshold and probabilities."""
+    report: bool = True
+    """Write a report: tables with intervals, charts, and filmstrips of every query. False: the figures alone."""
 
 
 class ComputeOptions(Options):

@@ -113,6 +113,8 @@ def show_results(folder: StorageFolder) -> None:
     for name in names:
         if name.startswith("rankings_") and name.endswith(".svg"):
             print(f"pictures: {folder / name}")
+    if folder.exists("report/index.html"):
+        print(f"report: {folder / 'report/index.html'}")
 
 
 def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:

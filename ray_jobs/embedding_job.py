@@ -49,13 +49,11 @@ def embed_data(
     clip, workers, options = trained.clip or recipe.clip, Workers(recipe.compute), trained.options
     embeddings = open_store(
         place,
-        EmbedderDescription(
-            model=trained.fingerprint,
-            dimensions=trained.backbone.feature_size,
-            height=options.height,
-            width=options.width,
-            clip=clip,
-            resize_filter=options.resize_filter,
+        EmbedderDescription.of(
+            trained.fingerprint,
+            trained.backbone.feature_size,
+            options,
+            clip,
             flip=recipe.score.flip,
             bf16=recipe.train.bf16,
         ),

@@ -11,7 +11,8 @@ import torch
 from ccvid.config import Recipe, RunOptions
 from ccvid.retrieval.given import GivenRetrieval
 from ccvid.retrieval.protocols import with_own
-from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings, write_results, write_scores
+from ccvid.retrieval.results import write_results, write_scores
+from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings
 from ccvid.training.run import METRICS_FILE
 from data_tools.errors import InputError
 from data_tools.shard_cache import open_shards
@@ -57,7 +58,7 @@ def score_given(given: GivenRetrieval, recipe: Recipe, source: Path, folder: Sto
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     with folder.filled(last=METRICS_FILE) as path:
-        write_results(path, scores, title=source.name, facts={"source": str(source)})
+        write_results(path, scores, recipe.score, model=source.name, title=source.name, facts={"source": str(source)})
 
 
 def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:
@@ -101,8 +102,9 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             rows,
             embedding_RD,
             clip_count_R,
-            model=trained.fingerprint,
+            recipe.score,
+            embedder=done.embeddings.embedder,
             title=f"{dataset}, {trained.options.backbone} of {source.name}",
-            facts={"dataset": dataset, "source": str(source), "unreadable": done.unreadable},
+            facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
         )
     (folder / PARTS_FOLDER).delete("")  # all of it stands in embeddings.parquet

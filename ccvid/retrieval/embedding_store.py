@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from ccvid.config import ModelOptions
 from ccvid.retrieval.embeddings import EmbeddingTable, read_embeddings, write_embeddings
 from ccvid.retrieval.parquet import read_table
 from data_tools.clips import ClipOptions
@@ -45,6 +46,22 @@ class EmbedderDescription(Options):
     resize_filter: ResizeFilter
     flip: bool
     bf16: bool
+
+    @classmethod
+    def of(
+        cls, model: str, dimensions: int, options: ModelOptions, clip: ClipOptions, *, flip: bool, bf16: bool
+    ) -> EmbedderDescription:
+        """Of weights with this fingerprint, and the network's options."""
+        return cls(
+            model=model,
+            dimensions=dimensions,
+            height=options.height,
+            width=options.width,
+            clip=clip,
+            resize_filter=options.resize_filter,
+            flip=flip,
+            bf16=bf16,
+        )
 
     @property
     def fingerprint(self) -> str:

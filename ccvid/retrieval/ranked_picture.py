@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,19 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
-from PIL import Image
 
+from ccvid.retrieval.film_strip import Picture, Thumbnails, film_strip
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, ProtocolResult
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 
-Picture = npt.NDArray[np.uint8]
-Thumbnails = Callable[[int], Sequence[Picture]]
-"""Some frames of the tracklet with this index: at least one, RGB (H, W, 3) each."""
-
 RIGHT, WRONG, INK, QUIET = "#1a7f37", "#b42318", "#1f2a44", "#667085"
-THUMBNAIL_PIXELS = 160
 
 # The layout, in inches.
 STRIP = 1.2  # height of a tracklet's frames
@@ -81,7 +76,7 @@ def draw_rankings(
     assert ranked.gallery_QK.shape[1] > 0, "evaluate() kept no rankings: give it top_k"
     rows = []
     for query in spread_queries(result, queries):
-        cells = [_Cell(_strip(query_thumbnails(query)), _caption(evaluation.query, query), None)]
+        cells = [_Cell(film_strip(query_thumbnails(query)), _caption(evaluation.query, query), None)]
         for place, gallery in enumerate(ranked.gallery_QK[query, :places].tolist()):
             if gallery >= 0:
                 lines = (
@@ -89,7 +84,7 @@ def draw_rankings(
                     f"distance {ranked.distance_QK[query, place]:.3f}",
                 )
                 is_match = bool(ranked.is_match_QK[query, place])
-                cells.append(_Cell(_strip(gallery_thumbnails(gallery)), lines, is_match))
+                cells.append(_Cell(film_strip(gallery_thumbnails(gallery)), lines, is_match))
         rows.append(_Row(_row_head(result, query), tuple(cells)))
     return _draw(rows, title, _summary(result))
 
@@ -104,24 +99,19 @@ def spread_queries(result: ProtocolResult, count: int) -> list[int]:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write SVG or PNG by the suffix, whole or not at all; the same figure gives the same bytes."""
-    kind = path.suffix.removeprefix(".")
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file, rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
-            figure.savefig(file, format=kind, metadata=metadata)
+        with atomic_file(path) as file:
+            write_figure(figure, file, path.suffix.removeprefix("."))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from error
 
 
-def _strip(frames: Sequence[Picture]) -> Picture:
-    """The frames side by side, each ``THUMBNAIL_PIXELS`` high."""
-    scaled = []
-    for frame in frames:
-        size = (max(1, round(frame.shape[1] * THUMBNAIL_PIXELS / frame.shape[0])), THUMBNAIL_PIXELS)
-        picture = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
-        scaled.append(np.pad(picture, ((0, 0), (0, 2), (0, 0)), constant_values=255))
-    return np.concatenate(scaled, axis=1)[:, :-2]
+def write_figure(figure: Figure, file: IO[bytes], kind: str) -> None:
+    """Write as svg or png."""
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
+        figure.savefig(file, format=kind, metadata=metadata)
 
 
 def _caption(labels: RetrievalLabels, index: int) -> tuple[str, ...]:

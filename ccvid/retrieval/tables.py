@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ccvid.retrieval.bootstrap import ResultIntervals
 from ccvid.retrieval.comparison import Comparison
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation
 from ccvid.retrieval.parquet import write_table
@@ -20,7 +21,13 @@ from ccvid.retrieval.single_shot import SingleShot, SpreadResult
 FIGURE_NAMES = {"map": "mAP", "minp": "mINP", "top-1": "top-1"}
 
 
-def metrics_table(evaluation: Evaluation, single_shot: SingleShot | None = None, *, title: str = "Retrieval") -> str:
+def metrics_table(
+    evaluation: Evaluation,
+    single_shot: SingleShot | None = None,
+    *,
+    intervals: Mapping[str, ResultIntervals] | None = None,
+    title: str = "Retrieval",
+) -> str:
     """The figures of every protocol in per cent, as plain text; below, why a protocol is missing.
 
     ``chance`` is top-1 of a random order; ``unmatched`` queries have no match and are left out of the means.
@@ -37,9 +44,20 @@ def metrics_table(evaluation: Evaluation, single_shot: SingleShot | None = None,
         counts = (result.queries, result.queries_without_match)
         table.add_row(_shown(name), *(f"{100 * share:.1f}" for share in shares), *map(str, counts))
     lines = [*_lines(table), *_left_out(evaluation.left_out)]
+    if intervals:
+        lines += ["", *_interval_lines(intervals)]
     if single_shot is not None:
         lines += ["", *_single_shot_lines(single_shot)]
     return "\n".join(lines)
+
+
+def _interval_lines(intervals: Mapping[str, ResultIntervals]) -> list[str]:
+    table = _table("95 % intervals, bootstrap over the queries' persons (%)", "persons")
+    for name, found in intervals.items():
+        figures = (found.mean_average_precision, found.mean_inverse_negative_penalty, *found.cmc.values())
+        cells = (f"{100 * figure.low:.1f} … {100 * figure.high:.1f}" for figure in figures)
+        table.add_row(_shown(name), *cells, str(found.persons))
+    return _lines(table)
 
 
 def _single_shot_lines(single_shot: SingleShot) -> list[str]:

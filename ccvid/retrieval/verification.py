@@ -170,6 +170,10 @@ class Verification:
         figures = (values[place].item() for values in (self.threshold_T, self.far, self.tar))
         return OperatingPoint(far, *figures)
 
+    def operating_points(self) -> list[OperatingPoint]:
+        """At the usual FARs."""
+        return [self.operating_point(far) for far in FARS]
+
     def roc(self, points: int = 200) -> list[tuple[float, float, float]]:
         """(FAR, TAR, threshold) at about so many FARs, spread evenly on a log scale; the threshold falls."""
         level_L = np.geomspace(1 / self.impostors, 1, points)
@@ -194,7 +198,7 @@ class Verification:
             "auc": self.auc,
             "eer": eer,
             "eer_threshold": threshold,
-            "tar_at_far": [self.operating_point(far).to_json() for far in FARS],
+            "tar_at_far": [point.to_json() for point in self.operating_points()],
             "roc": [{"far": far, "tar": tar, "threshold": threshold} for far, tar, threshold in self.roc()],
         }
 

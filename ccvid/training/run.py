@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ccvid.config import Recipe
+from ccvid.retrieval.embedding_store import EmbedderDescription
 from ccvid.retrieval.protocols import with_own
-from ccvid.retrieval.scoring import labelled_rows, score_embeddings, write_scores
+from ccvid.retrieval.results import write_scores
+from ccvid.retrieval.scoring import labelled_rows, score_embeddings
 from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.context import RunContext
 from ccvid.training.step_log import add_test_scores
@@ -51,6 +53,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
     if run.rank != 0:
         return {}
     scores = score_embeddings(store, embedding, query_rows, gallery_rows, recipe.score)
+    backbone = trainer.scored_model.backbone
     method = "CAL" if recipe.method.clothes_loss else "baseline"
     results = write_scores(
         run.folder,
@@ -59,7 +62,15 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
         rows,
         embedding,
         clip_count,
-        model=backbone_fingerprint(trainer.scored_model.backbone),
+        recipe.score,
+        embedder=EmbedderDescription.of(
+            backbone_fingerprint(backbone),
+            backbone.feature_size,
+            recipe.model,
+            recipe.clip,
+            flip=recipe.score.flip,
+            bf16=recipe.train.bf16,
+        ),
         title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
         facts={"dataset": store.manifest.dataset, "epoch": epoch, "seed": recipe.train.seed},
     )

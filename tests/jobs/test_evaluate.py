@@ -72,8 +72,9 @@ def test_a_small_archive_by_hand(given: Path, tmp_path: Path, capsys: pytest.Cap
     assert "clothes-changing" in told
     assert "left out: same-location, different-location (no query tracklet has a location label)" in told
     folder = tmp_path / "runs" / "scored"
-    assert told.endswith(f"results: {folder}\n")
-    assert {path.name for path in folder.iterdir()} == {"metrics.json", "metrics.txt", "queries.parquet"}
+    assert told.endswith(f"results: {folder}\nreport: {folder}/report/index.html\n")
+    files = {"metrics.json", "metrics.txt", "queries.parquet", "thresholds.json", "report"}
+    assert {path.name for path in folder.iterdir()} == files
     assert pq.read_table(folder / "queries.parquet").num_rows == 9
 
 

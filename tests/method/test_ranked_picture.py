@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ccvid.retrieval.distances import DistanceMatrix
+from ccvid.retrieval.film_strip import Picture
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, evaluate
-from ccvid.retrieval.ranked_picture import Picture, draw_rankings, save_figure, spread_queries
+from ccvid.retrieval.ranked_picture import draw_rankings, save_figure, spread_queries
 from data_tools.errors import InputError
 
 PERSONS = ("$x_1$", "<b>&\"'", "a name that is far too long for the room below a picture", "\x00\x1b[0m")

@@ -16,11 +16,10 @@ import simplejpeg
 
 from ccvid.retrieval.distances import DistanceMatrix
 from ccvid.retrieval.embeddings import EmbeddingRow
+from ccvid.retrieval.film_strip import HEIGHT, Picture, film_strip
 from ccvid.retrieval.matches import RankedMatches
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation
-from ccvid.retrieval.ranked_picture import Picture
 from ccvid.retrieval.report.filmstrips import Mark, clock
-from ccvid.retrieval.report.pictures import HEIGHT, film_strip
 from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_view
 from data_tools.errors import InputError

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ccvid.config import ModelOptions, ProtocolOptions, ScoreOptions
 from ccvid.model import ReIdModel
+from ccvid.retrieval.calibration import read_calibration
 from ccvid.retrieval.embed import embed_tracklets
+from ccvid.retrieval.embedding_store import EmbedderDescription
 from ccvid.retrieval.embeddings import read_embeddings
-from ccvid.retrieval.scoring import labelled_rows, score_embeddings, write_scores
+from ccvid.retrieval.results import write_scores
+from ccvid.retrieval.scoring import labelled_rows, score_embeddings
 from data_tools.clips import ClipOptions, all_clips
 from data_tools.errors import InputError
 from data_tools.loader import LoaderOptions
@@ -88,16 +92,32 @@ def test_the_recipes_protocols_and_draws_are_scored_and_written(tiny_shards: Pat
     )
     scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, options)
     counts = torch.ones(len(rows), dtype=torch.int64)
+    embedder = EmbedderDescription.of("m", 6, MODEL, ClipOptions(), flip=False, bf16=False)
     written = write_scores(
-        tmp_path / "new", store, scores, rows, embedding_RD, counts, model="m", title="t", facts={"dataset": "d"}
+        tmp_path / "new",
+        store,
+        scores,
+        rows,
+        embedding_RD,
+        counts,
+        options,
+        embedder=embedder,
+        title="t",
+        facts={"dataset": "d"},
     )
     assert json.loads((tmp_path / "new" / "metrics.json").read_text()) == written
     protocols = json.loads(json.dumps(written["protocols"]))
     assert list(protocols) == ["general", "same_clothes", "clothes_changing", "everywhere"]
     assert protocols["everywhere"] == protocols["general"]
     assert "One gallery tracklet a person, 3 draws" in (tmp_path / "new" / "metrics.txt").read_text()
-    assert read_embeddings(tmp_path / "new" / "embeddings.parquet", model="m").embedding_ND.shape == (len(rows), 6)
+    assert read_embeddings(tmp_path / "new" / "embeddings.parquet", model=embedder.fingerprint).embedding_ND.shape == (
+        len(rows),
+        6,
+    )
+    read_calibration(tmp_path / "new" / "calibration.json").probability(np.array([0.5]), model=embedder.fingerprint)
     assert {path.name for path in (tmp_path / "new").iterdir()} >= {
+        "report",
+        "thresholds.json",
         "queries.parquet",
         "rankings_general.svg",
         "rankings_clothes_changing.png",

@@ -94,10 +94,12 @@
     if (label) head.append(element("b", "place", label));
     if (score !== null) head.append(element("span", "score", score.toFixed(3), "score"));
     if (probability !== null) head.append(element("span", "probability", percent(probability), "probability that it is the same person"));
-    const picture = element("img");
-    Object.assign(picture, { loading: "lazy", decoding: "async", width, height: 160 });
-    picture.alt = `frames of ${id}`;
-    picture.src = `pictures/${Math.floor(number / 1000)}/${number % 1000}.jpg`;
+    const picture = number < 0 ? element("span", "no-picture", "no picture") : element("img");
+    if (number >= 0) {
+      Object.assign(picture, { loading: "lazy", decoding: "async", width, height: 160 });
+      picture.alt = `frames of ${id}`;
+      picture.src = `pictures/${Math.floor(number / 1000)}/${number % 1000}.jpg`;
+    }
     const caption = element("figcaption");
     if (person !== null) caption.append(element("div", "person", `person ${person}`, `person ${person}`));
     if (camera) caption.append(element("div", "camera", `camera ${camera}`, camera));

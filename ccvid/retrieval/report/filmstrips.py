@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ccvid.retrieval.embeddings import EmbeddingRow
+from ccvid.retrieval.film_strip import Thumbnails
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.matches import TIMES, seconds
-from ccvid.retrieval.ranked_picture import Thumbnails
 from ccvid.retrieval.report.folder import write_data
 from ccvid.retrieval.report.pictures import PictureFolder
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import simplejpeg
-from PIL import Image
 
-from ccvid.retrieval.ranked_picture import Picture, Thumbnails
+from ccvid.retrieval.film_strip import Thumbnails, film_strip
 
-HEIGHT = 160
-WIDEST_FRAME = 2 * HEIGHT
-BETWEEN = 2
+NO_PICTURE = -1, 80
 QUALITY = 82
 FOLDER_SIZE = 1000
 """Pictures are numbered, never named after data; so many share a folder."""
@@ -30,10 +25,16 @@ class PictureFolder:
         return len(self._known)
 
     def picture(self, thumbnails: Thumbnails, index: int) -> tuple[int, int]:
-        """The number and the width in pixels of a tracklet's picture; sides with the same thumbnails share pictures."""
+        """The number and the width in pixels of a tracklet's picture; sides with the same thumbnails share pictures.
+
+        Without frames the number is −1.
+        """
         key = thumbnails, index
         if key not in self._known:
-            strip = film_strip(thumbnails(index))
+            frames = thumbnails(index)
+            if not frames:
+                return NO_PICTURE
+            strip = film_strip(frames)
             number = len(self._known)
             path = self._folder / str(number // FOLDER_SIZE) / f"{number % FOLDER_SIZE}.jpg"
             if number % FOLDER_SIZE == 0:
@@ -41,20 +42,3 @@ class PictureFolder:
             path.write_bytes(simplejpeg.encode_jpeg(strip, quality=QUALITY, colorsubsampling="420"))
             self._known[key] = number, strip.shape[1]
         return self._known[key]
-
-
-def film_strip(frames: Sequence[Picture]) -> Picture:
-    """The frames side by side, ``HEIGHT`` pixels high, a dark line between them: RGB (HEIGHT, W, 3) uint8."""
-    scaled = [np.asarray(_scaled(Image.fromarray(frame))) for frame in frames]
-    width = sum(frame.shape[1] + BETWEEN for frame in scaled) - BETWEEN
-    strip = np.full((HEIGHT, width, 3), 24, np.uint8)
-    left = 0
-    for frame in scaled:
-        strip[:, left : left + frame.shape[1]] = frame
-        left += frame.shape[1] + BETWEEN
-    return strip
-
-
-def _scaled(frame: Image.Image) -> Image.Image:
-    width = round(frame.width * HEIGHT / frame.height)
-    return frame.resize((min(max(width, 1), WIDEST_FRAME), HEIGHT), Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -11,8 +11,8 @@ import numpy as np
 
 from ccvid.retrieval.bootstrap import ResultIntervals
 from ccvid.retrieval.distances import Distances
+from ccvid.retrieval.film_strip import Thumbnails
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation, ProtocolResult
-from ccvid.retrieval.ranked_picture import Thumbnails
 from ccvid.retrieval.report.charts import cmc_chart, pair_scores, score_chart
 from ccvid.retrieval.report.filmstrips import Tracklets, write_filmstrips
 from ccvid.retrieval.report.folder import report_folder, write_page
@@ -39,6 +39,16 @@ class ExtraFigure:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraTable:
+    """A table made elsewhere: the first cell of a row names it; ``note`` says how to read it."""
+
+    name: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReportInput:
     """All that a report tells.
 
@@ -57,6 +67,7 @@ class ReportInput:
     threshold: Threshold | None = None
     intervals: Mapping[str, ResultIntervals] = field(default_factory=dict)
     figures: Sequence[ExtraFigure] = ()
+    tables: Sequence[ExtraTable] = ()
 
 
 def write_report(report: ReportInput, folder: Path) -> None:
@@ -98,6 +109,7 @@ def _overview(report: ReportInput) -> dict[str, object]:
         "scores": score_chart(scores, *at),
         "score_counts": {name: len(values) for name, values in scores.items()},
         "figures": report.figures,
+        "tables": report.tables,
         "matrices": {name: _matrices(evaluation, report.distances, name) for name in columns},
         "without_matrix": without_matrix,
         "has_intervals": bool(report.intervals),

@@ -1,0 +1,37 @@
+"""Frames of a tracklet side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Picture = npt.NDArray[np.uint8]
+Thumbnails = Callable[[int], Sequence[Picture]]
+"""Some frames of the tracklet with this index, RGB (H, W, 3) each; none where there is no picture of it."""
+
+HEIGHT = 160
+WIDEST_FRAME = 2 * HEIGHT
+BETWEEN = 2
+DARK = 24
+
+
+def film_strip(frames: Sequence[Picture]) -> Picture:
+    """The frames, ``HEIGHT`` pixels high, a dark line between them: RGB (HEIGHT, W, 3) uint8; without frames, grey."""
+    if not frames:
+        return np.full((HEIGHT, HEIGHT // 2, 3), 208, np.uint8)
+    scaled = [np.asarray(_scaled(Image.fromarray(frame))) for frame in frames]
+    width = sum(frame.shape[1] + BETWEEN for frame in scaled) - BETWEEN
+    strip = np.full((HEIGHT, width, 3), DARK, np.uint8)
+    left = 0
+    for frame in scaled:
+        strip[:, left : left + frame.shape[1]] = frame
+        left += frame.shape[1] + BETWEEN
+    return strip
+
+
+def _scaled(frame: Image.Image) -> Image.Image:
+    width = round(frame.width * HEIGHT / frame.height)
+    return frame.resize((min(max(width, 1), WIDEST_FRAME), HEIGHT), Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -1,0 +1,217 @@
+"""The folder of results of a scored retrieval.
+
+metrics.json           figures with intervals; written last
+metrics.txt            the tables that people read
+queries.parquet        a row a query and protocol
+thresholds.json        error rates, the recommended threshold, open-set figures, reliability
+calibration.json       from score to probability, for ``score.py --calibration``
+embeddings.parquet     a row a tracklet, where embeddings were made here
+rankings_PROTOCOL.*    a picture of a few rankings
+report/index.html      all of it as pages, with filmstrips of every query
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccvid.config import ScoreOptions
+from ccvid.retrieval.bootstrap import ResultIntervals, result_intervals
+from ccvid.retrieval.calibration import write_calibration
+from ccvid.retrieval.embedding_store import EmbedderDescription
+from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable, write_embeddings
+from ccvid.retrieval.film_strip import Picture, Thumbnails
+from ccvid.retrieval.ranked_picture import draw_rankings, save_figure, write_figure
+from ccvid.retrieval.report.report import ExtraFigure, ReportInput, Threshold, write_report
+from ccvid.retrieval.scoring import SCORED_PROTOCOLS, Scores, leading_result
+from ccvid.retrieval.tables import metrics_table, write_query_table
+from ccvid.retrieval.threshold_pictures import draw_errors, draw_reliability
+from ccvid.retrieval.threshold_tables import threshold_lines, threshold_tables
+from ccvid.retrieval.thresholds import Thresholds, find_thresholds
+from data_tools.errors import InputError
+from data_tools.files import atomic_file
+from data_tools.shards import ShardFolder
+from data_tools.stored_frames import decode_clip_
+
+CALIBRATION_FILE = "calibration.json"
+THRESHOLDS_FILE = "thresholds.json"
+REPORT_FOLDER = "report"
+THUMBNAIL_SIZE = (256, 128)
+
+
+def write_scores(
+    folder: Path,
+    store: ShardFolder,
+    scores: Scores,
+    rows: Sequence[int],
+    embedding_RD: Tensor,
+    clip_count_R: Tensor,
+    options: ScoreOptions,
+    *,
+    embedder: EmbedderDescription,
+    title: str,
+    facts: Mapping[str, object],
+) -> dict[str, object]:
+    """Write embeddings, ranked pictures and what ``write_results`` writes; returns what ``metrics.json`` holds.
+
+    Args:
+        rows: queries, then gallery, as in ``embedding_RD`` and ``clip_count_R``.
+        title: of tables, pictures and the report.
+        facts: what else ``metrics.json`` says.
+    """
+    labels = (EmbeddingRow.of(store, row, clip_count=int(count)) for row, count in zip(rows, clip_count_R, strict=True))
+    table = EmbeddingTable(tuple(labels), embedding_RD.numpy(), embedder.fingerprint)
+    write_embeddings(table, folder / "embeddings.parquet")
+    queries = len(scores.evaluation.query)
+    query_thumbnails, gallery_thumbnails = (stored_thumbnails(store, side) for side in (rows[:queries], rows[queries:]))
+    for name in SCORED_PROTOCOLS:
+        if name in scores.evaluation.results:
+            figure = draw_rankings(
+                scores.evaluation,
+                name,
+                query_thumbnails=query_thumbnails,
+                gallery_thumbnails=gallery_thumbnails,
+                title=title,
+            )
+            for kind in ("svg", "png"):
+                save_figure(figure, folder / f"rankings_{name}.{kind}")
+    return write_results(
+        folder,
+        scores,
+        options,
+        model=embedder.fingerprint,
+        title=title,
+        facts={"model": embedder.model, "embedder": embedder.fingerprint, **facts},
+        thumbnails=(query_thumbnails, gallery_thumbnails),
+    )
+
+
+def write_results(
+    folder: Path,
+    scores: Scores,
+    options: ScoreOptions,
+    *,
+    model: str,
+    title: str,
+    facts: Mapping[str, object],
+    thumbnails: tuple[Thumbnails, Thumbnails] | None = None,
+) -> dict[str, object]:
+    """Write figures, intervals, thresholds and the report and, last, ``metrics.json``; returns what that holds.
+
+    Args:
+        model: what a calibration is bound to.
+        thumbnails: of queries and gallery; without them the report's filmstrips are captions alone.
+    """
+    evaluation, draws = scores.evaluation, options.threshold.draws
+    intervals = {
+        name: result_intervals(result, evaluation.query.person, draws=draws)
+        for name, result in evaluation.results.items()
+    }
+    protocol = leading_result(evaluation).protocol
+    thresholds: Thresholds | None = None
+    without = ""
+    try:
+        thresholds = find_thresholds(
+            scores.distances, evaluation.query, evaluation.gallery, protocol, options.threshold, model=model
+        )
+    except InputError as error:
+        without = str(error)
+    write_query_table(evaluation, folder / "queries.parquet")
+    text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
+    text = "\n".join([text, "", *threshold_lines(thresholds, without)])
+    metrics = {**scores.to_json(), "intervals": {name: found.to_json() for name, found in intervals.items()}, **facts}
+    files = {"metrics.txt": text + "\n"}
+    if thresholds is not None:
+        files[THRESHOLDS_FILE] = json.dumps({"model": model, **thresholds.to_json()}, indent=1) + "\n"
+        if thresholds.calibration is not None:
+            write_calibration(thresholds.calibration, folder / CALIBRATION_FILE)
+    if options.report:
+        _write_report(folder, scores, intervals, thresholds, model, title, facts, thumbnails)
+    files["metrics.json"] = json.dumps(metrics, indent=1) + "\n"
+    for file, content in files.items():
+        with atomic_file(folder / file) as handle:
+            handle.write(content.encode())
+    return metrics
+
+
+def stored_thumbnails(store: ShardFolder, rows: Sequence[int], *, frames: int = 3) -> Thumbnails:
+    """Some frames of each tracklet, spread evenly over its time; none where they cannot be decoded."""
+
+    def thumbnails(index: int) -> list[Picture]:
+        row = rows[index]
+        positions = np.unique(
+            np.linspace(0, store.rows[row].frame_count - 1, frames + 2).round().astype(np.int64)[1:-1]
+        )
+        clip_THWC = torch.empty((len(positions), *THUMBNAIL_SIZE, 3), dtype=torch.uint8)
+        try:
+            decode_clip_(clip_THWC.permute(0, 3, 1, 2), store, row, positions)
+        except InputError:
+            return []
+        return list(clip_THWC.numpy())
+
+    return thumbnails
+
+
+def _write_report(
+    folder: Path,
+    scores: Scores,
+    intervals: Mapping[str, ResultIntervals],
+    thresholds: Thresholds | None,
+    model: str,
+    title: str,
+    facts: Mapping[str, object],
+    thumbnails: tuple[Thumbnails, Thumbnails] | None,
+) -> None:
+    query_thumbnails, gallery_thumbnails = thumbnails or (lambda _: (), lambda _: ())
+    report = ReportInput(
+        title,
+        scores.evaluation,
+        scores.distances,
+        query_thumbnails,
+        gallery_thumbnails,
+        facts=facts,
+        intervals=intervals,
+    )
+    if thresholds is not None:
+        calibration = thresholds.calibration
+        report = replace(
+            report,
+            threshold=_recommended(thresholds),
+            probability=None if calibration is None else partial(calibration.probability, model=model),
+            figures=_figures(thresholds),
+            tables=threshold_tables(thresholds),
+        )
+    write_report(report, folder / REPORT_FOLDER)
+
+
+def _recommended(thresholds: Thresholds) -> Threshold | None:
+    recommended = thresholds.recommended
+    if (found := recommended.threshold) is None:
+        return None
+    return Threshold(
+        found.value, (found.low, found.high), f"for a false-accept rate of {100 * recommended.asked_far:g} %"
+    )
+
+
+def _figures(thresholds: Thresholds) -> list[ExtraFigure]:
+    name = thresholds.verification.protocol.name.replace("_", "-")
+    errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
+    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.")]
+    if thresholds.reliability is not None:
+        reliable = draw_reliability(thresholds.reliability, title="")
+        half = "Fitted to one half of the persons, held against the pairs of the other half."
+        drawn.append(("Reliability of the probabilities", reliable, half))
+    figures = []
+    for name, figure, caption in drawn:
+        svg = io.BytesIO()
+        write_figure(figure, svg, "svg")
+        figures.append(ExtraFigure(name, svg.getvalue().decode(), caption))
+    return figures
