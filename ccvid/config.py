@@ -255,8 +255,9 @@ class ThresholdOptions(Options):
     that it takes for one."""
     calibration: Literal["logistic", "isotonic"] = "logistic"
     """How scores become probabilities; isotonic bends more and needs more people."""
-    prior: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the pairs looked at that show one person, which probabilities depend on."""
+    prior: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the pairs looked at that show one person, which probabilities depend on. Nothing: that of the scored
+    queries and gallery."""
     draws: int = Field(default=1000, ge=100, le=100_000)
     """Bootstrap draws of persons for each interval."""
 

@@ -58,6 +58,7 @@ def embed_data(
             bf16=recipe.train.bf16,
         ),
     )
+    embeddings.add_source(shards)
     model = ReIdModel(
         trained.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None
     ).eval()

@@ -18,7 +18,7 @@ DESCRIPTION = (
     "Embed footage and rank its tracklets for each query tracklet by cosine: exactly, whatever is known of the people. "
     "Queries are the tracklets of split query, of this data or of another gallery; the gallery is all others. "
     "Embeddings are kept in a gallery (--gallery, by default under the run), to which each run adds what is new. "
-    "Writes matches.parquet, matches.csv and pages of pictures under --run.storage/--run.name."
+    "Writes matches.parquet, matches.csv and pages of filmstrips under --run.storage/--run.name."
 )
 
 
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         until=own.until,
         other_cameras=own.other_cameras,
         only_new=own.only_new,
+        decisions=own.decisions,
     )
     score_gallery(recipe, own.checkpoint, request, folder)
     show_results(folder)
@@ -64,6 +65,13 @@ def _own_flags() -> argparse.ArgumentParser:
     own.add_argument("--until", type=float, metavar="SECONDS", help="only tracklets that start at or before this time")
     own.add_argument("--other-cameras", action="store_true", help="not the query's own camera")
     own.add_argument("--only-new", action="store_true", help="rank only what this run adds to the gallery")
+    own.add_argument(
+        "--decisions",
+        type=StorageFolder,
+        metavar="RESULTS",
+        help="results of train.py or evaluate.py with the same weights and clips, on labelled tracklets: their "
+        "recommended threshold is drawn into the pages, and scores become probabilities",
+    )
     own.add_argument(
         "--remove-person",
         action="append",

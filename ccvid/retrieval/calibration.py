@@ -136,16 +136,20 @@ def calibrate(
     *,
     method: CalibrationMethod,
     model: str,
-    prior: float = 0.5,
+    prior: float | None = None,
     seed: int = 0,
 ) -> tuple[Calibration, Reliability]:
     """Fit a curve to the pairs of one half of the persons, drawn by seed, and hold it against those of the other half.
 
-    All of them should be persons that the model was not trained on.
+    All of them should be persons that the model was not trained on. Without a prior, it is the share of genuine pairs
+    among all of these queries and gallery entries.
 
     Raises:
         InputError: a half without a genuine or an impostor pair; see ``VerificationPairs.of`` and ``fit_calibration``.
     """
+    if prior is None:
+        every = VerificationPairs.of(distances, query, gallery, protocol)
+        prior = len(every.genuine_query_P) / (len(every.genuine_query_P) + every.impostors)
     names = sorted({*query.person, *gallery.person})
     fitted = {names[n] for n in np.random.Generator(np.random.PCG64(seed)).permutation(len(names))[: len(names) // 2]}
     samples = []

@@ -3,6 +3,7 @@
     store.json          which embedder: nothing of another is let in
     part-KEY.parquet    some tracklets' embeddings, written whole; KEY is made of their ids
     removed.json        SHA-256 of the ids that were removed, so that they do not come back
+    sources.json        the shards that tracklets came from, where pages find their pictures
 
 Adding tracklets writes new parts, and removing a person writes the parts anew in which he stands; no other file is
 touched.
@@ -18,7 +19,7 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ccvid.config import ModelOptions
 from ccvid.retrieval.embeddings import EmbeddingTable, read_embeddings, write_embeddings
@@ -31,6 +32,7 @@ from data_tools.transforms import ResizeFilter
 
 STORE_FILE = "store.json"
 REMOVED_FILE = "removed.json"
+SOURCES_FILE = "sources.json"
 
 
 class EmbedderDescription(Options):
@@ -148,6 +150,16 @@ class EmbeddingStore:
                 self.folder.delete(name)
         return removed
 
+    def sources(self) -> list[str]:
+        """Places of the shards that were embedded from, sorted; InputError where the list cannot be read."""
+        return self._list(SOURCES_FILE)
+
+    def add_source(self, place: str) -> None:
+        """Note shards that are embedded from."""
+        known = self.sources()
+        if place not in known:
+            self.folder.write(SOURCES_FILE, json.dumps(sorted([*known, place]), indent=1).encode())
+
     def _known(self) -> dict[str, str]:
         """Each tracklet's shard, by its id."""
         known: dict[str, str] = {}
@@ -158,12 +170,15 @@ class EmbeddingStore:
         return known
 
     def _removed(self) -> frozenset[str]:
+        return frozenset(self._list(REMOVED_FILE))
+
+    def _list(self, name: str) -> list[str]:
         try:
-            return frozenset(json.loads(self.folder.read(REMOVED_FILE)))
+            return TypeAdapter(list[str]).validate_json(self.folder.read(name))
         except FileNotFoundError:
-            return frozenset()
-        except (ValueError, TypeError):
-            raise InputError(f"{self.folder / REMOVED_FILE}: not a readable list of removed tracklets") from None
+            return []
+        except ValidationError:
+            raise InputError(f"{self.folder / name}: not a readable list of strings") from None
 
     def _read(self, name: str) -> EmbeddingTable:
         with self.folder.fetched(name) as path:

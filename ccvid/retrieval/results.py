@@ -71,7 +71,8 @@ def write_scores(
     table = EmbeddingTable(tuple(labels), embedding_RD.numpy(), embedder.fingerprint)
     write_embeddings(table, folder / "embeddings.parquet")
     queries = len(scores.evaluation.query)
-    query_thumbnails, gallery_thumbnails = (stored_thumbnails(store, side) for side in (rows[:queries], rows[queries:]))
+    places = [(store, row) for row in rows]
+    query_thumbnails, gallery_thumbnails = map(stored_thumbnails, (places[:queries], places[queries:]))
     for name in SCORED_PROTOCOLS:
         if name in scores.evaluation.results:
             figure = draw_rankings(
@@ -142,11 +143,16 @@ def write_results(
     return metrics
 
 
-def stored_thumbnails(store: ShardFolder, rows: Sequence[int], *, frames: int = 3) -> Thumbnails:
-    """Some frames of each tracklet, spread evenly over its time; none where they cannot be decoded."""
+def stored_thumbnails(places: Sequence[tuple[ShardFolder, int] | None], *, frames: int = 3) -> Thumbnails:
+    """Some frames of each tracklet, spread evenly over its time.
+
+    ``places`` are shards and row of each; where there is none, or frames cannot be decoded, there is no picture.
+    """
 
     def thumbnails(index: int) -> list[Picture]:
-        row = rows[index]
+        if (place := places[index]) is None:
+            return []
+        store, row = place
         positions = np.unique(
             np.linspace(0, store.rows[row].frame_count - 1, frames + 2).round().astype(np.int64)[1:-1]
         )
@@ -204,14 +210,14 @@ def _recommended(thresholds: Thresholds) -> Threshold | None:
 def _figures(thresholds: Thresholds) -> list[ExtraFigure]:
     name = thresholds.verification.protocol.name.replace("_", "-")
     errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
-    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.")]
+    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.", True)]
     if thresholds.reliability is not None:
         reliable = draw_reliability(thresholds.reliability, title="")
         half = "Fitted to one half of the persons, held against the pairs of the other half."
-        drawn.append(("Reliability of the probabilities", reliable, half))
+        drawn.append(("Reliability of the probabilities", reliable, half, False))
     figures = []
-    for name, figure, caption in drawn:
+    for name, figure, caption, wide in drawn:
         svg = io.BytesIO()
         write_figure(figure, svg, "svg")
-        figures.append(ExtraFigure(name, svg.getvalue().decode(), caption))
+        figures.append(ExtraFigure(name, svg.getvalue().decode(), caption, wide))
     return figures

@@ -31,11 +31,15 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class ExtraFigure:
-    """A chart made elsewhere: SVG text, shown as a picture, so that nothing in it can act on the page."""
+    """A chart made elsewhere: SVG text, shown as a picture, so that nothing in it can act on the page.
+
+    ``wide`` ones take the whole width.
+    """
 
     name: str
     svg: str
     caption: str
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,75 @@
+"""Threshold and probabilities of a scored retrieval, laid on the matches of an unlabelled one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pydantic import BaseModel, ValidationError
+
+from ccvid.retrieval.calibration import Calibration, read_calibration
+from ccvid.retrieval.matches import RankedMatches
+from ccvid.retrieval.results import CALIBRATION_FILE, THRESHOLDS_FILE
+from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
+
+
+class _Threshold(BaseModel):
+    value: float
+
+
+class _Recommended(BaseModel):
+    threshold: _Threshold | None
+
+
+class _ThresholdsFile(BaseModel):
+    """What is read of thresholds.json."""
+
+    model: str
+    recommended: _Recommended
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """``threshold`` is a score, None where the scored pairs were too few to recommend one; of one model."""
+
+    source: str
+    model: str
+    threshold: float | None
+    calibration: Calibration | None
+
+    def laid_on(self, matches: RankedMatches, *, model: str, prior: float | None = None) -> RankedMatches:
+        """The matches with probabilities, where there is a calibration.
+
+        Raises:
+            InputError: they are of another model or other clips.
+        """
+        if model != self.model:
+            raise InputError(
+                f"{self.source}: threshold and probabilities are for embeddings of another model or of other clips"
+            )
+        if self.calibration is None:
+            return matches
+        return replace(matches, probability_QK=self.calibration.probability(matches.score_QK, model=model, prior=prior))
+
+
+def read_decisions(results: StorageFolder) -> Decisions:
+    """Read them from a folder of results.
+
+    Raises:
+        InputError: there is no thresholds.json, or a file cannot be read.
+    """
+    try:
+        found = _ThresholdsFile.model_validate_json(results.read(THRESHOLDS_FILE))
+    except FileNotFoundError:
+        raise InputError(
+            f"{results}: no {THRESHOLDS_FILE}; name results of train.py or evaluate.py on labelled tracklets"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{results / THRESHOLDS_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    calibration = None
+    if results.exists(CALIBRATION_FILE):
+        with results.fetched(CALIBRATION_FILE) as path:
+            calibration = read_calibration(path)
+    threshold = found.recommended.threshold
+    return Decisions(str(results), found.model, None if threshold is None else threshold.value, calibration)
