@@ -10,21 +10,33 @@ import pyarrow as pa
 
 from ccvid.config import RunOptions
 from ccvid.retrieval.comparison import Comparison, QueryScores, compare, read_query_scores
+from ccvid.retrieval.embeddings import EmbeddingRow, read_embeddings
 from ccvid.retrieval.parquet import write_table
+from ccvid.retrieval.report.changes import RankedResult, change_view
+from ccvid.retrieval.report.filmstrips import Tracklets
+from ccvid.retrieval.report.unlabelled import write_views
+from ccvid.retrieval.results import EMBEDDINGS_FILE, REPORT_FOLDER
+from ccvid.retrieval.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.tables import comparison_table
+from ccvid.training.run import METRICS_FILE
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
+from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
+from ray_jobs.cli import show_results
 
 QUERIES_FILE = "queries.parquet"
 COMPARISON_FILE = "comparison.json"
 
 
-def compare_results(sources: Sequence[StorageFolder], run: RunOptions, *, name: str | None) -> None:
+def compare_results(
+    sources: Sequence[StorageFolder], run: RunOptions, cache: CacheOptions, *, name: str | None
+) -> None:
     """Compare the first result with each other one, and print and write what differs.
 
     Under the run's storage and ``name`` (by default SECOND-against-FIRST) stand ``comparison.json``,
-    ``comparison.txt`` and ``changes.parquet``, a row a query, protocol and other result.
+    ``comparison.txt``, ``changes.parquet`` (a row a query, protocol and other result) and, where the results tell of
+    their tracklets, ``report``: the queries that changed, with pictures as far as the shards are still there.
 
     Raises:
         InputError: a folder holds no results, or two have no protocol or no query in common.
@@ -45,9 +57,11 @@ def compare_results(sources: Sequence[StorageFolder], run: RunOptions, *, name: 
         comparison_table(protocols, title=f"{other} against {first}") for other, protocols in compared.items()
     )
     with folder.filled(last=COMPARISON_FILE) as path:
+        if tracklets := _tracklets(sources, cache):
+            _write_pages(path / REPORT_FOLDER, first, compared, results, tracklets)
         _write(path, first, compared, text)
     print(text, flush=True)
-    print(f"results: {folder}", flush=True)
+    show_results(folder)
 
 
 def _read(source: StorageFolder) -> dict[str, QueryScores]:
@@ -67,6 +81,53 @@ def _compare(
         return {name: compare(before[name], after[name]) for name in common}
     except InputError as error:
         raise InputError(f"{first} and {other}: {error}") from None
+
+
+def _tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tuple[EmbeddingRow, Place]]:
+    """The tracklets of all results, each once, and where its frames are."""
+    rows: dict[str, EmbeddingRow] = {}
+    shards: set[str] = set()
+    for source in sources:
+        if not source.exists(EMBEDDINGS_FILE):  # distances that others made
+            continue
+        with source.fetched(EMBEDDINGS_FILE) as path:
+            rows.update({row.id: row for row in read_embeddings(path).rows})
+        place = json.loads(source.read(METRICS_FILE)).get("shards")
+        if isinstance(place, str):
+            shards.add(place)
+    found = list(rows.values())
+    return list(zip(found, find_tracklets(found, open_sources(shards, cache)), strict=True))
+
+
+def _write_pages(
+    folder: Path,
+    first: str,
+    compared: Mapping[str, Mapping[str, Comparison]],
+    results: Mapping[str, Mapping[str, QueryScores]],
+    tracklets: Sequence[tuple[EmbeddingRow, Place]],
+) -> None:
+    rows = [row for row, _ in tracklets]
+    shown = Tracklets.of_rows(rows, stored_thumbnails([place for _, place in tracklets]))
+    number_of = {row.id: number for number, row in enumerate(rows)}
+    name_of = dict(zip(results, short_names(list(results)), strict=True))
+    views = []
+    for other, protocols in compared.items():
+        for protocol, comparison in protocols.items():
+            both = [RankedResult(name_of[source], results[source][protocol]) for source in (first, other)]
+            name = f"{protocol} {name_of[other]}" if len(compared) > 1 else protocol
+            views.append(change_view(name, comparison, (both[0], both[1]), shown, number_of))
+    write_views(
+        views, folder, title=f"Changes against {name_of[first]}", facts={name_of[source]: source for source in results}
+    )
+
+
+def short_names(places: Sequence[str]) -> list[str]:
+    """The last parts of places, as many as tell them apart."""
+    parts = [place.rstrip("/").split("/") for place in places]
+    depth = 1
+    while len({tuple(path[-depth:]) for path in parts}) < len(parts):
+        depth += 1
+    return ["/".join(path[-depth:]) for path in parts]
 
 
 def _write(folder: Path, first: str, compared: Mapping[str, Mapping[str, Comparison]], text: str) -> None:

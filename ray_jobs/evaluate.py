@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     """Score what the flags name, print the table, and say where the results lie."""
     recipe, flags = parse_recipe(arguments, program="evaluate.py", description=DESCRIPTION, extra=_own_flags())
     if flags.compare:
-        compare_results(flags.compare, recipe.run, name=vars(flags).get("run.name"))
+        compare_results(flags.compare, recipe.run, recipe.data.cache, name=vars(flags).get("run.name"))
         return
     checkpoint: StorageFolder | None = flags.checkpoint
     file: Path = flags.distances or flags.embeddings

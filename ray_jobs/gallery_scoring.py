@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +9,15 @@ import numpy as np
 from ccvid.config import Recipe
 from ccvid.retrieval.decisions import read_decisions
 from ccvid.retrieval.embedding_store import read_store
-from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable
+from ccvid.retrieval.embeddings import EmbeddingTable
 from ccvid.retrieval.labels import joint_codes
 from ccvid.retrieval.matches import RankedMatches, seconds, write_matches
-from ccvid.retrieval.report.unlabelled import search_view, write_view
-from ccvid.retrieval.results import REPORT_FOLDER, stored_thumbnails
+from ccvid.retrieval.report.unlabelled import search_view, write_views
+from ccvid.retrieval.results import REPORT_FOLDER
 from ccvid.retrieval.search import search
+from ccvid.retrieval.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from data_tools.errors import InputError
 from data_tools.shard_cache import open_shards
-from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
@@ -72,12 +71,15 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     decisions = None if request.decisions is None else read_decisions(request.decisions)
     if decisions is not None:
         matches = decisions.laid_on(matches, model=queries.model, prior=recipe.score.threshold.prior)
-    stores = _picture_sources([request.gallery, *([] if request.queries is None else [request.queries])], recipe)
+    galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
+    stores = open_sources(
+        {place for gallery in galleries for place in read_store(gallery).sources()}, recipe.data.cache
+    )
     with folder.filled(last="matches.csv") as path:
         if recipe.score.report:
-            pictures = (stored_thumbnails(_places(rows, stores)) for rows in (matches.query, matches.gallery))
-            write_view(
-                search_view(matches, *pictures),
+            pictures = (stored_thumbnails(find_tracklets(rows, stores)) for rows in (matches.query, matches.gallery))
+            write_views(
+                [search_view(matches, *pictures)],
                 path / REPORT_FOLDER,
                 title=f"Matches in {request.gallery.name}",
                 facts=_facts(request, checkpoint, matches),
@@ -113,29 +115,6 @@ def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryReque
     if without:
         print(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked", flush=True)
     return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
-
-
-def _picture_sources(galleries: Sequence[StorageFolder], recipe: Recipe) -> list[ShardFolder]:
-    """The shards that galleries were embedded from, as far as they are still there."""
-    stores = []
-    for place in sorted({place for gallery in galleries for place in read_store(gallery).sources()}):
-        try:
-            stores.append(open_shards(place, recipe.data.cache))
-        except (InputError, OSError) as error:
-            print(f"no pictures from {place}: {error}", flush=True)
-    return stores
-
-
-def _places(rows: Sequence[EmbeddingRow], stores: Sequence[ShardFolder]) -> list[tuple[ShardFolder, int] | None]:
-    """Where each tracklet's frames are stored: same id, same shard."""
-    wanted = {row.id for row in rows}
-    found = {
-        (stored.id, store.fingerprint(number)): (store, number)
-        for store in stores
-        for number, stored in enumerate(store.rows)
-        if stored.id in wanted
-    }
-    return [found.get((row.id, row.shard)) for row in rows]
 
 
 def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMatches) -> dict[str, object]:

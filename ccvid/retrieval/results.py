@@ -19,8 +19,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ccvid.config import ScoreOptions
@@ -28,10 +26,11 @@ from ccvid.retrieval.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.calibration import write_calibration
 from ccvid.retrieval.embedding_store import EmbedderDescription
 from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable, write_embeddings
-from ccvid.retrieval.film_strip import Picture, Thumbnails
+from ccvid.retrieval.film_strip import Thumbnails
 from ccvid.retrieval.ranked_picture import draw_rankings, save_figure, write_figure
 from ccvid.retrieval.report.report import ExtraFigure, ReportInput, Threshold, write_report
 from ccvid.retrieval.scoring import SCORED_PROTOCOLS, Scores, leading_result
+from ccvid.retrieval.stored_pictures import stored_thumbnails
 from ccvid.retrieval.tables import metrics_table, write_query_table
 from ccvid.retrieval.threshold_pictures import draw_errors, draw_reliability
 from ccvid.retrieval.threshold_tables import threshold_lines, threshold_tables
@@ -39,12 +38,11 @@ from ccvid.retrieval.thresholds import Thresholds, find_thresholds
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.shards import ShardFolder
-from data_tools.stored_frames import decode_clip_
 
+EMBEDDINGS_FILE = "embeddings.parquet"
 CALIBRATION_FILE = "calibration.json"
 THRESHOLDS_FILE = "thresholds.json"
 REPORT_FOLDER = "report"
-THUMBNAIL_SIZE = (256, 128)
 
 
 def write_scores(
@@ -69,7 +67,7 @@ def write_scores(
     """
     labels = (EmbeddingRow.of(store, row, clip_count=int(count)) for row, count in zip(rows, clip_count_R, strict=True))
     table = EmbeddingTable(tuple(labels), embedding_RD.numpy(), embedder.fingerprint)
-    write_embeddings(table, folder / "embeddings.parquet")
+    write_embeddings(table, folder / EMBEDDINGS_FILE)
     queries = len(scores.evaluation.query)
     places = [(store, row) for row in rows]
     query_thumbnails, gallery_thumbnails = map(stored_thumbnails, (places[:queries], places[queries:]))
@@ -141,29 +139,6 @@ def write_results(
         with atomic_file(folder / file) as handle:
             handle.write(content.encode())
     return metrics
-
-
-def stored_thumbnails(places: Sequence[tuple[ShardFolder, int] | None], *, frames: int = 3) -> Thumbnails:
-    """Some frames of each tracklet, spread evenly over its time.
-
-    ``places`` are shards and row of each; where there is none, or frames cannot be decoded, there is no picture.
-    """
-
-    def thumbnails(index: int) -> list[Picture]:
-        if (place := places[index]) is None:
-            return []
-        store, row = place
-        positions = np.unique(
-            np.linspace(0, store.rows[row].frame_count - 1, frames + 2).round().astype(np.int64)[1:-1]
-        )
-        clip_THWC = torch.empty((len(positions), *THUMBNAIL_SIZE, 3), dtype=torch.uint8)
-        try:
-            decode_clip_(clip_THWC.permute(0, 3, 1, 2), store, row, positions)
-        except InputError:
-            return []
-        return list(clip_THWC.numpy())
-
-    return thumbnails
 
 
 def _write_report(

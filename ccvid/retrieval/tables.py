@@ -93,8 +93,8 @@ def comparison_table(protocols: Mapping[str, Comparison], *, title: str) -> str:
                 "" if place else _shown(protocol),
                 FIGURE_NAMES[figure],
                 *(f"{100 * share:.1f}" for share in (found.first, found.second)),
-                f"{100 * found.change:+.1f}",
-                f"{100 * found.low:+.1f} … {100 * found.high:+.1f}",
+                f"{100 * found.difference.value:+.1f}",
+                f"{100 * found.difference.low:+.1f} … {100 * found.difference.high:+.1f}",
                 f"{found.p_value:.3f}" if found.p_value >= 0.001 else "< 0.001",
                 *([""] * 4 if place else counts),
             )

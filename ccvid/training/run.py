@@ -52,6 +52,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
     embedding, clip_count = trainer.embed(rows)
     if run.rank != 0:
         return {}
+    run.rest()  # scoring and the report make no steps
     scores = score_embeddings(store, embedding, query_rows, gallery_rows, recipe.score)
     backbone = trainer.scored_model.backbone
     method = "CAL" if recipe.method.clothes_loss else "baseline"
@@ -72,7 +73,12 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
             bf16=recipe.train.bf16,
         ),
         title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
-        facts={"dataset": store.manifest.dataset, "epoch": epoch, "seed": recipe.train.seed},
+        facts={
+            "dataset": store.manifest.dataset,
+            "shards": str(recipe.data.shards or store.folder),
+            "epoch": epoch,
+            "seed": recipe.train.seed,
+        },
     )
     add_test_scores(run.sinks, trainer.progress.updates - 1, results)
     return results

@@ -237,7 +237,7 @@ def test_results_side_by_side(given: Path, tmp_path: Path, capsys: pytest.Captur
     assert "95 % interval" in told
     found = json.loads((tmp_path / "runs" / "squared-against-scored" / "comparison.json").read_text())
     for comparison in found["compared"][folders[1]].values():
-        assert comparison["differences"]["map"]["change"] == 0
+        assert comparison["differences"]["map"]["difference"]["value"] == 0
         assert (comparison["better"], comparison["worse"]) == (0, 0)
     evaluate.main(compare)  # the same again
     with pytest.raises(InputError, match="scored: holds something else"):

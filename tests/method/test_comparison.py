@@ -37,8 +37,8 @@ def test_the_differences_are_those_of_the_means() -> None:
     found = compare(first, second)
     for name, difference in found.differences.items():
         assert difference.first == pytest.approx(first.figures[name].mean())
-        assert difference.change == pytest.approx((second.figures[name] - first.figures[name]).mean())
-        assert difference.low <= difference.change <= difference.high
+        assert difference.difference.value == pytest.approx((second.figures[name] - first.figures[name]).mean())
+        assert difference.difference.low <= difference.difference.value <= difference.difference.high
     assert found.persons == 20
 
 
@@ -47,7 +47,7 @@ def test_the_interval_is_that_of_persons_not_of_queries() -> None:
     once, often = (compare(*made(40, each, 0.0, 0.1)).differences["map"] for each in (1, 10))
     expected = 2 * 1.96 * 0.1 / np.sqrt(40)
     for difference in (once, often):
-        assert difference.high - difference.low == pytest.approx(expected, rel=0.35)
+        assert difference.difference.high - difference.difference.low == pytest.approx(expected, rel=0.35)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -93,7 +93,7 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
     assert (found.ids, found.person) == (("q0", "q1"), ("b", "a"))  # q2 has no match
     np.testing.assert_allclose(found.figures["map"], [1 / 2, (1 + 2 / 3) / 2])
     assert found.figures["top-1"].tolist() == [0.0, 1.0]
-    assert found.ranked[0] == (("g0", False), ("g1", True))
+    assert found.ranked[0] == (("g0", 0.1, False), ("g1", 0.2, True))
     pq.write_table(pq.read_table(tmp_path / "queries.parquet").drop(["person"]), tmp_path / "old.parquet")
     with pytest.raises(InputError, match=r"old\.parquet: no column person"):
         read_query_scores(tmp_path / "old.parquet")

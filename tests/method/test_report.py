@@ -21,7 +21,7 @@ from ccvid.retrieval.matches import RankedMatches
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation
 from ccvid.retrieval.report.filmstrips import Mark, clock
 from ccvid.retrieval.report.report import write_report
-from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_view
+from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
 from data_tools.errors import InputError
 from tests.method.report_walkers import HOSTILE, KEPT, LONG, frames, one_query, small, walkers
 
@@ -216,7 +216,7 @@ def test_unlabelled_matches_are_shown_unmarked(tmp_path: Path) -> None:
     score = np.array([[0.5, 0.25, -np.inf], [0.75, 0.5, 0.25], [-np.inf] * 3])
     gallery = np.array([[3, 0, -1], [1, 2, 3], [-1] * 3])
     matches = RankedMatches(unlabelled(3), unlabelled(4), gallery, score, np.clip(score, 0, 1))
-    write_view(search_view(matches, frames, frames), tmp_path / "r", title="t", facts={"k": 3}, threshold=0.4)
+    write_views([search_view(matches, frames, frames)], tmp_path / "r", title="t", facts={"k": 3}, threshold=0.4)
     rows = rows_of(tmp_path / "r", 0)
     assert [name for name, _ in rows] == ["t1", "t0", "t2"]
     assert rows[0][1]["entries"] == [("t1", 1, 0.75, 0.75, 0), ("t2", 2, 0.5, 0.5, 0), ("t3", 3, 0.25, 0.25, 0)]
@@ -229,7 +229,7 @@ def test_unlabelled_matches_are_shown_unmarked(tmp_path: Path) -> None:
 
 def test_groups_are_shown_largest_first_without_a_query(tmp_path: Path) -> None:
     groups = [Group("one", [2]), Group("two", [3, 1, 0], ("purity 67 %",))]
-    write_view(group_view(groups, unlabelled(4, "p"), frames), tmp_path / "r", title="t", facts={})
+    write_views([group_view(groups, unlabelled(4, "p"), frames)], tmp_path / "r", title="t", facts={})
     rows = rows_of(tmp_path / "r", 0)
     assert [name for name, _ in rows] == ["two", "one"]
     assert rows[0][1]["notes"] == ["3 tracklets", "purity 67 %"]

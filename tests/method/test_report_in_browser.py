@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from ccvid.retrieval.report.report import ReportInput, write_report
-from ccvid.retrieval.report.unlabelled import Group, group_view, write_view
+from ccvid.retrieval.report.unlabelled import Group, group_view, write_views
 from tests.method.report_walkers import HOSTILE, LONG, unlabelled_walkers, walkers
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -269,7 +269,7 @@ def test_a_narrow_window_needs_no_sideways_scrolling(browser: WebDriver, folder:
 def test_groups_open_from_disk(browser: WebDriver, tmp_path: Path) -> None:
     tracklets, thumbnails = unlabelled_walkers(12)
     groups = [Group("group 1", [0, 1, 2, 3, 4]), Group(HOSTILE, [5, 6], ("purity 50 %",))]
-    write_view(group_view(groups, tracklets, thumbnails), tmp_path / "groups", title="Groups", facts={"model": "m"})
+    write_views([group_view(groups, tracklets, thumbnails)], tmp_path / "groups", title="Groups", facts={"model": "m"})
     open_page(browser, tmp_path / "groups" / "index.html")
     wait(browser, lambda: rows(browser) == ["group 1", HOSTILE])
     assert "purity 50 %" in text(browser, "#rows")

@@ -41,12 +41,12 @@ def group_view(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow], thumb
     return View("groups", description, orders, shown, shown, _grouped(groups, tracklets))
 
 
-def write_view(
-    view: View, folder: Path, *, title: str, facts: Mapping[str, object], threshold: float | None = None
+def write_views(
+    views: Sequence[View], folder: Path, *, title: str, facts: Mapping[str, object], threshold: float | None = None
 ) -> None:
-    """Write a report of one view; whole or not at all, raises InputError as ``write_report`` does."""
+    """Write a report of filmstrips alone; whole or not at all, raises InputError as ``write_report`` does."""
     with report_folder(folder) as new:
-        write_filmstrips(new, [view], threshold=threshold)
+        write_filmstrips(new, views, threshold=threshold)
         write_page(new, "index.html", "filmstrips.html.j2", {"title": title, "facts": facts, "has_overview": False})
 
 
