@@ -13,6 +13,8 @@ from ccvid.retrieval.comparison import QueryScores, compare, read_query_scores
 from ccvid.retrieval.distances import DistanceMatrix
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import evaluate
+from ccvid.retrieval.report.changes import RankedResult, change_view
+from ccvid.retrieval.report.filmstrips import Caption, Entry, Mark, State, Tracklets
 from ccvid.retrieval.tables import write_query_table
 from data_tools.errors import InputError
 
@@ -97,3 +99,23 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(tmp_path / "queries.parquet").drop(["person"]), tmp_path / "old.parquet")
     with pytest.raises(InputError, match=r"old\.parquet: no column person"):
         read_query_scores(tmp_path / "old.parquet")
+
+
+def test_changed_queries_as_both_results_ranked_them() -> None:
+    first, second = (
+        scores(np.array([0.5, 0.5, 0.9]), ["a", "b", "c"]),
+        scores(np.array([0.5, 0.9, 0.25]), ["a", "b", "c"]),
+    )
+    ranked = ((("g0", 0.25, True), ("gone", 0.5, False), ("g1", 0.75, False)),) * 3
+    results = (RankedResult("one", replace(first, ranked=ranked)), RankedResult("two", replace(second, ranked=ranked)))
+    shown = Tracklets(lambda index: Caption("", None, f"camera {index}", None, None), lambda _: [])
+    number_of = {"q001": 0, "q002": 1, "g0": 2, "g1": 3}
+    rows = list(change_view("p", compare(first, second), results, shown, number_of).rows)
+    assert [(row.name, row.notes) for row in rows] == [
+        ("q002", ("one", "average precision 90.0 %")),
+        ("q002", ("two", "average precision 25.0 %", "−65.0")),
+        ("q001", ("one", "average precision 50.0 %")),
+        ("q001", ("two", "average precision 90.0 %", "+40.0")),
+    ]
+    assert (rows[0].query, rows[0].cameras, rows[1].state) == (1, ("camera 1",), State.WRONG)
+    assert rows[0].entries == [Entry(2, 1, 0.75, None, Mark.RIGHT), Entry(3, 3, 0.25, None, Mark.WRONG)]

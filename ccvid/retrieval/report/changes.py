@@ -36,29 +36,39 @@ def change_view(
         f"{len(comparison.worse)} got worse, {len(comparison.better)} better, of {len(comparison.ids)}. "
         "Junk is left out."
     )
-    rows = list(_rows(comparison, results, number_of))
-    return View(name, description, ("most lost first", "most gained first"), tracklets, tracklets, rows)
+    rows = _rows(comparison, results, tracklets, number_of)
+    orders = ("most lost first", "most gained first")
+    return View(name, description, orders, tracklets, tracklets, rows, counted="rankings")
 
 
 def _rows(
-    comparison: Comparison, results: tuple[RankedResult, RankedResult], number_of: Mapping[str, int]
+    comparison: Comparison,
+    results: tuple[RankedResult, RankedResult],
+    tracklets: Tracklets,
+    number_of: Mapping[str, int],
 ) -> Iterator[Row]:
     place_in = [{id: place for place, id in enumerate(result.scores.ids)} for result in results]
     for query in [*comparison.worse, *reversed(comparison.better)]:
-        id, change = comparison.ids[query], comparison.change_Q[query]
-        for result, place in zip(results, place_in, strict=True):
-            yield _row(result, place[id], f"average precision {100 * change:+.1f}", number_of)
+        id, change = comparison.ids[query], f"{100 * comparison.change_Q[query]:+.1f}".replace("-", "−")
+        asked = number_of.get(id)
+        cameras = () if asked is None else (tracklets.caption(asked).camera,)
+        for result, place, notes in zip(results, (places[id] for places in place_in), ((), (change,)), strict=True):
+            scores = result.scores
+            precision = f"average precision {100 * scores.figures['map'][place]:.1f} %"
+            yield Row(
+                id,
+                scores.person[place],
+                cameras,
+                asked,
+                _entries(scores, place, number_of),
+                (result.name, precision, *notes),
+                State.RIGHT if scores.figures["top-1"][place] else State.WRONG,
+            )
 
 
-def _row(result: RankedResult, place: int, change: str, number_of: Mapping[str, int]) -> Row:
-    scores = result.scores
-    ranked = [found for found in scores.ranked[place] if found[0] in number_of]
-    entries = [
+def _entries(scores: QueryScores, place: int, number_of: Mapping[str, int]) -> list[Entry]:
+    return [
         Entry(number_of[id], rank, 1 - distance, None, Mark.RIGHT if is_match else Mark.WRONG)
-        for rank, (id, distance, is_match) in enumerate(ranked, start=1)
+        for rank, (id, distance, is_match) in enumerate(scores.ranked[place], start=1)
+        if id in number_of
     ]
-    precision = f"average precision {100 * scores.figures['map'][place]:.1f} %"
-    state = State.RIGHT if scores.figures["top-1"][place] else State.WRONG
-    notes = (result.name, precision, change)
-    id = scores.ids[place]
-    return Row(id, scores.person[place], (), number_of.get(id), entries, notes, state)

@@ -200,8 +200,7 @@
     document.body.classList.toggle("without-junk", !state.junk);
     byId("description").textContent = view.description;
     const total = view.subjects.length;
-    const what = view.name === "groups" ? "groups" : "queries";
-    byId("count").textContent = `${found.toLocaleString("en")} of ${total.toLocaleString("en")} ${what}`;
+    byId("count").textContent = `${found.toLocaleString("en")} of ${total.toLocaleString("en")} ${view.counted}`;
     byId("all").hidden = found === total;
     for (const text of all(".page")) text.textContent = `page ${page} of ${pages}`;
     for (const button of all(".previous")) button.disabled = page <= 1;

@@ -115,7 +115,7 @@ class Row:
 class View:
     """Rows that belong together (a protocol, a search, groups), made as they are written.
 
-    ``orders`` names the order of ``rows`` and its reverse.
+    ``orders`` names the order of ``rows`` and its reverse, ``counted`` what they are.
     """
 
     name: str
@@ -124,6 +124,7 @@ class View:
     query: Tracklets
     gallery: Tracklets
     rows: Iterable[Row]
+    counted: str = "queries"
 
 
 def write_filmstrips(folder: Path, views: Sequence[View], *, threshold: float | None = None) -> None:
@@ -151,6 +152,7 @@ def write_filmstrips(folder: Path, views: Sequence[View], *, threshold: float | 
                 "title": view.name.replace("_", "-"),
                 "description": view.description,
                 "orders": view.orders,
+                "counted": view.counted,
                 "subjects": numbers,
                 "states": "".join(states),
             }

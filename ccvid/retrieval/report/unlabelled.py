@@ -38,7 +38,7 @@ def group_view(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow], thumb
     shown = Tracklets.of_rows(tracklets, thumbnails)
     orders = ("largest first", "smallest first")
     description = "Tracklets that probably show one person."
-    return View("groups", description, orders, shown, shown, _grouped(groups, tracklets))
+    return View("groups", description, orders, shown, shown, _grouped(groups, tracklets), counted="groups")
 
 
 def write_views(
