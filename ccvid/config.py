@@ -265,8 +265,8 @@ class ThresholdOptions(Options):
 class ScoreOptions(Options):
     """How tracklets are embedded and scored."""
 
-    clips_per_batch: int = Field(default=16, ge=1)
-    """Clips embedded at a time."""
+    clips_per_batch: int | None = Field(default=None, ge=1)
+    """Clips embedded at a time. Nothing: 16, on a GPU as many as its memory holds, to 256."""
     flip: bool = False
     """Add the feature of the mirrored clip."""
     protocols: tuple[ProtocolOptions, ...] = ()

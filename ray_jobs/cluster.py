@@ -90,9 +90,9 @@ class Workers:
         return f"{number} worker(s), each {self.cpus} CPU(s){' and a GPU' if self.use_gpu else ''}"
 
 
-def run_task(function: Callable[..., Result], *arguments: Any) -> Result:
+def run_task(function: Callable[..., Result], *arguments: Any, gpus: float = 0) -> Result:
     """Run ``function(*arguments)`` as a Ray task of one CPU; raises the user's mistakes that it raises."""
-    task: Any = ray.remote(num_cpus=1, max_retries=3)(function)
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(function)
     try:
         result: Result = ray.get(task.remote(*arguments))
     except RayTaskError as error:

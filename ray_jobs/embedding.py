@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from ccvid.config import ModelOptions, ScoreOptions
 from ccvid.model import ReIdModel
+from ccvid.retrieval.batch_size import CPU_CLIPS, clips_that_fit
 from ccvid.retrieval.embed import embed_tracklets
 from ccvid.retrieval.embedding_store import EmbeddingStore
 from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable
@@ -24,7 +25,7 @@ from data_tools.errors import InputError
 from data_tools.loader import LoaderOptions, tracklet_clips
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
-from ray_jobs.cluster import Workers
+from ray_jobs.cluster import Workers, run_task
 
 BATCHES_PER_CHUNK = 8
 """A chunk is some seconds of work, so that progress is told and a lost worker costs little."""
@@ -81,7 +82,7 @@ class Embedder:
                 [row],
                 clip=options.clip,
                 image_size=size,
-                clips_per_batch=options.score.clips_per_batch,
+                clips_per_batch=1,
                 options=options.loader,
             ):
                 pass
@@ -130,10 +131,17 @@ def embed_into(
         InputError: Ray gave the job up.
         OSError: ``embeddings`` cannot be written.
     """
+    clips = options.score.clips_per_batch
+    if clips is None:
+        clips = CPU_CLIPS
+        if workers.use_gpu:
+            clips = run_task(clips_that_fit, model, options.clip.length, options.model, "cuda", gpus=1)
+            print(f"embedding {clips} clips at a time", flush=True)
+        options = replace(options, score=options.score.model_copy(update={"clips_per_batch": clips}))
     clips_R = [len(all_clips(store.rows[row].frame_count, options.clip)) for row in rows]
     chunks = [
         {"rows": part, "wanted": wanted}
-        for part in (rows[cut] for cut in cut_chunks(clips_R, BATCHES_PER_CHUNK * options.score.clips_per_batch))
+        for part in (rows[cut] for cut in cut_chunks(clips_R, BATCHES_PER_CHUNK * clips))
         if (wanted := [row for row in part if store.rows[row].id in lacking])
     ]
     if not chunks:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ccvid.config import ModelOptions, ScoreOptions
 from ccvid.model import ReIdModel
+from ccvid.retrieval.batch_size import clips_that_fit
 from ccvid.retrieval.embeddings import ClipPool
 from data_tools.clips import ClipOptions
 from data_tools.loader import LoaderOptions, tracklet_clips
@@ -46,7 +47,7 @@ def embed_tracklets(
         rows,
         clip=clip,
         image_size=(options.height, options.width),
-        clips_per_batch=score.clips_per_batch,
+        clips_per_batch=score.clips_per_batch or clips_that_fit(model, clip.length, options, device),
         options=loader,
         resize_filter=options.resize_filter,
         pin_memory=device.type == "cuda",
