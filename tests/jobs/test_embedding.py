@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,18 @@ def overwrite_a_frame(shards: Path) -> str:
     return store.rows[row].id
 
 
+def _with_an_actor_killed(head: Head, evaluate: list[str], parts: Path) -> subprocess.CompletedProcess[str]:
+    """Run evaluate.py, and kill the process of its embedding actor once that has written a part."""
+    before = len(list(parts.glob("part-*")))
+    process = head.start("evaluate.py", *evaluate)
+    wait_for(lambda: len(list(parts.glob("part-*"))) > before or process.poll() is not None, 120, "another part")
+    actor = next(pid for pid in head.processes() if "MapWorker" in Path(f"/proc/{pid}/cmdline").read_text())
+    os.kill(actor, signal.SIGKILL)
+    told, _ = process.communicate(timeout=300)
+    print(f"killed actor {actor}")
+    return subprocess.CompletedProcess(process.args, process.returncode, told, "")
+
+
 def test_killed_while_embedding_and_run_again(head: Head, tiny_recipe: Path, tiny_shards: Path, tmp_path: Path) -> None:
     evaluate = ["--recipe", str(tiny_recipe), "--score.clips_per_batch", "1", "--compute.workers", "1"]
     checkpoint(tmp_path / "trained")
@@ -51,7 +65,7 @@ def test_killed_while_embedding_and_run_again(head: Head, tiny_recipe: Path, tin
     done = sum(pq.read_metadata(part).num_rows for part in parts.glob("part-*"))
     print(f"killed after {done} of {len(whole.rows)} tracklets")
     assert 0 < done < len(whole.rows)
-    told = expect_success(head.run("evaluate.py", *evaluate, "--run.name", "killed"))
+    told = expect_success(_with_an_actor_killed(head, [*evaluate, "--run.name", "killed"], parts))
     to_do = [int(total) for total in re.findall(r"embedding: \d+/(\d+) tracklets", told)]
     assert to_do
     assert max(to_do) <= len(whole.rows) - done
