@@ -18,6 +18,8 @@ from torch import Tensor
 from ccvid.retrieval.distances import CosineDistances, Floats, Indices
 from data_tools.errors import InputError
 
+QUERY_BLOCK, GALLERY_BLOCK = 1024, 8192
+
 Codes = tuple[Indices, Indices]
 """A label of the queries (Q,) and of the gallery (G,) as integers that agree across both; −1 is unknown."""
 
@@ -40,8 +42,8 @@ def search(
     *,
     exclude: Sequence[Codes] = (),
     device: torch.device | str = "cpu",
-    query_block: int = 1024,
-    gallery_block: int = 8192,
+    query_block: int = QUERY_BLOCK,
+    gallery_block: int = GALLERY_BLOCK,
 ) -> NearestEntries:
     """Rank the gallery for each query by cosine, and keep the first k.
 
