@@ -275,6 +275,8 @@ class ScoreOptions(Options):
     """Score also against galleries of one tracklet a person, drawn so many times (PRCC: 10); 0: not."""
     threshold: ThresholdOptions = ThresholdOptions()
     """The recommended threshold and probabilities."""
+    post_processing: bool = False
+    """Score re-ranking, query expansion, gallery centroids and camera means too, each with its gain and cost."""
     report: bool = True
     """Write a report: tables with intervals, charts, and filmstrips of every query. False: the figures alone."""
 

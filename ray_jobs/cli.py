@@ -113,8 +113,9 @@ def show_results(folder: StorageFolder) -> None:
     for name in names:
         if name.startswith("rankings_") and name.endswith(".svg"):
             print(f"pictures: {folder / name}")
-    if folder.exists("report/index.html"):
-        print(f"report: {folder / 'report/index.html'}")
+    for pages in ("report", "groups"):
+        if folder.exists(f"{pages}/index.html"):
+            print(f"{pages}: {folder / pages / 'index.html'}")
 
 
 def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:

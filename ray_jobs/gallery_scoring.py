@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ccvid.config import Recipe
+from ccvid.retrieval.clusters import Presence, find_clusters, score_clusters, write_clusters
 from ccvid.retrieval.decisions import read_decisions
 from ccvid.retrieval.embedding_store import read_store
 from ccvid.retrieval.embeddings import EmbeddingTable
 from ccvid.retrieval.labels import joint_codes
 from ccvid.retrieval.matches import RankedMatches, seconds, write_matches
-from ccvid.retrieval.report.unlabelled import search_view, write_views
+from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
 from ccvid.retrieval.results import REPORT_FOLDER
 from ccvid.retrieval.search import search
 from ccvid.retrieval.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from data_tools.errors import InputError
 from data_tools.shard_cache import open_shards
+from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
@@ -46,6 +50,8 @@ class GalleryRequest:
     """Only what this call adds to the gallery."""
     decisions: StorageFolder | None = None
     """Results of train.py or evaluate.py, whose calibration and threshold are laid on the scores."""
+    groups: float | None = None
+    """Also group the tracklets of the gallery, queries among them, into probable people, with this reach."""
 
 
 def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryRequest, folder: StorageFolder) -> None:
@@ -65,11 +71,15 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     folder.check_writable()
     rows = [number for number, row in enumerate(store.rows) if row.split != "train"]
     added = embed_data(trained, recipe, shards, store, rows, request.gallery)
-    queries, entries = choose(request, added.embeddings.read(), added.ids)
+    gallery = added.embeddings.read()
+    queries, entries = choose(request, gallery, added.ids)
     print(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries", flush=True)
     matches = rank(queries, entries, request)
     decisions = None if request.decisions is None else read_decisions(request.decisions)
     if decisions is not None:
+        for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
+            if found is None:
+                print(f"{request.decisions}: holds no {what}; its metrics.txt says why", flush=True)
         matches = decisions.laid_on(matches, model=queries.model, prior=recipe.score.threshold.prior)
     galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
     stores = open_sources(
@@ -85,6 +95,8 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
                 facts=_facts(request, checkpoint, matches),
                 threshold=None if decisions is None else decisions.threshold,
             )
+        if request.groups is not None:
+            _write_groups(gallery, stores, request.gallery, request.groups, path)
         write_matches(matches, path)
 
 
@@ -115,6 +127,35 @@ def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryReque
     if without:
         print(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked", flush=True)
     return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
+
+
+def _write_groups(
+    gallery: EmbeddingTable, stores: Sequence[ShardFolder], place: StorageFolder, reach: float, folder: Path
+) -> None:
+    """Group all tracklets of a gallery, say how well where persons are known, and write table and pages."""
+    rows = gallery.rows
+    clusters = find_clusters(gallery.embedding_ND, Presence.of(rows), reach=reach)
+    alone = int(np.count_nonzero(clusters.group_N < 0))
+    facts: dict[str, object] = {
+        "gallery": place,
+        "reach": reach,
+        "tracklets": len(rows),
+        "groups": clusters.groups,
+        "tracklets alone": alone,
+    }
+    print(f"{clusters.groups} groups of {len(rows)} tracklets, {alone} tracklets alone", flush=True)
+    if any(row.person is not None for row in rows):
+        scores = score_clusters(clusters.group_N, [row.person for row in rows])
+        told = (
+            f"{scores.persons} persons; purity {100 * scores.purity:.1f} %, B-cubed precision "
+            f"{100 * scores.precision:.1f} %, recall {100 * scores.recall:.1f} %"
+        )
+        print(f"of the tracklets with a person label: {told}", flush=True)
+        facts["of known persons"] = told
+    write_clusters(clusters, rows, folder / "clusters.parquet")
+    groups = [Group(f"group {number + 1}", clusters.members(number).tolist()) for number in range(clusters.groups)]
+    view = group_view(groups, rows, stored_thumbnails(find_tracklets(rows, stores)))
+    write_views([view], folder / "groups", title=f"Probable people in {place.name}", facts=facts)
 
 
 def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMatches) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ccvid.retrieval.clusters import REACH
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError, parse_recipe, run_job, show_results
 from ray_jobs.gallery_scoring import GalleryRequest, remove_from_gallery, score_gallery
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         other_cameras=own.other_cameras,
         only_new=own.only_new,
         decisions=own.decisions,
+        groups=own.groups,
     )
     score_gallery(recipe, own.checkpoint, request, folder)
     show_results(folder)
@@ -73,6 +75,15 @@ def _own_flags() -> argparse.ArgumentParser:
         "recommended threshold is drawn into the pages, and scores become probabilities",
     )
     own.add_argument(
+        "--groups",
+        type=_share,
+        nargs="?",
+        const=REACH,
+        metavar="REACH",
+        help="also group the gallery's tracklets into probable people: clusters.parquet and pages of groups; the "
+        f"further the reach, the larger the groups (0 to 1, without a number: {REACH})",
+    )
+    own.add_argument(
         "--remove-person",
         action="append",
         default=[],
@@ -81,6 +92,16 @@ def _own_flags() -> argparse.ArgumentParser:
     )
     own.add_argument("--remove-id", action="append", default=[], metavar="ID", help="the same for one tracklet")
     return own
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number between 0 and 1")
+    return share
 
 
 def _whole(text: str) -> int:

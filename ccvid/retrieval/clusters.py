@@ -26,6 +26,9 @@ from ccvid.retrieval.parquet import write_table
 from ccvid.retrieval.reranking import ROWS, jaccard_distances, reciprocal_neighbours
 from data_tools.errors import InputError
 
+REACH = 0.5
+"""With as few as six neighbours that must be mutual it keeps groups pure, and leaves some people in parts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:
@@ -97,7 +100,7 @@ class ClusterScores:
 
 
 def find_clusters(
-    embedding_ND: Floats, presence: Presence, *, reach: float = 0.5, least: int = 2, k1: int = 20, k2: int = 6
+    embedding_ND: Floats, presence: Presence, *, reach: float = REACH, least: int = 2, k1: int = 6, k2: int = 2
 ) -> Clusters:
     """Group tracklets whose neighbourhoods are alike.
 

@@ -109,32 +109,32 @@ class CosineDistances:
     ) -> None:
         assert query_block > 0
         assert gallery_block > 0
-        self._query = _embedding_matrix(query_QD, f"{origin}: query")
-        self._gallery = _embedding_matrix(gallery_GD, f"{origin}: gallery")
-        if self._query.shape[1] != self._gallery.shape[1]:
+        self.query_QD = _embedding_matrix(query_QD, f"{origin}: query")
+        self.gallery_GD = _embedding_matrix(gallery_GD, f"{origin}: gallery")
+        if self.query_QD.shape[1] != self.gallery_GD.shape[1]:
             raise InputError(
-                f"{origin}: query embeddings have {self._query.shape[1]} dimensions, "
-                f"gallery embeddings {self._gallery.shape[1]}; they come from different models"
+                f"{origin}: query embeddings have {self.query_QD.shape[1]} dimensions, "
+                f"gallery embeddings {self.gallery_GD.shape[1]}; they come from different models"
             )
         self._device = torch.device(device)
         self._query_block, self._gallery_block = query_block, gallery_block
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self._query.shape[0], self._gallery.shape[0]
+        return self.query_QD.shape[0], self.gallery_GD.shape[0]
 
     def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
         distance_P = np.empty(len(query_P))
         for start in range(0, len(query_P), self._gallery_block):
             part = slice(start, start + self._gallery_block)
-            query_PD = _on_grid(self._query[query_P[part]])
-            distance_P[part] = 1.0 - np.einsum("pd,pd->p", query_PD, _on_grid(self._gallery[gallery_P[part]]))
+            query_PD = _on_grid(self.query_QD[query_P[part]])
+            distance_P[part] = 1.0 - np.einsum("pd,pd->p", query_PD, _on_grid(self.gallery_GD[gallery_P[part]]))
         return distance_P
 
     def blocks(self) -> Iterator[DistanceBlock]:
-        query_QD = torch.from_numpy(_on_grid(self._query)).to(self._device)
+        query_QD = torch.from_numpy(_on_grid(self.query_QD)).to(self._device)
         for gallery_start in range(0, self.shape[1], self._gallery_block):
-            entries = self._gallery[gallery_start : gallery_start + self._gallery_block]
+            entries = self.gallery_GD[gallery_start : gallery_start + self._gallery_block]
             gallery_DG = torch.from_numpy(_on_grid(entries)).to(self._device).T
             for query_start in range(0, self.shape[0], self._query_block):
                 cosine = query_QD[query_start : query_start + self._query_block] @ gallery_DG
@@ -142,7 +142,7 @@ class CosineDistances:
 
     def take(self, query_rows: Indices, gallery_rows: Indices) -> CosineDistances:
         part = copy(self)
-        part._query, part._gallery = self._query[query_rows], self._gallery[gallery_rows]
+        part.query_QD, part.gallery_GD = self.query_QD[query_rows], self.gallery_GD[gallery_rows]
         return part
 
 

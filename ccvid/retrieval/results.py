@@ -24,14 +24,17 @@ from torch import Tensor
 from ccvid.config import ScoreOptions
 from ccvid.retrieval.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.calibration import write_calibration
+from ccvid.retrieval.distances import CosineDistances
 from ccvid.retrieval.embedding_store import EmbedderDescription
 from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable, write_embeddings
 from ccvid.retrieval.film_strip import Thumbnails
+from ccvid.retrieval.post_processing import NOTE as POST_PROCESSING_NOTE
+from ccvid.retrieval.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
 from ccvid.retrieval.ranked_picture import draw_rankings, save_figure, write_figure
-from ccvid.retrieval.report.report import ExtraFigure, ReportInput, Threshold, write_report
+from ccvid.retrieval.report.report import ExtraFigure, ExtraTable, ReportInput, Threshold, write_report
 from ccvid.retrieval.scoring import SCORED_PROTOCOLS, Scores, leading_result
 from ccvid.retrieval.stored_pictures import stored_thumbnails
-from ccvid.retrieval.tables import metrics_table, write_query_table
+from ccvid.retrieval.tables import metrics_table, post_processing_lines, write_query_table
 from ccvid.retrieval.threshold_pictures import draw_errors, draw_reliability
 from ccvid.retrieval.threshold_tables import threshold_lines, threshold_tables
 from ccvid.retrieval.thresholds import Thresholds, find_thresholds
@@ -126,14 +129,24 @@ def write_results(
     write_query_table(evaluation, folder / "queries.parquet")
     text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
     text = "\n".join([text, "", *threshold_lines(thresholds, without)])
+    processed = _post_processing(scores, options)
+    if processed:
+        text = "\n".join([text, "", *post_processing_lines(processed)])
+        facts = {**facts, "post_processing": [found.to_json() for found in processed]}
     metrics = {**scores.to_json(), "intervals": {name: found.to_json() for name, found in intervals.items()}, **facts}
+    for earlier in (THRESHOLDS_FILE, CALIBRATION_FILE):
+        (folder / earlier).unlink(missing_ok=True)
     files = {"metrics.txt": text + "\n"}
     if thresholds is not None:
         files[THRESHOLDS_FILE] = json.dumps({"model": model, **thresholds.to_json()}, indent=1) + "\n"
         if thresholds.calibration is not None:
             write_calibration(thresholds.calibration, folder / CALIBRATION_FILE)
     if options.report:
-        _write_report(folder, scores, intervals, thresholds, model, title, facts, thumbnails)
+        report = _report(scores, intervals, thresholds, model, title, facts, thumbnails)
+        if processed:
+            table = ExtraTable("Post-processing, per cent", *post_processing_rows(processed), POST_PROCESSING_NOTE)
+            report = replace(report, tables=[*report.tables, table])
+        write_report(report, folder / REPORT_FOLDER)
     files["metrics.json"] = json.dumps(metrics, indent=1) + "\n"
     for file, content in files.items():
         with atomic_file(folder / file) as handle:
@@ -141,8 +154,17 @@ def write_results(
     return metrics
 
 
-def _write_report(
-    folder: Path,
+def _post_processing(scores: Scores, options: ScoreOptions) -> list[ProcessedScores]:
+    if not options.post_processing:
+        return []
+    if not isinstance(scores.distances, CosineDistances):
+        raise InputError("score.post_processing needs embeddings, not distances")
+    evaluation = scores.evaluation
+    protocols = [result.protocol for result in evaluation.results.values()]
+    return compare_post_processing(scores.distances, evaluation.query, evaluation.gallery, protocols)
+
+
+def _report(
     scores: Scores,
     intervals: Mapping[str, ResultIntervals],
     thresholds: Thresholds | None,
@@ -150,15 +172,16 @@ def _write_report(
     title: str,
     facts: Mapping[str, object],
     thumbnails: tuple[Thumbnails, Thumbnails] | None,
-) -> None:
+) -> ReportInput:
     query_thumbnails, gallery_thumbnails = thumbnails or (lambda _: (), lambda _: ())
+    shown = {name: value for name, value in facts.items() if isinstance(value, str | int | float)}
     report = ReportInput(
         title,
         scores.evaluation,
         scores.distances,
         query_thumbnails,
         gallery_thumbnails,
-        facts=facts,
+        facts=shown,
         intervals=intervals,
     )
     if thresholds is not None:
@@ -170,7 +193,7 @@ def _write_report(
             figures=_figures(thresholds),
             tables=threshold_tables(thresholds),
         )
-    write_report(report, folder / REPORT_FOLDER)
+    return report
 
 
 def _recommended(thresholds: Thresholds) -> Threshold | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from ccvid.retrieval.bootstrap import ResultIntervals
 from ccvid.retrieval.comparison import Comparison
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation
 from ccvid.retrieval.parquet import write_table
+from ccvid.retrieval.post_processing import NOTE as POST_PROCESSING_NOTE
+from ccvid.retrieval.post_processing import ProcessedScores, post_processing_rows
 from ccvid.retrieval.single_shot import SingleShot, SpreadResult
 
 FIGURE_NAMES = {"map": "mAP", "minp": "mINP", "top-1": "top-1"}
@@ -102,6 +105,17 @@ def comparison_table(protocols: Mapping[str, Comparison], *, title: str) -> str:
     return "\n".join([*_lines(table), note])
 
 
+def post_processing_lines(found: Sequence[ProcessedScores]) -> list[str]:
+    """What ``metrics.txt`` says of them, with a note on how to read it."""
+    headings, rows = post_processing_rows(found)
+    table = Table(title="Post-processing (%)", title_justify="left", box=box.SIMPLE_HEAD)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    return [*_lines(table), *(f"  {line}" for line in textwrap.wrap(POST_PROCESSING_NOTE, 118))]
+
+
 def _table(title: str, *further: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("protocol")
@@ -112,7 +126,7 @@ def _table(title: str, *further: str) -> Table:
 
 def _lines(table: Table) -> list[str]:
     text = io.StringIO()
-    Console(file=text, width=140, no_color=True, markup=False).print(table)
+    Console(file=text, width=180, no_color=True, markup=False).print(table)
     return [line.rstrip() for line in text.getvalue().rstrip().splitlines()]
 
 

@@ -18,6 +18,7 @@ from ccvid.retrieval.embeddings import read_embeddings
 from data_tools.manifest import MANIFEST_NAME
 from data_tools.shards import ShardFolder
 from tests.jobs.breaking import expect_success, wait_for
+from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import Head
 from tests.method.test_trained_model import checkpoint
 
@@ -48,14 +49,25 @@ def _with_an_actor_killed(head: Head, evaluate: list[str], parts: Path) -> subpr
     return subprocess.CompletedProcess(process.args, process.returncode, told, "")
 
 
-def test_killed_while_embedding_and_run_again(head: Head, tiny_recipe: Path, tiny_shards: Path, tmp_path: Path) -> None:
-    evaluate = ["--recipe", str(tiny_recipe), "--score.clips_per_batch", "1", "--compute.workers", "1"]
-    checkpoint(tmp_path / "trained")
-    evaluate += ["--checkpoint", str(tmp_path / "trained")]
-    expect_success(head.run("evaluate.py", *evaluate, "--run.name", "whole"))
-    whole = read_embeddings(tmp_path / "runs" / "whole" / "embeddings.parquet")
+@pytest.fixture(scope="module")
+def evaluated(head: Head, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """Flags with a checkpoint, and the folder of runs, of which ``whole`` has its scores."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    flags = ["--recipe", str(write_tiny_recipe(folder, tiny_shards)), "--score.clips_per_batch", "1"]
+    checkpoint(folder / "trained")
+    flags += ["--compute.workers", "1", "--checkpoint", str(folder / "trained")]
+    flags += ["--score.threshold.calibration", "isotonic", "--score.threshold.far", "0.2"]
+    expect_success(head.run("evaluate.py", *flags, "--run.name", "whole"))
+    return flags, folder / "runs"
 
-    folder = tmp_path / "runs" / "killed"
+
+def test_killed_while_embedding_and_run_again(
+    head: Head, evaluated: tuple[list[str], Path], tiny_shards: Path, tmp_path: Path
+) -> None:
+    evaluate, runs = evaluated
+    whole = read_embeddings(runs / "whole" / "embeddings.parquet")
+
+    folder = runs / "killed"
     parts = folder / "embeddings"
     process = head.start("evaluate.py", *evaluate, "--run.name", "killed")
     wait_for(lambda: list(parts.glob("part-*")) or process.poll() is not None, 120, "part")
@@ -78,10 +90,40 @@ def test_killed_while_embedding_and_run_again(head: Head, tiny_recipe: Path, tin
     shutil.copytree(tiny_shards, shards)
     bad = overwrite_a_frame(shards)
     assert (shards / MANIFEST_NAME).exists()
-    evaluate += ["--data.shards", str(shards), "--data.verify_checksums", "false", "--run.name", "damaged"]
+    evaluate = [*evaluate, "--data.shards", str(shards), "--data.verify_checksums", "false", "--run.name", "damaged"]
     told = expect_success(head.run("evaluate.py", *evaluate))
     assert f"left out: tracklet {bad}: its stored frame 0" in told
-    metrics = json.loads((tmp_path / "runs" / "damaged" / "metrics.json").read_text())
+    metrics = json.loads((runs / "damaged" / "metrics.json").read_text())
     assert [message.startswith(f"tracklet {bad}:") for message in metrics["unreadable"]] == [True]
-    others = read_embeddings(tmp_path / "runs" / "damaged" / "embeddings.parquet")
+    others = read_embeddings(runs / "damaged" / "embeddings.parquet")
     assert [row.id for row in others.rows] == [row.id for row in whole.rows if row.id != bad]
+
+
+def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple[list[str], Path]) -> None:
+    flags, runs = evaluated
+    results, folder = runs / "whole", runs / "matches"
+    score = [*flags, "--run.name", "matches", "--groups", "0.6", "--decisions", str(results)]
+    told = expect_success(head.run("score.py", *score))
+    assert f"report: {folder}/report/index.html" in told
+    assert f"groups: {folder}/groups/index.html" in told
+    matches = pq.read_table(folder / "matches.parquet").to_pandas()
+    assert matches["probability"].between(0, 1).all()
+    assert (matches.groupby("query_id")["score"].diff().dropna() <= 0).all()
+    calibration = json.loads((results / "calibration.json").read_text())
+    whole = read_embeddings(results / "embeddings.parquet")
+    assert calibration["model"] == whole.model
+    gallery = pq.read_table(folder / "clusters.parquet")
+    assert gallery["id"].to_pylist() == sorted(row.id for row in whole.rows)
+    pictures = list((folder / "report" / "pictures").rglob("*.jpg"))
+    assert len(pictures) == len(set(matches["query_id"]) | set(matches["gallery_id"]))
+
+    person = next(row.person for row in whole.rows if row.split == "gallery" and row.person is not None)
+    told = expect_success(head.run("score.py", *score, "--remove-person", person))
+    assert f"of {person} removed" in told
+    told = expect_success(head.run("score.py", *score))
+    assert "embedding 0 of" in told  # what was removed does not come back
+    assert person not in pq.read_table(folder / "matches.parquet")["person"].to_pylist()
+
+    refused = head.run("score.py", *score, "--decisions", str(runs))
+    assert refused.returncode == 1
+    assert f"{runs}: no thresholds.json; name results" in refused.stderr
