@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, one_hot
 
+from data_tools.transforms import normalise
 from video_backbones import VideoBackbone
 
 
@@ -110,6 +111,19 @@ class ReIdModel(nn.Module):
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             feature_BD: Tensor = self.backbone(frames_BTCHW)
         return feature_BD
+
+    def embed_frames(self, frames_BTCHW: Tensor) -> Tensor:
+        """uint8 RGB (B, T, 3, H, W) -> feature (B, D), in evaluation mode."""
+        assert not self.training
+        return self.embed(normalise(frames_BTCHW))
+
+    @property
+    def feature_size(self) -> int:
+        return self.backbone.feature_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def forward(self, frames_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 3, H, W) -> feature (B, D), identity logits or cosines (B, P)."""

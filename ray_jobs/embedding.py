@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ccvid.config import ModelOptions, ScoreOptions
 from ccvid.model import ReIdModel
 from ccvid.retrieval.batch_size import CPU_CLIPS, clips_that_fit
+from ccvid.retrieval.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embed import embed_tracklets
 from ccvid.retrieval.embedding_store import EmbeddingStore
 from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable
@@ -49,8 +50,8 @@ class Embedder:
 
     def __init__(self, model: Any, options: EmbeddingOptions, embeddings: EmbeddingStore, cpus: int) -> None:
         torch.set_num_threads(cpus)
-        shared: ReIdModel = ray.get(model)
-        self._model = shared.to("cuda" if ray.get_gpu_ids() else "cpu")
+        shared: ClipEmbedder = ray.get(model)
+        self._model = _placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
         self._store, self._options, self._embeddings = open_shards(options.shards, options.cache), options, embeddings
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
@@ -108,10 +109,18 @@ class Embedder:
         return EmbeddingTable(labels, embedding_RD.numpy(), self._embeddings.embedder.fingerprint)
 
 
+def _placed(model: ClipEmbedder, device: str) -> ClipEmbedder:
+    return model.to(device) if isinstance(model, ReIdModel) else model
+
+
+def _clips_that_fit(model: ClipEmbedder, options: EmbeddingOptions) -> int:
+    return clips_that_fit(_placed(model, "cuda"), options.clip.length, options.model)
+
+
 def embed_into(
     embeddings: EmbeddingStore,
     lacking: frozenset[str],
-    model: ReIdModel,
+    model: ClipEmbedder,
     store: ShardFolder,
     rows: list[int],
     options: EmbeddingOptions,
@@ -135,7 +144,7 @@ def embed_into(
     if clips is None:
         clips = CPU_CLIPS
         if workers.use_gpu:
-            clips = run_task(clips_that_fit, model, options.clip.length, options.model, "cuda", gpus=1)
+            clips = run_task(_clips_that_fit, model, options, gpus=1)
             print(f"embedding {clips} clips at a time", flush=True)
         options = replace(options, score=options.score.model_copy(update={"clips_per_batch": clips}))
     clips_R = [len(all_clips(store.rows[row].frame_count, options.clip)) for row in rows]

@@ -8,9 +8,13 @@ import torch
 from torch import nn
 
 from ccvid.config import ModelOptions, Recipe
+from ccvid.exported_model import read_onnx_model
 from ccvid.model import ReIdModel
+from ccvid.retrieval.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding_store import EmbedderDescription, EmbeddingStore, open_store
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
+from data_tools.clips import ClipOptions
+from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster import Workers
@@ -28,7 +32,36 @@ class Embedded:
     """A message for each tracklet that could not be read, which is left out."""
 
 
-def read_model(source: StorageFolder, options: ModelOptions) -> TrainedModel:
+@dataclass(frozen=True, slots=True)
+class UsedModel:
+    """What embeds: a network of trained weights, or an exported graph."""
+
+    embedder: ClipEmbedder
+    fingerprint: str
+    options: ModelOptions
+    clip: ClipOptions | None
+    """The clips it was trained on; None where that is not known."""
+
+
+def read_model(source: StorageFolder, options: ModelOptions, *, bf16: bool) -> UsedModel:
+    """What embeds: trained weights of a run folder, a checkpoint or a file, or an exported ``.onnx`` file.
+
+    Raises:
+        InputError: as ``read_trained_model`` and ``read_onnx_model`` do, or bf16 of an exported graph.
+    """
+    if source.name.endswith(".onnx"):
+        if bf16:
+            raise InputError(f"{source}: an exported graph computes in float32; leave out train.bf16")
+        with source.parent.fetched() as folder:
+            onnx = read_onnx_model(folder / source.name)
+        return UsedModel(onnx, onnx.fingerprint, onnx.card.model, onnx.card.clip)
+    trained = read_weights(source, options)
+    dtype = torch.bfloat16 if bf16 else None
+    model = ReIdModel(trained.backbone, nn.Identity(), autocast_dtype=dtype).eval()
+    return UsedModel(model, trained.fingerprint, trained.options, trained.clip)
+
+
+def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
     """Trained weights of a run folder, a checkpoint or a file, see ``read_trained_model``; raises as that does."""
     checkpoint = find_checkpoint(source) if source.is_folder() else source
     with checkpoint.fetched() as path:
@@ -36,7 +69,7 @@ def read_model(source: StorageFolder, options: ModelOptions) -> TrainedModel:
 
 
 def embed_data(
-    trained: TrainedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
+    used: UsedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
 ) -> Embedded:
     """Embed stored tracklets into the embedding store at ``place``, those that it lacks.
 
@@ -46,12 +79,12 @@ def embed_data(
         InputError: the store is another embedder's, or as ``embed_into``.
         OSError: the store cannot be written.
     """
-    clip, workers, options = trained.clip or recipe.clip, Workers(recipe.compute), trained.options
+    clip, workers, options = used.clip or recipe.clip, Workers(recipe.compute), used.options
     embeddings = open_store(
         place,
         EmbedderDescription.of(
-            trained.fingerprint,
-            trained.backbone.feature_size,
+            used.fingerprint,
+            used.embedder.feature_size,
             options,
             clip,
             flip=recipe.score.flip,
@@ -59,9 +92,6 @@ def embed_data(
         ),
     )
     embeddings.add_source(shards)
-    model = ReIdModel(
-        trained.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None
-    ).eval()
     lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
     print(
         f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
@@ -71,7 +101,7 @@ def embed_data(
     unreadable = embed_into(
         embeddings,
         lacking,
-        model,
+        used.embedder,
         store,
         rows,
         EmbeddingOptions(clip, options, recipe.loader, recipe.score, shards, recipe.data.cache),

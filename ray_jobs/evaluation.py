@@ -70,7 +70,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
         InputError, WeightsError: the checkpoint, the data or the cluster do not allow it.
     """
     with_own(recipe.score.protocols)
-    trained = read_model(source, recipe.model)
+    used = read_model(source, recipe.model, bf16=recipe.train.bf16)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -82,7 +82,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             "both are needed"
         )
     folder.check_writable()
-    done = embed_data(trained, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
+    done = embed_data(used, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
     table = done.embeddings.read()
     embedded = {row.id: number for number, row in enumerate(table.rows)}
     query_rows, gallery_rows = (
@@ -104,7 +104,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             clip_count_R,
             recipe.score,
             embedder=done.embeddings.embedder,
-            title=f"{dataset}, {trained.options.backbone} of {source.name}",
+            title=f"{dataset}, {used.options.backbone} of {source.name}",
             facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
         )
     (folder / PARTS_FOLDER).delete("")  # all of it stands in embeddings.parquet

@@ -63,14 +63,14 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     """
     if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
-    trained = read_model(checkpoint, recipe.model)
+    used = read_model(checkpoint, recipe.model, bf16=recipe.train.bf16)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
     store = open_shards(shards, recipe.data.cache)
     folder.check_writable()
     rows = [number for number, row in enumerate(store.rows) if row.split != "train"]
-    added = embed_data(trained, recipe, shards, store, rows, request.gallery)
+    added = embed_data(used, recipe, shards, store, rows, request.gallery)
     gallery = added.embeddings.read()
     queries, entries = choose(request, gallery, added.ids)
     print(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries", flush=True)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ccvid.config import ModelOptions
-from ccvid.model import ReIdModel
-from data_tools.transforms import normalise
+from ccvid.retrieval.clip_embedder import ClipEmbedder
 
 CPU_CLIPS = 16
 """More are no faster on a CPU."""
@@ -17,23 +16,22 @@ MEMORY_SHARE = 0.7
 """Of what is free; the rest is for clips on their way and for the allocator's gaps."""
 
 
-def clips_that_fit(model: ReIdModel, frames: int, options: ModelOptions, device: torch.device | str) -> int:
-    """Clips of so many frames that ``model``, moved to ``device``, embeds at a time: 16, or what a GPU's memory holds.
+def clips_that_fit(model: ClipEmbedder, frames: int, options: ModelOptions) -> int:
+    """Clips of so many frames that ``model`` embeds at a time where it is: 16, or what a GPU's memory holds.
 
     A power of two, found by the memory that small batches take and not by a timing, so that the same GPU with the
     same free memory gives the same number: embeddings depend on it in their last bits.
     """
-    place = torch.device(device)
+    place = model.device
     if place.type != "cuda":
         return CPU_CLIPS
-    model = model.to(place).eval()
 
     def peak_bytes(clips: int) -> int:
         torch.cuda.reset_peak_memory_stats(place)
         before = torch.cuda.memory_allocated(place)
         frames_BTCHW = torch.zeros((clips, frames, 3, options.height, options.width), dtype=torch.uint8, device=place)
         with torch.no_grad():
-            model.embed(normalise(frames_BTCHW))
+            model.embed_frames(frames_BTCHW)
         return torch.cuda.max_memory_allocated(place) - before
 
     torch.cuda.empty_cache()

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from ccvid.config import ModelOptions, ScoreOptions
-from ccvid.model import ReIdModel
 from ccvid.retrieval.batch_size import clips_that_fit
+from ccvid.retrieval.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embeddings import ClipPool
 from data_tools.clips import ClipOptions
 from data_tools.loader import LoaderOptions, tracklet_clips
 from data_tools.shards import ShardFolder
-from data_tools.transforms import normalise
 
 
 def embed_tracklets(
-    model: ReIdModel,
+    model: ClipEmbedder,
     store: ShardFolder,
     rows: Sequence[int],
     *,
@@ -28,7 +27,7 @@ def embed_tracklets(
     score: ScoreOptions,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Embed stored tracklets in eval mode.
+    """Embed stored tracklets.
 
     Args:
         rows: indices into ``store.rows``.
@@ -38,30 +37,27 @@ def embed_tracklets(
     Returns:
         float32 (rows, D) on the CPU, L2-normalised means of the clips' features, and int64 (rows,) clip counts.
     """
-    device = next(model.parameters()).device
+    device = model.device
     number_of = torch.full((len(store.rows),), -1)
     number_of[list(rows)] = torch.arange(len(rows))
-    pool = ClipPool(len(rows), model.backbone.feature_size, device)
+    pool = ClipPool(len(rows), model.feature_size, device)
     batches = tracklet_clips(
         store,
         rows,
         clip=clip,
         image_size=(options.height, options.width),
-        clips_per_batch=score.clips_per_batch or clips_that_fit(model, clip.length, options, device),
+        clips_per_batch=score.clips_per_batch or clips_that_fit(model, clip.length, options),
         options=loader,
         resize_filter=options.resize_filter,
         pin_memory=device.type == "cuda",
     )
-    was_training = model.training
-    model.eval()
     with torch.no_grad():  # inference mode would mark the frames, which the loader's threads fill
         for batch in batches:
-            frames_BTCHW = normalise(batch.to(device, non_blocking=True).frames_BTCHW)
-            feature_BD = model.embed(frames_BTCHW)
+            frames_BTCHW = batch.to(device, non_blocking=True).frames_BTCHW
+            feature_BD = model.embed_frames(frames_BTCHW)
             if score.flip:
-                feature_BD = feature_BD + model.embed(frames_BTCHW.flip(-1))
+                feature_BD = feature_BD + model.embed_frames(frames_BTCHW.flip(-1))
             pool.add(feature_BD, number_of[batch.tracklet_B])
             if progress is not None:
                 progress(len(batch))
-    model.train(was_training)
     return pool.embeddings(), pool.clip_count_T

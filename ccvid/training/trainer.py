@@ -124,9 +124,11 @@ class Trainer:
                 shown(clips)
 
         problem = None
+        model = self.scored_model
+        was_training = model.training
         try:
             embedding, count = embed_tracklets(
-                self.scored_model,
+                model.eval(),
                 self.store,
                 own,
                 clip=self.recipe.clip,
@@ -137,6 +139,7 @@ class Trainer:
             )
         except InputError as error:
             problem = str(error)
+        model.train(was_training)
         self.agreement.stop_if_any(problem)
         self.run.rest()  # one rank may now score for long
         return (

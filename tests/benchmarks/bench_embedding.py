@@ -109,7 +109,7 @@ def main() -> None:
         autocast_dtype=torch.bfloat16 if arguments.bf16 else None,
     ).eval()
     model.to(device)
-    batch = clips_that_fit(model, CLIP.length, options, device)
+    batch = clips_that_fit(model, CLIP.length, options)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         (root / "pictures").mkdir()

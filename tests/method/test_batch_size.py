@@ -31,13 +31,13 @@ def test_the_largest_power_of_two_that_fits(fixed: int, each: int, room: int, cl
 
 def test_a_cpu_takes_the_usual_number() -> None:
     model = ReIdModel(build_backbone("c2d_resnet18_slim", weights="random"), nn.Identity())
-    assert clips_that_fit(model, 4, OPTIONS, "cpu") == CPU_CLIPS
+    assert clips_that_fit(model.eval(), 4, OPTIONS) == CPU_CLIPS
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_batch_fits() -> None:
     model = ReIdModel(build_backbone("c2d_resnet18_slim", weights="random"), nn.Identity())
-    clips = clips_that_fit(model, 4, OPTIONS, "cuda")
+    clips = clips_that_fit(model.cuda().eval(), 4, OPTIONS)
     assert clips >= CPU_CLIPS
     with torch.no_grad():
         assert len(model.embed(torch.zeros(clips, 4, 3, 32, 16, device="cuda"))) == clips

@@ -1,0 +1,104 @@
+"""Export trained weights for other programs: `python ray_jobs/export.py --checkpoint PATH --to FOLDER ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+if __name__ == "__main__":  # run as a script, the packages stand beside this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+from torch import Tensor
+
+from ccvid.config import Recipe
+from ccvid.exported_model import CARD_FILE, ModelCard
+from ccvid.exporting import export_model
+from ccvid.trained_model import TrainedModel
+from data_tools.clips import all_clips
+from data_tools.errors import InputError
+from data_tools.manifest import MANIFEST_NAME
+from data_tools.shard_cache import open_shards
+from data_tools.storage import StorageFolder
+from data_tools.stored_frames import decode_clip_
+from ray_jobs.cli import parse_recipe, run_job
+from ray_jobs.embedding_job import read_weights
+from ray_jobs.sources import shard_folder
+
+DESCRIPTION = (
+    "Write a trained backbone as safetensors, ONNX and torch.export program into a new folder, with a card that says "
+    "what they take and give. Each is read back and compared with the original on real clips, of the recipe's shards. "
+    "score.py and evaluate.py take FOLDER/model.onnx as --checkpoint."
+)
+CLIPS = 8
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Export, and say how far each file is from the original."""
+    recipe, own = parse_recipe(arguments, program="export.py", description=DESCRIPTION, extra=_own_flags())
+    place: StorageFolder = own.to
+    if place.exists():
+        raise InputError(f"{place}: is there already; name a new folder")
+    trained = read_weights(own.checkpoint, recipe.model)
+    clips_NTCHW = real_clips(recipe, trained)
+    with TemporaryDirectory(prefix="ccvid-") as folder:
+        card = export_model(trained, clips_NTCHW, Path(folder))
+        place.upload_folder(Path(folder), last=CARD_FILE)
+    print(told(card))
+    print(f"exported: {place}", flush=True)
+
+
+def real_clips(recipe: Recipe, trained: TrainedModel) -> Tensor:
+    """uint8 (N, T, 3, H, W): the first clip of some tracklets, test tracklets first, as the model embeds them.
+
+    Raises:
+        InputError: there are no shards, or fewer than two tracklets in them.
+    """
+    shards = shard_folder(recipe.data)
+    if not shards.exists(MANIFEST_NAME):
+        raise InputError(f"{shards}: no shards; an export is checked on real clips: make them with ray_jobs/shard.py")
+    store = open_shards(str(shards), recipe.data.cache)
+    clip, options = trained.clip or recipe.clip, trained.options
+    rows = sorted(range(len(store.rows)), key=lambda row: store.rows[row].split == "train")[:CLIPS]
+    if len(rows) < 2:
+        raise InputError(f"{shards}: {len(rows)} tracklets; an export is checked on two or more")
+    clips_NTCHW = torch.empty((len(rows), clip.length, 3, options.height, options.width), dtype=torch.uint8)
+    for clip_TCHW, row in zip(clips_NTCHW, rows, strict=True):
+        positions = all_clips(store.rows[row].frame_count, clip)[0]
+        decode_clip_(clip_TCHW, store, row, positions, options.resize_filter)
+    return clips_NTCHW
+
+
+def told(card: ModelCard) -> str:
+    """The check, a line a file."""
+    if card.most_frames is None:
+        lengths = f"any number of frames from {card.least_frames}"
+    else:
+        lengths = f"{card.most_frames} frames"
+    lines = [f"{card.model.backbone}, {card.feature_size} features, clips of {lengths}"]
+    for name, found in card.checked.items():
+        lines.append(
+            f"  {name}: {found.clips} clips, largest difference {found.largest_difference:.1e} of the largest value, "
+            f"least cosine {found.least_cosine:.7f}"
+        )
+    return "\n".join(lines)
+
+
+def _own_flags() -> argparse.ArgumentParser:
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument(
+        "--checkpoint",
+        type=StorageFolder,
+        required=True,
+        metavar="PATH",
+        help="trained weights: a run folder, a checkpoint of it, or a released file; folders and files may be URIs",
+    )
+    own.add_argument("--to", type=StorageFolder, required=True, metavar="FOLDER", help="a new folder, or a URI")
+    return own
+
+
+if __name__ == "__main__":
+    run_job(main)
