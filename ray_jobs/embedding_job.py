@@ -14,7 +14,6 @@ from ccvid.retrieval.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding_store import EmbedderDescription, EmbeddingStore, open_store
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from data_tools.clips import ClipOptions
-from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster import Workers
@@ -41,24 +40,23 @@ class UsedModel:
     options: ModelOptions
     clip: ClipOptions | None
     """The clips it was trained on; None where that is not known."""
+    bf16: bool
 
 
 def read_model(source: StorageFolder, options: ModelOptions, *, bf16: bool) -> UsedModel:
     """What embeds: trained weights of a run folder, a checkpoint or a file, or an exported ``.onnx`` file.
 
-    Raises:
-        InputError: as ``read_trained_model`` and ``read_onnx_model`` do, or bf16 of an exported graph.
+    An exported graph computes in float32, whatever ``bf16`` says. Raises as ``read_trained_model`` and
+    ``read_onnx_model`` do.
     """
     if source.name.endswith(".onnx"):
-        if bf16:
-            raise InputError(f"{source}: an exported graph computes in float32; leave out train.bf16")
         with source.parent.fetched() as folder:
             onnx = read_onnx_model(folder / source.name)
-        return UsedModel(onnx, onnx.fingerprint, onnx.card.model, onnx.card.clip)
+        return UsedModel(onnx, onnx.fingerprint, onnx.card.model, onnx.card.clip, bf16=False)
     trained = read_weights(source, options)
     dtype = torch.bfloat16 if bf16 else None
     model = ReIdModel(trained.backbone, nn.Identity(), autocast_dtype=dtype).eval()
-    return UsedModel(model, trained.fingerprint, trained.options, trained.clip)
+    return UsedModel(model, trained.fingerprint, trained.options, trained.clip, bf16)
 
 
 def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
@@ -88,7 +86,7 @@ def embed_data(
             options,
             clip,
             flip=recipe.score.flip,
-            bf16=recipe.train.bf16,
+            bf16=used.bf16,
         ),
     )
     embeddings.add_source(shards)

@@ -37,7 +37,10 @@ class NonLocalBlock(ClipLayer):
         query_BQC = _by_clip(self.theta(x_NPC), frames)
         key_BKC = _by_clip(_pooled(self.phi(x_NPC), height), frames)
         value_BKC = _by_clip(_pooled(self.g(x_NPC), height), frames)
-        seen_BQC = scaled_dot_product_attention(query_BQC, key_BKC, value_BKC, scale=1.0)
+        # One head: ONNX knows attention by heads alone.
+        seen_BQC = scaled_dot_product_attention(query_BQC[:, None], key_BKC[:, None], value_BKC[:, None], scale=1.0)[
+            :, 0
+        ]
         seen_NPC = self.W[0](torch.unflatten(seen_BQC, 1, (frames, -1)).flatten(0, 1))
         branch_NCHW: Tensor = self.W[1](as_map(seen_NPC, height))
         return x_NCHW + branch_NCHW
