@@ -25,6 +25,14 @@ TINY_WALKERS = WalkerOptions(
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests run one after another, on one of pytest's workers; the others on the other, beside them."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group("slow"))
+
+
 def make_tiny_shards(folder: Path) -> Path:
     """Shards of ``TINY_WALKERS`` at 32x16 under ``folder``; returns their folder."""
     videos, shards = folder / "tiny-videos", folder / "tiny"
