@@ -20,6 +20,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
 from ray_jobs.embedding_job import embed_data, read_model
+from ray_jobs.parallel_ranks import cluster_ranks
 from ray_jobs.sharding import compare_checksums, ensure_shards
 
 PARTS_FOLDER = "embeddings"
@@ -92,7 +93,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
     table = table.take([embedded[store.rows[row].id] for row in rows])
     embedding_RD = torch.from_numpy(table.embedding_ND)
     clip_count_R = torch.tensor([row.clip_count for row in table.rows])
-    scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score)
+    scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score, cluster_ranks)
     dataset = store.manifest.dataset
     with folder.filled(last=METRICS_FILE) as path:
         write_scores(

@@ -103,8 +103,8 @@ class CosineDistances:
         gallery_GD: Floats | torch.Tensor,
         *,
         device: torch.device | str = "cpu",
-        query_block: int = 256,
-        gallery_block: int = 8192,
+        query_block: int = 64,
+        gallery_block: int = 32768,
         origin: str = "embeddings",
     ) -> None:
         assert query_block > 0
@@ -142,7 +142,9 @@ class CosineDistances:
 
     def take(self, query_rows: Indices, gallery_rows: Indices) -> CosineDistances:
         part = copy(self)
-        part.query_QD, part.gallery_GD = self.query_QD[query_rows], self.gallery_GD[gallery_rows]
+        part.query_QD = self.query_QD[query_rows]
+        if not np.array_equal(gallery_rows, np.arange(len(self.gallery_GD))):  # a large gallery is not copied
+            part.gallery_GD = self.gallery_GD[gallery_rows]
         return part
 
 
@@ -151,10 +153,12 @@ def _on_grid(embedding_ND: Floats) -> Floats:
 
     The norm is rounded to float32 first: its last bits depend on the order of the sum, thus on the machine.
     """
-    wide_ND = embedding_ND.astype(np.float64)
+    wide_ND: Floats = embedding_ND.astype(np.float64)
     norm_N = np.sqrt(np.einsum("nd,nd->n", wide_ND, wide_ND)).astype(np.float32).astype(np.float64)
-    grid_ND: Floats = np.rint(wide_ND / (norm_N[:, None] * EXACT_UNIT)) * EXACT_UNIT
-    return grid_ND
+    wide_ND /= norm_N[:, None] * EXACT_UNIT
+    np.rint(wide_ND, out=wide_ND)
+    wide_ND *= EXACT_UNIT
+    return wide_ND
 
 
 def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str) -> Floats:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ccvid.retrieval.distances import Distances, Floats, Indices
 from ccvid.retrieval.labels import RetrievalLabels, joint_codes
 from ccvid.retrieval.protocols import PROTOCOLS, Protocol
-from ccvid.retrieval.ranks import NearestOthers, PersonPairs, rank_part, rank_persons
+from ccvid.retrieval.ranks import NearestOthers, PersonPairs, Ranker, rank_part, rank_persons
 from data_tools.errors import InputError
 
 CMC_RANKS = (1, 5, 10, 20)
@@ -146,6 +146,7 @@ def evaluate(
     *,
     protocols: Iterable[Protocol] = PROTOCOLS.values(),
     top_k: int = 0,
+    rank: Ranker = rank_persons,
 ) -> Evaluation:
     """Score a retrieval under every protocol that applies.
 
@@ -154,6 +155,7 @@ def evaluate(
         protocols: those for which a label is missing throughout, or no query has a match, are left out. All that
             are within the same part are ranked in one pass.
         top_k: how many places of each query's ranking to keep for ``Evaluation.ranked_gallery``.
+        rank: who counts ranks.
 
     A query tracklet that is also in the gallery (the same id) is junk there: never its own match. So give sets
     without ids different ones.
@@ -163,7 +165,7 @@ def evaluate(
         raise InputError(f"distances are {distances.shape}, labels ask for {(len(query), len(gallery))}")
     if not len(query) or not len(gallery):
         raise InputError(f"nothing to score: {len(query)} queries, {len(gallery)} gallery tracklets")
-    results, left_out = score_protocols(distances, query, gallery, protocols, top_k)
+    results, left_out = score_protocols(distances, query, gallery, protocols, top_k, rank)
     if not results:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise InputError(f"none of the protocols can be scored ({reasons})")
@@ -176,6 +178,7 @@ def score_protocols(
     gallery: RetrievalLabels,
     protocols: Iterable[Protocol],
     top_k: int = 0,
+    rank: Ranker = rank_persons,
 ) -> tuple[dict[str, ProtocolResult], dict[str, str]]:
     """The result of every protocol that applies, and why the others do not; see ``evaluate``."""
     person = joint_codes(query.person, gallery.person)
@@ -188,7 +191,7 @@ def score_protocols(
             continue
         within = tuple(sorted(protocol.within.items()))
         if within not in parts:
-            parts[within] = _Part.rank(distances, query, gallery, person, protocol, nearest=top_k)
+            parts[within] = _Part.rank(distances, query, gallery, person, protocol, nearest=top_k, rank=rank)
         match_P = parts[within].matches(protocol)
         if match_P.any():
             results[protocol.name] = parts[within].score(protocol, match_P)
@@ -220,12 +223,13 @@ class _Part:
         protocol: Protocol,
         *,
         nearest: int,
+        rank: Ranker,
     ) -> _Part:
         query_rows, gallery_rows = protocol.taking_part(query), protocol.taking_part(gallery)
         if (len(query_rows), len(gallery_rows)) == distances.shape:
-            pairs, others = rank_persons(distances, *person, nearest)
+            pairs, others = rank(distances, *person, nearest)
         else:
-            pairs, others = rank_part(distances, *person, query_rows, gallery_rows, nearest)
+            pairs, others = rank_part(distances, *person, query_rows, gallery_rows, nearest, rank)
         return cls(query, gallery, query_rows, gallery_rows, pairs, others, {})
 
     def matches(self, protocol: Protocol) -> npt.NDArray[np.bool_]:

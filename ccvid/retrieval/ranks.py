@@ -11,11 +11,16 @@ and that number, ``wrong_before``, is counted once for each entry of the query's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
+import torch
 
-from ccvid.retrieval.distances import Distances, Floats, Indices
+from ccvid.retrieval.distances import DistanceBlock, Distances, Floats, Indices
 
 FEW_ENTRIES = 128
 """Up to here comparing the row with every threshold is faster than sorting the row."""
@@ -43,25 +48,41 @@ class NearestOthers:
     distance_QK: Floats
 
 
+class Ranker(Protocol):
+    """Who counts: ``rank_persons`` on this machine, or others for parts of the queries."""
+
+    def __call__(
+        self, distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
+    ) -> tuple[PersonPairs, NearestOthers]: ...
+
+
 def rank_persons(
     distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
 ) -> tuple[PersonPairs, NearestOthers]:
     """Count ``wrong_before`` of all same-person pairs and keep the ``nearest`` others, in one pass.
 
-    Persons are integer codes, (Q,) and (G,), that agree across both.
+    Persons are integer codes, (Q,) and (G,), that agree across both. The queries of a block are shared among as many
+    threads as torch is set to use; the result is the same for any number. Memory beside that of the distances' blocks:
+    a few numbers a pair, and ``nearest`` places a query.
     """
-    query, gallery, first = _same_person(query_person, gallery_person)
+    query, gallery, first = same_person(query_person, gallery_person)
     distance = distances.pairs(query, gallery)
     order = np.lexsort((gallery, distance, query))
     gallery, distance = gallery[order], distance[order]
     before = np.zeros(len(query), np.int64)
     others = NearestOthers(np.full((len(query_person), nearest), -1), np.full((len(query_person), nearest), np.inf))
-    for query_start, gallery_start, block in distances.blocks():
-        for row, values in enumerate(block, start=query_start):
-            own = slice(first[row], first[row + 1])
-            before[own] += _count_before(values, distance[own], gallery[own] - gallery_start)
-            if nearest:
-                _keep_nearest(others, row, values, gallery_start, gallery[own])
+
+    def count(block: DistanceBlock, row: int) -> None:
+        values, own = block.values[row - block.query_start], slice(first[row], first[row + 1])
+        before[own] += _count_before(values, distance[own], gallery[own] - block.gallery_start)
+        if nearest:
+            _keep_nearest(others, row, values, block.gallery_start, gallery[own])
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for block in distances.blocks():
+            rows = range(block.query_start, block.query_start + len(block.values))
+            for _ in threads.map(partial(count, block), rows):
+                pass
     own_before = np.arange(len(query)) - first[query]
     return PersonPairs(query, gallery, distance, before - own_before, first), others
 
@@ -73,13 +94,14 @@ def rank_part(
     query_rows: Indices,
     gallery_rows: Indices,
     nearest: int,
+    rank: Ranker = rank_persons,
 ) -> tuple[PersonPairs, NearestOthers]:
     """``rank_persons`` among some rows alone, told in the indices of the whole.
 
     Both lists of rows rise and are not empty. A query outside has no pair and no nearest entry.
     """
     part = distances.take(query_rows, gallery_rows)
-    pairs, others = rank_persons(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
+    pairs, others = rank(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
     count_Q = np.zeros(len(query_person), np.int64)
     count_Q[query_rows] = np.diff(pairs.first)
     whole = NearestOthers(np.full((len(query_person), nearest), -1), np.full((len(query_person), nearest), np.inf))
@@ -92,7 +114,25 @@ def rank_part(
     )
 
 
-def _same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices, Indices, Indices]:
+def join_queries(parts: Sequence[tuple[PersonPairs, NearestOthers]]) -> tuple[PersonPairs, NearestOthers]:
+    """What ``rank_persons`` gives for all queries, from its results for consecutive parts of them."""
+    every = [pairs for pairs, _ in parts]
+    starts = np.cumsum([0, *(len(pairs.first) - 1 for pairs in every)])[:-1]
+    joined = PersonPairs(
+        query=np.concatenate([pairs.query + start for pairs, start in zip(every, starts, strict=True)]),
+        gallery=np.concatenate([pairs.gallery for pairs in every]),
+        distance=np.concatenate([pairs.distance for pairs in every]),
+        wrong_before=np.concatenate([pairs.wrong_before for pairs in every]),
+        first=np.cumsum(np.concatenate([[0], *(np.diff(pairs.first) for pairs in every)])),
+    )
+    others = NearestOthers(
+        np.concatenate([others.gallery_QK for _, others in parts]),
+        np.concatenate([others.distance_QK for _, others in parts]),
+    )
+    return joined, others
+
+
+def same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices, Indices, Indices]:
     """Query and gallery index of every same-person pair, by query; where each query's begin (Q + 1,)."""
     by_person = np.argsort(gallery_person, kind="stable")
     begin = np.searchsorted(gallery_person, query_person, side="left", sorter=by_person)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ccvid.config import ScoreOptions
@@ -12,6 +13,7 @@ from ccvid.retrieval.distances import CosineDistances, Distances
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, ProtocolResult, evaluate
 from ccvid.retrieval.protocols import with_own
+from ccvid.retrieval.ranks import Ranker, rank_persons
 from ccvid.retrieval.single_shot import SingleShot, score_single_shot
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import Split
@@ -41,9 +43,16 @@ class Scores:
         return {**self.evaluation.to_json(), **single_shot}
 
 
-def score(distances: Distances, query: RetrievalLabels, gallery: RetrievalLabels, options: ScoreOptions) -> Scores:
+def score(
+    distances: Distances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    options: ScoreOptions,
+    rank: Ranker = rank_persons,
+) -> Scores:
     """Score under the usual protocols and the recipe's own; raises InputError as ``with_own`` and ``evaluate`` do."""
-    evaluation = evaluate(distances, query, gallery, protocols=with_own(options.protocols), top_k=PICTURED_PLACES)
+    asked = with_own(options.protocols)
+    evaluation = evaluate(distances, query, gallery, protocols=asked, top_k=PICTURED_PLACES, rank=rank)
     if not options.single_shot_draws:
         return Scores(distances, evaluation)
     protocols = [result.protocol for result in evaluation.results.values()]
@@ -58,12 +67,14 @@ def score_embeddings(
     query_rows: Sequence[int],
     gallery_rows: Sequence[int],
     options: ScoreOptions = USUAL,
+    rank: Ranker = rank_persons,
 ) -> Scores:
-    """Score embeddings of stored rows, (queries + gallery, D) in that order, by cosine distance."""
+    """Score embeddings of stored rows, (queries + gallery, D) in that order, by cosine distance, on a GPU if any."""
     query, gallery = (RetrievalLabels.from_rows(store.rows[row] for row in rows) for rows in (query_rows, gallery_rows))
     embedding = embedding_RD.numpy()
-    distances = CosineDistances(embedding[: len(query_rows)], embedding[len(query_rows) :])
-    return score(distances, query, gallery, options)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    distances = CosineDistances(embedding[: len(query_rows)], embedding[len(query_rows) :], device=device)
+    return score(distances, query, gallery, options, rank)
 
 
 def single_score(evaluation: Evaluation) -> float:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ccvid.retrieval.distances import DistanceBlock, Distances, Floats, Indices
 from ccvid.retrieval.labels import RetrievalLabels, joint_codes
 from ccvid.retrieval.protocols import Protocol
+from ccvid.retrieval.ranks import same_person
 from data_tools.errors import InputError
 
 Scores = npt.NDArray[np.float64]
@@ -63,7 +64,7 @@ class VerificationPairs:
             distances = distances.take(*rows)
             query, gallery = (side.take(part.tolist()) for side, part in zip((query, gallery), rows, strict=True))
         query_person, gallery_person = joint_codes(query.person, gallery.person)
-        query_S, gallery_S = _same_person(query_person, gallery_person)
+        query_S, gallery_S, _ = same_person(query_person, gallery_person)
         is_match = match_relation(protocol, query, gallery, query_S, gallery_S)
         persons = 1 + int(max(query_person.max(), gallery_person.max()))
         kept = query_S[is_match], gallery_S[is_match]
@@ -260,16 +261,6 @@ def match_relation(
         known_P = (query_code[query_P] >= 0) & (gallery_code[gallery_P] >= 0)
         is_match_P &= known_P & ((query_code[query_P] == gallery_code[gallery_P]) == agrees)
     return is_match_P
-
-
-def _same_person(query_person_Q: Indices, gallery_person_G: Indices) -> tuple[Indices, Indices]:
-    """Query and gallery index of every same-person pair."""
-    by_person = np.argsort(gallery_person_G, kind="stable")
-    begin_Q, end_Q = (np.searchsorted(gallery_person_G[by_person], query_person_Q, side) for side in ("left", "right"))
-    count_Q = end_Q - begin_Q
-    within_S = np.arange(count_Q.sum()) - np.repeat(np.cumsum(count_Q) - count_Q, count_Q)
-    query_S = np.repeat(np.arange(len(query_person_Q)), count_Q)
-    return query_S, by_person[begin_Q[query_S] + within_S]
 
 
 def _scores(distance: Floats) -> Scores:

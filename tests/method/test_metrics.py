@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccvid.retrieval import ranks
-from ccvid.retrieval.distances import CosineDistances, DistanceBlock, DistanceMatrix, Floats, Indices
+from ccvid.retrieval.distances import CosineDistances, DistanceBlock, DistanceMatrix, Distances, Floats, Indices
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.metrics import Evaluation, evaluate
 from ccvid.retrieval.protocols import PROTOCOLS, Protocol
@@ -334,3 +334,36 @@ def test_sets_that_do_not_fit() -> None:
         evaluate(DistanceMatrix(np.zeros((3, 4))), query, gallery)
     with pytest.raises(InputError, match="nothing to score: 0 queries, 5 gallery tracklets"):
         evaluate(DistanceMatrix(np.zeros((0, 5))), query.take([]), gallery)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("cuts", [(), (1,), (4, 4, 19)])
+def test_ranks_are_the_same_for_any_threads_and_parts(threads: int, cuts: tuple[int, ...]) -> None:
+    query, gallery = random_problem(23, 157, persons=6)
+    random = np.random.default_rng(4)
+    asked, there = (random.integers(-2, 3, (size, 3)).astype(np.float32) + 0.1 for size in (23, 157))  # many ties
+    distances = CosineDistances(asked, there, query_block=5, gallery_block=40)
+
+    def in_parts(
+        distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
+    ) -> tuple[ranks.PersonPairs, ranks.NearestOthers]:
+        every = np.arange(distances.shape[1])
+        parts = np.split(np.arange(distances.shape[0]), cuts)
+        return ranks.join_queries(
+            [
+                ranks.rank_persons(distances.take(rows, every), query_person[rows], gallery_person, nearest)
+                for rows in parts
+            ]
+        )
+
+    before = torch.get_num_threads()
+    whole = evaluate(distances, query, gallery, top_k=7)
+    torch.set_num_threads(threads)
+    try:
+        found = evaluate(distances, query, gallery, top_k=7, rank=in_parts)
+    finally:
+        torch.set_num_threads(before)
+    assert found.to_json() == whole.to_json()
+    for name in whole.results:
+        for one, other in zip(astuple(found.ranked_gallery(name)), astuple(whole.ranked_gallery(name)), strict=True):
+            assert np.array_equal(one, other)

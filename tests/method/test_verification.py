@@ -70,7 +70,7 @@ def check(found: Verification, genuine: list[float], impostor: list[float]) -> N
     np.testing.assert_array_equal(found.tar, np.mean(genuine_P1 >= found.threshold_T, axis=0))
     truth, score = [1] * len(genuine) + [0] * len(impostor), genuine + impostor
     assert found.auc == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
-    far, tar, _ = roc_curve(truth, score)
+    far, tar, _ = roc_curve(truth, score, drop_intermediate=False)
     corners = itertools.pairwise(zip(far.tolist(), tar.tolist(), strict=True))
     (f0, t0), (f1, t1) = next(segment for segment in corners if sum(segment[1]) >= 1)
     eer, threshold = found.equal_error_rate
