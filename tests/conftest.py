@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.footage import read_footage
@@ -25,12 +26,15 @@ TINY_WALKERS = WalkerOptions(
 )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests run one after another, on one of pytest's workers; the others on the other, beside them."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group("slow"))
+class JobsApart(LoadFileScheduling):  # type: ignore[misc]
+    """All of tests/jobs, which start clusters and kill things, on one of pytest's workers, the rest on the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/jobs" if nodeid.startswith("tests/jobs/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> JobsApart:
+    return JobsApart(config, log)
 
 
 def make_tiny_shards(folder: Path) -> Path:
