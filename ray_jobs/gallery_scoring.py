@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ccvid.config import Recipe
+from ccvid.retrieval.approximate_search import approximate_search
 from ccvid.retrieval.clusters import Presence, find_clusters, score_clusters, write_clusters
 from ccvid.retrieval.decisions import read_decisions
 from ccvid.retrieval.embedding_store import read_store
@@ -27,6 +28,10 @@ from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
 from ray_jobs.embedding_job import embed_data, read_model
 from ray_jobs.sharding import compare_checksums, ensure_shards
+
+CLUSTERS_FILE, GROUPS_FOLDER = "clusters.parquet", "groups"
+RESULT_NAMES = ("matches.parquet", "matches.csv", CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
+"""All that ranking writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class GalleryRequest:
     """Not the query's own."""
     only_new: bool
     """Only what this call adds to the gallery."""
+    approximate: bool = False
+    """Search by an index, which may miss some."""
     decisions: StorageFolder | None = None
     """Results of train.py or evaluate.py, whose calibration and threshold are laid on the scores."""
     groups: float | None = None
@@ -122,7 +129,12 @@ def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryReque
         "camera": ([row.camera for row in queries.rows], [row.camera for row in entries.rows]),
     }
     exclude = [joint_codes(tuple(asked), tuple(there)) for asked, there in (columns[name] for name in labels)]
-    found = search(queries.embedding_ND, entries.embedding_ND, min(request.top, len(entries.rows)), exclude=exclude)
+    asked, there, top = queries.embedding_ND, entries.embedding_ND, min(request.top, len(entries.rows))
+    if request.approximate:
+        found, recall = approximate_search(asked, there, top, exclude=exclude)
+        print(f"approximate search: recall of the first {top} is {100 * recall:.2f} %", flush=True)
+    else:
+        found = search(asked, there, top, exclude=exclude)
     without = int(np.count_nonzero((found.gallery_QK < 0).all(axis=1)))
     if without:
         print(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked", flush=True)
@@ -152,10 +164,10 @@ def _write_groups(
         )
         print(f"of the tracklets with a person label: {told}", flush=True)
         facts["of known persons"] = told
-    write_clusters(clusters, rows, folder / "clusters.parquet")
+    write_clusters(clusters, rows, folder / CLUSTERS_FILE)
     groups = [Group(f"group {number + 1}", clusters.members(number).tolist()) for number in range(clusters.groups)]
     view = group_view(groups, rows, stored_thumbnails(find_tracklets(rows, stores)))
-    write_views([view], folder / "groups", title=f"Probable people in {place.name}", facts=facts)
+    write_views([view], folder / GROUPS_FOLDER, title=f"Probable people in {place.name}", facts=facts)
 
 
 def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMatches) -> dict[str, object]:
@@ -177,22 +189,24 @@ def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMa
     }
 
 
-def remove_from_gallery(gallery: StorageFolder, *, persons: list[str], ids: list[str]) -> None:
-    """Remove a person's or single tracklets' embeddings and say how many.
+def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, persons: list[str], ids: list[str]) -> None:
+    """Remove a person's or single tracklets' embeddings, and the matches and pages of ``results``; say what is left.
 
     Raises:
         InputError: there is no gallery, or nothing of them in it.
         OSError: it cannot be written.
     """
-    removed = read_store(gallery).remove(persons=persons, ids=ids)
-    names = ", ".join([*persons, *ids])
-    if not removed:
+    store, names = read_store(gallery), ", ".join([*persons, *ids])
+    if not any(row.person in persons or row.id in ids for row in store.read().rows):
         raise InputError(f"{gallery}: holds no tracklet of {names}")
-    print(
-        f"{gallery}: {len(removed)} tracklets of {names} removed; earlier results and reports, and the shards that "
-        "they were embedded from, are other files: remove those too",
-        flush=True,
-    )
+    for name in RESULT_NAMES:  # first, so that a removal that is cut off is finished by the same command
+        if results.exists(name):
+            results.delete(name)
+            print(f"removed {results / name}", flush=True)
+    removed = store.remove(persons=persons, ids=ids)
+    print(f"{gallery}: {len(removed)} tracklets of {names} removed", flush=True)
+    sources = ", ".join(store.sources()) or "the shards that they were embedded from"
+    print(f"their frames are still in {sources}, and in what was copied from these results elsewhere", flush=True)
 
 
 def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable:

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
     gallery = own.gallery or folder / "gallery"
     if own.remove_person or own.remove_id:
-        remove_from_gallery(gallery, persons=own.remove_person, ids=own.remove_id)
+        remove_from_gallery(gallery, folder, persons=own.remove_person, ids=own.remove_id)
         return
     if own.checkpoint is None:
         raise UsageError("--checkpoint: which trained weights? A run folder, a checkpoint or a released file")
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         until=own.until,
         other_cameras=own.other_cameras,
         only_new=own.only_new,
+        approximate=own.approximate,
         decisions=own.decisions,
         groups=own.groups,
     )
@@ -68,6 +69,11 @@ def _own_flags() -> argparse.ArgumentParser:
     own.add_argument("--other-cameras", action="store_true", help="not the query's own camera")
     own.add_argument("--only-new", action="store_true", help="rank only what this run adds to the gallery")
     own.add_argument(
+        "--approximate",
+        action="store_true",
+        help="search by an index (usearch): faster in galleries of millions, may miss some; prints its recall",
+    )
+    own.add_argument(
         "--decisions",
         type=StorageFolder,
         metavar="RESULTS",
@@ -88,7 +94,8 @@ def _own_flags() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="remove all embeddings of a person from the gallery, and do nothing else; may be repeated",
+        help="remove a person's embeddings from the gallery, with the run's matches and pages, and do nothing else; "
+        "may be repeated",
     )
     own.add_argument("--remove-id", action="append", default=[], metavar="ID", help="the same for one tracklet")
     return own

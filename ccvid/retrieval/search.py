@@ -20,6 +20,7 @@ from data_tools.errors import InputError
 
 QUERY_BLOCK, GALLERY_BLOCK = 1024, 8192
 
+Scores = npt.NDArray[np.float64]
 Codes = tuple[Indices, Indices]
 """A label of the queries (Q,) and of the gallery (G,) as integers that agree across both; −1 is unknown."""
 
@@ -32,7 +33,19 @@ class NearestEntries:
     """
 
     gallery_QK: Indices
-    score_QK: npt.NDArray[np.float64]
+    score_QK: Scores
+
+    @classmethod
+    def of(cls, queries: int, k: int, query_C: Indices, gallery_C: Indices, score_C: Scores) -> NearestEntries:
+        """The first k of C candidates for each query: by falling score, equal ones in the order of the gallery."""
+        gallery_QK, score_QK = np.full((queries, k), -1), np.full((queries, k), -np.inf)
+        order = np.lexsort((gallery_C, -score_C, query_C))
+        query_C, gallery_C, score_C = query_C[order], gallery_C[order], score_C[order]
+        place_C = np.arange(len(query_C)) - np.searchsorted(query_C, query_C)
+        kept = place_C < k
+        place = query_C[kept], place_C[kept]
+        gallery_QK[place], score_QK[place] = gallery_C[kept], score_C[kept]
+        return cls(gallery_QK, score_QK)
 
 
 def search(
@@ -64,20 +77,16 @@ def search(
     if not len(query_QD) or not len(gallery_GD):
         raise InputError(f"nothing to rank: {len(query_QD)} queries, {len(gallery_GD)} gallery tracklets")
     exact = CosineDistances(query_QD, gallery_GD)
-    gallery_QK = np.full((len(query_QD), k), -1)
-    score_QK = np.full((len(query_QD), k), -np.inf)
+    parts = []
     for start in range(0, len(query_QD), query_block):
         rows = slice(start, min(start + query_block, len(query_QD)))
         codes = [(query[rows], gallery) for query, gallery in exclude]
         query_C, gallery_C = _candidates(query_QD[rows], gallery_GD, k, codes, torch.device(device), gallery_block)
         score_C = 1.0 - exact.pairs(query_C + start, gallery_C).astype(np.float64)
-        order = np.lexsort((gallery_C, -score_C, query_C))
-        query_C, gallery_C, score_C = query_C[order], gallery_C[order], score_C[order]
-        place_C = np.arange(len(query_C)) - np.searchsorted(query_C, query_C)
-        kept = place_C < k
-        place = query_C[kept] + start, place_C[kept]
-        gallery_QK[place], score_QK[place] = gallery_C[kept], score_C[kept]
-    return NearestEntries(gallery_QK, score_QK)
+        parts.append(NearestEntries.of(rows.stop - start, k, query_C, gallery_C, score_C))
+    return NearestEntries(
+        np.concatenate([part.gallery_QK for part in parts]), np.concatenate([part.score_QK for part in parts])
+    )
 
 
 def _candidates(

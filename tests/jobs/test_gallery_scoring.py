@@ -157,9 +157,19 @@ def test_the_tables(tmp_path: Path) -> None:
 
 def test_removal_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = store_at(tmp_path / "gallery", TRACKLETS)
-    remove_from_gallery(store.folder, persons=[], ids=["g1", "bob"])
-    assert "2 tracklets of g1, bob removed" in capsys.readouterr().out
+    results = StorageFolder(str(tmp_path / "run"))
+    for name in ("matches.csv", "report/index.html", "steps.jsonl"):
+        results.write(name, b"of g1")
+    with pytest.raises(InputError, match="holds no tracklet of nobody"):
+        remove_from_gallery(store.folder, results, persons=["nobody"], ids=[])
+    assert results.names() == ["matches.csv", "report", "steps.jsonl"]
+    store.add_source("/data/shards")
+    remove_from_gallery(store.folder, results, persons=[], ids=["g1", "bob"])
+    told = capsys.readouterr().out
+    assert "2 tracklets of g1, bob removed" in told
+    assert "their frames are still in /data/shards, and in what was copied" in told
+    assert results.names() == ["steps.jsonl"]
     with pytest.raises(InputError, match="holds no tracklet of g1"):
-        remove_from_gallery(store.folder, persons=[], ids=["g1"])
+        remove_from_gallery(store.folder, results, persons=[], ids=["g1"])
     with pytest.raises(InputError, match="no embedding store"):
-        remove_from_gallery(StorageFolder(str(tmp_path / "none")), persons=["x"], ids=[])
+        remove_from_gallery(StorageFolder(str(tmp_path / "none")), results, persons=["x"], ids=[])
