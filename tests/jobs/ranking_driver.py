@@ -1,0 +1,36 @@
+"""A driver that counts ranks by Ray tasks: `python -m tests.jobs.ranking_driver`. Prints whether they equal its own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from ccvid.retrieval.distances import CosineDistances, DistanceMatrix, Distances
+from ccvid.retrieval.ranks import rank_persons
+from ray_jobs import parallel_ranks
+from ray_jobs.cluster import connect
+
+
+def main() -> None:
+    """Random embeddings with many ties, and a given matrix of them."""
+    connect()
+    parallel_ranks.PAIRS_WORTH_SHARING = 0
+    random = np.random.default_rng(0)
+    query, gallery = (random.integers(-2, 3, (size, 4)).astype(np.float32) + 0.1 for size in (37, 300))
+    cosine = CosineDistances(query, gallery)
+    persons = random.integers(0, 9, 37), random.integers(0, 9, 300)
+    asked: dict[str, Distances] = {"embeddings": cosine, "matrix": DistanceMatrix(np.rint(query @ gallery.T))}
+    for name, distances in asked.items():
+        found = parallel_ranks.cluster_ranks(distances, *persons, 5)
+        own = rank_persons(distances, *persons, 5)
+        pairs = [
+            np.array_equal(getattr(found[side], column), getattr(own[side], column))
+            for side in (0, 1)
+            for column in own[side].__slots__
+        ]
+        print("FOUND", json.dumps({name: pairs}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
