@@ -18,7 +18,7 @@ from torch import Tensor
 from ccvid.retrieval.distances import CosineDistances, Floats, Indices
 from data_tools.errors import InputError
 
-QUERY_BLOCK, GALLERY_BLOCK = 1024, 8192
+QUERY_BLOCK, GALLERY_BLOCK = 4096, 8192
 
 Scores = npt.NDArray[np.float64]
 Codes = tuple[Indices, Indices]
@@ -67,7 +67,7 @@ def search(
         device: where the float32 products are made.
 
     Memory beside the inputs: the queries in float32, a block of the gallery, ``query_block`` × ``gallery_block``
-    scores (32 MiB), and k entries with those within the margin for each query.
+    scores (128 MiB), and k entries with those within the margin for each query.
 
     Raises:
         InputError: k below 1, no query or no entry, sizes that differ, NaN, infinity, or a vector of zeros.
