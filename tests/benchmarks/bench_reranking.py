@@ -35,7 +35,7 @@ def main() -> None:
     random = np.random.default_rng(2)
     centre = random.standard_normal((options.gallery // 40, options.dimensions), np.float32)
     query_QD, gallery_GD = (
-        centre[side["person"]] + 3.5 * random.standard_normal((len(side["person"]), options.dimensions), np.float32)
+        centre[side["person"]] + 2.5 * random.standard_normal((len(side["person"]), options.dimensions), np.float32)
         for side in codes
     )
     labels = [as_labels(side, prefix) for side, prefix in zip(codes, "qg", strict=True)]

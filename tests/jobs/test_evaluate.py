@@ -284,8 +284,8 @@ def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, 
         found = json.loads((folder / "metrics.json").read_text())
         assert found["protocols"] == expected["protocols"]
         assert found["single_shot"] == expected["single_shot"]
-        assert found["model"] == expected["model"]
-        tables.append(read_embeddings(folder / "embeddings.parquet", model=expected["model"]))
+        assert (found["model"], found["embedder"]) == (expected["model"], expected["embedder"])
+        tables.append(read_embeddings(folder / "embeddings.parquet", model=expected["embedder"]))
     assert tables[0].rows == tables[1].rows
     assert np.array_equal(tables[0].embedding_ND, tables[1].embedding_ND)
     own = read_embeddings(trained / "embeddings.parquet")
