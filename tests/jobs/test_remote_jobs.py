@@ -46,7 +46,9 @@ def test_scores_are_written_to_and_checked_on_object_storage(
     for _ in range(2):
         evaluate.main([*flags, str(given)])
     assert json.loads(storage.read("scored/metrics.json"))["protocols"]["general"]["queries"] == 3
-    assert (storage / "scored").names() == ["metrics.json", "metrics.txt", "queries.parquet"]
+    files = ["metrics.json", "metrics.txt", "queries.parquet", "report", "thresholds.json"]
+    assert (storage / "scored").names() == files
+    assert (storage / "scored").exists("report/index.html")
     assert f"results: {storage}/scored" in capsys.readouterr().out
     other = given.with_name("other.npz")
     other.write_bytes(given.read_bytes())
