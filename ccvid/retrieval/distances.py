@@ -103,7 +103,7 @@ class CosineDistances:
         gallery_GD: Floats | torch.Tensor,
         *,
         device: torch.device | str = "cpu",
-        query_block: int = 64,
+        query_block: int = 256,
         gallery_block: int = 32768,
         origin: str = "embeddings",
     ) -> None:
@@ -138,7 +138,7 @@ class CosineDistances:
             gallery_DG = torch.from_numpy(_on_grid(entries)).to(self._device).T
             for query_start in range(0, self.shape[0], self._query_block):
                 cosine = query_QD[query_start : query_start + self._query_block] @ gallery_DG
-                yield DistanceBlock(query_start, gallery_start, (1.0 - cosine).numpy(force=True))
+                yield DistanceBlock(query_start, gallery_start, cosine.neg_().add_(1.0).numpy(force=True))
 
     def take(self, query_rows: Indices, gallery_rows: Indices) -> CosineDistances:
         part = copy(self)
