@@ -77,6 +77,7 @@ def export_model(trained: TrainedModel, clips_NTCHW: Tensor, folder: Path) -> Mo
             output_names=["features"],
             verbose=False,
         )
+    _leave_out_sources(folder / ONNX_FILE)
     files = {name: sha256_of(folder / name) for name in (WEIGHTS_FILE, PROGRAM_FILE, ONNX_FILE)}
     card = ModelCard(
         fingerprint=trained.fingerprint,
@@ -109,6 +110,18 @@ def trace(model: nn.Module, clips_NTCHW: Tensor) -> tuple[ExportedProgram, int, 
             continue
     with _silence():
         return torch.export.export(model, (clips_NTCHW,), dynamic_shapes=({0: Dim("clips", min=1)},)), frames, frames
+
+
+def _leave_out_sources(file: Path) -> None:
+    """Take out which lines of code each node came from: paths of this machine are nobody else's business."""
+    import onnx
+
+    model = onnx.load(file)
+    for graph in (model.graph, *model.functions):
+        del graph.metadata_props[:]
+        for node in graph.node:
+            del node.metadata_props[:]
+    onnx.save(model, file)
 
 
 def deviation(found_ND: Sequence[Tensor], expected_ND: Sequence[Tensor]) -> Deviation:
