@@ -1,9 +1,11 @@
 """A trained backbone for other programs: safetensors, ONNX and torch.export, each held against the original.
 
-card.json            what it is and takes, how far each file is from the original, checksums; written last
-model.json, model.safetensors     a checkpoint as training writes it
-model.onnx           uint8 frames in, features out; for onnxruntime
-model.pt2            the same, for ``torch.export.load``
+    card.json            what it is and takes, how far each file is from the original, checksums; written last
+    model.json, model.safetensors     a checkpoint as training writes it
+    model.onnx           uint8 frames in, features out; for onnxruntime
+    model.pt2            the same, for ``torch.export.load``
+
+The graphs normalise their frames themselves.
 """
 
 from __future__ import annotations

@@ -92,9 +92,12 @@ def _tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tu
             continue
         with source.fetched(EMBEDDINGS_FILE) as path:
             rows.update({row.id: row for row in read_embeddings(path).rows})
-        place = json.loads(source.read(METRICS_FILE)).get("shards")
-        if isinstance(place, str):
-            shards.add(place)
+        try:
+            facts = json.loads(source.read(METRICS_FILE))
+        except (FileNotFoundError, ValueError):
+            facts = None
+        if isinstance(facts, dict) and isinstance(facts.get("shards"), str):
+            shards.add(facts["shards"])
     found = list(rows.values())
     return list(zip(found, find_tracklets(found, open_sources(shards, cache)), strict=True))
 

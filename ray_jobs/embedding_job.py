@@ -66,6 +66,18 @@ def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
         return read_trained_model(path, options)
 
 
+def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
+    """All that the embeddings of a recipe's data depend on but the data; the model's own clips go before the recipe's."""
+    return EmbedderDescription.of(
+        used.fingerprint,
+        used.embedder.feature_size,
+        used.options,
+        used.clip or recipe.clip,
+        flip=recipe.score.flip,
+        bf16=used.bf16,
+    )
+
+
 def embed_data(
     used: UsedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
 ) -> Embedded:
@@ -78,17 +90,7 @@ def embed_data(
         OSError: the store cannot be written.
     """
     clip, workers, options = used.clip or recipe.clip, Workers(recipe.compute), used.options
-    embeddings = open_store(
-        place,
-        EmbedderDescription.of(
-            used.fingerprint,
-            used.embedder.feature_size,
-            options,
-            clip,
-            flip=recipe.score.flip,
-            bf16=used.bf16,
-        ),
-    )
+    embeddings = open_store(place, describe(used, recipe))
     embeddings.add_source(shards)
     lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
     print(

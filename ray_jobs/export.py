@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str]) -> None:
     place: StorageFolder = own.to
     if place.exists():
         raise InputError(f"{place}: is there already; name a new folder")
+    lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if lacking:
+        raise InputError(f"export needs {', '.join(lacking)}: pip install 'ccvid[export]'")
     trained = read_weights(own.checkpoint, recipe.model)
     clips_NTCHW = real_clips(recipe, trained)
     with TemporaryDirectory(prefix="ccvid-") as folder:

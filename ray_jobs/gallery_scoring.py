@@ -11,7 +11,7 @@ import numpy as np
 from ccvid.config import Recipe
 from ccvid.retrieval.approximate_search import approximate_search
 from ccvid.retrieval.clusters import Presence, find_clusters, score_clusters, write_clusters
-from ccvid.retrieval.decisions import read_decisions
+from ccvid.retrieval.decisions import Decisions, read_decisions
 from ccvid.retrieval.embedding_store import read_store
 from ccvid.retrieval.embeddings import EmbeddingTable
 from ccvid.retrieval.labels import joint_codes
@@ -26,7 +26,7 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
-from ray_jobs.embedding_job import embed_data, read_model
+from ray_jobs.embedding_job import describe, embed_data, read_model
 from ray_jobs.sharding import compare_checksums, ensure_shards
 
 CLUSTERS_FILE, GROUPS_FOLDER = "clusters.parquet", "groups"
@@ -71,6 +71,8 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
     used = read_model(checkpoint, recipe.model, bf16=recipe.train.bf16)
+    decisions = None if request.decisions is None else read_decisions(request.decisions)
+    _check_embedder(describe(used, recipe).fingerprint, request, decisions)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -82,7 +84,6 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     queries, entries = choose(request, gallery, added.ids)
     print(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries", flush=True)
     matches = rank(queries, entries, request)
-    decisions = None if request.decisions is None else read_decisions(request.decisions)
     if decisions is not None:
         for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
             if found is None:
@@ -139,6 +140,14 @@ def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryReque
     if without:
         print(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked", flush=True)
     return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
+
+
+def _check_embedder(fingerprint: str, request: GalleryRequest, decisions: Decisions | None) -> None:
+    """Before anything is embedded: what the embeddings will be held against is of the same model and clips."""
+    if decisions is not None:
+        decisions.check(fingerprint)
+    if request.queries is not None and read_store(request.queries).embedder.fingerprint != fingerprint:
+        raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
 
 
 def _write_groups(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from ccvid.retrieval.distances import Distances, Indices
+from ccvid.retrieval.distances import CosineDistances, Distances, Indices
 from ccvid.retrieval.ranks import NearestOthers, PersonPairs, join_queries, rank_persons
 
 PAIRS_WORTH_SHARING = 10**9
@@ -21,10 +21,11 @@ def cluster_ranks(
     """``rank_persons`` by Ray tasks of one CPU, each for some of the queries; equal to it to the last digit.
 
     The distances, for embeddings both sides of them, are in the object store of each node once. A small retrieval is
-    counted here.
+    counted here, and so is one whose products a GPU of this machine makes: others may have none.
     """
     queries, entries = distances.shape
-    if queries * entries < PAIRS_WORTH_SHARING:
+    on_gpu = isinstance(distances, CosineDistances) and distances.device.type == "cuda"
+    if on_gpu or queries * entries < PAIRS_WORTH_SHARING:
         return rank_persons(distances, query_person, gallery_person, nearest)
     cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     shared = [ray.put(value) for value in (distances, query_person, gallery_person)]

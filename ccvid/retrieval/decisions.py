@@ -37,16 +37,20 @@ class Decisions:
     threshold: float | None
     calibration: Calibration | None
 
+    def check(self, model: str) -> None:
+        """Raises InputError where they are for embeddings of another model or other clips."""
+        if model != self.model:
+            raise InputError(
+                f"{self.source}: threshold and probabilities are for embeddings of another model or of other clips"
+            )
+
     def laid_on(self, matches: RankedMatches, *, model: str, prior: float | None = None) -> RankedMatches:
         """The matches with probabilities, where there is a calibration.
 
         Raises:
             InputError: they are of another model or other clips.
         """
-        if model != self.model:
-            raise InputError(
-                f"{self.source}: threshold and probabilities are for embeddings of another model or of other clips"
-            )
+        self.check(model)
         if self.calibration is None:
             return matches
         return replace(matches, probability_QK=self.calibration.probability(matches.score_QK, model=model, prior=prior))

@@ -116,7 +116,7 @@ class CosineDistances:
                 f"{origin}: query embeddings have {self.query_QD.shape[1]} dimensions, "
                 f"gallery embeddings {self.gallery_GD.shape[1]}; they come from different models"
             )
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._query_block, self._gallery_block = query_block, gallery_block
 
     @property
@@ -132,10 +132,10 @@ class CosineDistances:
         return distance_P
 
     def blocks(self) -> Iterator[DistanceBlock]:
-        query_QD = torch.from_numpy(_on_grid(self.query_QD)).to(self._device)
+        query_QD = torch.from_numpy(_on_grid(self.query_QD)).to(self.device)
         for gallery_start in range(0, self.shape[1], self._gallery_block):
             entries = self.gallery_GD[gallery_start : gallery_start + self._gallery_block]
-            gallery_DG = torch.from_numpy(_on_grid(entries)).to(self._device).T
+            gallery_DG = torch.from_numpy(_on_grid(entries)).to(self.device).T
             for query_start in range(0, self.shape[0], self._query_block):
                 cosine = query_QD[query_start : query_start + self._query_block] @ gallery_DG
                 yield DistanceBlock(query_start, gallery_start, cosine.neg_().add_(1.0).numpy(force=True))

@@ -1,13 +1,15 @@
 """The folder of results of a scored retrieval.
 
-metrics.json           figures with intervals; written last
-metrics.txt            the tables that people read
-queries.parquet        a row a query and protocol
-thresholds.json        error rates, the recommended threshold, open-set figures, reliability
-calibration.json       from score to probability, for ``score.py --calibration``
-embeddings.parquet     a row a tracklet, where embeddings were made here
-rankings_PROTOCOL.*    a picture of a few rankings
-report/index.html      all of it as pages, with filmstrips of every query
+    metrics.json           figures with intervals; written last
+    metrics.txt            the tables that people read
+    queries.parquet        a row a query and protocol
+    thresholds.json        error rates, the recommended threshold, open-set figures, reliability
+    calibration.json       from score to probability, for ``score.py --calibration``
+    embeddings.parquet     a row a tracklet, where embeddings were made here
+    rankings_PROTOCOL.*    a picture of a few rankings
+    report/index.html      all of it as pages, with filmstrips of every query
+
+Each file is written whole.
 """
 
 from __future__ import annotations
@@ -126,10 +128,10 @@ def write_results(
         )
     except InputError as error:
         without = str(error)
+    processed = _post_processing(scores, options)  # before anything is written: it may refuse
     write_query_table(evaluation, folder / "queries.parquet")
     text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
     text = "\n".join([text, "", *threshold_lines(thresholds, without)])
-    processed = _post_processing(scores, options)
     if processed:
         text = "\n".join([text, "", *post_processing_lines(processed)])
         facts = {**facts, "post_processing": [found.to_json() for found in processed]}

@@ -198,7 +198,9 @@ def test_orders(browser: WebDriver, folder: Path, report: ReportInput) -> None:
     easiest = [name for name in hardest(report, "same_location")[::-1] if name not in unmatched]
     wait(browser, lambda: rows(browser) == easiest[:50])
     Select(one(browser, "#order")).select_by_visible_text("by id")
-    wait(browser, lambda: rows(browser)[2:] == sorted(report.evaluation.query.ids[2:])[:48])
+    expected = sorted(report.evaluation.query.ids[2:])[:48]
+    wait(browser, lambda: rows(browser)[2:] == expected)
+    assert expected[:2] != easiest[:2], "the orders differ, or nothing was asked"
 
 
 def test_search_by_person_and_hostile_id(browser: WebDriver, folder: Path, report: ReportInput) -> None:
@@ -231,8 +233,10 @@ def test_every_query_has_a_link_that_opens_it(browser: WebDriver, folder: Path, 
     browser.get("about:blank")
     browser.get(address)
     wait(browser, lambda: rows(browser) == [name])
+    assert "search=" not in str(browser.current_url), "the link names the query, not how it was found"
     one(browser, "#all").click()
     wait(browser, lambda: len(rows(browser)) == 50)
+    assert name not in text(browser, "#count")
 
 
 def test_junk_can_be_switched_off(browser: WebDriver, folder: Path) -> None:
