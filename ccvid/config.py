@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from data_tools.clips import ClipOptions
 from data_tools.datasets.ccvid import CcvidOptions
@@ -55,6 +55,18 @@ def _check_tracking_uri(uri: str) -> str:
 
 
 TrackingUri = Annotated[str, AfterValidator(_check_tracking_uri)]
+
+
+def _auto_or_bool(value: object) -> object:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        raise ValueError(f"{value!r}, expected auto, true or false") from None
+
+
+AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
 
 
 class RunOptions(Options):
@@ -224,8 +236,9 @@ class TrainOptions(Options):
     """The last so many checkpoints stay; the best on validation stays beside them."""
     log_every_seconds: float = Field(default=10, gt=0)
     """Time between progress lines."""
-    bf16: bool = False
-    """bfloat16 autocast of the backbone."""
+    bf16: AutoOrBool = False
+    """bfloat16 autocast of the backbone. auto: where it is faster than float32, found before the start on the machines
+    that train, or that embed; a run that resumes and an embedding store keep what was found."""
     sync_batchnorm: bool = False
     """Batch statistics over all workers' clips."""
     compile: bool = False
@@ -317,6 +330,16 @@ class Recipe(Options):
     train: TrainOptions = TrainOptions()
     score: ScoreOptions = ScoreOptions()
     compute: ComputeOptions = ComputeOptions()
+
+    def with_bf16(self, bf16: bool) -> Recipe:
+        """The recipe with its precision decided."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"bf16": bf16})})
+
+    def within(self, cpus: int) -> Recipe:
+        """The recipe for a worker of so many CPUs: no more loader threads, or processes, than that."""
+        loader = self.loader
+        fitting = {"threads": min(loader.threads, cpus), "processes": min(loader.processes, cpus)}
+        return self.model_copy(update={"loader": loader.model_copy(update=fitting)})
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

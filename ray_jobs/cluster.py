@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -46,17 +46,20 @@ def connect(*, show_workers: bool = True) -> None:
 class Workers:
     """How many training workers there are, and what each is given.
 
-    ``count`` of them find room now; ``wanted`` is what Ray Train is asked for, a range where the recipe has one.
+    ``count`` of them find room now; ``wanted`` is what Ray Train is asked for, a range where the recipe has one;
+    ``nodes`` are the ids of the nodes that have a CPU, and where wanted a GPU, for one.
 
     Raises:
         InputError: the cluster does not have what the recipe asks for.
     """
 
     def __init__(self, compute: ComputeOptions) -> None:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in alive]
         gpus, cpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
         self.use_gpu = gpus > 0 if compute.use_gpu is None else compute.use_gpu
-        homes = [node for node in nodes if node.get("CPU", 0) >= 1 and (not self.use_gpu or node.get("GPU", 0) >= 1)]
+        self.nodes = [node["NodeID"] for node in alive if self._may_work_on(node["Resources"])]
+        homes = [node for node in nodes if self._may_work_on(node)]
         self.wanted = compute.workers or (gpus if self.use_gpu else len(homes))
         fewest, most = self.wanted if isinstance(self.wanted, tuple) else (self.wanted, self.wanted)
         if isinstance(self.wanted, tuple):  # nodes may come, so the share of one is that of a full node
@@ -80,6 +83,9 @@ class Workers:
                 "--compute.cpus_per_worker"
             )
 
+    def _may_work_on(self, node: Mapping[str, float]) -> bool:
+        return node.get("CPU", 0) >= 1 and (not self.use_gpu or node.get("GPU", 0) >= 1)
+
     @property
     def resources(self) -> dict[str, float]:
         """Of one worker, as Ray wants them."""
@@ -93,12 +99,17 @@ class Workers:
 def run_task(function: Callable[..., Result], *arguments: Any, gpus: float = 0) -> Result:
     """Run ``function(*arguments)`` as a Ray task of one CPU; raises the user's mistakes that it raises."""
     task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(function)
+    result: Result = results_of([task.remote(*arguments)])[0]
+    return result
+
+
+def results_of(references: Sequence[Any]) -> list[Any]:
+    """The results of Ray tasks; raises the user's mistakes that they raise."""
     try:
-        result: Result = ray.get(task.remote(*arguments))
+        return list(ray.get(list(references)))
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, InputError | BackboneError | OSError) else error from None
-    return result
 
 
 def run_tasks(

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError
 
 from ccvid.config import ModelOptions, ScoreOptions
@@ -22,6 +21,7 @@ from ccvid.retrieval.embed import embed_tracklets
 from ccvid.retrieval.embedding_store import EmbeddingStore
 from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable
 from data_tools.clips import ClipOptions, all_clips
+from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.loader import LoaderOptions, tracklet_clips
 from data_tools.shard_cache import CacheOptions, open_shards
@@ -49,7 +49,9 @@ class Embedder:
     """One of the actors: the model on its device, the shards mapped."""
 
     def __init__(self, model: Any, options: EmbeddingOptions, embeddings: EmbeddingStore, cpus: int) -> None:
-        torch.set_num_threads(cpus)
+        threads = limit_threads(cpus)
+        loader = options.loader.model_copy(update={"threads": min(options.loader.threads, threads)})
+        options = replace(options, loader=loader)
         shared: ClipEmbedder = ray.get(model)
         self._model = _placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
         self._store, self._options, self._embeddings = open_shards(options.shards, options.cache), options, embeddings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,13 +12,14 @@ from ccvid.config import ModelOptions, Recipe
 from ccvid.exported_model import read_onnx_model
 from ccvid.model import ReIdModel
 from ccvid.retrieval.clip_embedder import ClipEmbedder
-from ccvid.retrieval.embedding_store import EmbedderDescription, EmbeddingStore, open_store
+from ccvid.retrieval.embedding_store import EmbedderDescription, EmbeddingStore, open_store, read_embedder
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from data_tools.clips import ClipOptions
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster import Workers
 from ray_jobs.embedding import EmbeddingOptions, embed_into
+from ray_jobs.machines import decide_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +42,28 @@ class UsedModel:
     options: ModelOptions
     clip: ClipOptions | None
     """The clips it was trained on; None where that is not known."""
-    bf16: bool
+    bf16: bool = False
+
+    def in_precision(self, bf16: bool) -> UsedModel:
+        """The same, computing in bfloat16 or in float32; an exported graph stays in float32."""
+        if not isinstance(self.embedder, ReIdModel):
+            return self
+        model = ReIdModel(self.embedder.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if bf16 else None)
+        return replace(self, embedder=model.eval(), bf16=bf16)
 
 
-def read_model(source: StorageFolder, options: ModelOptions, *, bf16: bool) -> UsedModel:
-    """What embeds: trained weights of a run folder, a checkpoint or a file, or an exported ``.onnx`` file.
+def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
+    """What embeds, in float32: trained weights of a run folder, a checkpoint or a file, or an exported ``.onnx`` file.
 
-    An exported graph computes in float32, whatever ``bf16`` says. Raises as ``read_trained_model`` and
-    ``read_onnx_model`` do.
+    Raises as ``read_trained_model`` and ``read_onnx_model`` do.
     """
     if source.name.endswith(".onnx"):
         with source.parent.fetched() as folder:
             onnx = read_onnx_model(folder / source.name)
-        return UsedModel(onnx, onnx.fingerprint, onnx.card.model, onnx.card.clip, bf16=False)
+        return UsedModel(onnx, onnx.fingerprint, onnx.card.model, onnx.card.clip)
     trained = read_weights(source, options)
-    dtype = torch.bfloat16 if bf16 else None
-    model = ReIdModel(trained.backbone, nn.Identity(), autocast_dtype=dtype).eval()
-    return UsedModel(model, trained.fingerprint, trained.options, trained.clip, bf16)
+    model = ReIdModel(trained.backbone, nn.Identity()).eval()
+    return UsedModel(model, trained.fingerprint, trained.options, trained.clip)
 
 
 def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
@@ -67,7 +74,7 @@ def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
 
 
 def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
-    """All that the embeddings of a recipe's data depend on but the data; the model's own clips go before the recipe's."""
+    """What the embeddings of a recipe's data depend on beside the data; the model's clips override the recipe's."""
     return EmbedderDescription.of(
         used.fingerprint,
         used.embedder.feature_size,
@@ -78,10 +85,34 @@ def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
     )
 
 
+def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others: Collection[str] = ()) -> Recipe:
+    """Where the recipe leaves the precision open, take that of the embeddings that the new ones will be held against.
+
+    Args:
+        place: of the embedding store, which may be there.
+        others: fingerprints of other embeddings' descriptions.
+    """
+    if recipe.train.bf16 == "auto":
+        store = read_embedder(place)
+        for bf16 in (False, True):
+            own = describe(used.in_precision(bf16), recipe)
+            if own == store or own.fingerprint in others:
+                return recipe.with_bf16(bf16)
+    return recipe
+
+
+def decide_embedder(used: UsedModel, recipe: Recipe, workers: Workers) -> UsedModel:
+    """Look at the machines that embed, say what was found, and decide the precision, see ``decide_precision``."""
+    own = recipe.model_copy(update={"model": used.options, "clip": used.clip or recipe.clip})
+    if not isinstance(used.embedder, ReIdModel):
+        own = own.with_bf16(False)
+    return used.in_precision(decide_precision(own, workers).train.bf16 is True)
+
+
 def embed_data(
     used: UsedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
 ) -> Embedded:
-    """Embed stored tracklets into the embedding store at ``place``, those that it lacks.
+    """Embed stored tracklets into the embedding store at ``place``, those that it lacks, in its precision.
 
     The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
 
@@ -90,6 +121,8 @@ def embed_data(
         OSError: the store cannot be written.
     """
     clip, workers, options = used.clip or recipe.clip, Workers(recipe.compute), used.options
+    recipe = keep_precision(used, recipe, place)
+    used = decide_embedder(used, recipe, workers)
     embeddings = open_store(place, describe(used, recipe))
     embeddings.add_source(shards)
     lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})

@@ -71,7 +71,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
         InputError, WeightsError: the checkpoint, the data or the cluster do not allow it.
     """
     with_own(recipe.score.protocols)
-    used = read_model(source, recipe.model, bf16=recipe.train.bf16)
+    used = read_model(source, recipe.model)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)

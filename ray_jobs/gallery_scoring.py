@@ -26,7 +26,7 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
-from ray_jobs.embedding_job import describe, embed_data, read_model
+from ray_jobs.embedding_job import UsedModel, describe, embed_data, keep_precision, read_model
 from ray_jobs.sharding import compare_checksums, ensure_shards
 
 CLUSTERS_FILE, GROUPS_FOLDER = "clusters.parquet", "groups"
@@ -70,9 +70,9 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     """
     if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
-    used = read_model(checkpoint, recipe.model, bf16=recipe.train.bf16)
+    used = read_model(checkpoint, recipe.model)
     decisions = None if request.decisions is None else read_decisions(request.decisions)
-    _check_embedder(describe(used, recipe).fingerprint, request, decisions)
+    recipe = _matching_precision(used, recipe, request, decisions)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -142,12 +142,24 @@ def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryReque
     return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
 
 
-def _check_embedder(fingerprint: str, request: GalleryRequest, decisions: Decisions | None) -> None:
-    """Before anything is embedded: what the embeddings will be held against is of the same model and clips."""
+def _matching_precision(
+    used: UsedModel, recipe: Recipe, request: GalleryRequest, decisions: Decisions | None
+) -> Recipe:
+    """Before anything is embedded: what the embeddings will be held against is of the same model, clips and precision.
+
+    Raises:
+        InputError: it is not.
+    """
+    queries = None if request.queries is None else read_store(request.queries).embedder.fingerprint
+    others = [] if decisions is None else [decisions.model]
+    others += [] if queries is None else [queries]
+    recipe = keep_precision(used, recipe, request.gallery, others)
+    own = describe(used.in_precision(recipe.train.bf16 is True), recipe).fingerprint
     if decisions is not None:
-        decisions.check(fingerprint)
-    if request.queries is not None and read_store(request.queries).embedder.fingerprint != fingerprint:
+        decisions.check(own)
+    if queries not in (None, own):
         raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
+    return recipe
 
 
 def _write_groups(

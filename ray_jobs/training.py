@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from ray.train import UserCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -22,6 +21,7 @@ from ccvid.training.distributed import EndedOnRequestError, StoppedTogetherError
 from ccvid.training.mlflow_sink import check_mlflow
 from ccvid.training.run import METRICS_FILE, train_and_score
 from ccvid.training.split import split_for
+from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
 from data_tools.patient_filesystem import patient_filesystem
@@ -29,6 +29,7 @@ from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE, write_config
 from ray_jobs.cluster import Workers, run_task
+from ray_jobs.machines import decide_precision
 from ray_jobs.node_network import NodeNetwork
 from ray_jobs.ray_run import RayRun
 from ray_jobs.run_guard import claim, run_until_told
@@ -63,7 +64,9 @@ def train(recipe: Recipe) -> StorageFolder:
     folder = StorageFolder(recipe.run.storage) / recipe.run.name
     guard = claim(str(folder))
     shards = ensure_shards(recipe.data)
-    _refuse_other_settings(folder, recipe)
+    if (found := _read_config(folder)) is not None:
+        recipe = _keep_precision(recipe, found)
+        _refuse_other_settings(folder, found, recipe)
     if folder.exists(METRICS_FILE):
         if not folder.exists(CONFIG_FILE):
             raise InputError(f"{folder}: holds the scores of an evaluation; name another --run.name")
@@ -71,6 +74,7 @@ def train(recipe: Recipe) -> StorageFolder:
         return folder
     compare_checksums(recipe.data)
     workers = Workers(recipe.compute)
+    recipe = decide_precision(recipe, workers)
     run_task(check_start, recipe, shards, workers)
     folder.write(CONFIG_FILE, write_config(recipe).encode())
     print(f"run {recipe.run.name} under {folder}, {workers}", flush=True)
@@ -175,7 +179,7 @@ class WorkerOutcome:
 def _train_worker(config: dict[str, Any]) -> WorkerOutcome:
     """What every Ray Train worker runs."""
     recipe = Recipe.model_validate(config["recipe"])
-    torch.set_num_threads(config["cpus"])
+    recipe = recipe.within(limit_threads(config["cpus"]))
     with RayRun.of(recipe, config["shards"], config["guard"]) as run:
         try:
             store = open_shards(config["shards"], recipe.data.cache)
@@ -192,14 +196,25 @@ def _train_worker(config: dict[str, Any]) -> WorkerOutcome:
     return WorkerOutcome()
 
 
-def _refuse_other_settings(folder: StorageFolder, recipe: Recipe) -> None:
-    """Check that the run that is there, if any, is the same."""
+def _read_config(folder: StorageFolder) -> object:
+    """The settings of the run that is there; None where there is none."""
     try:
-        found = yaml.safe_load(folder.read(CONFIG_FILE))
+        return yaml.safe_load(folder.read(CONFIG_FILE))
     except FileNotFoundError:
-        return
+        return None
     except yaml.YAMLError as error:
         raise InputError(f"{folder / CONFIG_FILE}: not readable: {error}") from None
+
+
+def _keep_precision(recipe: Recipe, found: object) -> Recipe:
+    """A run that resumes keeps the precision that was found for it."""
+    train = found.get("train") if isinstance(found, dict) else None
+    bf16 = train.get("bf16") if isinstance(train, dict) else None
+    return recipe.with_bf16(bf16) if recipe.train.bf16 == "auto" and isinstance(bf16, bool) else recipe
+
+
+def _refuse_other_settings(folder: StorageFolder, found: object, recipe: Recipe) -> None:
+    """Check that the run that is there is the same."""
     changes = [
         f"  {name}: {old!r} there, {new!r} now"
         for name, old, new in _differences(found, recipe.model_dump(mode="json"))

@@ -92,7 +92,7 @@ def _build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdMode
     model = ReIdModel(
         backbone,
         classifier(backbone.feature_size, person_count),
-        autocast_dtype=torch.bfloat16 if recipe.train.bf16 else None,
+        autocast_dtype=torch.bfloat16 if recipe.train.bf16 is True else None,
     )
     if recipe.train.sync_batchnorm and run.world_size > 1:
         synchronise_batchnorm(model, run.device)

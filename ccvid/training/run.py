@@ -70,7 +70,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
             recipe.model,
             recipe.clip,
             flip=recipe.score.flip,
-            bf16=recipe.train.bf16,
+            bf16=recipe.train.bf16 is True,  # the trainer has decided
         ),
         title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
         facts={

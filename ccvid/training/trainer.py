@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 import torch
 
 from ccvid.config import Recipe
+from ccvid.precision import WORTH_IT, bf16_speed
 from ccvid.retrieval.embed import embed_tracklets
 from ccvid.retrieval.metrics import Evaluation
 from ccvid.retrieval.scoring import score_embeddings, single_score
@@ -47,7 +48,8 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, store: ShardFolder, run: RunContext) -> None:
-        self.recipe, self.store, self.run = recipe, store, run
+        self.recipe = recipe = self._with_precision(recipe, run)
+        self.store, self.run = store, run
         self.split = split_for(recipe, store)
         items = self.split.items
         self.sampler = PkSampler(
@@ -104,6 +106,14 @@ class Trainer:
             self.run.rest()
             self.log.close()
             self.loader.close()
+
+    @staticmethod
+    def _with_precision(recipe: Recipe, run: RunContext) -> Recipe:
+        """A recipe that nobody decided for yet is decided here, by rank 0's device."""
+        if recipe.train.bf16 != "auto":
+            return recipe
+        faster = bf16_speed(recipe.model, recipe.clip, run.device) >= WORTH_IT
+        return recipe.with_bf16(agree(faster, run.device, run.world_size) > 0)
 
     def load_best(self) -> None:
         """Put the best weights on the held-out identities into the model."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ccvid.config import TrainOptions
+from ccvid.config import Recipe, TrainOptions
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 
@@ -65,6 +65,8 @@ class _Content(BaseModel):
 
     settings: dict[str, Any]
     trials: list[TrialRecord]
+    bf16: bool | None = None
+    """The precision of all trials, where the recipe left it open and it is decided."""
 
 
 class SearchRecords:
@@ -82,10 +84,19 @@ class SearchRecords:
         self.folder = folder
         self.settings = json.loads(json.dumps(settings))
         self.trials: list[TrialRecord] = []
+        self._bf16: bool | None = None
         if folder.exists(SEARCH_FILE):
             content = _read(folder)
             self._refuse_other(content.settings)
-            self.trials = content.trials
+            self.trials, self._bf16 = content.trials, content.bf16
+
+    def with_precision(self, recipe: Recipe) -> Recipe:
+        """The recipe in the precision that an earlier attempt has decided on, where it leaves it open."""
+        return recipe.with_bf16(self._bf16) if recipe.train.bf16 == "auto" and self._bf16 is not None else recipe
+
+    def keep_precision(self, recipe: Recipe) -> None:
+        """Remember the precision of a recipe that has been decided."""
+        self._bf16 = recipe.train.bf16 is True
 
     def add(self, values: dict[str, Any], epochs: int) -> TrialRecord:
         """A further trial, written down before it starts."""
@@ -96,7 +107,7 @@ class SearchRecords:
 
     def save(self) -> None:
         """Raises ``OSError`` where the folder cannot be written."""
-        content = _Content(settings=self.settings, trials=self.trials)
+        content = _Content(settings=self.settings, trials=self.trials, bf16=self._bf16)
         self.folder.write(SEARCH_FILE, content.model_dump_json(indent=1).encode())
 
     def ranked(self, train: TrainOptions) -> list[TrialRecord]:

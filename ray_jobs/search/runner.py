@@ -17,6 +17,7 @@ from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE, UsageError
 from ray_jobs.cluster import Workers, run_task
+from ray_jobs.machines import decide_precision
 from ray_jobs.run_guard import claim, run_until_told
 from ray_jobs.search.propose import SearcherName
 from ray_jobs.search.records import SearchRecords
@@ -117,14 +118,17 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
         raise InputError(f"{folder}: holds a training run; name another --run.name")
     records = SearchRecords(folder, _settings(recipe, space, options, grace))
     room = find_room(recipe.compute, _nodes(), concurrency=options.concurrency, trials=count)
-    decided = recipe.model_copy(update={"compute": room.compute})
+    decided = records.with_precision(recipe.model_copy(update={"compute": room.compute}))
     source = TrialSource(records, decided, space, options.searcher, count)
     if source.left == 0:
         print(f"{folder}: finished before; more --trials go on with it, another --run.name starts anew", flush=True)
     if source.left > 0:
         shards = ensure_shards(recipe.data)
         compare_checksums(recipe.data)
-        run_task(check_start, decided, shards, Workers(room.compute))
+        workers = Workers(room.compute)
+        decided = decide_precision(decided, workers)
+        records.keep_precision(decided)
+        run_task(check_start, decided, shards, workers)
         records.save()
         print(f"search {recipe.run.name} under {folder}, {source.left} of {count} trials to do, {room}", flush=True)
         job = TrialJob(decided, str(shards), folder / "trials", guard)

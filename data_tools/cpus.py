@@ -1,0 +1,65 @@
+"""How many CPUs a process may use, and keeping its libraries' threads within them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from threadpoolctl import ThreadpoolController
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def available_cpus() -> int:
+    """CPUs that this process may keep busy: those it may run on, fewer where a cgroup grants less time; at least 1."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([affinity, *(int(quota) for quota in _quotas())]))
+
+
+def limit_threads(cpus: int) -> int:
+    """Keep torch, OpenMP, BLAS, Arrow and OpenCV within ``cpus``, or within what the process may use; returns which.
+
+    Limits this process, for good, as far as the libraries are loaded by now.
+    """
+    threads = max(1, min(cpus, available_cpus()))
+    torch.set_num_threads(threads)
+    ThreadpoolController().limit(limits=threads)
+    pa.set_cpu_count(threads)
+    if (cv2 := sys.modules.get("cv2")) is not None:
+        cv2.setNumThreads(threads)
+    return threads
+
+
+def _quotas() -> Iterator[float]:
+    """CPUs' worth of time that each cgroup around this process grants, of version 2 and of version 1."""
+    try:
+        memberships = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
+    except OSError:  # not Linux
+        return
+    for _, controllers, place in memberships:
+        if not controllers:
+            root = CGROUP_ROOT
+        elif "cpu" in controllers.split(","):
+            root = CGROUP_ROOT / "cpu"
+        else:
+            continue
+        own = root / place.lstrip("/")
+        for folder in [own, *own.parents]:
+            if folder.is_relative_to(root) and (quota := _quota(folder)) is not None:
+                yield quota
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
