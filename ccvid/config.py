@@ -18,11 +18,10 @@ from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.last import LastOptions
 from data_tools.datasets.mevid import MevidOptions
 from data_tools.identity_sampler import PkOptions
-from data_tools.loader import LoaderOptions
+from data_tools.loading_options import AugmentOptions, LoaderOptions, ResizeFilter
 from data_tools.options import AbsolutePath, Options, Place
 from data_tools.shard_cache import CacheOptions
 from data_tools.shard_plan import ShardOptions
-from data_tools.transforms import AugmentOptions, ResizeFilter
 from data_tools.walkers import WalkerOptions
 from video_backbones import SpatialPoolName, TemporalPoolName, check_name
 

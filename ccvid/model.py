@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, one_hot
 
 from data_tools.transforms import normalise
-from video_backbones import VideoBackbone
+from video_backbones.backbone import VideoBackbone
 
 
 class IdentityClassifier(nn.Module):

@@ -10,7 +10,7 @@ from ccvid.config import ModelOptions
 from ccvid.model import ReIdModel
 from ccvid.trained_model import configured_backbone
 from data_tools.clips import ClipOptions
-from video_backbones import VideoBackbone
+from video_backbones.backbone import VideoBackbone
 
 SECONDS = 0.3
 """How long each precision is tried, after one step to warm up."""

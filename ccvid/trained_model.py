@@ -18,7 +18,9 @@ from data_tools.errors import InputError
 from data_tools.manifest import write_model
 from data_tools.options import Options
 from data_tools.storage import StorageFolder
-from video_backbones import BackboneError, VideoBackbone, build_backbone
+from video_backbones import BackboneError
+from video_backbones.backbone import VideoBackbone
+from video_backbones.factory import build_backbone
 
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -20,7 +20,6 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,24 +28,13 @@ from data_tools.clips import ClipOptions, Positions, all_clips, dense_pieces, ra
 from data_tools.decoding_threads import Job, fill_in_threads
 from data_tools.errors import InputError
 from data_tools.identity_sampler import Schedule
-from data_tools.options import Options
+from data_tools.loading_options import AugmentOptions, LoaderOptions, ResizeFilter
 from data_tools.stored_frames import FrameStore, decode_clip_
-from data_tools.transforms import Augmentation, AugmentOptions, ResizeFilter, augment_, draw_augmentation
+from data_tools.transforms import Augmentation, augment_, draw_augmentation
 
 Integers = NDArray[np.int64]
 Fill = Callable[[], None]
 """Fills some of the clips of a batch; raises InputError where a frame cannot be decoded."""
-
-
-class LoaderOptions(Options):
-    """How batches are decoded ahead of the training step."""
-
-    threads: int = Field(default=2, ge=1, le=256)
-    """Decoding threads of a worker (evaluation always decodes in threads)."""
-    processes: int = Field(default=0, ge=0, le=256)
-    """Loader processes of a worker, for training in place of threads; 0 uses threads."""
-    prefetch: int = Field(default=2, ge=1, le=64)
-    """Batches kept ready ahead of the training step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

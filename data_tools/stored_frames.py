@@ -14,7 +14,8 @@ from torch import Tensor
 
 from data_tools.clips import Positions
 from data_tools.errors import InputError
-from data_tools.transforms import ResizeFilter, resize
+from data_tools.loading_options import ResizeFilter
+from data_tools.transforms import resize
 
 Picture = NDArray[np.uint8]
 

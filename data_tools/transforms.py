@@ -9,36 +9,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from data_tools.options import Options
-
-ResizeFilter = Literal["bicubic", "bilinear"]
+from data_tools.loading_options import AugmentOptions, ResizeFilter
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ERASED_RGB = (152, 144, 129)
 """The grey that the released code erases with: 0.4914, 0.4822, 0.4465 *after* normalisation."""
-
-
-class AugmentOptions(Options):
-    """Random changes to a training clip, drawn once for all its frames."""
-
-    flip: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a horizontal flip."""
-    crop: float = Field(default=0.0, ge=0, le=1)
-    """Chance that the clip is enlarged by an eighth and cut back to its size at a random place."""
-    erase: float = Field(default=0.0, ge=0, le=1)
-    """Chance that a random rectangle (2 to 40 % of the picture) is erased."""
 
 
 def resize(

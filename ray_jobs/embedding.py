@@ -23,7 +23,8 @@ from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable
 from data_tools.clips import ClipOptions, all_clips
 from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
-from data_tools.loader import LoaderOptions, tracklet_clips
+from data_tools.loader import tracklet_clips
+from data_tools.loading_options import LoaderOptions
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from ray_jobs.cluster import Workers, run_task

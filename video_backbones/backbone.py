@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from video_backbones.pooling import SpatialPoolName, TemporalPoolName, build_spatial_pool, build_temporal_pool
-
-
-class BackboneError(ValueError):
-    """A backbone was asked for that cannot be made; the message is complete for a user."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneChoices:
-    """What a user may choose about a backbone beside its name."""
-
-    last_stride: int = 1
-    """1 or 2: the last stage's stride in space."""
-    spatial_pool: SpatialPoolName = "max"
-    temporal_pool: TemporalPoolName = "mean"
-    clip_size: tuple[int, int, int] = (8, 256, 128)
-    """(T, H, W) of the clips; read only where the number of parameters depends on it."""
+from video_backbones.choices import SpatialPoolName, TemporalPoolName
+from video_backbones.pooling import build_spatial_pool, build_temporal_pool
 
 
 class VideoBackbone(nn.Module, ABC):

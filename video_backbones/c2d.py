@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from video_backbones.backbone import BackboneChoices, VideoBackbone
+from video_backbones.backbone import VideoBackbone
+from video_backbones.choices import BackboneChoices
 
 
 class C2DResNet(VideoBackbone):

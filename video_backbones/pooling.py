@@ -6,13 +6,11 @@ Shape letters: B clips, T frames, D channels, H and W positions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-SpatialPoolName = Literal["max", "avg", "gem", "max_avg"]
-TemporalPoolName = Literal["mean", "attention", "gem"]
+from video_backbones.choices import SpatialPoolName, TemporalPoolName
 
 _SMALLEST = 1e-6
 """What generalised means clamp their values to: the root's slope at 0 is infinite."""

@@ -12,8 +12,8 @@ from typing import Literal
 from torch import Tensor
 
 from video_backbones.backbone import VideoBackbone
-from video_backbones.pooling import SpatialMaxPool, SpatialPoolName, TemporalMeanPool
-from video_backbones.weights import WeightsError
+from video_backbones.choices import SpatialPoolName, WeightsError
+from video_backbones.pooling import SpatialMaxPool, TemporalMeanPool
 
 LayoutName = Literal[
     "c2dres50",

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from video_backbones.backbone import BackboneError
-from video_backbones.factory import backbone_names, build_backbone, published_weights
+from video_backbones.choices import BackboneError, backbone_names, published_weights
+from video_backbones.factory import build_backbone
 
 
 @dataclass(frozen=True, slots=True)

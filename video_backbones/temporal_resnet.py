@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from video_backbones.backbone import BackboneChoices
 from video_backbones.c2d import C2DResNet
+from video_backbones.choices import BackboneChoices
 from video_backbones.clip_blocks import ClipBottleneck, ClipConvolution, ClipLayer, middle_slice
 from video_backbones.non_local import NonLocalBlock
 

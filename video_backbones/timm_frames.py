@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from video_backbones.backbone import BackboneChoices, BackboneError, VideoBackbone
-from video_backbones.weights import WeightsError, read_weights
+from video_backbones.backbone import VideoBackbone
+from video_backbones.choices import TIMM_PREFIX, BackboneChoices, BackboneError, WeightsError
+from video_backbones.weights import read_weights
 
-PREFIX = "timm/"
 _COMPUTED = ("relative_position_index", "attn_mask", "relative_coords_table")
 """Buffers that older files hold and timm computes."""
 
@@ -32,7 +32,7 @@ class TimmFrames(VideoBackbone):
     def __init__(self, name: str, choices: BackboneChoices, *, pretrained: bool = False) -> None:
         if choices.spatial_pool not in ("max", "avg"):
             raise BackboneError(
-                f"{PREFIX}{name} pools over space itself: spatial pool {choices.spatial_pool} has no map"
+                f"{TIMM_PREFIX}{name} pools over space itself: spatial pool {choices.spatial_pool} has no map"
             )
         network = _create(name, choices, pretrained=pretrained)
         height, width = choices.clip_size[1:]
@@ -42,7 +42,7 @@ class TimmFrames(VideoBackbone):
                 pooled_BD = network.eval()(torch.zeros(1, 3, height, width))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise BackboneError(
-                f"{PREFIX}{name} does not take frames of {height}x{width}: {_first_line(error)}"
+                f"{TIMM_PREFIX}{name} does not take frames of {height}x{width}: {_first_line(error)}"
             ) from error
         network.train(was_training)
         super().__init__(pooled_BD.shape[1], choices.spatial_pool, choices.temporal_pool)
@@ -69,7 +69,7 @@ def build_timm(
     Raises:
         BackboneError, WeightsError: see `TimmFrames`.
     """
-    short = name.removeprefix(PREFIX)
+    short = name.removeprefix(TIMM_PREFIX)
     if weights == "kinetics":
         raise WeightsError(f"no kinetics weights are published for {name}; give random, imagenet or a file")
     backbone = TimmFrames(short, choices, pretrained=weights == "imagenet")
@@ -98,10 +98,10 @@ def _create(name: str, choices: BackboneChoices, *, pretrained: bool, **more: An
     try:
         import timm
     except ImportError:
-        raise BackboneError(f"{PREFIX}{name} needs timm: pip install 'ccvid[timm]'") from None
+        raise BackboneError(f"{TIMM_PREFIX}{name} needs timm: pip install 'ccvid[timm]'") from None
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(PREFIX + found for found in close)}?" if close else ""
+        hint = f"; did you mean {', '.join(TIMM_PREFIX + found for found in close)}?" if close else ""
         raise BackboneError(f"timm knows no model {name!r}{hint}")
     sized: dict[str, Any] = {"img_size": choices.clip_size[1:]}
     for arguments in (sized, {}):  # networks whose parameters do not depend on the frame's size take none
@@ -113,13 +113,15 @@ def _create(name: str, choices: BackboneChoices, *, pretrained: bool, **more: An
                 raise
         except (OSError, RuntimeError) as error:  # the hub's errors are OSErrors; RuntimeError: nothing published
             if not pretrained:
-                raise BackboneError(f"{PREFIX}{name}: {_first_line(error)}") from error
+                raise BackboneError(f"{TIMM_PREFIX}{name}: {_first_line(error)}") from error
             raise WeightsError(
                 f"cannot get timm's weights of {name}: {_first_line(error)}; give the path of a weights file instead, "
                 "or ask for random weights"
             ) from error
         except (AssertionError, ValueError) as error:
-            raise BackboneError(f"{PREFIX}{name} with frames of {sized['img_size']}: {_first_line(error)}") from error
+            raise BackboneError(
+                f"{TIMM_PREFIX}{name} with frames of {sized['img_size']}: {_first_line(error)}"
+            ) from error
     raise BackboneError(f"timm cannot make {name}")
 
 

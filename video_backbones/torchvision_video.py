@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate, max_pool3d
 from torchvision.models.video import MViT, VideoResNet, s3d, swin3d_t
 from torchvision.models.video.mvit import MSBlockConfig
 
-from video_backbones.backbone import BackboneChoices, VideoBackbone
+from video_backbones.backbone import VideoBackbone
+from video_backbones.choices import BackboneChoices
 
 
 class TorchvisionVideo(VideoBackbone):

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from video_backbones.backbone import BackboneError, VideoBackbone
+from video_backbones.backbone import VideoBackbone
+from video_backbones.choices import WeightsError
 
 _TIMEOUT_SECONDS = 15.0
 _CLASSIFIERS = ("fc.", "head.", "classifier.")
@@ -27,10 +28,6 @@ _NUMPY_NUMBERS: list[Any] = [
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
 """All that torch's safe reader must be told of to read a NumPy number: they make numbers, and nothing else."""
-
-
-class WeightsError(BackboneError):
-    """Weights were asked for that cannot be had, read, or do not fit; the message is complete for a user."""
 
 
 def fetch_weights(published: WeightsEnum) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from ccvid.retrieval.batch_size import clips_that_fit
 from ccvid.retrieval.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embeddings import ClipPool
 from data_tools.clips import ClipOptions
-from data_tools.loader import LoaderOptions, tracklet_clips
+from data_tools.loader import tracklet_clips
+from data_tools.loading_options import LoaderOptions
 from data_tools.shards import ShardFolder
 
 

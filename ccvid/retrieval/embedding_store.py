@@ -26,9 +26,9 @@ from ccvid.retrieval.embeddings import EmbeddingTable, read_embeddings, write_em
 from ccvid.retrieval.parquet import read_table
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
+from data_tools.loading_options import ResizeFilter
 from data_tools.options import Options
 from data_tools.storage import StorageFolder
-from data_tools.transforms import ResizeFilter
 
 STORE_FILE = "store.json"
 REMOVED_FILE = "removed.json"

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from video_backbones import SpatialPoolName, TemporalPoolName, backbone_names, build_backbone
+from video_backbones import SpatialPoolName, TemporalPoolName, backbone_names
+from video_backbones.factory import build_backbone
 
 NAMES = backbone_names()
 RESNETS = [name for name in NAMES if name not in ("s3d", "swin3d_t", "mvit_v2_s")]

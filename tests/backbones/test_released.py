@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.backbones.reference_values import REFERENCE, reference_input, reference_tensor
-from video_backbones import SpatialPoolName, VideoBackbone, WeightsError, build_backbone
+from video_backbones import SpatialPoolName, WeightsError
+from video_backbones.backbone import VideoBackbone
+from video_backbones.factory import build_backbone
 from video_backbones.released import from_released, layout_of, to_released
 
 

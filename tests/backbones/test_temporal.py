@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv3d, max_pool3d, normalize
 from torch.profiler import ProfilerActivity
 
-from video_backbones import build_backbone
 from video_backbones.appearance_preserving import AppearancePreservingConvolution
 from video_backbones.clip_blocks import ClipConvolution, InflatedConvolution
+from video_backbones.factory import build_backbone
 from video_backbones.non_local import NonLocalBlock
 from video_backbones.temporal_resnet import TemporalResNet50
 

@@ -11,7 +11,8 @@ import timm
 import torch
 from torch import Tensor
 
-from video_backbones import BackboneError, WeightsError, build_backbone
+from video_backbones import BackboneError, WeightsError
+from video_backbones.factory import build_backbone
 
 CLIP = (3, 64, 32)
 SIZES = {"timm/resnet10t": 512, "timm/vit_tiny_patch16_224": 192, "timm/mobilenetv3_small_050": 1024}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import video
 
-from video_backbones import BackboneError, WeightsError, build_backbone
+from video_backbones import BackboneError, WeightsError
+from video_backbones.factory import build_backbone
 from video_backbones.weights import load_weights
 
 CLIP = (8, 64, 32)

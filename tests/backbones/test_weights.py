@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import resnet18
 
-from video_backbones import VideoBackbone, WeightsError, build_backbone, weights
+from video_backbones import WeightsError, weights
+from video_backbones.backbone import VideoBackbone
+from video_backbones.factory import build_backbone
 
 TINY: str = "c2d_resnet18_slim"
 """A backbone without published weights."""

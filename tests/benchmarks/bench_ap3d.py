@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool3d, normalize
 
 from tests.benchmarks.bench_backbone import describe_machine, median_seconds, read_arguments, to_3d
-from video_backbones import build_backbone
 from video_backbones.appearance_preserving import TEMPERATURE, AppearancePreservingConvolution
 from video_backbones.clip_blocks import ClipBottleneck
+from video_backbones.factory import build_backbone
 from video_backbones.non_local import NonLocalBlock
 from video_backbones.temporal_resnet import TemporalResNet50
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from video_backbones import build_backbone
 from video_backbones.c2d import C2DResNet
+from video_backbones.factory import build_backbone
 
 
 class Conv3dResNet(nn.Module):

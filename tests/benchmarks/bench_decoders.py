@@ -32,9 +32,9 @@ import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from data_tools.identity_sampler import Schedule
-from data_tools.loader import ClipLoader, LoaderOptions, TrainingClips, TrainingItems
+from data_tools.loader import ClipLoader, TrainingClips, TrainingItems
+from data_tools.loading_options import AugmentOptions, LoaderOptions
 from data_tools.shards import ShardFolder
-from data_tools.transforms import AugmentOptions
 from ray_jobs.decoders import RemoteDecoders
 from tests.benchmarks.bench_loader import CLIP, TRACKLETS, shards_of, write_pictures
 from tests.jobs.gpu_cluster import GpuCluster

@@ -25,11 +25,11 @@ from ccvid.model import ReIdModel
 from ccvid.retrieval.batch_size import clips_that_fit
 from ccvid.retrieval.embed import embed_tracklets
 from data_tools.clips import ClipOptions, all_clips
-from data_tools.loader import LoaderOptions
+from data_tools.loading_options import LoaderOptions
 from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
 from tests.benchmarks.bench_loader import shards_of, write_pictures
-from video_backbones import build_backbone
+from video_backbones.factory import build_backbone
 
 CLIP = ClipOptions(length=8, stride=4, piece=0)
 TARGET = 0.9

@@ -28,12 +28,13 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from data_tools.clips import ClipOptions, random_clip
 from data_tools.datasets.problems import Dataset
 from data_tools.identity_sampler import Schedule
-from data_tools.loader import ClipLoader, LoaderOptions, TrainingClips, TrainingItems
+from data_tools.loader import ClipLoader, TrainingClips, TrainingItems
+from data_tools.loading_options import AugmentOptions, LoaderOptions
 from data_tools.manifest import StorageMode
 from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import ImageFrames, Tracklet
-from data_tools.transforms import IMAGENET_MEAN, IMAGENET_STD, AugmentOptions
+from data_tools.transforms import IMAGENET_MEAN, IMAGENET_STD
 from tests.made_shards import make_shards
 
 TRACKLETS, FRAMES, BATCH = 16, 48, 16

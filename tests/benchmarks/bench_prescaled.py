@@ -32,14 +32,14 @@ from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.problems import Dataset
-from data_tools.loader import LoaderOptions
+from data_tools.loading_options import LoaderOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
 from data_tools.tracklet import ImageFrames, Tracklet
 from data_tools.walkers import WalkerOptions, render_walkers
 from tests.made_shards import make_shards
-from video_backbones import build_backbone
+from video_backbones.factory import build_backbone
 
 SIZE = (256, 128)
 CLIP = ClipOptions(length=8, stride=4, piece=0)

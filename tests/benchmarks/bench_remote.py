@@ -26,13 +26,13 @@ import numpy as np
 from data_tools.clips import ClipOptions
 from data_tools.datasets.problems import Dataset
 from data_tools.identity_sampler import PkOptions, PkSampler
-from data_tools.loader import ClipLoader, LoaderOptions, TrainingClips, TrainingItems
+from data_tools.loader import ClipLoader, TrainingClips, TrainingItems
+from data_tools.loading_options import AugmentOptions, LoaderOptions
 from data_tools.manifest import MANIFEST_NAME
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
-from data_tools.transforms import AugmentOptions
 from tests.benchmarks.bench_loader import CLIPS_A_ROUND, JPEG, our_loader, write_pictures
 from tests.made_shards import make_shards
 from tests.s3_server import S3Server

@@ -14,11 +14,11 @@ from PIL import Image
 from data_tools.clips import ClipOptions
 from data_tools.datasets.problems import Dataset
 from data_tools.identity_sampler import Schedule
-from data_tools.loader import ClipLoader, LoaderOptions, TrainingClips, TrainingItems, tracklet_clips
+from data_tools.loader import ClipLoader, TrainingClips, TrainingItems, tracklet_clips
+from data_tools.loading_options import AugmentOptions, LoaderOptions, ResizeFilter
 from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import ImageFrames, Tracklet
-from data_tools.transforms import AugmentOptions, ResizeFilter
 from tests.made_shards import make_shards
 
 ONE_PICTURE = ClipOptions(length=1, stride=1, piece=0)

@@ -16,16 +16,8 @@ from PIL import Image
 from data_tools.clips import ClipOptions, all_clips, random_clip
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkOptions, PkSampler, Schedule
-from data_tools.loader import (
-    ClipBatch,
-    ClipLoader,
-    LoaderOptions,
-    TrackletClips,
-    TrainingClips,
-    TrainingItems,
-    tracklet_clips,
-)
-from data_tools.transforms import AugmentOptions
+from data_tools.loader import ClipBatch, ClipLoader, TrackletClips, TrainingClips, TrainingItems, tracklet_clips
+from data_tools.loading_options import AugmentOptions, LoaderOptions
 
 SIZE = (32, 16)
 CLIP = ClipOptions(length=4, stride=2, piece=16)

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data_tools.loading_options import AugmentOptions
 from data_tools.transforms import (
     ERASED_RGB,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    AugmentOptions,
     augment_,
     draw_augmentation,
     normalise,

@@ -27,9 +27,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkOptions, PkSampler, Schedule
-from data_tools.loader import ClipBatch, ClipLoader, LoaderOptions, TrainingClips, TrainingItems
+from data_tools.loader import ClipBatch, ClipLoader, TrainingClips, TrainingItems
+from data_tools.loading_options import AugmentOptions, LoaderOptions
 from data_tools.shards import ShardFolder
-from data_tools.transforms import AugmentOptions
 from ray_jobs.decoders import RemoteDecoders
 
 SIZE = (64, 32)

@@ -9,7 +9,7 @@ from torch import nn
 from ccvid.config import ModelOptions
 from ccvid.model import ReIdModel
 from ccvid.retrieval.batch_size import CPU_CLIPS, MOST_CLIPS, clips_that_fit, largest_batch
-from video_backbones import build_backbone
+from video_backbones.factory import build_backbone
 
 OPTIONS = ModelOptions(backbone="c2d_resnet18_slim", weights="random", height=32, width=16)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
-from video_backbones import build_backbone
+from video_backbones.factory import build_backbone
 
 
 def test_cosines_equal_a_naive_loop() -> None:

@@ -21,7 +21,7 @@ from ccvid.training.trainer import Trainer
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 from tests.method.test_training import tiny_recipe
-from video_backbones import build_backbone
+from video_backbones.factory import build_backbone
 
 
 def test_average_equals_a_naive_loop_over_weights_and_running_statistics() -> None:

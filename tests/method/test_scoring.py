@@ -20,11 +20,11 @@ from ccvid.retrieval.results import write_scores
 from ccvid.retrieval.scoring import labelled_rows, score_embeddings
 from data_tools.clips import ClipOptions, all_clips
 from data_tools.errors import InputError
-from data_tools.loader import LoaderOptions
+from data_tools.loading_options import LoaderOptions
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
 from data_tools.transforms import normalise
-from video_backbones import build_backbone
+from video_backbones.factory import build_backbone
 
 MODEL = ModelOptions(backbone="c2d_resnet18_slim", weights="random", height=32, width=16)
 

@@ -20,7 +20,7 @@ from ccvid.model import ClothesMemory, CosineClassifier, IdentityClassifier, ReI
 from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
 from ccvid.training.update import BatchLoss, CalUpdate, PairTerm, UpdateResult
 from tests.backbones.reference_values import fill, reference_input
-from video_backbones import build_backbone
+from video_backbones.factory import build_backbone
 
 REFERENCE = Path(__file__).parent / "reference"
 OWNER_N = torch.tensor([0, 0, 1, 1, 1, 2])
