@@ -10,10 +10,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import AuthenticationError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from ccvid.config import ComputeOptions
 from data_tools.errors import InputError
+from ray_jobs.ray_address import cluster_to_join
+from ray_jobs.ray_start import start_cluster
 from video_backbones import BackboneError
 
 Job = TypeVar("Job")
@@ -22,12 +24,21 @@ Result = TypeVar("Result")
 TASKS_PER_CPU = 2
 """Tasks handed to Ray at a time: enough to keep every CPU busy, few enough to stop soon."""
 
+CPU_SECONDS = 600
+"""How long an autoscaler may take to add the first node."""
+
 
 def connect(*, show_workers: bool = True) -> None:
-    """Join the cluster that the environment names, or the one on this machine, or start one here.
+    """Join the cluster that RAY_ADDRESS names, or the one on this machine, or start one here.
+
+    From then on RAY_ADDRESS names it in this process: with several clusters on a machine, parts of Ray would ask
+    another one.
 
     Args:
         show_workers: whether what workers print is printed here too.
+
+    Raises:
+        InputError: the cluster that was named cannot be used, none can be started, or it has no CPUs.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Reports wait for the controller's next look; the default of 2 s would slow down short epochs.
@@ -35,12 +46,33 @@ def connect(*, show_workers: bool = True) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would show each progress line twice
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # its actor's start prints an error each time
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if ray.is_initialized():
+    if not ray.is_initialized():
+        _join_or_start(logging_level=logging.WARNING, log_to_driver=show_workers)
+        _wait_for_cpus()
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+
+
+def _join_or_start(**settings: Any) -> None:
+    address = cluster_to_join()
+    if address is None:
+        start_cluster(**settings)
         return
     try:
-        ray.init(logging_level=logging.WARNING, log_to_driver=show_workers)
-    except (AuthenticationError, ConnectionError, ValueError) as error:
-        raise InputError(f"cannot connect to Ray: {error}") from None
+        ray.init(address, **settings)
+    except Exception as error:  # Ray raises bare ones, for example where versions differ
+        raise InputError(f"cannot join the Ray cluster at {address}: {str(error).strip()}") from None
+
+
+def _wait_for_cpus() -> None:
+    """Where a cluster begins without CPUs, have a task wait for one: an autoscaler then adds a node."""
+    if ray.cluster_resources().get("CPU", 0) >= 1:  # type: ignore[no-untyped-call]
+        return
+    address = ray.get_runtime_context().gcs_address
+    print(f"the Ray cluster at {address} has no CPUs yet; waiting {CPU_SECONDS} s for a node that has", flush=True)
+    try:
+        ray.get(ray.remote(num_cpus=1)(os.getpid).remote(), timeout=CPU_SECONDS)
+    except GetTimeoutError:
+        raise InputError(f"the Ray cluster at {address} has no CPUs; add a node that has some") from None
 
 
 class Workers:

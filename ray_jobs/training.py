@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from ray.train import UserCallback
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -118,6 +119,7 @@ def make_trainer(
     compute = recipe.compute
     # A process that is stopped as a whole cannot find out itself that it hangs.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(compute.hang_seconds)
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")  # its cleaner would ask any cluster of the machine for the controller
     storage = StorageFolder(recipe.run.storage)
     return TorchTrainer(
         _train_worker,
