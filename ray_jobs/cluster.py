@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -14,6 +13,8 @@ from ray.exceptions import AuthenticationError, RayTaskError
 
 from ccvid.config import ComputeOptions
 from data_tools.errors import InputError
+from data_tools.progress import Meter, kept
+from ray_jobs.job_console import listen, told_to_driver
 from video_backbones import BackboneError
 
 Job = TypeVar("Job")
@@ -23,11 +24,10 @@ TASKS_PER_CPU = 2
 """Tasks handed to Ray at a time: enough to keep every CPU busy, few enough to stop soon."""
 
 
-def connect(*, show_workers: bool = True) -> None:
+def connect() -> None:
     """Join the cluster that the environment names, or the one on this machine, or start one here.
 
-    Args:
-        show_workers: whether what workers print is printed here too.
+    What workers print goes to Ray's logs; what they tell their console (:mod:`data_tools.progress`) is shown here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Reports wait for the controller's next look; the default of 2 s would slow down short epochs.
@@ -38,9 +38,16 @@ def connect(*, show_workers: bool = True) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(logging_level=logging.WARNING, log_to_driver=show_workers)
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
     except (AuthenticationError, ConnectionError, ValueError) as error:
         raise InputError(f"cannot connect to Ray: {error}") from None
+    listen()
+
+
+def logs_folder() -> Path:
+    """Where each node of this driver's cluster keeps what its workers print."""
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir()) / context.get_session_name() / "logs"
 
 
 class Workers:
@@ -92,7 +99,7 @@ class Workers:
 
 def run_task(function: Callable[..., Result], *arguments: Any, gpus: float = 0) -> Result:
     """Run ``function(*arguments)`` as a Ray task of one CPU; raises the user's mistakes that it raises."""
-    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(function)
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(told_to_driver(function))
     try:
         result: Result = ray.get(task.remote(*arguments))
     except RayTaskError as error:
@@ -107,26 +114,30 @@ def run_tasks(
     *,
     common: tuple[Any, ...],
     what: str,
+    unit: str,
+    place: object = None,
     size: Callable[[Result], int],
 ) -> Iterator[tuple[int, Result]]:
     """Run ``function(job, *common)`` for every job as Ray tasks of one CPU; yields (job's index, result) as they end.
 
-    Prints a line every few seconds: jobs done, frames/s, time left.
+    Tells every few seconds: jobs done, frames/s, time left; and what is kept if it is interrupted.
 
     Args:
-        what: the jobs, in words.
+        what: the work, in words.
+        unit: the jobs, in one word.
+        place: where those that are finished stay if this is interrupted; None: nowhere.
         size: frames of a result.
 
     Raises:
         InputError, OSError: what the function raised, as it was.
     """
-    task = ray.remote(num_cpus=1, max_retries=3)(function)
+    task = ray.remote(num_cpus=1, max_retries=3)(told_to_driver(function))
+    meter = Meter(what, len(jobs), unit)
     shared = [ray.put(value) for value in common]
     most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     running: dict[Any, int] = {}
     waiting = iter(enumerate(jobs))
-    started = printed = time.monotonic()
-    done = frames = 0
+    done = 0
     try:
         while done < len(jobs):
             while len(running) < most and (job := next(waiting, None)):
@@ -135,16 +146,11 @@ def run_tasks(
             for reference in finished:
                 index = running.pop(reference)
                 result: Result = ray.get(reference)
-                done, frames = done + 1, frames + size(result)
+                done += 1
+                if place is not None:
+                    kept(what, f"{done} of {len(jobs)} {unit} under {place}")
                 yield index, result
-            now = time.monotonic()
-            if done and (now - printed >= 5 or done == len(jobs)):
-                printed, seconds = now, now - started
-                left = timedelta(seconds=round(seconds * (len(jobs) - done) / done))
-                print(
-                    f"{what}: {done}/{len(jobs)}  {frames} frames  {frames / seconds:.0f} frames/s  left {left}",
-                    flush=True,
-                )
+                meter.add(1, frames=size(result))
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, InputError | OSError) else error from None

@@ -14,6 +14,7 @@ from ccvid.retrieval.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding_store import EmbedderDescription, EmbeddingStore, open_store
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from data_tools.clips import ClipOptions
+from data_tools.progress import message
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster import Workers
@@ -67,7 +68,7 @@ def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
 
 
 def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
-    """All that the embeddings of a recipe's data depend on but the data; the model's own clips go before the recipe's."""
+    """What the embeddings of a recipe's data depend on but the data; the model's own clips go before the recipe's."""
     return EmbedderDescription.of(
         used.fingerprint,
         used.embedder.feature_size,
@@ -93,10 +94,9 @@ def embed_data(
     embeddings = open_store(place, describe(used, recipe))
     embeddings.add_source(shards)
     lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
-    print(
+    message(
         f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{options.height}x{options.width}, {workers}",
-        flush=True,
+        f"{options.height}x{options.width}, {workers}"
     )
     unreadable = embed_into(
         embeddings,
@@ -108,6 +108,6 @@ def embed_data(
         workers,
         log_every_seconds=recipe.train.log_every_seconds,
     )
-    for message in unreadable:
-        print(f"left out: {message}", flush=True)
+    for problem in unreadable:
+        message(f"left out: {problem}")
     return Embedded(embeddings, lacking, unreadable)
