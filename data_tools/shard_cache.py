@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -38,13 +37,13 @@ from data_tools.file_lock import lock_file, locked
 from data_tools.files import atomic_file, sha256_of
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest
 from data_tools.options import AbsolutePath, Options
+from data_tools.progress import LINE_SECONDS, Progress, message, seconds_left, show
 from data_tools.shards import IN_USE_NAME, ShardFolder, wrong_checksum
 from data_tools.storage import READ_BYTES, StorageFolder, named, retrying
 
 FETCHERS = 4
 """Shards that a process fetches side by side: one stream of an object storage does not fill a network."""
 
-SECONDS_BETWEEN_LINES = 5.0
 GIBIBYTE = 2**30
 
 
@@ -154,7 +153,7 @@ def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
                 "by --data.cache.folder"
             )
         for other in evicted:
-            print(f"cache {cache.folder}: {_gibibytes(other.present)} evicted", flush=True)
+            message(f"cache {cache.folder}: {_gibibytes(other.present)} evicted")
             doomed = other.folder.rename(cache.folder / f".evicted-{uuid4().hex}")
             shutil.rmtree(doomed)
 
@@ -190,7 +189,7 @@ class _Filling:
             noted = lock.read().decode()
             if not noted or noted != _state(path):
                 if path.exists() and (path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256):
-                    print(f"{path}: damaged, fetched again", flush=True)
+                    message(f"{path}: damaged, fetched again")
                     path.unlink()
                 if not path.exists():
                     what = f"fetching {self.remote / entry.file}"
@@ -232,40 +231,46 @@ class _Filling:
 
 
 class _Progress:
-    """Prints, every few seconds, how far the node's processes have filled a data set: one of them for all."""
+    """Tells, every few seconds, how far the node's processes have filled a data set: one of them for all."""
 
     def __init__(self, remote: StorageFolder, folder: Path, total: int) -> None:
         self._remote, self._folder, self._total = remote, folder, total
-        self._started = self._printed = time.monotonic()
+        self._started = self._shown = time.monotonic()
         self._at_start = self._present()
         self._turn = threading.Lock()
         self._speaking: IO[bytes] | None = None
 
     def show(self) -> None:
-        """Print a line if it is time for one, and no other process does."""
+        """Tell if it is time to, and no other process does."""
         with self._turn:
             now = time.monotonic()
-            if now - self._printed < SECONDS_BETWEEN_LINES:
+            if now - self._shown < LINE_SECONDS:
                 return
-            self._printed = now
+            self._shown = now
             self._speaking = self._speaking or lock_file(self._folder / ".speaking", wait=False)
             if self._speaking is not None:
-                self._print(now)
+                self._tell(now)
 
     def end(self) -> None:
-        """Print the last line, if there was one before."""
+        """Tell that all is there, if anything was told before."""
         if self._speaking is not None:
-            self._print(time.monotonic())
+            self._tell(time.monotonic())
             self._speaking.close()
 
-    def _print(self, now: float) -> None:
+    def _tell(self, now: float) -> None:
         present, seconds = self._present(), now - self._started
-        rate = max(1.0, present - self._at_start) / seconds
-        left = timedelta(seconds=round(max(0, self._total - present) / rate))
-        print(
-            f"fetching {self._remote} into {self._folder.parent}: {_gibibytes(present)} of {_gibibytes(self._total)}  "
-            f"{rate / 2**20:.1f} MiB/s  left {left}",
-            flush=True,
+        fetched = present - self._at_start
+        what = f"fetching {self._remote} into {self._folder.parent}"
+        show(
+            Progress(
+                what,
+                present,
+                self._total,
+                "bytes",
+                place=f"{what}: {_gibibytes(present)} of {_gibibytes(self._total)}",
+                rates=((fetched / seconds / 2**20, "MiB"),),
+                seconds_left=seconds_left(fetched, self._total - self._at_start, seconds),
+            )
         )
 
     def _present(self) -> int:

@@ -28,6 +28,7 @@ from pyarrow import fs
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.options import PYARROW_SCHEMES, absolute_place
+from data_tools.progress import message
 
 PATIENCE_SECONDS = 120.0
 """How long storage that does not answer is asked again before a job gives up."""
@@ -292,7 +293,7 @@ class StorageFolder:
 def retrying(action: Callable[[], T], what: str, *, patience: float) -> T:
     """Call ``action`` again, after growing pauses, as long as it raises an OSError that may pass.
 
-    Each trouble is printed in one line. What is not there and what is refused does not pass.
+    Each trouble is told in one line. What is not there and what is refused does not pass.
 
     Raises:
         OSError: the last one, once ``patience`` seconds are over.
@@ -309,7 +310,7 @@ def retrying(action: Callable[[], T], what: str, *, patience: float) -> T:
                 raise
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS, left)
             reason = error.strerror or error
-            print(f"{what}: {reason}; again in {pause:.0f} s, for {left:.0f} s more", flush=True)
+            message(f"{what}: {reason}; again in {pause:.0f} s, for {left:.0f} s more")
             time.sleep(pause)
 
 

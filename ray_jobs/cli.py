@@ -15,7 +15,9 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDic
 from ccvid.config import Recipe
 from ccvid.training.distributed import EndedOnRequestError
 from data_tools.errors import InputError
+from data_tools.progress import all_kept, message
 from data_tools.storage import StorageFolder
+from ray_jobs.display import open_console
 from video_backbones import BackboneError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -105,17 +107,17 @@ def write_config(recipe: Recipe) -> str:
 
 
 def show_results(folder: StorageFolder) -> None:
-    """Print a run's table, where it scored something, and where its files lie."""
+    """Show a run's table, where it scored something, and where its files lie."""
     names = folder.names()
     if "metrics.txt" in names:
-        print(folder.read("metrics.txt").decode())
-    print(f"results: {folder}")
+        message(folder.read("metrics.txt").decode())
+    message(f"results: {folder}")
     for name in names:
         if name.startswith("rankings_") and name.endswith(".svg"):
-            print(f"pictures: {folder / name}")
+            message(f"pictures: {folder / name}")
     for pages in ("report", "groups"):
         if folder.exists(f"{pages}/index.html"):
-            print(f"{pages}: {folder / pages / 'index.html'}")
+            message(f"{pages}: {folder / pages / 'index.html'}")
 
 
 def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
@@ -124,7 +126,8 @@ def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
     Exit codes: 0 done, 1 the data or the cluster, 2 the command line, 130 interrupted or ended as asked.
     """
     try:
-        main(sys.argv[1:])
+        with open_console():
+            main(sys.argv[1:])
     except UsageError as error:
         _fail(f"{error}\nSee --help for every flag.", 2)
     except (InputError, BackboneError) as error:
@@ -134,16 +137,21 @@ def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
             raise
         _fail(f"{error.filename or 'file system'}: {error.strerror}", 1)
     except EndedOnRequestError as ended:
-        print(f"{ended}; the same command goes on from here", flush=True)
+        print(f"{ended}; the same command goes on from here{_what_is_kept()}", flush=True)
         sys.exit(130)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from here", 130)
+        _fail(f"interrupted; the same command goes on from here{_what_is_kept()}", 130)
     sys.exit(0)
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _what_is_kept() -> str:
+    things = all_kept()
+    return f"\nkept: {'; '.join(things)}" if things else ""
+
+
+def _fail(problem: str, code: int) -> NoReturn:
     sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {problem}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

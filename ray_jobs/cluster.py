@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -14,6 +13,8 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 
 from ccvid.config import ComputeOptions
 from data_tools.errors import InputError
+from data_tools.progress import Meter, kept, message
+from ray_jobs.job_console import listen, told_to_driver
 from ray_jobs.ray_address import cluster_to_join
 from ray_jobs.ray_start import start_cluster
 from video_backbones import BackboneError
@@ -28,14 +29,12 @@ CPU_SECONDS = 600
 """How long an autoscaler may take to add the first node."""
 
 
-def connect(*, show_workers: bool = True) -> None:
+def connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or the one on this machine, or start one here.
 
     From then on RAY_ADDRESS names it in this process: with several clusters on a machine, parts of Ray would ask
-    another one.
-
-    Args:
-        show_workers: whether what workers print is printed here too.
+    another one. What workers print goes to Ray's logs; what they tell their console (:mod:`data_tools.progress`) is
+    shown here.
 
     Raises:
         InputError: the cluster that was named cannot be used, none can be started, or it has no CPUs.
@@ -47,7 +46,8 @@ def connect(*, show_workers: bool = True) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # its actor's start prints an error each time
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not ray.is_initialized():
-        _join_or_start(logging_level=logging.WARNING, log_to_driver=show_workers)
+        _join_or_start(logging_level=logging.WARNING, log_to_driver=False)
+        listen()
         _wait_for_cpus()
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
@@ -68,11 +68,17 @@ def _wait_for_cpus() -> None:
     if ray.cluster_resources().get("CPU", 0) >= 1:  # type: ignore[no-untyped-call]
         return
     address = ray.get_runtime_context().gcs_address
-    print(f"the Ray cluster at {address} has no CPUs yet; waiting {CPU_SECONDS} s for a node that has", flush=True)
+    message(f"the Ray cluster at {address} has no CPUs yet; waiting {CPU_SECONDS} s for a node that has")
     try:
         ray.get(ray.remote(num_cpus=1)(os.getpid).remote(), timeout=CPU_SECONDS)
     except GetTimeoutError:
         raise InputError(f"the Ray cluster at {address} has no CPUs; add a node that has some") from None
+
+
+def logs_folder() -> Path:
+    """Where each node of this driver's cluster keeps what its workers print."""
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir()) / context.get_session_name() / "logs"
 
 
 class Workers:
@@ -130,7 +136,7 @@ class Workers:
 
 def run_task(function: Callable[..., Result], *arguments: Any, gpus: float = 0) -> Result:
     """Run ``function(*arguments)`` as a Ray task of one CPU; raises the user's mistakes that it raises."""
-    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(function)
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(told_to_driver(function))
     result: Result = results_of([task.remote(*arguments)])[0]
     return result
 
@@ -150,26 +156,30 @@ def run_tasks(
     *,
     common: tuple[Any, ...],
     what: str,
+    unit: str,
+    place: object = None,
     size: Callable[[Result], int],
 ) -> Iterator[tuple[int, Result]]:
     """Run ``function(job, *common)`` for every job as Ray tasks of one CPU; yields (job's index, result) as they end.
 
-    Prints a line every few seconds: jobs done, frames/s, time left.
+    Tells every few seconds: jobs done, frames/s, time left; and what is kept if it is interrupted.
 
     Args:
-        what: the jobs, in words.
+        what: the work, in words.
+        unit: the jobs, in one word.
+        place: where those that are finished stay if this is interrupted; None: nowhere.
         size: frames of a result.
 
     Raises:
         InputError, OSError: what the function raised, as it was.
     """
-    task = ray.remote(num_cpus=1, max_retries=3)(function)
+    task = ray.remote(num_cpus=1, max_retries=3)(told_to_driver(function))
+    meter = Meter(what, len(jobs), unit)
     shared = [ray.put(value) for value in common]
     most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     running: dict[Any, int] = {}
     waiting = iter(enumerate(jobs))
-    started = printed = time.monotonic()
-    done = frames = 0
+    done = 0
     try:
         while done < len(jobs):
             while len(running) < most and (job := next(waiting, None)):
@@ -178,16 +188,11 @@ def run_tasks(
             for reference in finished:
                 index = running.pop(reference)
                 result: Result = ray.get(reference)
-                done, frames = done + 1, frames + size(result)
+                done += 1
+                if place is not None:
+                    kept(what, f"{done} of {len(jobs)} {unit} under {place}")
                 yield index, result
-            now = time.monotonic()
-            if done and (now - printed >= 5 or done == len(jobs)):
-                printed, seconds = now, now - started
-                left = timedelta(seconds=round(seconds * (len(jobs) - done) / done))
-                print(
-                    f"{what}: {done}/{len(jobs)}  {frames} frames  {frames / seconds:.0f} frames/s  left {left}",
-                    flush=True,
-                )
+                meter.add(1, frames=size(result))
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, InputError | OSError) else error from None

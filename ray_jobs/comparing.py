@@ -21,6 +21,7 @@ from ccvid.retrieval.tables import comparison_table
 from ccvid.training.run import METRICS_FILE
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
+from data_tools.progress import message
 from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import show_results
@@ -60,7 +61,7 @@ def compare_results(
         if tracklets := _tracklets(sources, cache):
             _write_pages(path / REPORT_FOLDER, first, compared, results, tracklets)
         _write(path, first, compared, text)
-    print(text, flush=True)
+    message(text)
     show_results(folder)
 
 

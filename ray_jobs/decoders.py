@@ -27,6 +27,7 @@ from torch import Tensor
 from data_tools.batch_memory import BatchMemory
 from data_tools.errors import InputError
 from data_tools.loader import Fill, Integers, TrainingClips
+from data_tools.progress import message
 from data_tools.stored_frames import FrameStore
 
 PATIENCE_SECONDS = 60.0
@@ -147,7 +148,7 @@ class RemoteDecoders:
             return up[next(self._turn) % len(up)]
         if time.monotonic() - self._told > PATIENCE_SECONDS:
             self._told = time.monotonic()
-            print(f"none of {len(self._decoders)} decoders is up; the worker decodes its clips itself", flush=True)
+            message(f"none of {len(self._decoders)} decoders is up; the worker decodes its clips itself")
         return None
 
     def _fill(self, part: _Part) -> None:
@@ -189,7 +190,7 @@ class _Handle:
         self._opening = None
         if self._told_loss:
             self._told_loss = False
-            print(f"{self._name} is up again", flush=True)
+            message(f"{self._name} is up again")
         return True
 
     def lost(self, reason: object) -> None:
@@ -206,7 +207,7 @@ class _Handle:
         if not self._told_loss:
             self._told_loss = True
             line = str(reason).strip().partition("\n")[0]
-            print(f"{self._name} is lost, its clips are decoded elsewhere: {line}", flush=True)
+            message(f"{self._name} is lost, its clips are decoded elsewhere: {line}")
 
 
 @dataclass(slots=True)

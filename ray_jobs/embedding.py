@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -25,9 +23,11 @@ from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.loader import tracklet_clips
 from data_tools.loading_options import LoaderOptions
+from data_tools.progress import Meter, kept, message
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from ray_jobs.cluster import Workers, run_task
+from ray_jobs.job_console import tell_driver
 
 BATCHES_PER_CHUNK = 8
 """A chunk is some seconds of work, so that progress is told and a lost worker costs little."""
@@ -50,6 +50,7 @@ class Embedder:
     """One of the actors: the model on its device, the shards mapped."""
 
     def __init__(self, model: Any, options: EmbeddingOptions, embeddings: EmbeddingStore, cpus: int) -> None:
+        tell_driver()
         threads = limit_threads(cpus)
         loader = options.loader.model_copy(update={"threads": min(options.loader.threads, threads)})
         options = replace(options, loader=loader)
@@ -148,7 +149,7 @@ def embed_into(
         clips = CPU_CLIPS
         if workers.use_gpu:
             clips = run_task(_clips_that_fit, model, options, gpus=1)
-            print(f"embedding {clips} clips at a time", flush=True)
+            message(f"embedding {clips} clips at a time")
         options = replace(options, score=options.score.model_copy(update={"clips_per_batch": clips}))
     clips_R = [len(all_clips(store.rows[row].frame_count, options.clip)) for row in rows]
     chunks = [
@@ -159,10 +160,15 @@ def embed_into(
     if not chunks:
         return []
     clips_of = dict(zip(rows, clips_R, strict=True))
-    progress = _Progress([clips_of[row] for chunk in chunks for row in chunk["rows"]], log_every_seconds)
+    to_do = [clips_of[row] for chunk in chunks for row in chunk["rows"]]
+    meter = Meter("embedding", len(to_do), "tracklets", work=sum(to_do), every_seconds=log_every_seconds)
     unreadable: list[str] = []
+    finished = 0
     for done in _stream(chunks, (ray.put(model), options, embeddings, workers.cpus), workers):
-        progress.add([clips_of[row] for row in done["rows"]])
+        embedded, clips = len(done["rows"]), sum(clips_of[row] for row in done["rows"])
+        meter.add(embedded, work=clips, tracklets=embedded, clips=clips)
+        finished += embedded
+        kept("embeddings", f"embeddings of {finished} of {len(to_do)} tracklets under {embeddings.folder}")
         unreadable += done["unreadable"]
     return unreadable
 
@@ -196,25 +202,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = getattr(error, "cause", None) or error.__cause__
-
-
-class _Progress:
-    """Prints, every few seconds, how many tracklets are embedded."""
-
-    def __init__(self, clips_R: Sequence[int], every_seconds: float) -> None:
-        self._total, self._total_clips, self._every = len(clips_R), sum(clips_R), every_seconds
-        self._tracklets = self._clips = 0
-        self._started = self._printed = time.monotonic()
-
-    def add(self, clips_C: Sequence[int]) -> None:
-        self._tracklets, self._clips = self._tracklets + len(clips_C), self._clips + sum(clips_C)
-        now = time.monotonic()
-        if now - self._printed < self._every and self._tracklets < self._total:
-            return
-        self._printed, seconds = now, now - self._started
-        left = timedelta(seconds=round(seconds * (self._total_clips / self._clips - 1)))
-        speeds = f"{self._tracklets / seconds:.1f} tracklets/s  {self._clips / seconds:.0f} clips/s"
-        print(f"embedding: {self._tracklets}/{self._total} tracklets  {speeds}  left {left}", flush=True)
 
 
 def cut_chunks(clips_R: Sequence[int], least: int) -> list[slice]:

@@ -15,6 +15,7 @@ from ccvid.retrieval.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding_store import EmbedderDescription, EmbeddingStore, open_store, read_embedder
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from data_tools.clips import ClipOptions
+from data_tools.progress import message
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster import Workers
@@ -126,10 +127,9 @@ def embed_data(
     embeddings = open_store(place, describe(used, recipe))
     embeddings.add_source(shards)
     lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
-    print(
+    message(
         f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{options.height}x{options.width}, {workers}",
-        flush=True,
+        f"{options.height}x{options.width}, {workers}"
     )
     unreadable = embed_into(
         embeddings,
@@ -141,6 +141,6 @@ def embed_data(
         workers,
         log_every_seconds=recipe.train.log_every_seconds,
     )
-    for message in unreadable:
-        print(f"left out: {message}", flush=True)
+    for problem in unreadable:
+        message(f"left out: {problem}")
     return Embedded(embeddings, lacking, unreadable)

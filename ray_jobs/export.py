@@ -22,6 +22,7 @@ from ccvid.trained_model import TrainedModel
 from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.manifest import MANIFEST_NAME
+from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from data_tools.stored_frames import decode_clip_
@@ -51,8 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     with TemporaryDirectory(prefix="ccvid-") as folder:
         card = export_model(trained, clips_NTCHW, Path(folder))
         place.upload_folder(Path(folder), last=CARD_FILE)
-    print(told(card))
-    print(f"exported: {place}", flush=True)
+    message(told(card))
+    message(f"exported: {place}")
 
 
 def real_clips(recipe: Recipe, trained: TrainedModel) -> Tensor:

@@ -21,6 +21,7 @@ from ccvid.retrieval.results import REPORT_FOLDER
 from ccvid.retrieval.search import search
 from ccvid.retrieval.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from data_tools.errors import InputError
+from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
@@ -82,12 +83,12 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     added = embed_data(used, recipe, shards, store, rows, request.gallery)
     gallery = added.embeddings.read()
     queries, entries = choose(request, gallery, added.ids)
-    print(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries", flush=True)
+    message(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries")
     matches = rank(queries, entries, request)
     if decisions is not None:
         for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
             if found is None:
-                print(f"{request.decisions}: holds no {what}; its metrics.txt says why", flush=True)
+                message(f"{request.decisions}: holds no {what}; its metrics.txt says why")
         matches = decisions.laid_on(matches, model=queries.model, prior=recipe.score.threshold.prior)
     galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
     stores = open_sources(
@@ -133,12 +134,12 @@ def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryReque
     asked, there, top = queries.embedding_ND, entries.embedding_ND, min(request.top, len(entries.rows))
     if request.approximate:
         found, recall = approximate_search(asked, there, top, exclude=exclude)
-        print(f"approximate search: recall of the first {top} is {100 * recall:.2f} %", flush=True)
+        message(f"approximate search: recall of the first {top} is {100 * recall:.2f} %")
     else:
         found = search(asked, there, top, exclude=exclude)
     without = int(np.count_nonzero((found.gallery_QK < 0).all(axis=1)))
     if without:
-        print(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked", flush=True)
+        message(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked")
     return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
 
 
@@ -176,14 +177,14 @@ def _write_groups(
         "groups": clusters.groups,
         "tracklets alone": alone,
     }
-    print(f"{clusters.groups} groups of {len(rows)} tracklets, {alone} tracklets alone", flush=True)
+    message(f"{clusters.groups} groups of {len(rows)} tracklets, {alone} tracklets alone")
     if any(row.person is not None for row in rows):
         scores = score_clusters(clusters.group_N, [row.person for row in rows])
         told = (
             f"{scores.persons} persons; purity {100 * scores.purity:.1f} %, B-cubed precision "
             f"{100 * scores.precision:.1f} %, recall {100 * scores.recall:.1f} %"
         )
-        print(f"of the tracklets with a person label: {told}", flush=True)
+        message(f"of the tracklets with a person label: {told}")
         facts["of known persons"] = told
     write_clusters(clusters, rows, folder / CLUSTERS_FILE)
     groups = [Group(f"group {number + 1}", clusters.members(number).tolist()) for number in range(clusters.groups)]
@@ -223,11 +224,11 @@ def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, perso
     for name in RESULT_NAMES:  # first, so that a removal that is cut off is finished by the same command
         if results.exists(name):
             results.delete(name)
-            print(f"removed {results / name}", flush=True)
+            message(f"removed {results / name}")
     removed = store.remove(persons=persons, ids=ids)
-    print(f"{gallery}: {len(removed)} tracklets of {names} removed", flush=True)
+    message(f"{gallery}: {len(removed)} tracklets of {names} removed")
     sources = ", ".join(store.sources()) or "the shards that they were embedded from"
-    print(f"their frames are still in {sources}, and in what was copied from these results elsewhere", flush=True)
+    message(f"their frames are still in {sources}, and in what was copied from these results elsewhere")
 
 
 def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable:

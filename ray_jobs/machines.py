@@ -15,6 +15,7 @@ from ccvid.config import ModelOptions, Recipe
 from ccvid.precision import WORTH_IT, bf16_speed
 from data_tools.clips import ClipOptions
 from data_tools.cpus import limit_threads
+from data_tools.progress import message
 from data_tools.video import decoder_versions
 from ray_jobs.cluster import Workers, results_of
 
@@ -58,9 +59,9 @@ def decide_precision(recipe: Recipe, workers: Workers) -> Recipe:
     speeds = [machine.bf16_speed for machine in machines if machine.bf16_speed is not None]
     slowest = min(speeds, default=1.0)
     bf16 = slowest >= WORTH_IT if asked == "auto" else asked
-    print(_found(machines, bf16, asked), flush=True)
+    message(_found(machines, bf16, asked))
     if bf16 and slowest < 1:
-        print(_emulated(machines, slowest), flush=True)
+        message(_emulated(machines, slowest))
     return recipe.with_bf16(bf16)
 
 

@@ -16,9 +16,11 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from ccvid.config import Recipe
 from ccvid.training.step_log import MetricSink
 from data_tools.loader import ClipDecoders, TrainingClips
+from data_tools.progress import PlainConsole, using_console
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.decoders import RemoteDecoders
+from ray_jobs.job_console import drivers_console
 from ray_jobs.run_guard import told_to_end
 from ray_jobs.watchdog import Watchdog
 
@@ -47,15 +49,23 @@ class RayRun:
 
     @classmethod
     @contextmanager
-    def of(cls, recipe: Recipe, shards: str, guard: Any) -> Iterator[Self]:
-        """The run of this worker; ``guard`` tells it when to end (None: never)."""
+    def of(cls, recipe: Recipe, shards: str, guard: Any, *, shown: bool = True) -> Iterator[Self]:
+        """The run of this worker; ``guard`` tells it when to end (None: never).
+
+        Args:
+            shown: whether the driver shows what this worker tells meanwhile.
+        """
         run = cls(recipe, shards, told_to_end(guard))
-        if run.rank == 0:
-            run._fetch()
-        try:
-            yield run
-        finally:
-            run.rest()
+        console = drivers_console(f"worker {run.rank}" if run.rank else "") if shown else None
+        with using_console(console or PlainConsole()):
+            if run.rank == 0:
+                run._fetch()
+            try:
+                yield run
+            finally:
+                run.rest()
+                if console is not None:
+                    console.flush()
 
     def decoders(self, clips: TrainingClips) -> ClipDecoders | None:
         """Actors on nodes with CPUs to spare, where the recipe wants them."""

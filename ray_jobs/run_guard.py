@@ -19,8 +19,9 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data_tools.errors import InputError
+from data_tools.progress import state
+from ray_jobs.job_console import NAMESPACE
 
-NAMESPACE = "ccvid"
 CLAIM_SECONDS = 15
 """How long a claim waits for a guard whose run was just killed to be gone."""
 
@@ -110,7 +111,7 @@ def run_until_told(action: Callable[[], Result], guard: Any) -> Result:
                 raise KeyboardInterrupt
             if signals and not asked:
                 asked = True
-                print("ending with a last checkpoint; a second signal leaves at once", flush=True)
+                state("ending with a last checkpoint; a second signal leaves at once")
                 guard.request_end.remote()
     finally:
         for number, handler in before.items():

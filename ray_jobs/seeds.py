@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ccvid.config import Recipe
 from ccvid.training.run import METRICS_FILE
 from ccvid.training.seeds import SEEDS_FILE, SeedSummary, read_seed_metrics, write_seeds
+from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError
 
@@ -46,10 +47,10 @@ def train_seeds(recipe: Recipe, count: int, train: Callable[[Recipe], StorageFol
     metrics: dict[int, dict[str, Any]] = {}
     for seeded in seed_recipes(recipe, count):
         seed = seeded.train.seed
-        print(f"seed {seed}, {len(metrics) + 1} of {count}", flush=True)
+        message(f"seed {seed}, {len(metrics) + 1} of {count}")
         with train(seeded).fetched(METRICS_FILE) as path:
             metrics[seed] = read_seed_metrics(path)
     folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
     with folder.filled(last=SEEDS_FILE) as path:
-        print(write_seeds(SeedSummary.of(metrics), path, title=recipe.run.name), flush=True)
+        message(write_seeds(SeedSummary.of(metrics), path, title=recipe.run.name))
     return folder

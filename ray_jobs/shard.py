@@ -10,6 +10,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data_tools.progress import message
 from ray_jobs.cli import parse_recipe, run_job
 from ray_jobs.cluster import connect
 from ray_jobs.sharding import make_shards, summary, verify
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str]) -> None:
     connect()
     if flags.verify:
         folder = shard_folder(recipe.data)
-        print(summary(verify(folder, frames=True), folder))
-        print("every checksum and every frame is right")
+        message(summary(verify(folder, frames=True), folder))
+        message("every checksum and every frame is right")
     else:
         make_shards(recipe.data)
 

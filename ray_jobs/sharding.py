@@ -9,6 +9,7 @@ from typing import Any
 from ccvid.config import DataOptions
 from data_tools.errors import InputError
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from data_tools.progress import message
 from data_tools.shard_plan import plan_shards
 from data_tools.shard_writer import ShardRecord, finish_shards, prepare_folder, write_shard
 from data_tools.shards import verify_shard
@@ -71,14 +72,22 @@ def make_shards(data: DataOptions) -> Manifest:
     folder, options = shard_folder(data), data.storage
     plans = plan_shards(dataset.tracklets, options)
     if finished := prepare_folder(plans, folder):
-        print(f"{folder}: finished before", flush=True)
+        message(f"{folder}: finished before")
         return finished
-    print(f"{len(dataset.tracklets)} tracklets into {len(plans)} shards under {folder}", flush=True)
+    message(f"{len(dataset.tracklets)} tracklets into {len(plans)} shards under {folder}")
     records: dict[int, ShardRecord] = dict(
-        run_tasks(write_shard, plans, common=(folder, options), what="shards", size=lambda record: record.entry.frames)
+        run_tasks(
+            write_shard,
+            plans,
+            common=(folder, options),
+            what="sharding",
+            unit="shards",
+            place=folder,
+            size=lambda record: record.entry.frames,
+        )
     )
     manifest = finish_shards(dataset, plans, [records[number] for number in range(len(plans))], folder, options)
-    print(summary(manifest, folder), flush=True)
+    message(summary(manifest, folder))
     return manifest
 
 
@@ -92,7 +101,8 @@ def render_set(data: DataOptions) -> None:
     claim_folder(options, folder)
     jobs = plan_walkers(options)
     groups = [jobs[start : start + VIDEOS_PER_TASK] for start in range(0, len(jobs), VIDEOS_PER_TASK)]
-    for _ in run_tasks(_render_videos, groups, common=(folder,), what="rendering walkers, groups of videos", size=int):
+    what, unit = "rendering walkers", "groups of videos"
+    for _ in run_tasks(_render_videos, groups, common=(folder,), what=what, unit=unit, place=folder, size=int):
         pass
     missing = [job for job in jobs if not video_path(job, folder).exists()]
     if missing:
@@ -112,7 +122,7 @@ def verify(folder: StorageFolder, *, frames: bool) -> Manifest:
     """
     manifest = read_manifest(folder)
     common: tuple[Any, ...] = (folder, manifest.image_size, frames)
-    for _ in run_tasks(_verify, manifest.shards, common=common, what="verifying shards", size=int):
+    for _ in run_tasks(_verify, manifest.shards, common=common, what="verifying", unit="shards", size=int):
         pass
     return manifest
 

@@ -21,6 +21,7 @@ from data_tools.datasets.prcc import read_prcc
 from data_tools.datasets.problems import Dataset, list_problems
 from data_tools.datasets.vc_clothes import read_vc_clothes
 from data_tools.errors import InputError
+from data_tools.progress import message
 from data_tools.storage import StorageFolder
 
 MOST_PROBLEMS_SHOWN = 50
@@ -70,7 +71,7 @@ def read_dataset(data: DataOptions) -> Dataset:
     if not dataset.tracklets:
         raise InputError(f"data set {dataset.name}: no tracklet can be used\n{findings}".rstrip())
     if dataset.problems:
-        print(f"{data.kind}: {len(dataset.problems)} findings\n{findings}", flush=True)
+        message(f"{data.kind}: {len(dataset.problems)} findings\n{findings}")
     return Dataset(data.kind, dataset.tracklets, dataset.problems)
 
 

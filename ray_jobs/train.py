@@ -11,6 +11,7 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ccvid.config import Recipe
+from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import parse_recipe, run_job, show_results
 from ray_jobs.cluster import connect
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str], train_run: Callable[[Recipe], StorageFolder] 
         extra=_own_flags(),
     )
     if own.seeds is not None:
-        print(f"results: {train_seeds(recipe, own.seeds, train_run)}")
+        message(f"results: {train_seeds(recipe, own.seeds, train_run)}")
         return
     show_results(train_run(recipe))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import yaml
 from ray.train import UserCallback
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
@@ -26,16 +27,19 @@ from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
 from data_tools.patient_filesystem import patient_filesystem
+from data_tools.progress import kept, message, state
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE, write_config
-from ray_jobs.cluster import Workers, run_task
+from ray_jobs.cluster import Workers, logs_folder, run_task
+from ray_jobs.job_console import settle, told_of_waiting
 from ray_jobs.machines import decide_precision
 from ray_jobs.node_network import NodeNetwork
 from ray_jobs.ray_run import RayRun
 from ray_jobs.run_guard import claim, run_until_told
 from ray_jobs.sharding import compare_checksums, ensure_shards
 from ray_jobs.watching import watched
+from ray_jobs.worker_events import WorkerEvents
 
 FREE_SETTINGS = (
     "run",
@@ -49,6 +53,9 @@ FREE_SETTINGS = (
 )
 """How the settings begin that may change when a run goes on: on the same world size they change no result."""
 
+
+WAITING_SECONDS = 20.0
+"""Until it is told that workers have not started yet."""
 
 START_ATTEMPTS = 30
 """How often, a minute each, workers are waited for in a whole run: nodes that were lost may come back."""
@@ -71,16 +78,24 @@ def train(recipe: Recipe) -> StorageFolder:
     if folder.exists(METRICS_FILE):
         if not folder.exists(CONFIG_FILE):
             raise InputError(f"{folder}: holds the scores of an evaluation; name another --run.name")
-        print(f"{folder}: finished before; another --run.name starts a new run", flush=True)
+        message(f"{folder}: finished before; another --run.name starts a new run")
         return folder
     compare_checksums(recipe.data)
     workers = Workers(recipe.compute)
     recipe = decide_precision(recipe, workers)
     run_task(check_start, recipe, shards, workers)
     folder.write(CONFIG_FILE, write_config(recipe).encode())
-    print(f"run {recipe.run.name} under {folder}, {workers}", flush=True)
-    trainer = make_trainer(recipe, shards, workers, guard=guard)
-    run_until_told(lambda: fit(trainer, folder), guard)
+    message(f"run {recipe.run.name} under {folder}, {workers}")
+    events = WorkerEvents(recipe.compute.max_failures)
+    trainer = make_trainer(recipe, shards, workers, guard=guard, callbacks=[events])
+    kept("shards", f"the shards under {shards}")
+    kept("run", f"the run under {folder}")
+    state(f"starting {workers}")
+    with told_of_waiting(WAITING_SECONDS, lambda: _waiting(workers)):
+        try:
+            run_until_told(lambda: fit(trainer, folder), guard)
+        finally:
+            settle()
     return folder
 
 
@@ -107,6 +122,7 @@ def make_trainer(
     *,
     guard: Any = None,
     score_test: bool = True,
+    shown: bool = True,
     callbacks: Sequence[UserCallback] = (),
 ) -> TorchTrainer:
     """The Ray Train run of a recipe; the same storage and name go on with it.
@@ -115,6 +131,7 @@ def make_trainer(
         shards: place of the finished shards.
         guard: through which the run may be asked to end, see :mod:`ray_jobs.run_guard`.
         score_test: whether the test set is scored at the end.
+        shown: whether the driver shows what the workers tell.
     """
     compute = recipe.compute
     # A process that is stopped as a whole cannot find out itself that it hangs.
@@ -129,6 +146,7 @@ def make_trainer(
             "cpus": workers.cpus,
             "guard": guard,
             "score_test": score_test,
+            "shown": shown,
         },
         torch_config=NodeNetwork(),
         scaling_config=ScalingConfig(
@@ -178,11 +196,17 @@ class WorkerOutcome:
     """Where the run was left, as asked."""
 
 
+def _waiting(workers: Workers) -> str:
+    free = ray.available_resources()  # type: ignore[no-untyped-call]
+    room = ", ".join(f"{free.get(kind, 0):g} {kind}s" for kind in ("CPU", *(("GPU",) if workers.use_gpu else ())))
+    return f"no worker has started yet: {workers} wanted, free on the cluster: {room}"
+
+
 def _train_worker(config: dict[str, Any]) -> WorkerOutcome:
     """What every Ray Train worker runs."""
     recipe = Recipe.model_validate(config["recipe"])
     recipe = recipe.within(limit_threads(config["cpus"]))
-    with RayRun.of(recipe, config["shards"], config["guard"]) as run:
+    with RayRun.of(recipe, config["shards"], config["guard"], shown=config["shown"]) as run:
         try:
             store = open_shards(config["shards"], recipe.data.cache)
             with watched(recipe, run, store.manifest.dataset) as run.sinks:
@@ -244,7 +268,10 @@ def _failure(error: TrainingFailedError, folder: StorageFolder) -> str:
     inputs = [cause for cause in causes if isinstance(cause, InputError)]
     cause = (inputs or causes)[0]
     text = str(cause) if inputs else str(cause).strip().splitlines()[-1]
-    return f"run {folder} failed: {text}\nThe same command goes on from the last checkpoint."
+    return (
+        f"run {folder} failed: {text}\nThe same command goes on from the last checkpoint. What the workers printed is "
+        f"in Ray's logs on their nodes: {logs_folder()}"
+    )
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

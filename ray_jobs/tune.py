@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     space = read_space(own.space, recipe)
     options = SearchOptions(own.trials, own.searcher, own.scheduler, own.concurrency, own.grace, own.reduction)
     check_search(recipe, space, options)
-    connect(show_workers=False)  # many trials at once: the table tells instead
+    connect()
     search(recipe, space, options)
 
 

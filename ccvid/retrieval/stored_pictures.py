@@ -10,6 +10,7 @@ import torch
 from ccvid.retrieval.embeddings import EmbeddingRow
 from ccvid.retrieval.film_strip import Picture, Thumbnails
 from data_tools.errors import InputError
+from data_tools.progress import message
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
@@ -27,7 +28,7 @@ def open_sources(places: Collection[str], cache: CacheOptions) -> list[ShardFold
         try:
             stores.append(open_shards(place, cache))
         except (InputError, OSError) as error:
-            print(f"no pictures from {place}: {error}", flush=True)
+            message(f"no pictures from {place}: {error}")
     return stores
 
 

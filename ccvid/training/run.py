@@ -13,6 +13,7 @@ from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.context import RunContext
 from ccvid.training.step_log import add_test_scores
 from ccvid.training.trainer import Trainer
+from data_tools.progress import message, state
 from data_tools.shards import ShardFolder
 
 METRICS_FILE = "metrics.json"
@@ -40,20 +41,22 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
     query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
     if not query_rows or not gallery_rows:
         if run.rank == 0:
-            print("No labelled query and gallery tracklets: the test set is not scored.", flush=True)
+            message("No labelled query and gallery tracklets: the test set is not scored.")
         return {}
     epoch = recipe.train.epochs
     if recipe.train.test_weights == "best":
         trainer.load_best()
         epoch = trainer.progress.best_epoch
     if run.rank == 0:
-        print(f"scoring {len(query_rows)} queries against {len(gallery_rows)} gallery tracklets", flush=True)
+        state(f"scoring {len(query_rows)} queries against {len(gallery_rows)} gallery tracklets")
     rows = [*query_rows, *gallery_rows]
     embedding, clip_count = trainer.embed(rows)
     if run.rank != 0:
         return {}
     run.rest()  # scoring and the report make no steps
+    state("computing metrics")
     scores = score_embeddings(store, embedding, query_rows, gallery_rows, recipe.score)
+    state("writing results and report")
     backbone = trainer.scored_model.backbone
     method = "CAL" if recipe.method.clothes_loss else "baseline"
     results = write_scores(

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
@@ -15,8 +15,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ccvid.training.update import UpdateResult
+from data_tools.progress import TICK_SECONDS, Progress, seconds_left, show
 
 STEPS_FILE = "steps.jsonl"
+TRAINING = "training"
+"""How its progress is called."""
 MetricGroup = Literal["train", "speed", "validation", "test"]
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ class StepLog:
     """Collects steps without waiting for the device, and writes them out every few seconds.
 
     Args:
-        folder: the run folder; None writes no file and prints nothing (ranks other than 0).
+        folder: the run folder; None writes no file and shows nothing (ranks other than 0).
         first_step: steps before this one stand in the file already; later ones, of a killed run, are dropped.
         clips_per_step: of all workers together.
         sinks: get every value, on every rank; they stay open.
@@ -62,14 +65,20 @@ class StepLog:
         self._sinks: list[MetricSink] = [*self._files, *sinks]
         self._pending: list[tuple[int, float, UpdateResult]] = []
         self._first_step, self._total_steps, self._clips_per_step = first_step, total_steps, clips_per_step
-        self._started = self._flushed = time.monotonic()
+        self._started = self._flushed = self._shown = time.monotonic()
         self._waited = 0.0
-        self._training_seconds = 0.0
-        self._steps_done = 0
+        self._progress: Progress | None = None
+        self._validated = ""
 
-    def add(self, step: int, learning_rate: float, result: UpdateResult) -> None:
-        """Note one step; nothing is read from the device yet."""
+    def add(self, step: int, learning_rate: float, result: UpdateResult, place: str = "") -> None:
+        """Note one step; nothing is read from the device yet.
+
+        Args:
+            place: where the run stands after it, for a live display.
+        """
         self._pending.append((step, learning_rate, result))
+        if self._progress is not None and time.monotonic() - self._shown >= TICK_SECONDS:
+            self._show(replace(self._progress, done=step + 1, place=place, tick=True))
 
     @property
     def seconds_since_flush(self) -> float:
@@ -80,7 +89,7 @@ class StepLog:
         self._flushed = time.monotonic()
 
     def flush(self, place: str, wait_seconds: float, *, epoch: float | None = None) -> None:
-        """Write the pending steps and print one progress line.
+        """Write the pending steps and show how far training is.
 
         Args:
             place: where the run stands, in words.
@@ -97,8 +106,6 @@ class StepLog:
             if broken := [name for name, value in values.items() if not math.isfinite(value)]:
                 raise NonFiniteLossError(step, broken)
         seconds, device = self.seconds_since_flush, self._pending[-1][2].identity_loss.device
-        self._steps_done += len(steps)
-        self._training_seconds += seconds
         speed = {
             "clips_per_second": len(steps) * self._clips_per_step / seconds,
             "data_wait_share": (wait_seconds - self._waited) / seconds,
@@ -111,17 +118,35 @@ class StepLog:
         self._add("speed", steps[-1][0], speed)
         logger.info(place, extra={"event": "progress", "step": steps[-1][0], **speed})
         if self._files:
-            left = (self._total_steps - self._first_step - self._steps_done) * self._training_seconds / self._steps_done
-            print(_line(place, [values for _, values in steps], speed, left), flush=True)
+            self._show(
+                Progress(
+                    TRAINING,
+                    steps[-1][0] + 1,
+                    self._total_steps,
+                    "steps",
+                    place=place,
+                    rates=((speed["clips_per_second"], "clips"),),
+                    figures=_figures([values for _, values in steps], speed),
+                )
+            )
 
-    def add_validation(self, step: int, scores: dict[str, float]) -> None:
-        """Note the scores of a validation."""
+    def add_validation(self, step: int, scores: dict[str, float], told: str = "") -> None:
+        """Note the scores of a validation, and in words what a live display tells of it until the next."""
         self._add("validation", step, scores)
+        self._validated = told
 
     def close(self) -> None:
         """Finish the files."""
         for file in self._files:
             file.close()
+
+    def _show(self, progress: Progress) -> None:
+        """The time left is that of steps, validations and checkpoints as they went so far."""
+        self._shown = time.monotonic()
+        done, total = progress.done - self._first_step, progress.total - self._first_step
+        left = seconds_left(done, total, self._shown - self._started)
+        self._progress = replace(progress, seconds_left=left, note=self._validated)
+        show(self._progress)
 
     def _add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
         for sink in self._sinks:
@@ -178,22 +203,6 @@ class _Board:
         self._writer.close()
 
 
-class EmbeddingProgress:
-    """Prints how far embedding is, every few seconds; called with the clips of each batch."""
-
-    def __init__(self, total_clips: int, every_seconds: float) -> None:
-        self._total, self._every, self._done = total_clips, every_seconds, 0
-        self._started = self._printed = time.monotonic()
-
-    def __call__(self, clips: int) -> None:
-        self._done += clips
-        now = time.monotonic()
-        if now - self._printed >= self._every:
-            self._printed, speed = now, self._done / (now - self._started)
-            left = timedelta(seconds=round((self._total - self._done) / speed))
-            print(f"embedding: {self._done}/{self._total} clips  {speed:.0f} clips/s  left {left}", flush=True)
-
-
 def _reopen(path: Path, first_step: int) -> TextIO:
     """Open for appending, without the lines of steps that will be done again or were cut short by a kill."""
     kept = []
@@ -231,15 +240,15 @@ def _gpu_memory(device: torch.device) -> dict[str, float]:
     }
 
 
-def _line(place: str, steps: list[dict[str, float]], speed: dict[str, float], seconds_left: float) -> str:
+def _figures(steps: list[dict[str, float]], speed: dict[str, float]) -> tuple[str, ...]:
     def mean(name: str) -> str:
         values = [step[name] for step in steps if name in step]
         return f"{sum(values) / len(values):.2f}" if values else "–"
 
     pair = f", pair {mean('pair_loss')}" if "pair_loss" in steps[-1] else ""
     return (
-        f"{place}  {speed['clips_per_second']:.0f} clips/s  data wait {speed['data_wait_share']:.0%}  "
+        f"data wait {speed['data_wait_share']:.0%}",
         f"loss: identity {mean('identity_loss')}, clothes {mean('clothes_loss')}, "
-        f"adversarial {mean('adversarial_loss')}{pair}  identity accuracy {mean('identity_accuracy')}  "
-        f"left {timedelta(seconds=round(seconds_left))}"
+        f"adversarial {mean('adversarial_loss')}{pair}",
+        f"identity accuracy {mean('identity_accuracy')}",
     )

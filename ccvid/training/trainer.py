@@ -24,11 +24,12 @@ from ccvid.training.context import RunContext
 from ccvid.training.distributed import Agreement, EndedOnRequestError, agree, broadcast_state, gather_rows
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_for
-from ccvid.training.step_log import EmbeddingProgress, NonFiniteLossError, StepLog
+from ccvid.training.step_log import TRAINING, NonFiniteLossError, StepLog
 from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
+from data_tools.progress import Meter, kept, message, state
 from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
 
@@ -98,6 +99,7 @@ class Trainer:
             sinks=self.run.sinks,
         )
         self._tell("resumed" if self.progress.updates else "started")
+        self._tell_start()
         try:
             for epoch in range(self.progress.epoch, epochs):
                 self._train_epoch(epoch)
@@ -121,17 +123,18 @@ class Trainer:
             load_weights(self.scored_model, self.run.folder / BEST_FOLDER / "model.safetensors")
         broadcast_state(self.scored_model, self.run.world_size)
 
-    def embed(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(self, rows: list[int], *, within: str = "") -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (rows, D) and clip counts (rows,) of stored tracklets, shared among the ranks."""
         broadcast_state(self.scored_model, self.run.world_size)
         own = rows[self.run.rank :: self.run.world_size]
         clips = sum(len(all_clips(self.store.rows[row].frame_count, self.recipe.clip)) for row in own)
-        shown = EmbeddingProgress(clips, self.recipe.train.log_every_seconds) if self.run.rank == 0 else None
+        every = self.recipe.train.log_every_seconds
+        meter = Meter("embedding", clips, "clips", within=within, every_seconds=every, brief=True)
 
         def progress(clips: int) -> None:
             self.run.alive()
-            if shown is not None:
-                shown(clips)
+            if self.run.rank == 0:
+                meter.add(clips, clips=clips)
 
         problem = None
         model = self.scored_model
@@ -160,7 +163,7 @@ class Trainer:
     def score_held_out(self) -> Evaluation | None:
         """Score each tracklet of the held-out identities against all others; None on ranks other than 0."""
         rows = list(self.split.held_out_rows)
-        embedding, _ = self.embed(rows)
+        embedding, _ = self.embed(rows, within=TRAINING)
         if self.run.rank != 0:
             return None
         return score_embeddings(self.store, torch.cat([embedding, embedding]), rows, rows).evaluation
@@ -187,7 +190,7 @@ class Trainer:
             )
             if self.parts.average is not None:
                 self.parts.average.update_parameters(self.model)
-            self.log.add(done_before + epoch * steps + step, rate, result)
+            self.log.add(done_before + epoch * steps + step, rate, result, self._place(epoch, step + 1))
             if self.log.seconds_since_flush >= train.log_every_seconds:
                 self._problem = self._flush_log(epoch, step + 1)
             self.progress = replace(self.progress, epoch=epoch, step=step + 1, updates=self.progress.updates + 1)
@@ -221,7 +224,7 @@ class Trainer:
         self._save({"epoch": epoch, "step": step}, wait=True)
         place = f"ended as asked after epoch {epoch + 1}, step {step}, with a checkpoint"
         if self.run.rank == 0:
-            print(place, flush=True)  # at once: the driver may not have the time
+            message(place)  # at once: the driver may not have the time
         raise EndedOnRequestError(place)
 
     def _finish_epoch(self, epoch: int) -> None:
@@ -255,10 +258,10 @@ class Trainer:
         if evaluation is not None:
             score = single_score(evaluation)
             scores = {f"{name}_map": result.mean_average_precision for name, result in evaluation.results.items()}
-            self.log.add_validation(self.progress.updates - 1, scores)
-            self._tell("validation", **scores)
             shown = "  ".join(f"{name.removesuffix('_map')} {value:.1%}" for name, value in scores.items())
-            print(f"epoch {done}: mAP on {len(evaluation.query)} held-out tracklets: {shown}", flush=True)
+            self.log.add_validation(self.progress.updates - 1, scores, f"held-out mAP, epoch {done}: {shown}")
+            self._tell("validation", **scores)
+            message(f"epoch {done}: mAP on {len(evaluation.query)} held-out tracklets: {shown}", transient=True)
         score = agree(score, self.run.device, self.run.world_size)
         self.run.alive()
         return score
@@ -287,6 +290,17 @@ class Trainer:
         self._saved = time.monotonic()
         self._save_seconds = self._saved - began
 
+    def _tell_start(self) -> None:
+        if self.run.rank != 0:
+            return
+        resumed = ""
+        if self.progress.updates:
+            place = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+            kept("checkpoint", f"a checkpoint of {place}")
+            resumed = f", resumed from {place}"
+        workers = "1 worker" if self.run.world_size == 1 else f"{self.run.world_size} workers"
+        state(f"training on {workers}{resumed}")
+
     def _tell(self, event: str, **facts: float) -> None:
         """A record for the log: what happens after so many epochs and steps."""
         place = {"epoch": self.progress.epoch, "step": self.progress.updates, "world_size": self.run.world_size}
@@ -314,12 +328,16 @@ class Trainer:
 
     def _flush_log(self, epoch: int, step: int) -> str | None:
         """Write and show the pending steps; what is wrong with them, if anything."""
-        place = f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.sampler.steps_per_epoch}"
         try:
-            self.log.flush(place, self.loader.wait_seconds, epoch=epoch + step / self.sampler.steps_per_epoch)
+            self.log.flush(
+                self._place(epoch, step), self.loader.wait_seconds, epoch=epoch + step / self.sampler.steps_per_epoch
+            )
         except NonFiniteLossError as error:
             return self._breakdown(error)
         return None
+
+    def _place(self, epoch: int, step: int) -> str:
+        return f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.sampler.steps_per_epoch}"
 
     def _breakdown(self, error: NonFiniteLossError) -> str:
         epoch, step = divmod(error.step - self._steps_before, self.sampler.steps_per_epoch)

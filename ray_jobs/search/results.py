@@ -12,6 +12,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from ccvid.config import Recipe
 from data_tools.errors import InputError
+from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import write_config
 from ray_jobs.search.picture import draw_parallel_coordinates, svg_of
@@ -56,14 +57,14 @@ def show_results(records: SearchRecords, recipe: Recipe) -> None:
     """Print the tables and where everything lies."""
     folder, best = records.folder, records.best(recipe.train)
     assert best is not None
-    print(folder.read(TABLE_FILE).decode())
-    print(importance_text(json.loads(folder.read(IMPORTANCE_FILE))))
-    print(f"\nresults: {folder}")
-    print(f"picture: {folder / PICTURE_FILE}")
+    message(folder.read(TABLE_FILE).decode())
+    message(importance_text(json.loads(folder.read(IMPORTANCE_FILE))))
+    message(f"\nresults: {folder}")
+    message(f"picture: {folder / PICTURE_FILE}")
     run = trial_folder(folder, best)
     weights = run / "best" if recipe.train.test_weights == "best" else f"the last checkpoint under {run}"
-    print(f"best trial: {best.name}, {best.counted_score(recipe.train):.1%}; its weights: {weights}")
-    print(f"train it: python ray_jobs/train.py --recipe {folder / BEST_FILE}")
+    message(f"best trial: {best.name}, {best.counted_score(recipe.train):.1%}; its weights: {weights}")
+    message(f"train it: python ray_jobs/train.py --recipe {folder / BEST_FILE}")
 
 
 def trial_folder(folder: StorageFolder, record: TrialRecord) -> StorageFolder:

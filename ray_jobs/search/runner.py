@@ -14,6 +14,7 @@ from ray import tune
 from ccvid.config import Recipe
 from ccvid.training.distributed import EndedOnRequestError
 from data_tools.errors import InputError
+from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import CONFIG_FILE, UsageError
 from ray_jobs.cluster import Workers, run_task
@@ -121,7 +122,7 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
     decided = records.with_precision(recipe.model_copy(update={"compute": room.compute}))
     source = TrialSource(records, decided, space, options.searcher, count)
     if source.left == 0:
-        print(f"{folder}: finished before; more --trials go on with it, another --run.name starts anew", flush=True)
+        message(f"{folder}: finished before; more --trials go on with it, another --run.name starts anew")
     if source.left > 0:
         shards = ensure_shards(recipe.data)
         compare_checksums(recipe.data)
@@ -130,12 +131,12 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
         records.keep_precision(decided)
         run_task(check_start, decided, shards, workers)
         records.save()
-        print(f"search {recipe.run.name} under {folder}, {source.left} of {count} trials to do, {room}", flush=True)
+        message(f"search {recipe.run.name} under {folder}, {source.left} of {count} trials to do, {room}")
         job = TrialJob(decided, str(shards), folder / "trials", guard)
         scheduler = None
         if options.scheduler == "asha":
             epochs = _epochs(recipe, space)
-            print(f"ASHA: no trial is stopped before epoch {grace}; one of {options.reduction:g} goes on", flush=True)
+            message(f"ASHA: no trial is stopped before epoch {grace}; one of {options.reduction:g} goes on")
             scheduler = RecordedAsha(records, recipe.train, grace=grace, reduction=options.reduction, epochs=epochs)
         run_until_told(lambda: _tune(job, records, source, scheduler, room, count), guard)
         if source.ending:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from ccvid.config import TrainOptions
+from data_tools.progress import message
 from ray_jobs.search.records import SearchRecords, State, TrialRecord
 
 EVERY_SECONDS = 10.0
@@ -35,7 +36,7 @@ class RunningTable:
         text = self.text()
         if text != self._shown:
             self._shown = text
-            print(text, flush=True)
+            message(text)
 
     def text(self) -> str:
         trials, train = self._records.trials, self._train

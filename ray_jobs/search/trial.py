@@ -107,6 +107,7 @@ class TrialRun(tune.Trainable):
                 Workers(self._recipe.compute),
                 guard=self._job.guard,
                 score_test=False,
+                shown=False,
                 callbacks=[_Reporter(self._reports)],
             )
             fit(trainer, self._folder)

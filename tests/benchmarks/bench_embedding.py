@@ -72,7 +72,7 @@ def ray_rate(model: ReIdModel, shards: Path, rows: list[int], options: ModelOpti
     from ray_jobs import embedding
     from ray_jobs.cluster import Workers, connect
 
-    connect(show_workers=False)
+    connect()
     store = ShardFolder(shards)
     embedder = EmbedderDescription.of("m", model.backbone.feature_size, options, CLIP, flip=False, bf16=False)
     embedding.BATCHES_PER_CHUNK = 1

@@ -76,7 +76,7 @@ def test_shards_are_fetched_once(remote: StorageFolder, cache: CacheOptions, tin
 def test_progress_is_told_by_one_process_of_the_node(
     remote: StorageFolder, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("data_tools.shard_cache.SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("data_tools.shard_cache.LINE_SECONDS", 0)
     folder = open_shards(str(remote), cache).folder
     lines = capfd.readouterr().out.splitlines()
     assert re.fullmatch(rf"fetching {remote} into {cache.folder}: (\S+ MiB) of \1  \S+ MiB/s  left 0:00:00", lines[-1])

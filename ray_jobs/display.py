@@ -1,0 +1,155 @@
+"""One live display of a whole job on a terminal; plain lines everywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from data_tools.progress import (
+    Message,
+    News,
+    PlainConsole,
+    Progress,
+    State,
+    clock_text,
+    rate_text,
+    using_console,
+)
+
+REFRESHES_PER_SECOND = 4
+
+
+@contextmanager
+def open_console() -> Iterator[None]:
+    """Show this process's news on standard output: live on a terminal, else in plain lines."""
+    if not is_live(sys.stdout, os.environ):
+        with using_console(PlainConsole()):
+            yield
+        return
+    # Rich's own look at the terminal is skipped: what Ray or a notebook set in the environment is not asked for.
+    with Display(Console(highlight=False, markup=False, emoji=False)) as display, using_console(display):
+        yield
+
+
+def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether a stream is a terminal that can show a live display, and nobody asked for plain text."""
+    return stream.isatty() and environment.get("TERM", "") not in ("", "dumb") and not environment.get("NO_COLOR")
+
+
+class Display:
+    """What is done now, with a bar, speeds and time left; messages and finished work stay above it.
+
+    Prints and warnings of this process while it is up go above it, too.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._lock = threading.Lock()
+        self._state = ""
+        self._main: Progress | None = None
+        self._part: Progress | None = None
+        self._began = self._since = clock()
+        self._work_began = self._began
+        self._spinner = Spinner("dots")
+        self._live = Live(
+            get_renderable=self._render, console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True
+        )
+
+    def __enter__(self) -> Display:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, news: News) -> None:
+        if isinstance(news, Message):
+            if not news.transient:
+                self._above(news.text)
+        elif isinstance(news, State):
+            with self._lock:
+                self._state, self._since = news.text, self._clock()
+                self._main = self._part = None
+        elif isinstance(news, Progress):
+            finished = self._progress(news)
+            if finished:
+                self._above(finished)
+
+    def _progress(self, news: Progress) -> str | None:
+        """Take it up; returns the line that finished work leaves behind."""
+        with self._lock:
+            if news.within:
+                self._part = None if news.finished else news
+                return None
+            self._part = None
+            if self._main is None or self._main.what != news.what:
+                self._work_began = self._clock()
+            self._main = news
+            if not news.finished or news.tick:
+                return None
+            seconds = self._clock() - max(self._work_began, self._since)
+            self._main = None
+            rates = "".join(f"  {rate_text(rate)}" for rate in news.rates)
+            return f"✓ {news.what}: {news.count}{rates}  {clock_text(seconds)}"
+
+    def _above(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        with self._lock:
+            state, since, main, part = self._state, self._since, self._main, self._part
+        now = self._clock()
+        lines: list[RenderableType] = []
+        if main is not None:
+            lines.append(_bar_line(main))
+            lines += map(_line, packed([*map(rate_text, main.rates), *main.figures], self._console.width - 2))
+            if main.note:
+                lines.append(_line(main.note))
+        if part is not None:
+            lines.append(_bar_line(part))
+        self._spinner.update(text=_line(f"{state or 'starting'}  {clock_text(now - since)}", indent=""))
+        lines.append(self._spinner)
+        return Group(*lines)
+
+
+def _bar_line(progress: Progress) -> Table:
+    """Name, bar and time left in one line of the terminal's width."""
+    table = Table.grid(padding=(0, 1), expand=True)
+    for ratio in (None, 1, None, None):
+        table.add_column(no_wrap=True, ratio=ratio, overflow="ellipsis")
+    left = "" if progress.seconds_left is None else f"left {clock_text(progress.seconds_left)}"
+    share = progress.done / progress.total if progress.total else 1.0
+    table.add_row(
+        Text(f"{progress.what}  {progress.place or progress.count}"),
+        ProgressBar(total=1.0, completed=share),
+        Text(f"{share:.0%}"),
+        Text(left),
+    )
+    return table
+
+
+def packed(items: Iterable[str], width: int) -> list[str]:
+    """The items in as few lines of a width as hold them unbroken."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + 2 + len(item) <= width:
+            lines[-1] += "  " + item
+        else:
+            lines.append(item)
+    return lines
+
+
+def _line(text: str, indent: str = "  ") -> Text:
+    return Text(indent + text, no_wrap=True, overflow="ellipsis")

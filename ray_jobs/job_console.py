@@ -1,0 +1,200 @@
+"""From the workers of a job to the console of its driver: one actor takes what they tell, the driver shows it.
+
+Telling costs a worker one call whose answer it does not wait for. Where the driver or the actor is gone, what is told
+is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from typing import Any, TypeVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from data_tools.progress import Message, News, message, show, use_console, using_console
+
+NAMESPACE = "ccvid"
+MOST_WAITING = 10_000
+"""News that are kept for a driver that does not take them, and calls that a worker has under way."""
+TAKE_SECONDS = 30.0
+SETTLE_SECONDS = 5.0
+
+Result = TypeVar("Result")
+
+
+class Mailbox:
+    """An actor on the driver's node, which lives as long as the driver."""
+
+    def __init__(self) -> None:
+        self._news: deque[News | int] = deque(maxlen=MOST_WAITING)
+        self._arrived = asyncio.Event()
+
+    async def post(self, news: News | int) -> None:
+        """Take what somebody tells; a number is a mark of the driver's own."""
+        self._news.append(news)
+        self._arrived.set()
+
+    async def take(self) -> list[News | int]:
+        """What has come, in order; waits for it for a while."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), TAKE_SECONDS)
+        self._arrived.clear()
+        news = list(self._news)
+        self._news.clear()
+        return news
+
+
+class Listener:
+    """Shows in the driver what its workers tell, in a thread."""
+
+    def __init__(self, job: str) -> None:
+        make: Any = ray.remote(Mailbox).options(
+            name=_name(job),
+            namespace=NAMESPACE,
+            num_cpus=0,
+            max_concurrency=MOST_WAITING,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+        )
+        self.job, self.heard = job, 0
+        self._mailbox = make.remote()
+        self._mark, self._seen, self._ending = 0, threading.Condition(), False
+        self._last_mark = 0
+        self._thread = threading.Thread(target=self._listen, daemon=True, name="listener")
+        self._thread.start()
+
+    def settle(self) -> None:
+        """Return once all that has come so far is shown; gives up after some seconds."""
+        self._mark += 1
+        with suppress(Exception):  # Ray is gone, and with it what could be shown
+            self._mailbox.post.remote(self._mark)
+            with self._seen:
+                self._seen.wait_for(lambda: self._last_mark >= self._mark, SETTLE_SECONDS)
+
+    def close(self) -> None:
+        """Show what is left, and end."""
+        self._ending = True
+        self.settle()
+
+    def _listen(self) -> None:
+        while not self._ending:
+            try:
+                arrived = ray.get(self._mailbox.take.remote())
+            except Exception:  # Ray is gone
+                break
+            for news in arrived:
+                if not isinstance(news, int):
+                    self.heard += 1
+                    show(news)
+            with self._seen:
+                self._last_mark = max([self._last_mark, *(mark for mark in arrived if isinstance(mark, int))])
+                self._seen.notify_all()
+
+
+class _Driver:
+    listener: Listener | None = None
+
+
+def listen() -> None:
+    """In a driver: show from now on what its workers tell."""
+    _close()
+    _Driver.listener = Listener(ray.get_runtime_context().get_job_id())
+    atexit.register(_close)  # before Ray's own, which was registered earlier
+
+
+def settle() -> None:
+    """In a driver: show all that its workers have told so far."""
+    if _Driver.listener is not None:
+        _Driver.listener.settle()
+
+
+@contextmanager
+def told_of_waiting(seconds: float, text: Callable[[], str]) -> Iterator[None]:
+    """In a driver: show ``text()`` where workers have told nothing so long after the start of the block."""
+    listener = _Driver.listener
+    heard = listener.heard if listener is not None else 0
+
+    def tell() -> None:
+        if listener is not None and listener.heard == heard:
+            with suppress(Exception):  # Ray is gone
+                message(text())
+
+    timer = threading.Timer(seconds, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class DriversConsole:
+    """In a worker: the console of its job's driver.
+
+    Args:
+        sender: goes before messages where several workers tell.
+    """
+
+    def __init__(self, mailbox: Any, sender: str = "") -> None:
+        self._mailbox, self._sender = mailbox, sender
+        self._last: Any = None
+
+    def show(self, news: News) -> None:
+        if self._sender and isinstance(news, Message):
+            news = Message(f"{self._sender}: {news.text}", news.transient)
+        with suppress(Exception):  # never a reason to stop working
+            self._last = self._mailbox.post.remote(news)
+
+    def flush(self, seconds: float = 2.0) -> None:
+        """Wait, not for long, until all that was told has arrived."""
+        if self._last is not None:
+            with suppress(Exception):
+                ray.wait([self._last], timeout=seconds)
+
+
+def drivers_console(sender: str = "") -> DriversConsole | None:
+    """The console of this worker's driver; None where it does not listen."""
+    try:
+        mailbox = ray.get_actor(_name(ray.get_runtime_context().get_job_id()), namespace=NAMESPACE)
+    except Exception:  # no such actor, or Ray does not answer
+        return None
+    return DriversConsole(mailbox, sender)
+
+
+def tell_driver() -> None:
+    """In an actor of a job: tell its driver from now on."""
+    if console := drivers_console():
+        use_console(console)
+
+
+def told_to_driver(function: Callable[..., Result]) -> Callable[..., Result]:
+    """A function for a Ray task, which tells its driver."""
+
+    @wraps(function)
+    def telling(*arguments: Any) -> Result:
+        console = drivers_console()
+        if console is None:
+            return function(*arguments)
+        with using_console(console):
+            try:
+                return function(*arguments)
+            finally:
+                console.flush()
+
+    return telling
+
+
+def _name(job: str) -> str:
+    return f"console of job {job}"
+
+
+def _close() -> None:
+    if _Driver.listener is not None:
+        _Driver.listener.close()
+        _Driver.listener = None
