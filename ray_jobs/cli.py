@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from ccvid.config import Recipe
-from ccvid.training.distributed import EndedOnRequestError
+from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from data_tools.progress import all_kept, message
 from data_tools.storage import StorageFolder
@@ -21,7 +21,6 @@ from ray_jobs.display import open_console
 from video_backbones import BackboneError
 
 RECIPES = Path(__file__).parent / "recipes"
-CONFIG_FILE = "config.yaml"
 
 
 class UsageError(InputError):

@@ -18,7 +18,7 @@ from ccvid.retrieval.report.unlabelled import write_views
 from ccvid.retrieval.results import EMBEDDINGS_FILE, REPORT_FOLDER
 from ccvid.retrieval.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.tables import comparison_table
-from ccvid.training.run import METRICS_FILE
+from ccvid.run_files import METRICS_FILE
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.progress import message

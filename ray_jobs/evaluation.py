@@ -13,11 +13,10 @@ from ccvid.retrieval.given import GivenRetrieval
 from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.results import write_results, write_scores
 from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings
-from ccvid.training.run import METRICS_FILE
+from ccvid.run_files import CONFIG_FILE, METRICS_FILE
 from data_tools.errors import InputError
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
 from ray_jobs.embedding_job import embed_data, read_model
 from ray_jobs.parallel_ranks import cluster_ranks

@@ -20,12 +20,12 @@ from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, wr
 from ccvid.retrieval.results import REPORT_FOLDER
 from ccvid.retrieval.search import search
 from ccvid.retrieval.stored_pictures import find_tracklets, open_sources, stored_thumbnails
+from ccvid.run_files import CONFIG_FILE
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import CONFIG_FILE
 from ray_jobs.cluster import connect
 from ray_jobs.embedding_job import UsedModel, describe, embed_data, keep_precision, read_model
 from ray_jobs.sharding import compare_checksums, ensure_shards

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ccvid.config import ModelOptions, Recipe
-from ccvid.precision import WORTH_IT, bf16_speed
 from data_tools.clips import ClipOptions
-from data_tools.cpus import limit_threads
 from data_tools.progress import message
 from data_tools.video import decoder_versions
 from ray_jobs.cluster import Workers, results_of
@@ -30,19 +27,25 @@ class Machine:
     """That a worker gets."""
     bf16_speed: float | None
     """How many times as fast as float32; None: nobody asked."""
+    bf16_pays: bool
     decoders: str
     """That are installed, with versions."""
 
 
 def look(model: ModelOptions, clip: ClipOptions, use_gpu: bool, cpus: int, try_bf16: bool) -> Machine:
     """Look at this machine, in a process of its own."""
-    threads = limit_threads(cpus)
-    device = torch.device("cuda" if use_gpu else "cpu")
+    import torch  # and networks: seconds that only this process needs
+
+    from ccvid.precision import WORTH_IT, bf16_speed
+    from data_tools.cpus import available_cpus
+
+    speed = bf16_speed(model, clip, torch.device("cuda" if use_gpu else "cpu")) if try_bf16 else None
     return Machine(
-        torch.cuda.get_device_name() if use_gpu else processor_name(),
-        threads,
-        bf16_speed(model, clip, device) if try_bf16 else None,
-        ", ".join(f"{name} {version}" for name, version in decoder_versions().items()),
+        device=torch.cuda.get_device_name() if use_gpu else processor_name(),
+        threads=min(cpus, available_cpus()),
+        bf16_speed=speed,
+        bf16_pays=speed is not None and speed >= WORTH_IT,
+        decoders=", ".join(f"{name} {version}" for name, version in decoder_versions().items()),
     )
 
 
@@ -56,12 +59,10 @@ def decide_precision(recipe: Recipe, workers: Workers) -> Recipe:
     """
     asked = recipe.train.bf16
     machines = _look_everywhere(recipe, workers, try_bf16=asked is not False)
-    speeds = [machine.bf16_speed for machine in machines if machine.bf16_speed is not None]
-    slowest = min(speeds, default=1.0)
-    bf16 = slowest >= WORTH_IT if asked == "auto" else asked
+    bf16 = all(machine.bf16_pays for machine in machines) if asked == "auto" else asked
     message(_found(machines, bf16, asked))
-    if bf16 and slowest < 1:
-        message(_emulated(machines, slowest))
+    if bf16:
+        _warn_of_emulation(machines)
     return recipe.with_bf16(bf16)
 
 
@@ -90,13 +91,15 @@ def _found(machines: list[Machine], bf16: bool, asked: object) -> str:
         f"{machine.device}, {machine.threads} thread(s) a worker, {machine.decoders}" for machine in kinds.values()
     ]
     precision = "bfloat16" if bf16 else "float32"
-    if asked == "auto" and len({(machine.bf16_speed or 0) >= WORTH_IT for machine in machines}) > 1:
-        slow = sorted({machine.device for machine in machines if (machine.bf16_speed or 0) < WORTH_IT})
+    if asked == "auto" and len({machine.bf16_pays for machine in machines}) > 1:
+        slow = sorted({machine.device for machine in machines if not machine.bf16_pays})
         precision += f" on all, since {', '.join(slow)} is no faster in bfloat16"
     return f"found: {'; '.join(nodes)}; computing in {precision}"
 
 
-def _emulated(machines: list[Machine], slowest: float) -> str:
-    where = next(machine.device for machine in machines if machine.bf16_speed == slowest)
-    times = f"{1 / slowest:.1f} times as long as in float32" if slowest > 0 else "far longer than in float32"
-    return f"warning: {where} emulates bfloat16: a step takes {times}; --train.bf16 false is faster there"
+def _warn_of_emulation(machines: list[Machine]) -> None:
+    slowest = min(machines, key=lambda machine: machine.bf16_speed or 0)
+    speed = slowest.bf16_speed or 0
+    if speed < 1:
+        times = f"takes {1 / speed:.1f} times as long as in float32" if speed > 0 else "is emulated"
+        message(f"warning: on {slowest.device} a step in bfloat16 {times}; --train.bf16 auto would choose float32")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ccvid.config import Recipe
-from ccvid.training.run import METRICS_FILE
+from ccvid.run_files import METRICS_FILE
 from ccvid.training.seeds import SEEDS_FILE, SeedSummary, read_seed_metrics, write_seeds
 from data_tools.progress import message
 from data_tools.storage import StorageFolder

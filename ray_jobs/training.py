@@ -18,27 +18,19 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from ccvid.config import Recipe
-from ccvid.trained_model import configured_backbone
-from ccvid.training.distributed import EndedOnRequestError, StoppedTogetherError
-from ccvid.training.mlflow_sink import check_mlflow
-from ccvid.training.run import METRICS_FILE, train_and_score
-from ccvid.training.split import split_for
-from data_tools.cpus import limit_threads
+from ccvid.run_files import CONFIG_FILE, METRICS_FILE
+from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
-from data_tools.identity_sampler import PkSampler
 from data_tools.patient_filesystem import patient_filesystem
 from data_tools.progress import kept, message, state
-from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import CONFIG_FILE, write_config
+from ray_jobs.cli import write_config
 from ray_jobs.cluster import Workers, logs_folder, run_task
 from ray_jobs.job_console import settle, told_of_waiting
 from ray_jobs.machines import decide_precision
 from ray_jobs.node_network import NodeNetwork
-from ray_jobs.ray_run import RayRun
 from ray_jobs.run_guard import claim, run_until_told
 from ray_jobs.sharding import compare_checksums, ensure_shards
-from ray_jobs.watching import watched
 from ray_jobs.worker_events import WorkerEvents
 
 FREE_SETTINGS = (
@@ -97,22 +89,6 @@ def train(recipe: Recipe) -> StorageFolder:
         finally:
             settle()
     return folder
-
-
-def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
-    """Find before the start, on a node of the cluster, what every worker would stumble over.
-
-    Raises:
-        InputError, BackboneError: what is wrong.
-    """
-    if recipe.run.mlflow is not None:
-        check_mlflow(recipe.run.mlflow)
-    store = open_shards(shards, recipe.data.cache)
-    configured_backbone(recipe.model, recipe.clip)
-    items = split_for(recipe, store).items
-    counts = workers.wanted if isinstance(workers.wanted, tuple) else (workers.wanted,)
-    for count in counts:
-        PkSampler(items.person_I, recipe.batch, world_size=count, seed=recipe.train.seed, clothes_I=items.clothes_I)
 
 
 def make_trainer(
@@ -203,23 +179,16 @@ def _waiting(workers: Workers) -> str:
 
 
 def _train_worker(config: dict[str, Any]) -> WorkerOutcome:
-    """What every Ray Train worker runs."""
-    recipe = Recipe.model_validate(config["recipe"])
-    recipe = recipe.within(limit_threads(config["cpus"]))
-    with RayRun.of(recipe, config["shards"], config["guard"], shown=config["shown"]) as run:
-        try:
-            store = open_shards(config["shards"], recipe.data.cache)
-            with watched(recipe, run, store.manifest.dataset) as run.sinks:
-                train_and_score(recipe, run, store, score_test=config["score_test"])
-        except EndedOnRequestError as error:
-            return WorkerOutcome(ended=str(error))
-        except StoppedTogetherError as error:
-            return WorkerOutcome(problem=str(error))
-        except InputError as error:
-            if run.world_size > 1:  # the others wait for this one, so the whole group must end
-                raise
-            return WorkerOutcome(problem=str(error))
-    return WorkerOutcome()
+    from ray_jobs.train_worker import train_worker  # networks, losses and the report: seconds that only workers need
+
+    return train_worker(config)
+
+
+def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
+    """As :func:`ray_jobs.train_worker.check_start`, for a node of the cluster."""
+    from ray_jobs.train_worker import check_start
+
+    check_start(recipe, shards, workers)
 
 
 def _read_config(folder: StorageFolder) -> object:

@@ -12,9 +12,9 @@ from ray.util.metrics import Gauge
 
 from ccvid.config import Recipe
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import EndedOnRequestError
 from ccvid.training.mlflow_sink import MlflowSink, Status
 from ccvid.training.step_log import MetricGroup, MetricSink, flatten
+from ccvid.training.stopping import EndedOnRequestError
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data_tools.errors import InputError
+from ccvid.training.stopping import StoppedTogetherError
 
 Item = TypeVar("Item")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -27,14 +27,6 @@ def broadcast_state(module: nn.Module, world_size: int) -> None:
     if world_size > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
-
-
-class StoppedTogetherError(InputError):
-    """What stops the run, raised on every rank at the same place: no rank waits for another."""
-
-
-class EndedOnRequestError(Exception):
-    """The run was asked to end, and did so on every rank with a last checkpoint; it can go on from there."""
 
 
 class Agreement:

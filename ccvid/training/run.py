@@ -16,8 +16,6 @@ from ccvid.training.trainer import Trainer
 from data_tools.progress import message, state
 from data_tools.shards import ShardFolder
 
-METRICS_FILE = "metrics.json"
-
 
 def train_and_score(
     recipe: Recipe, run: RunContext, store: ShardFolder, *, score_test: bool = True

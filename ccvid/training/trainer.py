@@ -21,10 +21,11 @@ from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import Agreement, EndedOnRequestError, agree, broadcast_state, gather_rows
+from ccvid.training.distributed import Agreement, agree, broadcast_state, gather_rows
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_for
 from ccvid.training.step_log import TRAINING, NonFiniteLossError, StepLog
+from ccvid.training.stopping import EndedOnRequestError
 from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler, Schedule

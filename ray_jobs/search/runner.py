@@ -12,11 +12,12 @@ import ray
 from ray import tune
 
 from ccvid.config import Recipe
-from ccvid.training.distributed import EndedOnRequestError
+from ccvid.run_files import CONFIG_FILE
+from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import CONFIG_FILE, UsageError
+from ray_jobs.cli import UsageError
 from ray_jobs.cluster import Workers, run_task
 from ray_jobs.machines import decide_precision
 from ray_jobs.run_guard import claim, run_until_told

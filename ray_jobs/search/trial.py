@@ -15,10 +15,11 @@ from ray.train import Checkpoint, Result, UserCallback
 from ray.util.queue import Empty, Queue
 
 from ccvid.config import Recipe
-from ccvid.training.distributed import EndedOnRequestError
+from ccvid.run_files import CONFIG_FILE
+from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import CONFIG_FILE, write_config
+from ray_jobs.cli import write_config
 from ray_jobs.cluster import Workers, connect
 from ray_jobs.search.space import with_values
 from ray_jobs.training import fit, make_trainer

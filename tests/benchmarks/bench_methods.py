@@ -25,8 +25,9 @@ import torch
 import yaml
 
 from ccvid.config import Recipe
+from ccvid.run_files import METRICS_FILE
 from ccvid.training.context import LocalRun
-from ccvid.training.run import METRICS_FILE, score_test_set
+from ccvid.training.run import score_test_set
 from ccvid.training.trainer import Trainer
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from ccvid.config import Recipe, RunOptions
 from ccvid.training.context import LocalRun
-from ccvid.training.distributed import EndedOnRequestError
+from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from ray_jobs.watching import watched
 from tests.jobs.head import Head

@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 from ccvid.config import Recipe
 from ccvid.training.context import LocalRun
-from ccvid.training.distributed import StoppedTogetherError
+from ccvid.training.stopping import StoppedTogetherError
 from ccvid.training.trainer import Trainer
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder

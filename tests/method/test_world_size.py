@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from ccvid.config import Recipe
 from ccvid.training.context import LocalRun
-from ccvid.training.distributed import EndedOnRequestError
+from ccvid.training.stopping import EndedOnRequestError
 from ccvid.training.sync_batchnorm import synchronise_batchnorm
 from ccvid.training.trainer import Trainer
 from data_tools.shards import ShardFolder

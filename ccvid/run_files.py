@@ -1,0 +1,8 @@
+"""Names of a run folder's files that several packages read."""
+
+from __future__ import annotations
+
+CONFIG_FILE = "config.yaml"
+"""The whole recipe, as decided."""
+METRICS_FILE = "metrics.json"
+"""Written last: a run that has it is scored."""
