@@ -60,7 +60,9 @@ PROTOCOLS = ("clothes_changing", "same_clothes", "general")
 def base_values(arguments: argparse.Namespace) -> Values:
     """The recipe that every variant changes."""
     values: Values = yaml.safe_load(RECIPE.read_text())
-    people = {"seed": arguments.walkers, "test_people": arguments.test_people, "train_people": arguments.train_people}
+    people = {**values["data"]["synthetic"], "seed": arguments.walkers, "test_people": arguments.test_people}
+    if arguments.train_people:
+        people["train_people"] = arguments.train_people
     train = {"log_every_seconds": 30, "test_weights": "last"}
     if arguments.epochs:
         share = arguments.epochs / values["train"]["epochs"]
@@ -182,7 +184,7 @@ def main() -> None:
     parser.add_argument("--seed-list", type=int, nargs="+", help="these seeds instead")
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--test-people", type=int, default=160)
-    parser.add_argument("--train-people", type=int, default=80)
+    parser.add_argument("--train-people", type=int, help="default: the recipe's")
     parser.add_argument("--epochs", type=int, help="shorter, with the clothes loss beginning as much earlier")
     parser.add_argument("--walkers", type=int, default=2, help="seed of the walkers")
     parser.add_argument("--folder", type=Path, help="kept; nothing: a temporary one")
