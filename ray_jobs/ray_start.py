@@ -37,8 +37,8 @@ def start_cluster(**settings: Any) -> None:
         ) from None
     except RuntimeError as error:
         raise InputError(
-            f"Ray does not start: {error}; the logs are under {folder}/session_latest/logs. Where "
-            "the machine is busy, try again later"
+            f"Ray does not start: {error}; its logs are under {folder}/session_latest/logs. Where the machine is busy, "
+            "try again later"
         ) from None
 
 
@@ -47,9 +47,9 @@ def _start(settings: dict[str, Any]) -> None:
     before = set(psutil.Process().children())
     try:
         ray.init("local", num_cpus=_cpus(), **settings)
-    except OSError:
-        raise
     except Exception as error:  # Ray raises bare ones
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            raise
         ray.shutdown()
         for process in set(psutil.Process().children()) - before:
             with suppress(psutil.NoSuchProcess):
