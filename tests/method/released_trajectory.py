@@ -24,7 +24,7 @@ class ReleasedTrajectory:
     """The reference's model, heads and optimizers before the first update, in ``dtype`` on ``device``."""
 
     def __init__(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> None:
-        self._place = {"dtype": dtype, "device": torch.device(device)}
+        self._dtype, self._device = dtype, torch.device(device)
         backbone = build_backbone("c2d_resnet50", weights="random")
         self.model = ReIdModel(backbone, IdentityClassifier(2048, 6)).double()
         self.clothes_classifier = CosineClassifier(2048, 15).double()
@@ -34,18 +34,16 @@ class ReleasedTrajectory:
         with torch.no_grad():
             for parameter in self.model.identity_classifier.parameters():
                 parameter.mul_(0.05)
-        self.model.to(**self._place)
-        self.clothes_classifier.to(**self._place)
+        self.model.to(self._device, self._dtype)
+        self.clothes_classifier.to(self._device, self._dtype)
         head = ClothesHead(self.clothes_classifier, _adam(self.clothes_classifier), tensor("owner").to(device))
         self._update = CalUpdate(self.model, _adam(self.model), head)
 
     def updates(self) -> Iterator[list[float]]:
         """Make the updates; of each the identity, the clothes and the adversarial loss, as in ``EXPECTED``'s stepN."""
-        person_B, clothes_B = (
-            torch.from_numpy(EXPECTED[name]).to(self._place["device"]) for name in ("pids", "clothes")
-        )
+        person_B, clothes_B = (torch.from_numpy(EXPECTED[name]).to(self._device) for name in ("pids", "clothes"))
         for step in range(STEPS):
-            frames_BTCHW = reference_input(f"train{step}", (8, 3, 4, 64, 32)).to(**self._place)
+            frames_BTCHW = reference_input(f"train{step}", (8, 3, 4, 64, 32)).to(self._device, self._dtype)
             result = self._update(frames_BTCHW, person_B, clothes_B, train_clothes=True, adversarial=True)
             assert result.clothes_loss is not None
             assert result.adversarial_loss is not None
@@ -53,7 +51,7 @@ class ReleasedTrajectory:
 
     def features(self) -> Tensor:
         """What ``EXPECTED``'s final_features are, (2, 2048); leaves the model in evaluation mode."""
-        frames_BTCHW = reference_input("clip", (2, 3, 8, 64, 32)).to(**self._place)
+        frames_BTCHW = reference_input("clip", (2, 3, 8, 64, 32)).to(self._device, self._dtype)
         with torch.inference_mode():
             return self.model.eval().embed(frames_BTCHW)
 
