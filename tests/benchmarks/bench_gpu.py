@@ -14,19 +14,18 @@ The parts, each in a process of its own with a time limit, so that one that brea
 Without a GPU it runs at tiny sizes by itself, with no aim of speed judged, and compiles only if asked (`--compile`).
 The exit code is 1 where something could not be measured, and 0 where an aim is missed.
 
-It needs neither Ray, decord nor PyAV. Beside torch, torchvision and numpy it imports: pydantic, simplejpeg,
-pytorch-metric-learning, pyarrow, fsspec, safetensors, pyyaml, pillow, scikit-learn, threadpoolctl, tensorboard. On a
-machine without network access, carry the wheels of those that it lacks; where it has all but the first three, as
-images made for machine learning do, six wheels will do:
+It needs neither Ray, decord nor PyAV. Beside torch, torchvision and numpy it imports pydantic, simplejpeg,
+pytorch-metric-learning, pyarrow, fsspec, safetensors, pyyaml, pillow, scikit-learn, threadpoolctl and tensorboard.
+To a machine without network, carry the wheels of those that it lacks; where all but the first three are there, as in
+most images made for machine learning, these are seven (5 MB):
 
-    pip download --only-binary :all: --no-deps --python-version 3.12 --implementation cp \\
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels \\
-        pydantic==2.12.5 pydantic-core==2.41.5 annotated-types typing-inspection simplejpeg pytorch-metric-learning
+    to="--only-binary :all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64"
+    pip download $to -d wheels pydantic
+    pip download $to --no-deps -d wheels simplejpeg pytorch-metric-learning
 
-and there, in the repository's root (to leave that Python as it is, add `--target DIR` and set PYTHONPATH=DIR):
+and there, in the repository's root (with `--target DIR` and PYTHONPATH=DIR where its Python is to stay as it is):
 
-    pip install --no-index --no-deps --find-links wheels pydantic simplejpeg pytorch-metric-learning \\
-        pydantic-core annotated-types typing-inspection
+    pip install --no-index --no-deps wheels/*.whl
 """
 
 from __future__ import annotations
@@ -45,12 +44,15 @@ from tests.benchmarks.gpu.results import Row, print_table, read_rows, write_json
 from tests.benchmarks.gpu.sizes import BUDGETS
 
 
+def part_command(part: str, work: Path, rows: Path, flags: list[str]) -> list[str]:
+    return [sys.executable, "-m", "tests.benchmarks.gpu.run_part", part, str(work), str(rows), *flags]
+
+
 def run_in_process(part: str, work: Path, flags: list[str], seconds: float) -> list[Row]:
     """A part in a process of its own, which is ended after so many seconds; the rows that it left."""
     rows = work / f"{part}.jsonl"
-    command = [sys.executable, "-m", "tests.benchmarks.gpu.run_part", part, str(work), str(rows), *flags]
     # In a session of its own, for the compiler starts processes too.
-    child = subprocess.Popen(command, start_new_session=True)
+    child = subprocess.Popen(part_command(part, work, rows, flags), start_new_session=True)
     problem = None
     try:
         code = child.wait(timeout=seconds)

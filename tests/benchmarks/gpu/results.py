@@ -54,10 +54,18 @@ class Results:
 
     def equal(self, what: str, same: bool) -> None:
         """Whether two results are the same to the last digit: judged on every machine."""
-        verdict = "met" if same else "MISSED"
-        shown = "equal" if same else "DIFFERENT"
+        shown, verdict = ("equal", "met") if same else ("DIFFERENT", "MISSED")
         self._keep(
             Row(part=self._part, what=what, value=float(same), shown=shown, aim="to the last digit", verdict=verdict)
+        )
+
+    def holds(self, what: str, does: bool) -> None:
+        """What has to be so on every machine."""
+        verdict = "met" if does else "MISSED"
+        self._keep(
+            Row(
+                part=self._part, what=what, value=float(does), shown="yes" if does else "NO", aim="yes", verdict=verdict
+            )
         )
 
     def failure(self, what: str, reason: str) -> None:
