@@ -34,12 +34,14 @@ NEEDED = (
     "tensorboard",
     "threadpoolctl",
 )
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 COMMAND = [sys.executable, "-m", "tests.benchmarks.bench_gpu", "--tiny"]
 
 
 def installed_with(names: tuple[str, ...]) -> set[str]:
     """These distributions and what they require, without extras."""
-    found, asked = set(), [canonicalize_name(name) for name in names]
+    found: set[str] = set()
+    asked: list[str] = [canonicalize_name(name) for name in names]
     while asked:
         name = asked.pop()
         if name in found:
@@ -56,8 +58,8 @@ def installed_with(names: tuple[str, ...]) -> set[str]:
     return found
 
 
-def test_it_imports_nothing_that_its_description_does_not_name(tmp_path: Path) -> None:
-    """Neither Ray, decord nor PyAV among it."""
+def test_it_needs_nothing_that_its_description_does_not_name(tmp_path: Path) -> None:
+    """Neither Ray, decord nor PyAV among it, also where shards are made and read."""
     allowed = {"ccvid", *installed_with(("torch", "torchvision", "numpy", *NEEDED))}
     refused = sorted(
         module
@@ -76,7 +78,10 @@ class AsIfAbsent:
         return None if name.partition(".")[0] in {set(refused)} else PathFinder.find_spec(name, path, target)
 
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, AsIfAbsent]
-import tests.benchmarks.bench_gpu, tests.benchmarks.gpu.run_part
+import tests.benchmarks.bench_gpu
+from tests.benchmarks.gpu.run_part import Path, run_part
+work = Path({str(tmp_path)!r})
+assert run_part("embedding", work, work / "rows.jsonl", tiny=True, compile=False)
 """
     )
     root = Path(__file__).parents[2]
@@ -93,7 +98,7 @@ import tests.benchmarks.bench_gpu, tests.benchmarks.gpu.run_part
 def test_all_parts_at_tiny_sizes(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     ended = subprocess.run(
-        [*COMMAND, "--one-process", "--json", str(file)], capture_output=True, text=True, check=False, timeout=280
+        [*COMMAND, "--one-process", "--json", str(file)], capture_output=True, text=True, check=False, env=ENVIRONMENT
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert f"torch {torch.__version__}" in ended.stdout.splitlines()[0]
@@ -112,7 +117,7 @@ def test_all_parts_at_tiny_sizes(tmp_path: Path) -> None:
 def test_a_part_alone_in_a_process_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     command = [*COMMAND, "--only", "search", "--json", str(file)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert {row["part"] for row in json.loads(file.read_text())["rows"]} == {"search"}
 

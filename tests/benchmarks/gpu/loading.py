@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 
 from data_tools.transforms import normalise
 from tests.benchmarks.gpu.device import cpu_cores, seconds_of, wait
@@ -56,13 +57,20 @@ def fed_step(task: Task, threads: int) -> tuple[float, float]:
 
 @contextmanager
 def only_cores(number: int) -> Iterator[None]:
-    """Keep this thread, and those that it starts, on so many of the cores; where the system cannot, nothing."""
+    """Keep this process's threads, and those that they start, on so many cores; where the system cannot, nothing."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, set(sorted(before)[:number]))
+    cores = sorted(os.sched_getaffinity(0))
+    _keep_threads_on(set(cores[:number]))
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _keep_threads_on(set(cores))
+
+
+def _keep_threads_on(cores: set[int]) -> None:
+    """All threads, for the backward pass runs in one of its own."""
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
