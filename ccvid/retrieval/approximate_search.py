@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ccvid.retrieval.candidates import Codes
 from ccvid.retrieval.distances import CosineDistances, Floats, Indices
-from ccvid.retrieval.search import Codes, NearestEntries, search
+from ccvid.retrieval.search import NearestEntries, search
 from data_tools.errors import InputError
 
 CHECKED_QUERIES = 200

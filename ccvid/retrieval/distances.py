@@ -21,6 +21,9 @@ BLOCK_BYTES = 2**24
 EXACT_UNIT = 2.0**-26
 """Grid of the embeddings' coordinates in ``CosineDistances``."""
 
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Between them lies the largest coordinate of an embedding that has a direction."""
+
 
 class DistanceBlock(NamedTuple):
     """A rectangle of the distance matrix; ``values`` is (queries, gallery entries) from the two starts on."""
@@ -94,7 +97,8 @@ class CosineDistances:
 
     Memory beside the embeddings: the queries once in float64, one gallery block in float64, one block of
     distances. The products are made on ``device``; ranks are counted on the host.
-    Raises InputError, which begins with ``origin``, for wrong shapes, NaN, infinity and zero vectors.
+    Raises InputError, which begins with ``origin``, for wrong shapes, NaN, infinity and zero vectors; the gallery's
+    values are not looked at where ``gallery_checked``.
     """
 
     def __init__(
@@ -105,12 +109,13 @@ class CosineDistances:
         device: torch.device | str = "cpu",
         query_block: int = 256,
         gallery_block: int = 32768,
+        gallery_checked: bool = False,
         origin: str = "embeddings",
     ) -> None:
         assert query_block > 0
         assert gallery_block > 0
         self.query_QD = _embedding_matrix(query_QD, f"{origin}: query")
-        self.gallery_GD = _embedding_matrix(gallery_GD, f"{origin}: gallery")
+        self.gallery_GD = _embedding_matrix(gallery_GD, f"{origin}: gallery", checked=gallery_checked)
         if self.query_QD.shape[1] != self.gallery_GD.shape[1]:
             raise InputError(
                 f"{origin}: query embeddings have {self.query_QD.shape[1]} dimensions, "
@@ -161,7 +166,7 @@ def _on_grid(embedding_ND: Floats) -> Floats:
     return wide_ND
 
 
-def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str) -> Floats:
+def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str, *, checked: bool = False) -> Floats:
     if isinstance(embedding, torch.Tensor):
         embedding = embedding.float().numpy(force=True)
     if embedding.ndim != 2 or embedding.dtype.kind != "f":
@@ -169,10 +174,12 @@ def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str) -> Floats:
             f"{origin}: {embedding.dtype} of shape {embedding.shape}, expected floats of (rows, dimensions)"
         )
     embedding = embedding.astype(np.float32, copy=False)
+    if checked:
+        return embedding
     _check_finite(embedding, f"{origin} embedding row")
     for rows in _row_blocks(embedding):
         largest = np.abs(embedding[rows]).max(axis=1, initial=0)
-        for row in np.flatnonzero((largest < 1e-30) | (largest > 1e30)):
+        for row in np.flatnonzero((largest < SMALLEST) | (largest > LARGEST)):
             raise InputError(
                 f"{origin} embedding row {rows.start + row}: largest value {largest[row]}, not a direction"
             )

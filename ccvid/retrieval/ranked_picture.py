@@ -110,9 +110,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 def write_figure(figure: Figure, file: IO[bytes], kind: str) -> None:
     """Write as svg or png."""
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    quick = {} if kind == "svg" else {"pil_kwargs": {"compress_level": 1}}
+    quick = None if kind == "svg" else {"compress_level": 1}
     with rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
-        figure.savefig(file, format=kind, metadata=metadata, **quick)
+        figure.savefig(file, format=kind, metadata=metadata, pil_kwargs=quick)
 
 
 def _caption(labels: RetrievalLabels, index: int) -> tuple[str, ...]:

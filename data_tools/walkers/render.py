@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
 from data_tools.errors import InputError
@@ -45,6 +44,8 @@ def video_path(job: WalkerVideo, folder: Path) -> Path:
 
 
 def _encode(job: WalkerVideo, path: Path) -> None:
+    import av  # here, for the options of walkers are part of every recipe, on machines without PyAV too
+
     options = job.options
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(options.frames_per_second))

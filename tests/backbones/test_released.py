@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,48 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.backbones.reference_values import REFERENCE, reference_input, reference_tensor
-from video_backbones import SpatialPoolName, WeightsError
-from video_backbones.backbone import VideoBackbone
+from tests.backbones.reference_values import REFERENCE
+from tests.backbones.released_networks import LAYOUTS, NETWORKS, ReleasedNetwork
+from video_backbones import WeightsError
 from video_backbones.factory import build_backbone
 from video_backbones.released import from_released, layout_of, to_released
 
-
-@dataclass(frozen=True)
-class Case:
-    """A released network, and what it is here."""
-
-    layout: str
-    name: str
-    spatial_pool: SpatialPoolName = "max"
-
-    @property
-    def is_image(self) -> bool:
-        return self.layout.startswith("resnet50")
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """Under the released names, as the reference fills it."""
-        return {name: reference_tensor(name, shape) for name, shape in LAYOUTS[self.layout]}
-
-    def build(self, weights: str | Path = "random", **choices: Any) -> VideoBackbone:
-        return build_backbone(self.name, weights=weights, **{"spatial_pool": self.spatial_pool, **choices})
-
-
-LAYOUTS: dict[str, list[tuple[str, list[int]]]] = json.loads((REFERENCE / "checkpoint_layouts.json").read_text())
-CASES = (
-    Case("c2dres50", "c2d_resnet50"),
-    Case("i3dres50", "i3d_resnet50"),
-    Case("ap3dres50", "ap3d_resnet50"),
-    Case("nlres50", "nl_resnet50"),
-    Case("ap3dnlres50", "ap3d_nl_resnet50"),
-    Case("resnet50-avg", "c2d_resnet50", "avg"),
-    Case("resnet50-max", "c2d_resnet50", "max"),
-    Case("resnet50-gem", "c2d_resnet50", "gem"),
-    Case("resnet50-maxavg", "c2d_resnet50", "max_avg"),
-)
-C2D, AP3D, AVG, GEM, MAX_AVG = CASES[0], CASES[2], CASES[5], CASES[7], CASES[8]
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.layout)
+C2D, AP3D, AVG, GEM, MAX_AVG = NETWORKS[0], NETWORKS[2], NETWORKS[5], NETWORKS[7], NETWORKS[8]
+every_case = pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.layout)
 
 
 def released_file(file: Path, state: dict[str, Tensor], *, prefix: str = "") -> Path:
@@ -72,20 +35,17 @@ def released_file(file: Path, state: dict[str, Tensor], *, prefix: str = "") -> 
 
 
 @every_case
-def test_features_equal_the_reference(case: Case) -> None:
+def test_features_equal_the_reference(case: ReleasedNetwork) -> None:
     backbone = case.build().double().eval()
     backbone.load_state_dict(from_released(case.state))
     expected = np.load(REFERENCE / "backbone_features.npz")[case.layout]
-    frames = (
-        reference_input("image", (2, 3, 1, 64, 32)) if case.is_image else reference_input("clip", (2, 3, 8, 64, 32))
-    )
     with torch.inference_mode():
-        feature = backbone(frames).numpy()
+        feature = backbone(case.frames).numpy()
     np.testing.assert_allclose(feature, expected, rtol=1e-6)
 
 
 @every_case
-def test_names_order_and_shapes_go_out_as_released(case: Case) -> None:
+def test_names_order_and_shapes_go_out_as_released(case: ReleasedNetwork) -> None:
     state = to_released(case.build(), image=case.is_image)
     assert [(name, list(value.shape)) for name, value in state.items()] == [tuple(row) for row in LAYOUTS[case.layout]]
     assert layout_of(state) == case.layout or case.layout in str(layout_of(state))
@@ -93,7 +53,7 @@ def test_names_order_and_shapes_go_out_as_released(case: Case) -> None:
 
 
 @every_case
-def test_in_and_out_again_to_the_bit(case: Case) -> None:
+def test_in_and_out_again_to_the_bit(case: ReleasedNetwork) -> None:
     given = {name: value.float() if value.is_floating_point() else value for name, value in case.state.items()}
     backbone = case.build()
     backbone.load_state_dict(from_released(given))
@@ -116,20 +76,22 @@ def test_a_released_checkpoint_is_read(tmp_path: Path, prefix: str) -> None:
     [
         (AP3D, C2D, "file holds ap3dres50, asked for c2d_resnet50"),
         (C2D, AP3D, "file holds c2dres50, asked for ap3d_resnet50"),
-        (CASES[1], CASES[4], "file holds i3dres50, asked for ap3d_nl_resnet50"),
-        (CASES[3], CASES[4], "file holds nlres50, asked for ap3d_nl_resnet50"),
-        (CASES[4], Case("", "r3d_18"), "file holds ap3dnlres50, asked for r3d_18"),
+        (NETWORKS[1], NETWORKS[4], "file holds i3dres50, asked for ap3d_nl_resnet50"),
+        (NETWORKS[3], NETWORKS[4], "file holds nlres50, asked for ap3d_nl_resnet50"),
+        (NETWORKS[4], ReleasedNetwork("", "r3d_18"), "file holds ap3dnlres50, asked for r3d_18"),
         (GEM, AP3D, "file holds resnet50-gem, asked for ap3d_resnet50"),
         (GEM, C2D, "file holds resnet50-gem, asked for c2d_resnet50 with spatial pool max"),
         (MAX_AVG, GEM, "file holds resnet50-maxavg, asked for c2d_resnet50 with spatial pool gem"),
         (
-            CASES[5],
+            NETWORKS[5],
             MAX_AVG,
             "file holds resnet50-avg or resnet50-max, asked for c2d_resnet50 with spatial pool max_avg",
         ),
     ],
 )
-def test_a_file_of_another_backbone_is_named(tmp_path: Path, held: Case, asked: Case, message: str) -> None:
+def test_a_file_of_another_backbone_is_named(
+    tmp_path: Path, held: ReleasedNetwork, asked: ReleasedNetwork, message: str
+) -> None:
     state = {name: torch.zeros(()).expand(shape) for name, shape in LAYOUTS[held.layout]}
     file = released_file(tmp_path / "other.pth.tar", state)
     with pytest.raises(WeightsError) as caught:

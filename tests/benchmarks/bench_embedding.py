@@ -35,9 +35,13 @@ CLIP = ClipOptions(length=8, stride=4, piece=0)
 TARGET = 0.9
 
 
-def bare_rate(model: ReIdModel, batch: int, clips: int, device: torch.device) -> float:
+def bare_rate(model: ReIdModel, batch: int, clips: int, options: ModelOptions) -> float:
     """Clips/s of the forward alone, on one ready batch again and again."""
-    ready = normalise(torch.randint(0, 256, (batch, 8, 3, 256, 128), dtype=torch.uint8, device=device))
+    device, shape = model.device, (batch, CLIP.length, options.height, options.width, 3)
+    frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    ready = normalise(frames_BTHWC.permute(0, 1, 4, 2, 3))
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     started = time.perf_counter()
     with torch.no_grad():
         for _ in range(clips // batch):
@@ -47,7 +51,9 @@ def bare_rate(model: ReIdModel, batch: int, clips: int, device: torch.device) ->
     return clips // batch * batch / (time.perf_counter() - started)
 
 
-def stored_rate(model: ReIdModel, store: ShardFolder, rows: list[int], options: ModelOptions, batch: int) -> float:
+def stored_rate(
+    model: ReIdModel, store: ShardFolder, rows: list[int], options: ModelOptions, batch: int, threads: int = 2
+) -> float:
     """Clips/s of ``embed_tracklets``."""
     started = time.perf_counter()
     _, count_T = embed_tracklets(
@@ -56,7 +62,7 @@ def stored_rate(model: ReIdModel, store: ShardFolder, rows: list[int], options: 
         rows,
         clip=CLIP,
         options=options,
-        loader=LoaderOptions(),
+        loader=LoaderOptions(threads=threads),
         score=ScoreOptions(clips_per_batch=batch),
     )
     return int(count_T.sum()) / (time.perf_counter() - started)
@@ -117,7 +123,7 @@ def main() -> None:
         rows = list(range(min(arguments.tracklets, len(store.rows))))
         clips = sum(len(all_clips(store.rows[row].frame_count, CLIP)) for row in rows)
         ways: list[Callable[[], float]] = [
-            lambda: bare_rate(model, batch, clips, device),
+            lambda: bare_rate(model, batch, clips, options),
             lambda: stored_rate(model, store, rows, options, batch),
         ]
         if arguments.ray:

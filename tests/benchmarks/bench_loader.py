@@ -44,11 +44,12 @@ CLIPS_A_ROUND = {RELEASED: 32, BARE: 512, JPEG: 512, RAW: 4096}
 TARGETS = [(JPEG, RELEASED, 5.0), (JPEG, BARE, 0.85), (RAW, RELEASED, 50.0)]
 
 
-def write_pictures(folder: Path) -> tuple[Tracklet, ...]:
+def write_pictures(folder: Path, tracklets: int = TRACKLETS, frames: int = FRAMES) -> tuple[Tracklet, ...]:
     """Soft shapes with fine grain, 384 x 192 at quality 95; about 15 KB a frame once stored at 256 x 128."""
+    assert frames <= FRAMES, f"{frames=}, and a scene is large enough for {FRAMES}"
     rng = np.random.default_rng(0)
-    names = tuple(f"{number:04d}.jpg" for number in range(FRAMES))
-    for tracklet in range(TRACKLETS):
+    names = tuple(f"{number:04d}.jpg" for number in range(frames))
+    for tracklet in range(tracklets):
         (folder / str(tracklet)).mkdir()
         scene = np.sum([soft_noise(rng, cells, strength) for cells, strength in ((4, 70), (16, 30), (64, 12))], axis=0)
         for number, name in enumerate(names):
@@ -58,9 +59,9 @@ def write_pictures(folder: Path) -> tuple[Tracklet, ...]:
             picture.save(folder / str(tracklet) / name, "JPEG", quality=95)
     return tuple(
         Tracklet(
-            str(number), str(number), "0", "0", "train", ImageFrames(folder / str(number), names), tuple(range(FRAMES))
+            str(number), str(number), "0", "0", "train", ImageFrames(folder / str(number), names), tuple(range(frames))
         )
-        for number in range(TRACKLETS)
+        for number in range(tracklets)
     )
 
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -41,14 +42,20 @@ def make_trainer(root: Path, identities: int, bf16: bool, device: str) -> Traine
         for number, tracklet in enumerate(write_pictures(pictures))
     )
     store = shards_of(tracklets, root / "shards", "jpeg")
-    values = yaml.safe_load(RECIPE.read_text())
-    values["data"]["shards"] = str(root / "shards")
+    values = recipe_values(root / "shards", bf16=bf16)
+    values["batch"] = {"identities": identities, "clips": 2 if device == "cpu" else 4}
+    return Trainer(Recipe.model_validate(values), store, LocalRun(root / "run", device))
+
+
+def recipe_values(shards: Path, *, bf16: bool) -> dict[str, Any]:
+    """`ccvid_cal` on other data, with random weights and both updates of CAL from the first epoch on."""
+    values: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
+    values["data"]["shards"] = str(shards)
     values["model"]["weights"] = "random"
     values["method"]["start_epoch"] = 0
-    values["batch"] = {"identities": identities, "clips": 2 if device == "cpu" else 4}
     values["clip"]["piece"] = 8  # many items, so that an epoch has steps enough
     values["train"] |= {"bf16": bf16, "log_every_seconds": 5, "held_out_share": 0, "test_weights": "last"}
-    return Trainer(Recipe.model_validate(values), store, LocalRun(root / "run", device))
+    return values
 
 
 def bare_seconds(trainer: Trainer, steps: int) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from ccvid.retrieval.candidates import copied_ahead, margin
 from ccvid.retrieval.distances import CosineDistances
 from ccvid.retrieval.search import NearestEntries, search
 from data_tools.errors import InputError
@@ -44,6 +46,43 @@ def test_equals_a_sort_of_the_exact_scores(kind: str, blocks: tuple[int, int], k
     query, gallery = vectors("plain", 6, 24, 0), vectors(kind, 90, 24, 1)
     found = search(query, gallery, k, query_block=blocks[0], gallery_block=blocks[1])
     assert_equal(found, dense(query, gallery, k))
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "near ties"])
+def test_quick_scores_from_float16_give_the_same(kind: str) -> None:
+    query, gallery = vectors("plain", 6, 24, 0), vectors(kind, 90, 24, 1)
+    assert_equal(search(query, gallery, 5, gallery_block=10, quick_dtype=torch.float16), dense(query, gallery, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dimensions", [1, 24, 2048])
+def test_no_quick_score_errs_by_more_than_half_the_margin(dtype: torch.dtype, dimensions: int) -> None:
+    random = np.random.default_rng(dimensions)
+    small = random.normal(size=(50, dimensions)) * 10.0 ** random.uniform(-8, 0, size=(50, dimensions))
+    values = np.concatenate((small, np.ones((1, dimensions)), random.normal(size=(50, dimensions))))
+    unit = torch.from_numpy(values / np.linalg.norm(values, axis=1, keepdims=True))
+    quick = unit.float().to(dtype).float()
+    error = (quick @ quick.T - unit @ unit.T).abs().max().item()
+    assert error < margin(dimensions, dtype) / 2
+
+
+@pytest.mark.parametrize("starts", [[0], [0, 1, 8, 15], [0, 2000, 4500]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_that_are_copied_ahead_are_the_gallery(starts: list[int], dtype: type[np.floating]) -> None:
+    gallery = vectors("plain", 5000, 3, 6).astype(dtype)
+    gallery.flags.writeable = False
+    blocks = list(copied_ahead(gallery, starts, pin_memory=False))
+    assert [block.start for block in blocks] == starts
+    assert np.array_equal(np.concatenate([block.values.numpy() for block in blocks]), gallery.astype(np.float32))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_and_checks_the_gallery() -> None:
+    query, gallery = vectors("plain", 40, 64, 7), vectors("ties", 9000, 64, 8)
+    assert_equal(search(query, gallery, 20, device="cuda"), search(query, gallery, 20))
+    gallery[8999, 3] = np.nan
+    with pytest.raises(InputError, match="gallery embedding row 8999, column 3 is nan"):
+        search(query, gallery, 20, device="cuda")
 
 
 def test_what_a_query_leaves_out() -> None:

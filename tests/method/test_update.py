@@ -19,49 +19,22 @@ from ccvid.losses.pairs import contrastive_loss, pair_circle_loss, pair_cosface_
 from ccvid.model import ClothesMemory, CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
 from ccvid.training.update import BatchLoss, CalUpdate, PairTerm, UpdateResult
-from tests.backbones.reference_values import fill, reference_input
+from tests.method.released_trajectory import EXPECTED, ReleasedTrajectory
 from video_backbones.factory import build_backbone
 
-REFERENCE = Path(__file__).parent / "reference"
 OWNER_N = torch.tensor([0, 0, 1, 1, 1, 2])
 PERSON_B = torch.tensor([0, 0, 1, 1, 2, 2, 1, 0])
 CLOTHES_B = torch.tensor([0, 1, 3, 4, 5, 5, 2, 0])
 
 
 def test_four_updates_equal_the_released_trajectory() -> None:
-    expected = np.load(REFERENCE / "training_trajectory.npz")
-    losses = np.load(REFERENCE / "losses.npz")
-    backbone = build_backbone("c2d_resnet50", weights="random")
-    model = ReIdModel(backbone, IdentityClassifier(2048, 6)).double()
-    clothes_classifier = CosineClassifier(2048, 15).double()
-    fill(backbone)
-    fill(model.identity_classifier, prefix="id_head.")
-    fill(clothes_classifier, prefix="clothes_head.")
-    with torch.no_grad():
-        for parameter in model.identity_classifier.parameters():
-            parameter.mul_(0.05)
-    head = ClothesHead(
-        clothes_classifier,
-        torch.optim.Adam(clothes_classifier.parameters(), lr=3.5e-4, weight_decay=5e-4),
-        torch.from_numpy(losses["owner"]),
-    )
-    update = CalUpdate(model, torch.optim.Adam(model.parameters(), lr=3.5e-4, weight_decay=5e-4), head)
-    person_B, clothes_B = torch.from_numpy(expected["pids"]), torch.from_numpy(expected["clothes"])
-
-    for step in range(4):
-        frames = reference_input(f"train{step}", (8, 3, 4, 64, 32))
-        result = update(frames, person_B, clothes_B, train_clothes=True, adversarial=True)
-        assert result.clothes_loss is not None
-        assert result.adversarial_loss is not None
-        got = [result.identity_loss.item(), result.clothes_loss.item(), result.adversarial_loss.item()]
-        np.testing.assert_allclose(got, expected[f"step{step}"], rtol=1e-9)
-
-    with torch.inference_mode():
-        feature = model.eval().embed(reference_input("clip", (2, 3, 8, 64, 32))).numpy()
-    scale = np.abs(expected["final_features"]).max()
-    np.testing.assert_allclose(feature, expected["final_features"], rtol=1e-9, atol=1e-9 * scale)
-    weight = clothes_classifier.weight.detach()[:, :64].numpy()
-    np.testing.assert_allclose(weight, expected["clothes_head_after"], rtol=1e-9, atol=1e-11)
+    trajectory = ReleasedTrajectory()
+    for step, losses in enumerate(trajectory.updates()):
+        np.testing.assert_allclose(losses, EXPECTED[f"step{step}"], rtol=1e-9)
+    scale = np.abs(EXPECTED["final_features"]).max()
+    np.testing.assert_allclose(trajectory.features(), EXPECTED["final_features"], rtol=1e-9, atol=1e-9 * scale)
+    weight = trajectory.clothes_classifier.weight.detach()[:, :64].numpy()
+    np.testing.assert_allclose(weight, EXPECTED["clothes_head_after"], rtol=1e-9, atol=1e-11)
 
 
 def small_update(

@@ -1,0 +1,70 @@
+"""How much each part of `bench_gpu` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Everything that is larger on a GPU than in a test of the command on a CPU."""
+
+    name: str
+    networks: int
+    """Of the released networks, from the first on."""
+    updates: int
+    """Of the four released updates."""
+    backbone: str
+    frame: tuple[int, int]
+    """Height and width."""
+    identities: int
+    """Of a batch of the training step, with four clips each."""
+    steps: int
+    """Measured steps of each way to train."""
+    pictures: tuple[int, int]
+    """Made-up tracklets, and frames of each."""
+    copies: int
+    """Stored tracklets that show the same made-up frames."""
+    embedded: int
+    """Stored tracklets that are embedded."""
+    search: tuple[int, int, int]
+    """Queries, gallery, dimensions."""
+    ranks: tuple[int, int, int]
+    """Queries, gallery, dimensions of what is compared with the CPU."""
+    product: int
+    """Rows and columns of the matrices whose product tells what the card reaches."""
+
+
+FULL = Sizes(
+    name="full",
+    networks=9,
+    updates=4,
+    backbone="c2d_resnet50",
+    frame=(256, 128),
+    identities=4,
+    steps=20,
+    pictures=(16, 48),
+    copies=96,
+    embedded=1536,
+    search=(10_000, 1_000_000, 512),
+    ranks=(4000, 40_000, 512),
+    product=8192,
+)
+TINY = Sizes(
+    name="tiny",
+    networks=1,
+    updates=1,
+    backbone="c2d_resnet18_slim",
+    frame=(32, 16),
+    identities=2,
+    steps=1,
+    pictures=(8, 16),
+    copies=2,
+    embedded=4,
+    search=(20, 3000, 16),
+    ranks=(30, 400, 16),
+    product=128,
+)
+
+BUDGETS = {"released": 60, "step": 180, "loading": 75, "embedding": 60, "search": 55, "ranks": 40}
+"""The parts in their order, and the seconds after which each is stopped: under eight minutes in all."""
