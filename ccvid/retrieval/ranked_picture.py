@@ -109,10 +109,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def write_figure(figure: Figure, file: IO[bytes], kind: str) -> None:
     """Write as svg or png."""
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    quick = None if kind == "svg" else {"compress_level": 1}
     with rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
-        figure.savefig(file, format=kind, metadata=metadata, pil_kwargs=quick)
+        if kind == "svg":
+            figure.savefig(file, format=kind, metadata={"Date": None})
+        else:  # compressing well takes longer than drawing
+            figure.savefig(file, format=kind, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
 
 
 def _caption(labels: RetrievalLabels, index: int) -> tuple[str, ...]:
