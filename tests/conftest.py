@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from xdist.scheduler import LoadFileScheduling
+from hypothesis import settings
 
 from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.walkers import WalkerOptions, render_walkers
+from tests.chance import SEED_VARIABLE, kill_seed
 from tests.made_shards import make_shards
 from tests.s3_server import S3Server
 
 torch.set_num_threads(1)
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 TINY_WALKERS = WalkerOptions(
@@ -26,15 +32,52 @@ TINY_WALKERS = WalkerOptions(
 )
 
 
-class JobsApart(LoadFileScheduling):  # type: ignore[misc]
-    """All of tests/jobs, which start clusters and kill things, on one of pytest's workers, the rest on the other."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "tests/jobs" if nodeid.startswith("tests/jobs/") else str(super()._split_scope(nodeid))
+DURATIONS = Path(__file__).parent / "durations.json"
+"""Seconds that each file of tests took, as once measured: the longest begin first, so that all workers end together."""
+UNKNOWN_SECONDS = 30.0
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> JobsApart:
-    return JobsApart(config, log)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help=f"write what each file took to {DURATIONS.name}")
+
+
+def pytest_configure() -> None:
+    kill_seed()  # before pytest's workers start, which inherit it
+
+
+def pytest_report_header() -> str:
+    return f"kill moments are drawn from {SEED_VARIABLE}={kill_seed()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seconds = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+    files = {_file_of(item.nodeid): None for item in items}
+    order = sorted(files, key=lambda file: -seconds.get(file, UNKNOWN_SECONDS))
+    places = {file: place for place, file in enumerate(order)}
+    items.sort(key=lambda item: places[_file_of(item.nodeid)])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """How long each worker was busy, and which tests there were no means for."""
+    reports = [report for group in terminalreporter.stats.values() for report in group if hasattr(report, "duration")]
+    busy: dict[str, float] = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(float)
+    for report in reports:
+        busy[getattr(report, "worker_id", "pytest")] += report.duration
+        seconds[_file_of(report.nodeid)] += report.duration
+    told = ", ".join(f"{worker} {spent:.0f} s" for worker, spent in sorted(busy.items()))
+    terminalreporter.write_line(f"busy: {told}; {SEED_VARIABLE}={kill_seed()}")
+    if any("chromium or chromedriver" in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(
+            "The pages of the report were not tested, for want of a browser: apt-get install chromium chromium-driver"
+        )
+    if config.getoption("--record-durations"):
+        rounded = {file: round(spent, 1) for file, spent in sorted(seconds.items())}
+        DURATIONS.write_text(json.dumps(rounded, indent=0) + "\n")
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def make_tiny_shards(folder: Path) -> Path:

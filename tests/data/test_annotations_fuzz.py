@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -171,7 +170,7 @@ def test_the_undamaged_files_are_sound(formats: dict[str, Format], name: str) ->
 
 
 @pytest.mark.parametrize("name", ["ccvid", "mevid", "clips", "txt", "csv", "parquet"])
-@settings(max_examples=150, deadline=timedelta(seconds=3))
+@settings(max_examples=150)
 @given(file=st.integers(0, 99), wounds=damages)
 def test_a_damaged_file_never_raises_anything_else(
     formats: dict[str, Format], name: str, file: int, wounds: list[Damage]

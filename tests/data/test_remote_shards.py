@@ -20,7 +20,7 @@ from tests.made_shards import make_shards
 from tests.processes import kill_within
 from tests.s3_server import S3Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 def remote_contents(folder: StorageFolder) -> dict[str, bytes]:

@@ -22,10 +22,10 @@ from data_tools.manifest import MANIFEST_NAME, read_manifest
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
-from tests.processes import kill_within
+from tests.processes import PATIENCE_SECONDS, kill_within
 from tests.s3_server import S3Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def start_filling(remote: StorageFolder, cache: CacheOptions) -> subprocess.Pope
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, output
 
 

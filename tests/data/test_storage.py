@@ -16,7 +16,7 @@ from data_tools.options import Place
 from data_tools.storage import StorageFolder, retrying
 from tests.s3_server import S3Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=["local", "s3", "fsspec"])

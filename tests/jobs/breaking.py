@@ -17,6 +17,7 @@ from typing import Any
 
 from data_tools.storage import StorageFolder
 from tests.jobs.head import ROOT, Head, Node, is_alive
+from tests.processes import PATIENCE_SECONDS, wait_for
 
 KILLED = ("worker", "node", "driver", "head")
 PACKAGES = ("ccvid", "data_tools", "ray_jobs", "video_backbones")
@@ -25,13 +26,6 @@ PACKAGES = ("ccvid", "data_tools", "ray_jobs", "video_backbones")
 def expect_success(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
-        time.sleep(0.02)
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -122,13 +116,13 @@ class Run:
         """Wait until so many steps are done."""
         self.wait_for(lambda: steps_done(self.place) >= step, f"step {step}")
 
-    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait for something that comes before the run's end."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             at = f"after step {steps_done(self.place)}, without {what}"
             assert self.process.poll() is None, f"the run ended {at}:\n{self.told()}"
-            assert time.monotonic() < deadline, f"{seconds} s passed {at}:\n{self.told()}"
+            assert time.monotonic() < deadline, f"{PATIENCE_SECONDS} s passed {at}:\n{self.told()}"
             time.sleep(0.02)
 
     def hit(self, kind: str, chance: random.Random) -> Broken:
@@ -141,7 +135,7 @@ class Run:
             "head": self._kill_head,
         }
         blows[kind]()
-        wait_for(lambda: not any(map(is_alive, workers)), 120, f"end of the old workers after a killed {kind}")
+        wait_for(lambda: not any(map(is_alive, workers)), f"end of the old workers after a killed {kind}")
         step = steps_done(self.place)
         if kind == "node":
             self._mend_nodes()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import sys
 import time
@@ -31,6 +30,7 @@ from data_tools.loader import ClipBatch, ClipLoader, TrainingClips, TrainingItem
 from data_tools.loading_options import AugmentOptions, LoaderOptions
 from data_tools.shards import ShardFolder
 from ray_jobs.decoders import RemoteDecoders
+from tests.chance import chance
 
 SIZE = (64, 32)
 CLIP = ClipOptions(length=8, stride=1, piece=0)
@@ -100,8 +100,8 @@ class Worker:
         """A long epoch in which one of two decoders is killed, at a moment that is told."""
         decoders = self._decoders(2)
         wait_until(lambda: decoders.up() == 2, 60, "two decoders")
-        schedule, moment = self._long_schedule(150), random.SystemRandom().randrange(5, 140)
-        pid = random.SystemRandom().choice(self._places(decoders))[1]
+        schedule, moment = self._long_schedule(150), chance().randrange(5, 140)
+        pid = chance().choice(self._places(decoders))[1]
         equal, loader = True, ClipLoader(self._clips, OPTIONS, decoders=decoders)
         for step, (batch, expected) in enumerate(self._beside_threads(loader, schedule)):
             equal = equal and same([batch], [expected])

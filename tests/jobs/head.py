@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.jobs.namespaces import Namespace, Network
+from tests.processes import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 QUICK_HEARTBEATS = {
@@ -69,7 +70,7 @@ class Node:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE_SECONDS / 2
         while not ("Ray runtime started" in self._log.read_text() and self._listens()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -165,7 +166,7 @@ class Head:
         """Of all its nodes, those that live."""
         return [pid for node in [self.own, *self.nodes] for pid in node.processes()]
 
-    def run(self, script: str, *arguments: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, *arguments: str, seconds: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run a job's script as a user would, as a driver on this cluster, to its end."""
         return subprocess.run(
             self.command(script, *arguments),
@@ -195,11 +196,13 @@ class Head:
         # Drivers that are not submitted as jobs bring the project by path, as an editable install would.
         return self.environment | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(ROOT)}
 
-    def submit(self, working_dir: Path, *command: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    def submit(
+        self, working_dir: Path, *command: str, seconds: float = PATIENCE_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """`ray job submit --working-dir` with the logs followed."""
         return self.jobs("submit", "--working-dir", str(working_dir), "--", *command, seconds=seconds)
 
-    def jobs(self, verb: str, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    def jobs(self, verb: str, *arguments: str, seconds: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
         """`ray job VERB ...` on this cluster, to its end."""
         address = f"http://127.0.0.1:{self.dashboard}"
         return subprocess.run(

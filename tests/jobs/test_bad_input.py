@@ -18,7 +18,7 @@ from tests.data.made_videos import make_video
 from tests.data.released_formats import make_ccvid
 from tests.jobs.head import Head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 def expect_message(done: subprocess.CompletedProcess[str], *parts: str) -> str:

@@ -18,6 +18,7 @@ from data_tools.errors import InputError
 from ray_jobs import cluster, ray_address, ray_start
 from ray_jobs.ray_token import _make_token
 from tests.jobs.head import ROOT, Head, is_alive
+from tests.processes import PATIENCE_SECONDS
 
 CONNECT = """
 import ray
@@ -68,7 +69,7 @@ def start_connecting(settings: Mapping[str, str], before: str = "") -> subproces
 
 def refusal(process: subprocess.Popen[str]) -> str:
     """Of a command that ends with one message."""
-    told, complaint = process.communicate(timeout=240)
+    told, complaint = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1, told + complaint
     assert complaint.startswith("error: "), complaint
     assert complaint.count("\n") == 1, complaint
@@ -192,14 +193,13 @@ def test_two_commands_agree_on_the_token_that_the_first_one_made(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_living_cluster_is_joined_if_it_accepts_the_user(head: Head, tmp_path: Path) -> None:
     """By the address that was left on the machine and the user's own token; named, and without the token, refused."""
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(head.address)
     token = head.environment["RAY_AUTH_TOKEN_PATH"]
     found = start_connecting(environment(tmp_path, RAY_TMPDIR=str(tmp_path), RAY_AUTH_TOKEN_PATH=token))
-    told, complaint = found.communicate(timeout=240)
+    told, complaint = found.communicate(timeout=PATIENCE_SECONDS)
     assert (found.returncode, complaint) == (0, ""), complaint
     assert told.splitlines()[-1].endswith(head.address.partition(":")[2])
     assert len(told.splitlines()) == 1
@@ -213,14 +213,13 @@ def test_a_living_cluster_is_joined_if_it_accepts_the_user(head: Head, tmp_path:
 def test_a_cluster_without_cpus(tmp_path: Path) -> None:
     before = "cluster.CPU_SECONDS, ray_start._cpus = 1, lambda: 0"
     process = start_connecting(environment(tmp_path, RAY_ADDRESS="local"), before)
-    told, complaint = process.communicate(timeout=240)
+    told, complaint = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1, told + complaint
     assert "has no CPUs; add a node that has some" in complaint.splitlines()[-1]
     assert "Traceback" not in complaint
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_two_commands_at_once_beside_a_cluster_of_another_user(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
     """Each on its own cluster and with a new user's home folder; nothing of Ray's own is printed."""
     temporary = head.own.temporary
@@ -240,7 +239,7 @@ def test_two_commands_at_once_beside_a_cluster_of_another_user(head: Head, tiny_
         for name in ("one", "other")
     ]
     for run in runs:
-        told, complaint = run.communicate(timeout=600)
+        told, complaint = run.communicate(timeout=PATIENCE_SECONDS)
         assert (run.returncode, complaint) == (0, ""), told + complaint
         assert told.startswith(f"passing over the Ray cluster at {head.address}: it does not accept")
         assert "Traceback" not in told

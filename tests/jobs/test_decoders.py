@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import subprocess
 import time
@@ -13,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.chance import chance
 from tests.jobs.gpu_cluster import GpuCluster
+from tests.processes import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 DRIVER = "tests.jobs.decoding_driver"
@@ -30,7 +31,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuCluster]:
 
 def findings(driver: subprocess.Popen[str], told: str = "") -> tuple[list[Any], str]:
     """What the driver found, and all that it told."""
-    output, _ = driver.communicate(timeout=240)
+    output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
     assert driver.returncode == 0, (told + output)[-5000:]
     return [json.loads(line) for line in re.findall(r"^FOUND (.*)$", told + output, re.MULTILINE)], told + output
 
@@ -72,8 +73,8 @@ def test_nodes_of_decoders_die_until_the_worker_is_alone(cluster: GpuCluster, ti
         line = driver.stdout.readline()
         assert line, told
         told += line
-    order = random.SystemRandom().sample([0, 1], 2)
-    pauses = [random.SystemRandom().uniform(0.2, 4) for _ in order]
+    order = chance().sample([0, 1], 2)
+    pauses = [chance().uniform(0.2, 4) for _ in order]
     print(f"nodes {order} are killed after {pauses} s")
     for node, pause in zip(order, pauses, strict=True):
         time.sleep(pause)

@@ -17,12 +17,13 @@ import pytest
 from ccvid.retrieval.embeddings import read_embeddings
 from data_tools.manifest import MANIFEST_NAME
 from data_tools.shards import ShardFolder
-from tests.jobs.breaking import expect_success, wait_for
+from tests.jobs.breaking import expect_success
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import Head
 from tests.method.test_trained_model import checkpoint
+from tests.processes import PATIENCE_SECONDS, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 def overwrite_a_frame(shards: Path) -> str:
@@ -41,10 +42,10 @@ def _with_an_actor_killed(head: Head, evaluate: list[str], parts: Path) -> subpr
     """Run evaluate.py, and kill the process of its embedding actor once that has written a part."""
     before = len(list(parts.glob("part-*")))
     process = head.start("evaluate.py", *evaluate)
-    wait_for(lambda: len(list(parts.glob("part-*"))) > before or process.poll() is not None, 120, "another part")
+    wait_for(lambda: len(list(parts.glob("part-*"))) > before or process.poll() is not None, "another part")
     actor = next(pid for pid in head.processes() if "MapWorker" in Path(f"/proc/{pid}/cmdline").read_text())
     os.kill(actor, signal.SIGKILL)
-    told, _ = process.communicate(timeout=300)
+    told, _ = process.communicate(timeout=PATIENCE_SECONDS)
     print(f"killed actor {actor}")
     return subprocess.CompletedProcess(process.args, process.returncode, told, "")
 
@@ -70,7 +71,7 @@ def test_killed_while_embedding_and_run_again(
     folder = runs / "killed"
     parts = folder / "embeddings"
     process = head.start("evaluate.py", *evaluate, "--run.name", "killed")
-    wait_for(lambda: list(parts.glob("part-*")) or process.poll() is not None, 120, "part")
+    wait_for(lambda: list(parts.glob("part-*")) or process.poll() is not None, "part")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "metrics.json").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -14,15 +13,17 @@ from pathlib import Path
 import pytest
 
 from data_tools.storage import StorageFolder
-from tests.jobs.breaking import Outcome, Run, checkout, expect_success, steps_done, train_workers, wait_for
+from tests.chance import chance
+from tests.jobs.breaking import Outcome, Run, checkout, expect_success, steps_done, train_workers
 from tests.jobs.head import ROOT, Head, is_alive
+from tests.processes import PATIENCE_SECONDS, wait_for
 
 LONG = ["--train.epochs", "40", "--train.log_every_seconds", "0.1"]
 ENDLESS = ["--train.epochs", "4000", "--train.log_every_seconds", "0.1", "--train.validate_every", "500"]
 
 
 def random_step(most: int) -> int:
-    step = random.SystemRandom().randint(3, most)
+    step = chance().randint(3, most)
     print(f"after step {step}")
     return step
 
@@ -34,7 +35,6 @@ def undisturbed(head: Head, tiny_recipe: Path, tmp_path: Path) -> Outcome:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     head: Head, tiny_recipe: Path, tmp_path: Path
 ) -> None:
@@ -45,7 +45,7 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     command = ["python", "ray_jobs/train.py", *flags, *ENDLESS]
     submit = ["--submission-id", "first", "--no-wait", "--working-dir", str(working_dir), "--", *command]
     expect_success(head.jobs("submit", *submit))
-    wait_for(lambda: steps_done(place) >= 5, 120, "step")
+    wait_for(lambda: steps_done(place) >= 5, "step")
 
     second = head.run("train.py", *flags, *ENDLESS)
     assert second.returncode == 1, second.stdout + second.stderr
@@ -54,18 +54,18 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
 
     workers = train_workers(head)
     moment = random_step(200)
-    wait_for(lambda: steps_done(place) >= moment, 120, "step")
+    wait_for(lambda: steps_done(place) >= moment, "step")
     expect_success(head.jobs("stop", "first"))
     told = head.jobs("logs", "first").stdout
     assert re.search(r"ended as asked after epoch \d+, step \d+, with a checkpoint", told), told
-    wait_for(lambda: not any(map(is_alive, workers)), 30, "end of the workers")
+    wait_for(lambda: not any(map(is_alive, workers)), "end of the workers")
     done = steps_done(place)
     assert len([name for name in place.names() if name.startswith("checkpoint_20")]) == 1
 
     more = head.start("train.py", *flags, *ENDLESS)
-    wait_for(lambda: steps_done(place) > done, 120, "step after the stop")
+    wait_for(lambda: steps_done(place) > done, "step after the stop")
     more.send_signal(signal.SIGINT)
-    told, _ = more.communicate(timeout=60)
+    told, _ = more.communicate(timeout=PATIENCE_SECONDS)
     assert more.returncode == 130, told
     assert "the same command goes on from here" in told
     numbers = [
@@ -75,7 +75,6 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_worker_that_hangs_is_ended_and_the_run_goes_on(
     head: Head, tiny_recipe: Path, tmp_path: Path, undisturbed: Outcome
 ) -> None:
@@ -89,7 +88,7 @@ def test_a_worker_that_hangs_is_ended_and_the_run_goes_on(
         (worker,) = train_workers(head)
         os.kill(worker, signal.SIGSTOP)
         began = time.monotonic()
-        wait_for(lambda: not is_alive(worker), 60, "end of the worker that hangs")
+        wait_for(lambda: not is_alive(worker), "end of the worker that hangs")
         print(f"ended after {time.monotonic() - began:.1f} s")
         assert run.finish() == undisturbed
     finally:

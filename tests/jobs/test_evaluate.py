@@ -260,7 +260,6 @@ def test_chunks_depend_on_the_data_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
     """One worker and two, from the run folder; a released-style mistake in one line."""
 

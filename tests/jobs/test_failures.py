@@ -5,18 +5,19 @@ Two workers, one on the head and one on a node of its own; each blow falls at a 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from data_tools.storage import StorageFolder
-from tests.jobs.breaking import Outcome, Run, checkout, expect_success, steps_done, wait_for
+from tests.chance import chance
+from tests.jobs.breaking import Outcome, Run, checkout, expect_success, steps_done
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import QUICK_HEARTBEATS, Head
+from tests.processes import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 EPOCHS, STEPS_PER_EPOCH = 14, 4
 FLAGS = [
@@ -53,7 +54,7 @@ def flags(recipe: Path, name: str) -> Sequence[str]:
 
 
 def random_step() -> int:
-    return random.SystemRandom().randint(2, (EPOCHS - 4) * STEPS_PER_EPOCH)
+    return chance().randint(2, (EPOCHS - 4) * STEPS_PER_EPOCH)
 
 
 @pytest.mark.parametrize("kind", ["worker", "node", "driver"])
@@ -61,13 +62,13 @@ def test_a_run_goes_on_to_the_same_weights(
     kind: str, cluster: Head, undisturbed: Outcome, recipe: Path, tmp_path: Path
 ) -> None:
     """SIGKILL; for a node all its processes at once, and another one comes."""
-    chance, step = random.SystemRandom(), random_step()
+    moments, step = chance(), random_step()
     print(f"the {kind} is killed after step {step}")
     place = StorageFolder(str(recipe.parent / "runs" / kind))
     run = Run(cluster, place, flags(recipe, kind), nodes=1, log=tmp_path / "driver.log")
     try:
         run.reach(step)
-        print(run.hit(kind, chance))
+        print(run.hit(kind, moments))
         assert run.finish() == undisturbed
     finally:
         run.end()
@@ -83,7 +84,7 @@ def test_a_job_submitted_again_after_the_head_was_lost(
     submit = ["--working-dir", str(checkout(tmp_path / "checkout")), "--", "python", "ray_jobs/train.py"]
     submit += flags(recipe, "head")
     expect_success(cluster.jobs("submit", "--no-wait", *submit))
-    wait_for(lambda: steps_done(place) >= step, 120, f"step {step}")
+    wait_for(lambda: steps_done(place) >= step, f"step {step}")
     cluster.kill()
     for node in cluster.nodes:
         node.kill()

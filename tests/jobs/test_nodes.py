@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +15,14 @@ from ccvid.training.context import LocalRun
 from ccvid.training.trainer import Trainer
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
+from tests.chance import chance
 from tests.jobs.breaking import Run, expect_success, last_checkpoint, steps_of, train_workers
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import QUICK_HEARTBEATS, Head
 from tests.jobs.namespaces import Network
 from tests.method.test_world_size import distance_apart
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 EPOCHS = 200
 WAY_TOLERANCE = 0.03
@@ -115,11 +115,11 @@ def test_a_run_grows_and_shrinks_with_the_cluster(recipe: Path, tmp_path: Path) 
     try:
         run = Run(head, place, flags, nodes=0, log=tmp_path / "driver.log")
         try:
-            run.reach(random.SystemRandom().randint(2, 40))
+            run.reach(chance().randint(2, 40))
             assert len(train_workers(head)) == 1
             node = head.add_node()
             run.wait_for(lambda: rates(place)[-1:] == [1.0], "step of two workers")
-            run.reach(len(steps_of(place)) + random.SystemRandom().randint(12, 40))  # some epochs
+            run.reach(len(steps_of(place)) + chance().randint(12, 40))  # some epochs
             assert [len(train_workers(home)) for home in (head.own, node)] == [1, 1]
             node.kill()
             run.wait_for(lambda: rates(place)[-1:] == [0.5], "step of one worker again")

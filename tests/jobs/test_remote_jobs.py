@@ -27,7 +27,7 @@ from tests.s3_server import S3Server
 
 __all__ = ["given"]  # a fixture
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

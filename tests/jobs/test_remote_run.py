@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -13,12 +12,14 @@ from typing import Any
 import pytest
 
 from data_tools.storage import StorageFolder
-from tests.jobs.breaking import Outcome, Run, expect_success, steps_done, wait_for
+from tests.chance import chance
+from tests.jobs.breaking import Outcome, Run, expect_success, steps_done
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import Head
+from tests.processes import PATIENCE_SECONDS, wait_for
 from tests.s3_server import S3Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 FLAGS = ["--train.epochs", "30", "--train.log_every_seconds", "0.01", "--train.checkpoint_share", "1"]
 
@@ -45,7 +46,7 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
     place = bucket / "runs" / "remote"
     run = Run(cluster, place, remote, nodes=0, log=tmp_path / "driver.log")
     try:
-        run.reach(step := random.SystemRandom().randint(1, 30))
+        run.reach(step := chance().randint(1, 30))
         s3.refuse_writes()
         print(f"writes are refused from step {step} on")
         time.sleep(12)
@@ -82,9 +83,9 @@ def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
         return list(json.loads(place.read("search.json"))["trials"]) if place.exists("search.json") else []
 
     process = cluster.start("tune.py", *search)
-    wait_for(lambda: any(trial["history"] for trial in trials()) or process.poll() is not None, 240, "validation")
+    wait_for(lambda: any(trial["history"] for trial in trials()) or process.poll() is not None, "validation")
     process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=120)
+    told, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, told
     assert "search night ended as asked; the same command goes on from here" in told
     before = trials()

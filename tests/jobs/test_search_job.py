@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import signal
 import subprocess
 import threading
@@ -17,10 +16,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.jobs.breaking import expect_success, train_workers, wait_for
+from tests.chance import chance
+from tests.jobs.breaking import expect_success, train_workers
 from tests.jobs.head import ROOT, Head
+from tests.processes import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 # The second breaks the training, the last two leave the first weights as they are.
 SPACE = "optim.learning_rate: {choices: [0.003, 1.0e+30, 1.0e-12, 1.0e-11]}"
@@ -95,19 +96,19 @@ def test_a_killed_search_goes_on_stops_trials_without_a_trace_and_its_best_recip
         "--concurrency",
         str(AT_ONCE),
     ]
-    first_kill = random.SystemRandom().randint(1, 6)
+    first_kill = chance().randint(1, 6)
     print(f"the driver is killed after validation {first_kill}")
 
     process = head.start("tune.py", *arguments)
-    wait_for(lambda: validations(folder) >= first_kill or process.poll() is not None, 300, "validation")
+    wait_for(lambda: validations(folder) >= first_kill or process.poll() is not None, "validation")
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = trials_of(folder)
-    wait_for(lambda: not train_workers(head), 30, "end of the orphaned workers")
+    wait_for(lambda: not train_workers(head), "end of the orphaned workers")
     assert any(trial["state"] == "running" for trial in before)
 
     with Watch(folder).over(head) as watch:
-        told = expect_success(head.run("tune.py", *arguments, seconds=300))
+        told = expect_success(head.run("tune.py", *arguments))
         time.sleep(2)
     check_course(folder, before, told)
     check_nothing_stayed(watch)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.chance import chance
 from tests.data.made_videos import make_video
 from tests.jobs.head import Head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 VIDEOS, FRAMES = 12, 240
 
@@ -44,7 +44,7 @@ def test_a_killed_sharding_job_goes_on_and_ends_with_the_same_bytes(head: Head, 
     assert shards > 6
 
     folder = tmp_path / "killed"
-    finished = random.SystemRandom().randint(1, shards - 2)
+    finished = chance().randint(1, shards - 2)
     print(f"killed once {finished} of {shards} shards are finished")
     process = head.start("shard.py", *arguments, str(folder))
     deadline = time.monotonic() + 120

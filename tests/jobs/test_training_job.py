@@ -12,7 +12,7 @@ import pytest
 from tests.jobs.breaking import expect_success, metrics
 from tests.jobs.head import ROOT, Head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from ray_jobs.watching import watched
 from tests.jobs.head import Head
+from tests.processes import PATIENCE_SECONDS
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_cluster_shows_a_run(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
     """Two workers: gauges while they train, then the JSON log, MLflow, and a console without any of it."""
     flags = ["--recipe", str(tiny_recipe), "--compute.workers", "2", "--batch.identities", "1", "--run.name", "seen"]
@@ -34,7 +34,7 @@ def test_a_cluster_shows_a_run(head: Head, tiny_recipe: Path, tmp_path: Path) ->
     process = head.start("train.py", *flags, "--run.mlflow", str(tmp_path / "mlflow.db"))
     try:
         gauges = wait_for_gauges(head, process, {"0", "1"})
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
     assert process.returncode == 0, output[-3000:]

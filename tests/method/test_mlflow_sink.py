@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -22,6 +20,8 @@ from ccvid.config import RunOptions
 from ccvid.training import mlflow_sink
 from ccvid.training.mlflow_sink import MlflowSink, check_mlflow
 from data_tools.errors import InputError
+from tests.chance import chance
+from tests.processes import wait_for
 
 PARAMETERS = {f"section.field{number}": number for number in range(230)} | {"run.long": "x" * 9000}
 
@@ -46,13 +46,6 @@ def only_run(uri: str) -> Any:
 def logged(uri: str, name: str) -> list[tuple[int, float]]:
     history = MlflowClient(tracking_uri=uri).get_metric_history(only_run(uri).info.run_id, name)
     return sorted((metric.step, metric.value) for metric in history)
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
-        time.sleep(0.05)
 
 
 def test_a_run_that_goes_on_continues_its_mlflow_run(tmp_path: Path) -> None:
@@ -105,7 +98,7 @@ def test_a_server_that_is_not_there_is_told_once_and_holds_nothing_up(
     sink = open_sink(f"http://127.0.0.1:{free_port()}", tmp_path)
     add_steps(sink, range(1000))
     assert time.monotonic() - started < 1
-    wait_for(lambda: caplog.records, 30, "warning")
+    wait_for(lambda: caplog.records, "warning")
     time.sleep(0.5)  # several more tries
     assert len(caplog.records) == 1
     assert "training goes on" in caplog.text
@@ -115,7 +108,6 @@ def test_a_server_that_is_not_there_is_told_once_and_holds_nothing_up(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_server_killed_while_values_flow_has_each_value_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -123,13 +115,13 @@ def test_a_server_killed_while_values_flow_has_each_value_once(
     monkeypatch.setattr(mlflow_sink, "LONGEST_PAUSE_SECONDS", 0.2)
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    kill_after = random.SystemRandom().uniform(0.2, 2.0)
+    kill_after = chance().uniform(0.2, 2.0)
     print(f"the server is killed {kill_after:.2f} s after the first value")
     server = start_server(tmp_path, port)
     try:
         sink = open_sink(uri, tmp_path)
         add_steps(sink, range(1))
-        wait_for(lambda: not sink._waiting, 60, "first value")
+        wait_for(lambda: not sink._waiting, "first value")
         killed = time.monotonic() + kill_after
         step = 1
         while time.monotonic() < killed or step < 100:
@@ -139,9 +131,9 @@ def test_a_server_killed_while_values_flow_has_each_value_once(
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
         add_steps(sink, range(step, step + 100))
-        wait_for(lambda: "training goes on" in caplog.text, 30, "warning")
+        wait_for(lambda: "training goes on" in caplog.text, "warning")
         server = start_server(tmp_path, port)
-        wait_for(lambda: "answers again" in caplog.text, 60, "recovery")
+        wait_for(lambda: "answers again" in caplog.text, "recovery")
         sink.close()
         assert logged(uri, "train/identity_loss") == [(number, number / 2) for number in range(step + 100)]
         assert only_run(uri).info.status == "FINISHED"
@@ -181,7 +173,7 @@ def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
         except (URLError, ConnectionError):
             return False
 
-    wait_for(answers, 90, "MLflow server")
+    wait_for(answers, "MLflow server")
     return server
 
 
