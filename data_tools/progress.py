@@ -29,9 +29,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is being done from now on, or how the workers are."""
+    """What is being done from now on."""
 
     text: str
+    lasting: bool = False
+    """Whether it stays true beside the progress that follows, as that workers train does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Progress:
     rates: tuple[tuple[float, str], ...] = ()
     """Amounts a second with their units."""
     figures: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """Since the work began."""
     seconds_left: float | None = None
     note: str = ""
     """What a live display shows beside it, such as the last validation."""
@@ -132,9 +136,9 @@ def message(text: str, *, transient: bool = False) -> None:
     show(Message(text, transient))
 
 
-def state(text: str) -> None:
+def state(text: str, *, lasting: bool = False) -> None:
     """Say what is being done from now on, see :class:`State`."""
-    show(State(text))
+    show(State(text, lasting))
 
 
 def kept(thing: str, text: str) -> None:
@@ -175,6 +179,7 @@ class Meter:
         self._done = self._worked = 0.0
         self._counted: dict[str, float] = {}
         self._started = self._line_shown = self._shown = clock()
+        show(self.progress(self._started, tick=True))
 
     def add(self, done: float = 1, work: float | None = None, **counted: float) -> None:
         """Count what was done, and show it if it is time to.
@@ -188,12 +193,11 @@ class Meter:
         for unit, amount in counted.items():
             self._counted[unit] = self._counted.get(unit, 0.0) + amount
         now = self._clock()
-        spoke = self._line_shown > self._started
-        last = self._done >= self._total and (spoke or not self._brief)
-        if last or now - self._line_shown >= self._every:
+        last, spoke = self._done >= self._total, self._line_shown > self._started
+        if now - self._line_shown >= self._every or (last and (spoke or not self._brief)):
             self._line_shown = self._shown = now
             show(self.progress(now))
-        elif now - self._shown >= TICK_SECONDS or (self._done >= self._total and self._shown > self._started):
+        elif last or now - self._shown >= TICK_SECONDS:
             self._shown = now
             show(self.progress(now, tick=True))
 
@@ -206,6 +210,7 @@ class Meter:
             self._total,
             self._unit,
             rates=tuple((amount / seconds, unit) for unit, amount in self._counted.items()),
+            seconds=seconds,
             seconds_left=seconds_left(self._worked, self._work, seconds),
             within=self._within,
             tick=tick,

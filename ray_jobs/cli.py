@@ -145,7 +145,7 @@ def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
 def _what_is_kept() -> str:
     things = all_kept()
-    return f"\nkept: {'; '.join(things)}" if things else ""
+    return "".join(["\nkept:", *(f"\n  {thing}" for thing in things)]) if things else ""
 
 
 def _fail(problem: str, code: int) -> NoReturn:

@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 
 from ccvid.config import ComputeOptions
 from data_tools.errors import InputError
-from data_tools.progress import Meter, kept, message
+from data_tools.progress import Meter, kept, message, state
 from ray_jobs.job_console import listen, told_to_driver
 from ray_jobs.ray_address import cluster_to_join
 from ray_jobs.ray_start import start_cluster
@@ -54,6 +54,7 @@ def connect() -> None:
 
 def _join_or_start(**settings: Any) -> None:
     address = cluster_to_join()
+    state("starting Ray" if address is None else f"joining the Ray cluster at {address}")
     if address is None:
         start_cluster(**settings)
         return
@@ -190,7 +191,7 @@ def run_tasks(
                 result: Result = ray.get(reference)
                 done += 1
                 if place is not None:
-                    kept(what, f"{done} of {len(jobs)} {unit} under {place}")
+                    kept("data", f"{done} of {len(jobs)} {unit} under {place}")
                 yield index, result
                 meter.add(1, frames=size(result))
     except RayTaskError as error:

@@ -57,15 +57,12 @@ class Display:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
         self._lock = threading.Lock()
-        self._state = ""
+        self._state = State("")
         self._main: Progress | None = None
         self._part: Progress | None = None
         self._began = self._since = clock()
-        self._work_began = self._began
         self._spinner = Spinner("dots")
-        self._live = Live(
-            get_renderable=self._render, console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True
-        )
+        self._live = Live(self, console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
 
     def __enter__(self) -> Display:
         self._live.start()
@@ -80,34 +77,28 @@ class Display:
                 self._above(news.text)
         elif isinstance(news, State):
             with self._lock:
-                self._state, self._since = news.text, self._clock()
+                self._state, self._since = news, self._clock()
                 self._main = self._part = None
         elif isinstance(news, Progress):
-            finished = self._progress(news)
-            if finished:
-                self._above(finished)
+            self._take_up(news)
+            if news.finished and not news.tick and not news.within:
+                rates = "".join(f"  {rate_text(rate)}" for rate in news.rates)
+                self._above(f"✓ {news.what}: {news.count}{rates}  {clock_text(news.seconds)}")
 
-    def _progress(self, news: Progress) -> str | None:
-        """Take it up; returns the line that finished work leaves behind."""
+    def _take_up(self, news: Progress) -> None:
         with self._lock:
+            if not self._state.lasting:
+                self._state, self._since = State(""), self._began
             if news.within:
                 self._part = None if news.finished else news
-                return None
-            self._part = None
-            if self._main is None or self._main.what != news.what:
-                self._work_began = self._clock()
-            self._main = news
-            if not news.finished or news.tick:
-                return None
-            seconds = self._clock() - max(self._work_began, self._since)
-            self._main = None
-            rates = "".join(f"  {rate_text(rate)}" for rate in news.rates)
-            return f"✓ {news.what}: {news.count}{rates}  {clock_text(seconds)}"
+            else:
+                self._main, self._part = None if news.finished else news, None
 
     def _above(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
 
-    def _render(self) -> RenderableType:
+    def __rich__(self) -> RenderableType:
+        """What the display shows at this moment."""
         with self._lock:
             state, since, main, part = self._state, self._since, self._main, self._part
         now = self._clock()
@@ -116,10 +107,10 @@ class Display:
             lines.append(_bar_line(main))
             lines += map(_line, packed([*map(rate_text, main.rates), *main.figures], self._console.width - 2))
             if main.note:
-                lines.append(_line(main.note))
+                lines += map(_line, packed(main.note.split("  "), self._console.width - 2))
         if part is not None:
             lines.append(_bar_line(part))
-        self._spinner.update(text=_line(f"{state or 'starting'}  {clock_text(now - since)}", indent=""))
+        self._spinner.update(text=_line(f"{state.text}  {clock_text(now - since)}".lstrip(), indent=""))
         lines.append(self._spinner)
         return Group(*lines)
 

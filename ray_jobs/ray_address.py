@@ -14,6 +14,7 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import AuthenticationError
 
 from data_tools.errors import InputError
+from data_tools.progress import message
 from ray_jobs.ray_token import use_token_if_there
 
 ANSWER_SECONDS = 10
@@ -54,7 +55,7 @@ def cluster_to_join() -> str | None:
     if problem and named:
         raise InputError(f"RAY_ADDRESS=auto, which is {found}: {problem}; unset RAY_ADDRESS to have a cluster started")
     if problem:
-        print(f"passing over the Ray cluster at {found}: {problem}", flush=True)
+        message(f"passing over the Ray cluster at {found}: {problem}")
     return None if problem else str(found)
 
 

@@ -12,6 +12,7 @@ from ray._common.utils import get_default_ray_temp_dir
 from ray._private.utils import get_num_cpus
 
 from data_tools.errors import InputError
+from data_tools.progress import message
 from ray_jobs.ray_token import use_token
 
 
@@ -28,7 +29,7 @@ def start_cluster(**settings: Any) -> None:
         try:
             _start(settings)
         except RuntimeError as error:
-            print(f"Ray did not start ({error}); once more", flush=True)
+            message(f"Ray did not start ({error}); once more")
             _start(settings)
     except OSError as error:
         raise InputError(

@@ -111,7 +111,7 @@ def run_until_told(action: Callable[[], Result], guard: Any) -> Result:
                 raise KeyboardInterrupt
             if signals and not asked:
                 asked = True
-                state("ending with a last checkpoint; a second signal leaves at once")
+                state("ending with a last checkpoint; a second signal leaves at once", lasting=True)
                 guard.request_end.remote()
     finally:
         for number, handler in before.items():

@@ -46,7 +46,7 @@ FREE_SETTINGS = (
 """How the settings begin that may change when a run goes on: on the same world size they change no result."""
 
 
-WAITING_SECONDS = 20.0
+WAITING_SECONDS = 30.0
 """Until it is told that workers have not started yet."""
 
 START_ATTEMPTS = 30
@@ -73,6 +73,7 @@ def train(recipe: Recipe) -> StorageFolder:
         message(f"{folder}: finished before; another --run.name starts a new run")
         return folder
     compare_checksums(recipe.data)
+    state("checking the machines and the recipe")
     workers = Workers(recipe.compute)
     recipe = decide_precision(recipe, workers)
     run_task(check_start, recipe, shards, workers)
@@ -80,7 +81,7 @@ def train(recipe: Recipe) -> StorageFolder:
     message(f"run {recipe.run.name} under {folder}, {workers}")
     events = WorkerEvents(recipe.compute.max_failures)
     trainer = make_trainer(recipe, shards, workers, guard=guard, callbacks=[events])
-    kept("shards", f"the shards under {shards}")
+    kept("data", f"the shards under {shards}")
     kept("run", f"the run under {folder}")
     state(f"starting {workers}")
     with told_of_waiting(WAITING_SECONDS, lambda: _waiting(workers)):
@@ -175,7 +176,9 @@ class WorkerOutcome:
 def _waiting(workers: Workers) -> str:
     free = ray.available_resources()  # type: ignore[no-untyped-call]
     room = ", ".join(f"{free.get(kind, 0):g} {kind}s" for kind in ("CPU", *(("GPU",) if workers.use_gpu else ())))
-    return f"no worker has started yet: {workers} wanted, free on the cluster: {room}"
+    return (
+        f"no worker is ready after {WAITING_SECONDS:.0f} s; those that have no room yet wait for it, free now: {room}"
+    )
 
 
 def _train_worker(config: dict[str, Any]) -> WorkerOutcome:

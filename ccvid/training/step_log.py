@@ -144,8 +144,9 @@ class StepLog:
         """The time left is that of steps, validations and checkpoints as they went so far."""
         self._shown = time.monotonic()
         done, total = progress.done - self._first_step, progress.total - self._first_step
-        left = seconds_left(done, total, self._shown - self._started)
-        self._progress = replace(progress, seconds_left=left, note=self._validated)
+        seconds = self._shown - self._started
+        left = seconds_left(done, total, seconds)
+        self._progress = replace(progress, seconds=seconds, seconds_left=left, note=self._validated)
         show(self._progress)
 
     def _add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:

@@ -130,11 +130,12 @@ class Trainer:
         own = rows[self.run.rank :: self.run.world_size]
         clips = sum(len(all_clips(self.store.rows[row].frame_count, self.recipe.clip)) for row in own)
         every = self.recipe.train.log_every_seconds
-        meter = Meter("embedding", clips, "clips", within=within, every_seconds=every, brief=True)
+        first = self.run.rank == 0
+        meter = Meter("embedding", clips, "clips", within=within, every_seconds=every, brief=True) if first else None
 
         def progress(clips: int) -> None:
             self.run.alive()
-            if self.run.rank == 0:
+            if meter is not None:
                 meter.add(clips, clips=clips)
 
         problem = None
@@ -225,7 +226,7 @@ class Trainer:
         self._save({"epoch": epoch, "step": step}, wait=True)
         place = f"ended as asked after epoch {epoch + 1}, step {step}, with a checkpoint"
         if self.run.rank == 0:
-            message(place)  # at once: the driver may not have the time
+            message(place, transient=True)  # at once: the driver may not have the time
         raise EndedOnRequestError(place)
 
     def _finish_epoch(self, epoch: int) -> None:
@@ -300,7 +301,7 @@ class Trainer:
             kept("checkpoint", f"a checkpoint of {place}")
             resumed = f", resumed from {place}"
         workers = "1 worker" if self.run.world_size == 1 else f"{self.run.world_size} workers"
-        state(f"training on {workers}{resumed}")
+        state(f"training on {workers}{resumed}", lasting=True)
 
     def _tell(self, event: str, **facts: float) -> None:
         """A record for the log: what happens after so many epochs and steps."""

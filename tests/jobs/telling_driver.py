@@ -1,0 +1,36 @@
+"""A driver whose tasks tell it things, before and after the actor that takes them is killed."""
+
+from __future__ import annotations
+
+import os
+
+import ray
+
+from data_tools.progress import Progress, message, show, state
+from ray_jobs.cluster import connect, run_task
+from ray_jobs.job_console import NAMESPACE, settle
+
+MESSAGES = 300
+
+
+def tell(where: str) -> int:
+    """Many messages and records; returns this process."""
+    state(f"telling {where}")
+    for number in range(MESSAGES):
+        message(f"{where} {number}")
+        show(Progress("tick", number, MESSAGES, tick=True))
+    show(Progress("sharding", 3, 8, "shards", seconds_left=90.0))
+    return os.getpid()
+
+
+def main() -> None:
+    connect()
+    assert run_task(tell, "first") != os.getpid()
+    settle()
+    print("heard all", flush=True)
+    ray.kill(ray.get_actor(f"console of job {ray.get_runtime_context().get_job_id()}", namespace=NAMESPACE))
+    print("still working:", run_task(tell, "second") != os.getpid(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
