@@ -21,9 +21,15 @@ from ccvid.training import mlflow_sink
 from ccvid.training.mlflow_sink import MlflowSink, check_mlflow
 from data_tools.errors import InputError
 from tests.chance import chance
-from tests.processes import wait_for
+from tests.processes import PATIENCE_SECONDS, wait_for
 
 PARAMETERS = {f"section.field{number}": number for number in range(230)} | {"run.long": "x" * 9000}
+
+
+@pytest.fixture(autouse=True)
+def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine may need long for what is left; tests of a server that is gone set less."""
+    monkeypatch.setattr(mlflow_sink, "CLOSE_SECONDS", PATIENCE_SECONDS)
 
 
 def open_sink(uri: str, folder: Path, **tags: str) -> MlflowSink:
