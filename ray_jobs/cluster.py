@@ -71,7 +71,7 @@ def _wait_for_cpus() -> None:
     address = ray.get_runtime_context().gcs_address
     message(f"the Ray cluster at {address} has no CPUs yet; waiting {CPU_SECONDS} s for a node that has")
     try:
-        ray.get(ray.remote(num_cpus=1)(os.getpid).remote(), timeout=CPU_SECONDS)
+        ray.get(ray.remote(num_cpus=1)(lambda: None).remote(), timeout=CPU_SECONDS)
     except GetTimeoutError:
         raise InputError(f"the Ray cluster at {address} has no CPUs; add a node that has some") from None
 
