@@ -92,6 +92,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options, started = arguments(), time.perf_counter()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no part goes on alone
     facts = machine_facts()
     print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
     tiny = options.tiny or facts["device"] == "no GPU"
