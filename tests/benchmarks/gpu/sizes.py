@@ -67,4 +67,5 @@ TINY = Sizes(
 )
 
 BUDGETS = {"released": 60, "step": 180, "loading": 75, "embedding": 60, "search": 55, "ranks": 40}
-"""The parts in their order, and the seconds after which each is stopped: under eight minutes in all."""
+"""The parts in their order, and the seconds after which each is stopped: under eight minutes in all. (At tiny sizes,
+which are for machines of any speed, after ten times as many.)"""

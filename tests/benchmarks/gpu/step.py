@@ -10,121 +10,123 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_tools.loader import ClipBatch
-from tests.benchmarks.gpu.device import datasheet_bf16, plain_float32, product_flops, seconds_of
+from tests.benchmarks.gpu.device import datasheet_bf16, plain_float32, product_flops, seconds_of, wait
 from tests.benchmarks.gpu.kernels import IDLE, device_time
 from tests.benchmarks.gpu.results import reason_of
 from tests.benchmarks.gpu.step_ways import Step, captured_step, recipe_step, released_step
 from tests.benchmarks.gpu.task import Task, cal_trainer, ready_batch
 
 FASTER, PEAK_SHARE = 6.0, 0.35
+REFERENCE = "two passes, float32"
 
 
 class StepMeasurements:
-    """Makes each way anew, so that none inherits another's state, and keeps the seconds of those that ran."""
+    """Makes each way anew, so that none inherits another's state, and tells what it finds at once."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
         trainer = cal_trainer(task)
         self.batch: ClipBatch = ready_batch(trainer)
-        self.clips = len(self.batch)
         with FlopCounterMode(display=False) as counter:
             recipe_step(trainer, self.batch)()
         self.flops = counter.get_total_flops()
-        self.seconds: dict[str, float] = {}
+        task.results.fact("TFLOP a step", self.flops / 1e12, "{:.3f}")
+        size = task.sizes.product
+        self.product = product_flops(size, size, size, torch.bfloat16, task.device)
+        task.results.fact(f"bf16 product of {size} x {size} matrices: TFLOP/s", self.product / 1e12, "{:.1f}")
+        self.released_seconds: dict[str, float] = {}
 
-    def measure(self, name: str, make: Callable[[], Step], *, profiled: bool = False) -> None:
-        """Seconds a step, and where they go; a way that fails is told of and left out."""
+    def released(self, name: str, *, passes: int) -> None:
+        def make() -> Step:
+            return released_step(cal_trainer(self.task), self.batch, passes=passes)
+
+        measured = self._measure(f"released, {name}", make)
+        if measured is not None:
+            self.released_seconds[name] = measured[1]
+
+    def recipe(self, name: str, *, compiled: bool = False, graph: bool = False, profiled: bool = False) -> None:
+        def make() -> Step:
+            trainer = cal_trainer(self.task)
+            if compiled:
+                trainer.model.compile()  # as train.compile does
+            return (captured_step if graph else recipe_step)(trainer, self.batch)
+
+        measured = self._measure(name, make)
+        if measured is None:
+            return
+        step, seconds = measured
+        self._compare(name, seconds)
+        if profiled:
+            self._profile(name, step, seconds)
+
+    def _measure(self, name: str, make: Callable[[], Step]) -> tuple[Step, float] | None:
+        """A way's step and its seconds; None for one that fails, which is told of."""
         task = self.task
         try:
+            started = time.perf_counter()
             step = make()
             step()
-            self.seconds[name] = seconds_of(step, task.sizes.steps, task.device, warm_up=3)
-            task.results.fact(f"{name}: ms a step", 1000 * self.seconds[name], "{:.2f}")
-            if profiled:
-                self._profile(name, step)
+            wait(task.device)
+            first = time.perf_counter() - started
+            seconds = seconds_of(step, task.sizes.steps, task.device, warm_up=3)
         except Exception as error:  # whatever it is, the other ways are still worth their figures
             task.results.failure(name, reason_of(error))
-        finally:
-            if task.device.type == "cuda":
-                torch.cuda.empty_cache()
+            return None
+        task.results.fact(f"{name}: ms a step", 1000 * seconds, "{:.2f}")
+        task.results.fact(f"{name}: seconds to the first step's end", first, "{:.1f}")
+        return step, seconds
 
-    def ours(self, *, compiled: bool, graph: bool) -> Step:
-        trainer = cal_trainer(self.task)
-        if compiled:
-            trainer.model.compile()  # as train.compile does
-            started = time.perf_counter()
-            if not graph:
-                recipe_step(trainer, self.batch)()
-                self.task.results.fact("torch.compile: seconds of the first step", time.perf_counter() - started)
-        return (captured_step if graph else recipe_step)(trainer, self.batch)
+    def _compare(self, name: str, seconds: float) -> None:
+        """A way of ours with the released formulation and the card's peak."""
+        results, rate = self.task.results, self.flops / seconds
+        results.fact(f"{name}: clips/s", len(self.batch) / seconds, "{:,.0f}")
+        for released, released_seconds in self.released_seconds.items():
+            what = f"{name}: times faster than released, {released}"
+            if released == REFERENCE:
+                results.at_least(what, released_seconds / seconds, FASTER)
+            else:
+                results.fact(what, released_seconds / seconds, "{:.2f}")
+        if peak := datasheet_bf16(self.task.device):
+            results.fact(f"{name}: share of the product's speed", rate / self.product, "{:.3f}")
+            what = f"{name}: share of the datasheet's {peak / 1e12:.0f} TFLOP/s"
+        else:
+            peak, what = self.product, f"{name}: share of the product's speed"
+        results.at_least(what, rate / peak, PEAK_SHARE, "{:.3f}")
 
-    def released(self, *, passes: int) -> Step:
-        return released_step(cal_trainer(self.task), self.batch, passes=passes)
-
-    def _profile(self, name: str, step: Step) -> None:
-        task, seconds = self.task, self.seconds[name]
-        found = device_time(step, min(5, task.sizes.steps), seconds, task.device, task.work / "trace.json")
+    def _profile(self, name: str, step: Step, seconds: float) -> None:
+        task = self.task
+        try:
+            found = device_time(step, min(5, task.sizes.steps), seconds, task.device, task.work / "trace.json")
+        except Exception as error:  # a profiler's trouble is not the step's
+            task.results.failure(f"{name}: profile", reason_of(error))
+            return
         kinds = ", ".join(f"{kind} {part / seconds:.0%}" for kind, part in found.by_kind.items())
-        task.results.note(f"{name}: the step's time", kinds)
-        task.results.note(
-            f"{name}: longest kernels",
-            ", ".join(f"{kernel[:60]} {part / seconds:.0%}" for kernel, part in found.longest.items()),
-        )
+        longest = ", ".join(f"{kernel[:60]} {part / seconds:.0%}" for kernel, part in found.longest.items())
         limit, most = next(iter(found.by_kind.items()))
         what = "the CPU, which gives work too slowly" if limit == IDLE else limit
+        task.results.note(f"{name}: where the step's time goes", kinds)
+        task.results.note(f"{name}: longest kernels", longest)
         task.results.note(f"{name}: limited by", f"{what}, {most / seconds:.0%} of the step")
 
 
 def run(task: Task) -> None:
     measured = StepMeasurements(task)
-    task.results.fact("TFLOP a step", measured.flops / 1e12, "{:.3f}")
     with plain_float32():
-        measured.measure("released, two passes, float32", lambda: measured.released(passes=2))
-        measured.measure("released, one pass, float32", lambda: measured.released(passes=1))
+        measured.released(REFERENCE, passes=2)
+        measured.released("one pass, float32", passes=1)
     with tf32_convolutions():
-        measured.measure("released, two passes, TF32 convolutions", lambda: measured.released(passes=2))
-    measured.measure("recipe", lambda: measured.ours(compiled=False, graph=False), profiled=True)
+        measured.released("two passes, TF32 convolutions", passes=2)
+    measured.recipe("recipe", profiled=True)
     if task.device.type == "cuda":
         with searched_kernels():
-            measured.measure("recipe, cudnn.benchmark", lambda: measured.ours(compiled=False, graph=False))
-    if task.compile:
-        measured.measure("recipe, compiled", lambda: measured.ours(compiled=True, graph=False), profiled=True)
-    if task.device.type == "cuda":
-        measured.measure("recipe, CUDA graph", lambda: measured.ours(compiled=False, graph=True))
-        if task.compile:
-            name = "recipe, compiled, CUDA graph"
-            measured.measure(name, lambda: measured.ours(compiled=True, graph=True), profiled=True)
+            measured.recipe("recipe, cudnn.benchmark")
+        measured.recipe("recipe, CUDA graph", graph=True)
     else:
         task.results.note("CUDA graphs", "need a GPU")
-    _compare(measured, task)
-
-
-def _compare(measured: StepMeasurements, task: Task) -> None:
-    """Ratios to the released formulation, and shares of the peak."""
-    results, seconds = task.results, measured.seconds
-    ours = {name: value for name, value in seconds.items() if name.startswith("recipe")}
-    if not ours:
-        return
-    for name, value in ours.items():
-        results.fact(f"{name}: clips/s", measured.clips / value, "{:,.0f}")
-        if released := seconds.get("released, two passes, float32"):
-            results.at_least(f"{name}: times faster than released, two passes, float32", released / value, FASTER)
-    best = min(ours, key=ours.__getitem__)
-    for name in ("released, one pass, float32", "released, two passes, TF32 convolutions"):
-        if name in seconds:
-            results.fact(f"{best}: times faster than {name}", seconds[name] / ours[best], "{:.2f}")
-    size = task.sizes.product
-    product = product_flops(size, size, size, torch.bfloat16, task.device)
-    results.fact(f"bf16 product of {size} x {size} matrices, TFLOP/s", product / 1e12, "{:.1f}")
-    peak = datasheet_bf16(task.device)
-    for name, value in ours.items():
-        rate = measured.flops / value
-        results.fact(f"{name}: share of that product's speed", rate / product, "{:.3f}")
-        if peak and name != best:
-            results.fact(f"{name}: share of the datasheet's {peak / 1e12:.0f} TFLOP/s", rate / peak, "{:.3f}")
-    where = f"the datasheet's {peak / 1e12:.0f} TFLOP/s" if peak else "the product's speed (no datasheet known)"
-    share = measured.flops / ours[best] / (peak or product)
-    results.at_least(f"{best}: share of {where}", share, PEAK_SHARE, "{:.3f}")
+    if task.compile:
+        measured.recipe("recipe, compiled", compiled=True, profiled=True)
+        if task.device.type == "cuda":
+            measured.recipe("recipe, compiled, CUDA graph", compiled=True, graph=True, profiled=True)
 
 
 @contextmanager
