@@ -1,7 +1,6 @@
 """From the workers of a job to the console of its driver: one actor takes what they tell, the driver shows it.
 
-Telling costs a worker one call whose answer it does not wait for. Where the driver or the actor is gone, what is told
-is dropped.
+Whoever tells does not wait. Where the driver or the actor is gone, what is told is dropped.
 """
 
 from __future__ import annotations
@@ -22,9 +21,12 @@ from data_tools.progress import Message, News, message, show, use_console, using
 
 NAMESPACE = "ccvid"
 MOST_WAITING = 10_000
-"""News that are kept for a driver that does not take them, and calls that a worker has under way."""
+"""News that are kept for one who does not take them."""
 TAKE_SECONDS = 30.0
-SETTLE_SECONDS = 5.0
+"""After which a driver asks again."""
+SETTLE_SECONDS = 60.0
+"""The most that is waited for news under way; a machine under load may take long to start the actor."""
+CLOSE_SECONDS = 2.0
 
 Result = TypeVar("Result")
 
@@ -36,9 +38,9 @@ class Mailbox:
         self._news: deque[News | int] = deque(maxlen=MOST_WAITING)
         self._arrived = asyncio.Event()
 
-    async def post(self, news: News | int) -> None:
-        """Take what somebody tells; a number is a mark of the driver's own."""
-        self._news.append(news)
+    async def post(self, news: list[News | int]) -> None:
+        """Take what somebody tells; numbers are marks of the driver's own."""
+        self._news.extend(news)
         self._arrived.set()
 
     async def take(self) -> list[News | int]:
@@ -65,29 +67,37 @@ class Listener:
         self.job, self.heard = job, 0
         self._mailbox = make.remote()
         self._mark, self._seen, self._ending = 0, threading.Condition(), False
-        self._last_mark = 0
+        self._last_mark, self._ended = 0, False
         self._thread = threading.Thread(target=self._listen, daemon=True, name="listener")
         self._thread.start()
 
-    def settle(self) -> None:
-        """Return once all that has come so far is shown; gives up after some seconds."""
+    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Return once all that has come so far is shown; gives up after so many seconds."""
         self._mark += 1
         with suppress(Exception):  # Ray is gone, and with it what could be shown
-            self._mailbox.post.remote(self._mark)
+            self._mailbox.post.remote([self._mark])
             with self._seen:
-                self._seen.wait_for(lambda: self._last_mark >= self._mark, SETTLE_SECONDS)
+                self._seen.wait_for(lambda: self._last_mark >= self._mark or self._ended, seconds)
 
     def close(self) -> None:
-        """Show what is left, and end."""
+        """Show what has come, and end."""
         self._ending = True
-        self.settle()
+        self.settle(CLOSE_SECONDS)
 
     def _listen(self) -> None:
+        try:
+            self._show_all()
+        finally:
+            with self._seen:
+                self._ended = True
+                self._seen.notify_all()
+
+    def _show_all(self) -> None:
         while not self._ending:
             try:
                 arrived = ray.get(self._mailbox.take.remote())
-            except Exception:  # Ray is gone
-                break
+            except Exception:  # the actor or Ray is gone
+                return
             for news in arrived:
                 if not isinstance(news, int):
                     self.heard += 1
@@ -135,7 +145,7 @@ def told_of_waiting(seconds: float, text: Callable[[], str]) -> Iterator[None]:
 
 
 class DriversConsole:
-    """In a worker: the console of its job's driver.
+    """In a worker: the console of its job's driver. A thread of its own sends, so that whoever tells never waits.
 
     Args:
         sender: goes before messages where several workers tell.
@@ -143,19 +153,35 @@ class DriversConsole:
 
     def __init__(self, mailbox: Any, sender: str = "") -> None:
         self._mailbox, self._sender = mailbox, sender
-        self._last: Any = None
+        self._waiting: deque[News] = deque(maxlen=MOST_WAITING)
+        self._changed, self._sending = threading.Condition(), False
 
     def show(self, news: News) -> None:
         if self._sender and isinstance(news, Message):
             news = Message(f"{self._sender}: {news.text}", news.transient)
-        with suppress(Exception):  # never a reason to stop working
-            self._last = self._mailbox.post.remote(news)
+        with self._changed:
+            self._waiting.append(news)
+            if not self._sending:
+                self._sending = True
+                threading.Thread(target=self._send, daemon=True, name="telling").start()
 
-    def flush(self, seconds: float = 2.0) -> None:
-        """Wait, not for long, until all that was told has arrived."""
-        if self._last is not None:
-            with suppress(Exception):
-                ray.wait([self._last], timeout=seconds)
+    def flush(self) -> None:
+        """Wait until all that was told has arrived or cannot arrive any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._sending, SETTLE_SECONDS)
+
+    def _send(self) -> None:
+        """One call at a time, for an actor of coroutines may take up several in any order."""
+        while True:
+            with self._changed:
+                news = list(self._waiting)
+                self._waiting.clear()
+                if not news:
+                    self._sending = False
+                    self._changed.notify_all()
+                    return
+            with suppress(Exception):  # never a reason to stop working
+                ray.get(self._mailbox.post.remote(news))
 
 
 def drivers_console(sender: str = "") -> DriversConsole | None:

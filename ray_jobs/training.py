@@ -85,10 +85,7 @@ def train(recipe: Recipe) -> StorageFolder:
     kept("run", f"the run under {folder}")
     state(f"starting {workers}")
     with told_of_waiting(WAITING_SECONDS, lambda: _waiting(workers)):
-        try:
-            run_until_told(lambda: fit(trainer, folder), guard)
-        finally:
-            settle()
+        run_until_told(lambda: fit(trainer, folder), guard)
     return folder
 
 
@@ -156,6 +153,8 @@ def fit(trainer: TorchTrainer, folder: StorageFolder) -> None:
         result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise InputError(_failure(error, folder)) from None
+    finally:
+        settle()
     outcome: WorkerOutcome = result.return_value
     if outcome.problem is not None:
         raise InputError(outcome.problem)

@@ -25,10 +25,12 @@ def tell(where: str) -> int:
 
 def main() -> None:
     connect()
+    mailbox = ray.get_actor(f"console of job {ray.get_runtime_context().get_job_id()}", namespace=NAMESPACE)
+    ray.get(mailbox.post.remote([]))  # it is up, however long that takes
     assert run_task(tell, "first") != os.getpid()
     settle()
     print("heard all", flush=True)
-    ray.kill(ray.get_actor(f"console of job {ray.get_runtime_context().get_job_id()}", namespace=NAMESPACE))
+    ray.kill(mailbox)
     print("still working:", run_task(tell, "second") != os.getpid(), flush=True)
 
 

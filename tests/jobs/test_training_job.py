@@ -19,7 +19,11 @@ def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_pat
     """Two gloo workers, one identity each a batch, checkpoints within epochs; then the finished run entered again."""
     arguments = ["--recipe", str(tiny_recipe), "--compute.workers", "2", "--batch.identities", "1"]
     arguments += ["--train.checkpoint_every_steps", "1", "--train.log_every_seconds", "0.1", "--run.name", "two"]
-    told = expect_success(head.run("train.py", *arguments))
+    done = head.run("train.py", *arguments)
+    told = expect_success(done)
+    for text in ("RayTrainWorker", "pid=", "Traceback", "WARNING", "\x1b"):
+        assert text not in told + done.stderr, text
+    assert "training on 2 workers\n" in told
     folder = tmp_path / "runs" / "two"
     assert "clips/s" in told
     assert "data wait" in told
