@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.cluster import AgglomerativeClustering
 
 from data_tools.decoding_threads import Job, fill_in_threads
 from data_tools.stored_frames import FrameStore, decode_clip_
@@ -77,6 +76,8 @@ def cluster_colours(colours_RD: Floats, distance: float) -> list[int]:
     """Agglomerative clusters (average linkage, Hellinger distance), numbered by their first rows."""
     if len(colours_RD) < 2:
         return [0] * len(colours_RD)
+    from sklearn.cluster import AgglomerativeClustering  # seconds, and most runs have labels
+
     clusters = AgglomerativeClustering(
         n_clusters=None, metric="euclidean", linkage="average", distance_threshold=distance * 2**0.5
     ).fit_predict(colours_RD)  # Hellinger's distance is that of the roots, divided by the root of 2

@@ -9,10 +9,6 @@ between pairs it does not have.
 from __future__ import annotations
 
 import torch
-from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.losses import CircleLoss, TripletMarginLoss
-from pytorch_metric_learning.miners import BatchHardMiner
-from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
@@ -28,6 +24,12 @@ def triplet_loss(feature_BD: Tensor, person_B: Tensor, *, margin: float) -> Tens
         person_B: (B,) int64 person classes.
         margin: In [0, 2].
     """
+    # The library takes seconds to import, which only runs with its losses spend.
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.miners import BatchHardMiner
+    from pytorch_metric_learning.reducers import MeanReducer
+
     distance = CosineSimilarity()
     triplets = BatchHardMiner(distance=distance)(feature_BD, person_B)
     loss: Tensor = TripletMarginLoss(margin, distance=distance, reducer=MeanReducer())(feature_BD, person_B, triplets)
@@ -82,6 +84,9 @@ def pair_circle_loss(feature_BD: Tensor, person_B: Tensor, *, scale: float, marg
         scale: s, above 0.
         margin: In [0, 1).
     """
+    from pytorch_metric_learning.losses import CircleLoss  # as above
+    from pytorch_metric_learning.reducers import MeanReducer
+
     loss: Tensor = CircleLoss(m=margin, gamma=scale, reducer=MeanReducer())(feature_BD, person_B)
     return loss
 

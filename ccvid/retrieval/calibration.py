@@ -14,8 +14,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from ccvid.retrieval.distances import Distances
 from ccvid.retrieval.labels import RetrievalLabels
@@ -231,6 +229,8 @@ def read_calibration(path: Path) -> Calibration:
 
 def _isotonic(sample: PairSample) -> tuple[Scores, Scores]:
     """Steps of log-odds, kept to what so many pairs can show: one more pair of the other kind at either end."""
+    from sklearn.isotonic import IsotonicRegression  # seconds, which every process of a run would spend
+
     score_C, genuine_C, weight_C = sample.weighted(0.5)
     lowest, highest = 1 / (len(sample.genuine_P) + 2), 1 - 1 / (len(sample.impostor_N) + 2)
     curve = IsotonicRegression(y_min=lowest, y_max=highest).fit(score_C, genuine_C, sample_weight=weight_C)
@@ -240,6 +240,8 @@ def _isotonic(sample: PairSample) -> tuple[Scores, Scores]:
 
 def _logistic(sample: PairSample) -> tuple[Scores, Scores]:
     """A line of log-odds between the lowest and the highest score; targets short of 0 and 1 as of Platt (1999)."""
+    from sklearn.linear_model import LogisticRegression  # as above
+
     score_C, genuine_C, weight_C = sample.weighted(0.5)
     middle, width = score_C.mean(), score_C.std() or 1.0
     counts = np.where(genuine_C > 0, len(sample.genuine_P), len(sample.impostor_N))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from ccvid.training.update import UpdateResult
 from data_tools.progress import TICK_SECONDS, Progress, seconds_left, show
@@ -194,6 +193,8 @@ class _Board:
     """``tensorboard/``."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # only rank 0 pays for it
+
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=first_step)
 
     def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:

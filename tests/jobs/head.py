@@ -128,7 +128,7 @@ class Head:
         self.nodes: list[Node] = []
         self._folder, self._network = folder, network
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))},
+            **_outside(),
             "HOME": str(folder),
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is the head's
             "RAY_AUTH_MODE": "token",
@@ -256,9 +256,14 @@ def _python_without_project(folder: Path) -> Path:
         text=True,
     ).stdout.strip()
     (Path(purelib) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    found = subprocess.run([str(python), "-c", "import ray, torch, ccvid"], cwd=folder, capture_output=True, text=True)
+    found = subprocess.run([str(python), "-c", "import ccvid"], env=_outside(), cwd=folder, capture_output=True, text=True)
     assert "No module named 'ccvid'" in found.stderr, found.stderr
     return python
+
+
+def _outside() -> dict[str, str]:
+    """This process's environment without what it tells Ray and Python: the project's path among it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
 
 
 def _free_port() -> int:
