@@ -256,7 +256,9 @@ def _python_without_project(folder: Path) -> Path:
         text=True,
     ).stdout.strip()
     (Path(purelib) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    found = subprocess.run([str(python), "-c", "import ccvid"], env=_outside(), cwd=folder, capture_output=True, text=True)
+    found = subprocess.run(
+        [str(python), "-c", "import ccvid"], env=_outside(), cwd=folder, capture_output=True, text=True
+    )
     assert "No module named 'ccvid'" in found.stderr, found.stderr
     return python
 
