@@ -14,6 +14,7 @@ from video_backbones.clip_blocks import ClipBottleneck, ClipConvolution, ClipLay
 from video_backbones.non_local import NonLocalBlock
 
 _STAGES = ("layer2", "layer3")
+_BLOCKS = (3, 4, 6, 3)
 
 
 class TemporalResNet50(C2DResNet):
@@ -35,7 +36,7 @@ class TemporalResNet50(C2DResNet):
         *,
         non_local: bool = False,
     ) -> None:
-        super().__init__(Bottleneck, (3, 4, 6, 3), choices)
+        super().__init__(Bottleneck, _BLOCKS, choices)
         for name in _STAGES:
             blocks: list[nn.Module] = []
             for number, block in enumerate(self.get_submodule(name).children()):

@@ -1,4 +1,4 @@
-"""One Ray head for all tests of jobs."""
+"""One Ray head for all tests of jobs that one of pytest's workers runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import ray
 import yaml
 
 from tests.jobs.head import Head
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="session")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A cluster of two CPUs on this machine."""
-    cluster = Head(tmp_path_factory.mktemp("head"))
+def head(s3_process: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A cluster of two CPUs on this machine; its processes find the S3 server. Leave it as it is."""
+    settings = s3_process.environment | {"RAY_metrics_report_interval_ms": "2000"}
+    cluster = Head(tmp_path_factory.mktemp("head"), settings=settings)
     yield cluster
     cluster.stop()
 

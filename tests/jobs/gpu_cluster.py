@@ -17,7 +17,7 @@ class GpuCluster(Head):
     """
 
     def __init__(self, folder: Path, cpus: tuple[int, ...]) -> None:
-        super().__init__(folder, 0, settings=QUICK_HEARTBEATS)
+        super().__init__(folder, 0, dashboard=False, settings=QUICK_HEARTBEATS)
         self.nodes.append(self._start("gpu", 1, "--address", self.address, "--num-gpus", 1))
         self.cpu_nodes = [self.add_node(count) for count in cpus]
 

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,6 @@ from tests.s3_server import S3Server
 __all__ = ["given"]  # a fixture
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def s3_head(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A cluster whose processes find the S3 server."""
-    head = Head(tmp_path_factory.mktemp("s3-head"), settings=s3.environment)
-    yield head
-    head.stop()
 
 
 def test_scores_are_written_to_and_checked_on_object_storage(
@@ -94,7 +85,7 @@ def test_the_same_checkpoint_is_found_on_any_storage(s3: S3Server, tmp_path: Pat
         assert find_checkpoint(folder) == folder / "best"
 
 
-def test_from_walkers_to_scores_on_object_storage(s3_head: Head, s3: S3Server, tmp_path: Path) -> None:
+def test_from_walkers_to_scores_on_object_storage(head: Head, s3: S3Server, tmp_path: Path) -> None:
     """Sharded, verified, trained and scored again, nothing of it on a shared disk."""
     bucket = StorageFolder(s3.bucket())
     values = yaml.safe_load(write_tiny_recipe(tmp_path, Path("unused")).read_text())
@@ -108,13 +99,13 @@ def test_from_walkers_to_scores_on_object_storage(s3_head: Head, s3: S3Server, t
     }
     recipe = tmp_path / "remote.yaml"
     recipe.write_text(yaml.safe_dump(values))
-    expect_success(s3_head.run("shard.py", "--recipe", str(recipe)))
+    expect_success(head.run("shard.py", "--recipe", str(recipe)))
     assert "every checksum and every frame is right" in expect_success(
-        s3_head.run("shard.py", "--recipe", str(recipe), "--verify")
+        head.run("shard.py", "--recipe", str(recipe), "--verify")
     )
     assert not (tmp_path / "cache").exists()
 
-    told = expect_success(s3_head.run("train.py", "--recipe", str(recipe)))
+    told = expect_success(head.run("train.py", "--recipe", str(recipe)))
     run = bucket / "runs" / "tiny"
     assert f"results: {run}" in told
     trained = json.loads(run.read("metrics.json"))
@@ -123,7 +114,7 @@ def test_from_walkers_to_scores_on_object_storage(s3_head: Head, s3: S3Server, t
 
     before = s3.bytes_sent
     flags = ["--recipe", str(recipe), "--checkpoint", str(run), "--run.name", "again"]
-    told = expect_success(s3_head.run("evaluate.py", *flags))
+    told = expect_success(head.run("evaluate.py", *flags))
     assert f"pictures: {bucket}/runs/again/rankings_clothes_changing.svg" in told
     scored = json.loads((bucket / "runs" / "again").read("metrics.json"))
     assert (scored["model"], scored["source"]) == (trained["model"], str(run))

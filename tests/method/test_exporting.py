@@ -21,6 +21,7 @@ from ccvid.trained_model import TrainedModel, backbone_fingerprint, configured_b
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.transforms import normalise
+from video_backbones import temporal_resnet
 
 CLIP = ClipOptions(length=4, stride=1, piece=0)
 
@@ -84,7 +85,11 @@ def test_the_card_says_how_far_off_each_file_is(exported: tuple[TrainedModel, Pa
         ("r2plus1d_18", 8, 8, (32, 16)),
     ],
 )
-def test_networks_over_time(name: str, least: int, most: int | None, size: tuple[int, int], tmp_path: Path) -> None:
+def test_networks_over_time(
+    name: str, least: int, most: int | None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The fewest blocks that have a layer of each kind and stride: the time goes with the number of layers."""
+    monkeypatch.setattr(temporal_resnet, "_BLOCKS", (1, 3, 2, 1))
     model = trained(name, 8, *size)
     card = export_model(model, clips(model, 2), tmp_path)
     assert (card.least_frames, card.most_frames) == (least, most)
