@@ -297,7 +297,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "shards"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_never_give_more_than_an_input_error(
     small_set: Path, tmp_path: Path, data: st.DataObject
