@@ -18,6 +18,7 @@ from data_tools.errors import InputError
 from data_tools.identity_sampler import PkOptions, PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrackletClips, TrainingClips, TrainingItems, tracklet_clips
 from data_tools.loading_options import AugmentOptions, LoaderOptions
+from tests.processes import wait_for
 
 SIZE = (32, 16)
 CLIP = ClipOptions(length=4, stride=2, piece=16)
@@ -257,13 +258,19 @@ def test_the_wait_is_measured() -> None:
     plain = make_store(*COUNTS, raw=True)
     clips = make_clips(CountingStore(plain.rows, plain.frames, []))
     schedule = make_schedule(clips)
-    waiting, busy = (ClipLoader(clips, LoaderOptions(threads=1, prefetch=4)) for _ in range(2))
+    waiting = ClipLoader(clips, LoaderOptions(threads=1, prefetch=4))
     for _ in waiting.batches(schedule):
         pass
-    for _ in busy.batches(schedule):
-        time.sleep(0.05)
     assert waiting.wait_seconds > 0.8 * 4 * len(schedule) * 0.002
-    assert busy.wait_seconds < waiting.wait_seconds
+    store = CountingStore(plain.rows, plain.frames, [])
+    busy = ClipLoader(make_clips(store), LoaderOptions(threads=1, prefetch=len(schedule)))
+    batches = busy.batches(schedule)
+    next(batches)
+    wait_for(lambda: len(store.asked) == 4 * len(schedule), "the last clip")  # so long the consumer is busy
+    first = busy.wait_seconds
+    for _ in batches:
+        pass
+    assert busy.wait_seconds - first < waiting.wait_seconds
 
 
 def test_decoding_threads_use_one_core_each_and_leave_the_consumers_alone() -> None:
