@@ -201,8 +201,9 @@ def test_a_living_cluster_is_joined_if_it_accepts_the_user(head: Head, tmp_path:
     found = start_connecting(environment(tmp_path, RAY_TMPDIR=str(tmp_path), RAY_AUTH_TOKEN_PATH=token))
     told, complaint = found.communicate(timeout=PATIENCE_SECONDS)
     assert (found.returncode, complaint) == (0, ""), complaint
-    assert told.splitlines()[-1].endswith(head.address.partition(":")[2])
-    assert len(told.splitlines()) == 1
+    first, joined = told.splitlines()
+    assert first == f"joining the Ray cluster at {head.address}"
+    assert joined.endswith(head.address.partition(":")[2])
     named = environment(tmp_path, RAY_ADDRESS=head.address)
     other = named | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another" * 5}
     for process in [start_connecting(settings) for settings in (named, other)]:
