@@ -7,10 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import torch
-from threadpoolctl import ThreadpoolController
-
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -26,6 +22,10 @@ def limit_threads(cpus: int) -> int:
 
     Limits this process, for good, as far as the libraries are loaded by now.
     """
+    import pyarrow as pa  # what only wants to know the number of CPUs need not load all this
+    import torch
+    from threadpoolctl import ThreadpoolController
+
     threads = max(1, min(cpus, available_cpus()))
     torch.set_num_threads(threads)
     ThreadpoolController().limit(limits=threads)

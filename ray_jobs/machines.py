@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ccvid.config import ModelOptions, Recipe
 from data_tools.clips import ClipOptions
+from data_tools.cpus import available_cpus
 from data_tools.progress import message
 from data_tools.video import decoder_versions
 from ray_jobs.cluster import Workers, results_of
@@ -34,17 +35,22 @@ class Machine:
 
 def look(model: ModelOptions, clip: ClipOptions, use_gpu: bool, cpus: int, try_bf16: bool) -> Machine:
     """Look at this machine, in a process of its own."""
-    import torch  # and networks: seconds that only this process needs
+    device, speed, pays = processor_name(), None, False
+    if use_gpu or try_bf16:
+        import torch  # and networks: seconds that only this process needs
 
-    from ccvid.precision import WORTH_IT, bf16_speed
-    from data_tools.cpus import available_cpus
+        from ccvid.precision import WORTH_IT, bf16_speed
 
-    speed = bf16_speed(model, clip, torch.device("cuda" if use_gpu else "cpu")) if try_bf16 else None
+        if use_gpu:
+            device = torch.cuda.get_device_name()
+        if try_bf16:
+            speed = bf16_speed(model, clip, torch.device("cuda" if use_gpu else "cpu"))
+            pays = speed >= WORTH_IT
     return Machine(
-        device=torch.cuda.get_device_name() if use_gpu else processor_name(),
+        device=device,
         threads=min(cpus, available_cpus()),
         bf16_speed=speed,
-        bf16_pays=speed is not None and speed >= WORTH_IT,
+        bf16_pays=pays,
         decoders=", ".join(f"{name} {version}" for name, version in decoder_versions().items()),
     )
 
