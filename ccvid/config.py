@@ -116,6 +116,20 @@ class DataOptions(Options):
     clips: ClipFolderOptions | None = None
     """A folder of clips."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_other_sources(cls, values: object) -> object:
+        """How sources of another kind are read says nothing where none are named: a recipe of footage with clips."""
+        if not isinstance(values, dict):
+            return values
+        needed = {"footage": "videos", "clips": "folder"}
+        unused = [
+            kind
+            for kind, source in needed.items()
+            if kind != values.get("kind") and isinstance(values.get(kind), dict) and source not in values[kind]
+        ]
+        return {name: value for name, value in values.items() if name not in unused}
+
 
 class ModelOptions(Options):
     """The network."""

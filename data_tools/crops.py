@@ -16,11 +16,13 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
 
+from data_tools.decoding_process import HANG_SECONDS, decoding_process
 from data_tools.errors import UnreadableSourceError
 from data_tools.manifest import StorageMode
 from data_tools.options import Options
 from data_tools.tracklet import Box, ImageFrames, Tracklet, VideoFrames
-from data_tools.video import RgbFrame, read_frames
+from data_tools.video import FrameTable, RgbFrame, read_frames
+from data_tools.video.pictures import Pulse
 
 SPOOL_BYTES = 64 * 2**20
 """A tracklet's frames beyond this wait in a temporary file, so that a long one cannot fill the memory."""
@@ -40,6 +42,8 @@ class CropOptions(Options):
     """Stored width in pixels (not for 'source')."""
     quality: int = Field(default=95, ge=1, le=100)
     """JPEG quality of crops that are coded here."""
+    hang_seconds: float = Field(default=HANG_SECONDS, gt=0)
+    """A video whose decoding makes no progress for so long is given up, and the others go on."""
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -123,46 +127,79 @@ def _read_images(tracklet: Tracklet, options: CropOptions) -> TrackletFrames | U
 def _read_video(
     video: Path, tracklets: Sequence[Tracklet], options: CropOptions
 ) -> list[TrackletFrames | UnreadableSourceError]:
-    """Decode the video once for all its tracklets."""
+    """Decode the video once for all its tracklets, in the process that may be ended."""
     contents: list[TrackletFrames | UnreadableSourceError] = [TrackletFrames() for _ in tracklets]
-    wanted: dict[int, list[tuple[int, Box | None]]] = {}
-    whole = [number for number, tracklet in enumerate(tracklets) if _frames_of(tracklet) is None]
-    for number, tracklet in enumerate(tracklets):
-        frames = _frames_of(tracklet) or ()
-        boxes: Sequence[Box | None] = _boxes_of(tracklet) or [None] * len(frames)
-        for frame, box in zip(frames, boxes, strict=True):
-            wanted.setdefault(frame, []).append((number, box))
+    sources = [source for tracklet in tracklets if isinstance(source := tracklet.source, VideoFrames)]
+    wanted = [(source.frames, source.boxes) for source in sources]
+    work = decoding_process().run(
+        encoded_crops, video, wanted, sources[0].table, options, what=video, hang_seconds=options.hang_seconds
+    )
+    failure: UnreadableSourceError | None = None
     try:
-        for frame, pixels in read_frames(video, None if whole else sorted(wanted)):
-            for number, box in [*wanted.pop(frame, ()), *((number, None) for number in whole)]:
-                _append_crop(contents, number, pixels, box, f"{video}: frame {frame}", options)
-        failure = UnreadableSourceError(f"{video}: frame {min(wanted, default=0)}: the video ends before it")
+        for number, encoded in work:
+            content = contents[number]
+            if isinstance(content, TrackletFrames):
+                contents[number] = _extended(content, encoded)
     except UnreadableSourceError as error:
         failure = error
-        whole_failed = whole
-    else:
-        whole_failed = []
-    unread = {number for places in wanted.values() for number, _ in places}
-    for number in [*unread, *whole_failed]:
-        contents[number] = failure
+    for number, (content, source) in enumerate(zip(contents, sources, strict=True)):
+        if isinstance(content, TrackletFrames):
+            if failure and (source.frames is None or len(content.sizes) < len(source.frames)):
+                contents[number] = failure
+            elif not content.sizes:
+                contents[number] = UnreadableSourceError(f"{video}: tracklet {tracklets[number].id} has no frames")
     return contents
 
 
-def _append_crop(
-    contents: list[TrackletFrames | UnreadableSourceError],
-    number: int,
-    pixels: RgbFrame,
-    box: Box | None,
-    place: str,
-    options: CropOptions,
-) -> None:
-    content = contents[number]
-    if isinstance(content, UnreadableSourceError):
-        return
+def _extended(
+    content: TrackletFrames, encoded: bytes | UnreadableSourceError
+) -> TrackletFrames | UnreadableSourceError:
+    if isinstance(encoded, UnreadableSourceError):
+        return encoded
     try:
-        content.append(_encode(*_cut(pixels, box, place), options))
+        content.append(encoded)
     except UnreadableSourceError as error:
-        contents[number] = error
+        return error
+    return content
+
+
+def encoded_crops(
+    pulse: Pulse,
+    video: Path,
+    wanted: Sequence[tuple[tuple[int, ...] | None, tuple[Box, ...] | None]],
+    table: FrameTable | None,
+    options: CropOptions,
+) -> Iterator[tuple[int, bytes | UnreadableSourceError]]:
+    """Yield the crops of one video's tracklets as ``(tracklet, encoded crop)``, or the reason why one has no more.
+
+    Args:
+        pulse: called as decoding goes on.
+        video: the file.
+        wanted: frames and boxes of each tracklet, as in ``VideoFrames``.
+        table: the video's frame table, where it is known.
+        options: how crops are stored.
+    """
+    places: dict[int, list[tuple[int, Box | None]]] = {}
+    whole = [number for number, (frames, _) in enumerate(wanted) if frames is None]
+    for number, (frames, boxes) in enumerate(wanted):
+        for frame, box in zip(frames or (), boxes or [None] * len(frames or ()), strict=True):
+            places.setdefault(frame, []).append((number, box))
+    failed = set()
+    try:
+        for frame, pixels in read_frames(video, None if whole else sorted(places), table, pulse):
+            for number, box in [*places.pop(frame, ()), *((number, None) for number in whole)]:
+                if number not in failed:
+                    try:
+                        yield number, _encode(*_cut(pixels, box, f"{video}: frame {frame}"), options)
+                    except UnreadableSourceError as error:
+                        failed.add(number)
+                        yield number, error
+        failure = UnreadableSourceError(f"{video}: frame {min(places, default=0)}: the video ends before it")
+        unread = set()
+    except UnreadableSourceError as error:
+        failure, unread = error, set(whole)
+    unread.update(number for numbers in places.values() for number, _ in numbers)
+    yield from ((number, failure) for number in sorted(unread))
 
 
 def _cut(pixels: RgbFrame, box: Box | None, place: str) -> tuple[Image.Image, Box | None]:
@@ -187,16 +224,6 @@ def _encode(picture: Image.Image, edges: Box | None, options: CropOptions) -> by
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG", quality=options.quality)
     return encoded.getvalue()
-
-
-def _frames_of(tracklet: Tracklet) -> tuple[int, ...] | None:
-    assert isinstance(tracklet.source, VideoFrames)
-    return tracklet.source.frames
-
-
-def _boxes_of(tracklet: Tracklet) -> tuple[Box, ...] | None:
-    assert isinstance(tracklet.source, VideoFrames)
-    return tracklet.source.boxes
 
 
 def _reason(error: Exception) -> str:

@@ -51,7 +51,7 @@ def plan_shards(tracklets: Sequence[Tracklet], options: ShardOptions) -> list[Sh
             room = limit
         groups[-1].append(tracklet)
         room -= size
-    deciding = options.model_dump_json(exclude={"shard_mebibytes", "max_quarantine_share"})
+    deciding = options.model_dump_json(exclude={"shard_mebibytes", "max_quarantine_share", "hang_seconds"})
     return [
         ShardPlan(number, tuple(group), hashlib.sha256((deciding + repr(group)).encode()).hexdigest())
         for number, group in enumerate(groups)

@@ -38,7 +38,7 @@ from data_tools.video import decoder_versions
 
 Label = TypeVar("Label", str, tuple[str, str])
 
-RECORD_NAME = re.compile(r"\.shard-\d{5}\.json")
+RECORD_NAME = re.compile(r"\.(shard-\d{5}|frames-[0-9a-f]+)\.json")
 
 
 class ShardRecord(Options):
@@ -178,7 +178,7 @@ def prepare_folder(plans: Sequence[ShardPlan], folder: StorageFolder) -> Manifes
 
 
 def remove_leftovers(folder: StorageFolder, *, records: bool = True) -> None:
-    """Remove what killed runs left half-written and, with ``records``, the records of finished shards."""
+    """Remove what killed runs left half-written and, with ``records``, the records of finished shards and frames."""
     for name in folder.names():
         if (name.startswith(".") and name.endswith(".tmp")) or (records and RECORD_NAME.fullmatch(name)):
             with suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from data_tools.errors import InputError
+from data_tools.video.frame_table import FrameTable
 
 Split = Literal["train", "query", "gallery"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -29,16 +30,18 @@ class ImageFrames:
 
 @dataclass(frozen=True, slots=True)
 class VideoFrames:
-    """Frames of a video file, in time order.
+    """Frames of a video file, or of a folder of numbered pictures in place of one, in time order.
 
     ``frames`` are frame numbers from 0, strictly increasing. ``boxes`` has one box a frame, inside the picture
     as far as the annotation's reader knows its size (the decoder clips once more); None takes whole frames.
-    ``frames`` None (with ``boxes`` None) takes every frame, whose number only the decoder knows.
+    ``frames`` None (with ``boxes`` None) takes every frame, whose number only the decoder knows. ``table`` numbers the
+    video's frames, where it was made already; tracklets of one video share it.
     """
 
     video: Path
     frames: tuple[int, ...] | None = None
     boxes: tuple[Box, ...] | None = None
+    table: FrameTable | None = field(default=None, repr=False, compare=False)
 
 
 FrameSource = ImageFrames | VideoFrames

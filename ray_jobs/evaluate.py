@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         score_checkpoint(recipe, checkpoint, folder)
     else:
         given = read_distances(file) if flags.distances else read_features(file)
-        score_given(given, recipe, file, folder)
+        score_given(given, recipe, file, folder, keep_junk=flags.keep_junk)
     show_results(folder)
 
 
@@ -63,6 +63,14 @@ def _own_flags() -> argparse.ArgumentParser:
         metavar="FILE",
         help="features that others made, compared by cosine: Parquet with the columns id, person, camera, split "
         "(query, gallery), embedding, further clothes and attributes; or .npz with qf, gf in place of distmat",
+    )
+    own.add_argument(
+        "--keep-junk",
+        action="store_true",
+        help="with --distances and --embeddings: take persons -1 and 0 for persons like any other. Without it they are "
+        "what Market-1501 makes of them: entries of person -1 (or nan, none, null, N/A, unknown) are junk, left out "
+        "of queries and gallery; entries of person 0 are distractors, which stay in the gallery as wrong answers, "
+        "unless a query is of person 0: then persons are counted from 0, and it is one of them",
     )
     source.add_argument(
         "--checkpoint",

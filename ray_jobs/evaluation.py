@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 
 from ccvid.config import Recipe, RunOptions
+from ccvid.retrieval.distances import DistanceMatrix
 from ccvid.retrieval.given import GivenRetrieval
+from ccvid.retrieval.given_doubts import doubts_of_order, without_junk
 from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.results import write_results, write_scores
 from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings
 from ccvid.run_files import CONFIG_FILE, METRICS_FILE
 from data_tools.errors import InputError
+from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster import connect
@@ -51,14 +54,30 @@ def name_after(source: str) -> str:
     return (re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:90] or "given") + "-scores"
 
 
-def score_given(given: GivenRetrieval, recipe: Recipe, source: Path, folder: StorageFolder) -> None:
-    """Score distances or features that others made; raises InputError where no protocol can be scored."""
+def score_given(
+    given: GivenRetrieval, recipe: Recipe, source: Path, folder: StorageFolder, *, keep_junk: bool = False
+) -> None:
+    """Score distances or features that others made; what looks wrong is printed and stands among the facts.
+
+    Args:
+        keep_junk: persons -1 and 0 are persons like any other, not junk and distractors.
+
+    Raises:
+        InputError: no protocol can be scored.
+    """
+    warnings: list[str] = []
     try:
+        if not keep_junk:
+            given, warnings = without_junk(given)
         scores = score(*given, recipe.score)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    warnings += doubts_of_order(scores.evaluation, similarities=isinstance(given.distances, DistanceMatrix))
+    for warning in warnings:
+        message(f"warning: {source}: {warning}")
+    facts = {"source": str(source), "warnings": warnings}
     with folder.filled(last=METRICS_FILE) as path:
-        write_results(path, scores, recipe.score, model=source.name, title=source.name, facts={"source": str(source)})
+        write_results(path, scores, recipe.score, model=source.name, title=source.name, facts=facts)
 
 
 def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ccvid.retrieval.decisions import Decisions, read_decisions
 from ccvid.retrieval.embedding_store import read_store
 from ccvid.retrieval.embeddings import EmbeddingTable
 from ccvid.retrieval.labels import joint_codes
-from ccvid.retrieval.matches import RankedMatches, seconds, write_matches
+from ccvid.retrieval.matches import RankedMatches, write_matches
 from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
 from ccvid.retrieval.results import REPORT_FOLDER
 from ccvid.retrieval.search import search
@@ -29,6 +30,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.cluster import connect
 from ray_jobs.embedding_job import UsedModel, describe, embed_data, keep_precision, read_model
 from ray_jobs.sharding import compare_checksums, ensure_shards
+from ray_jobs.time_limits import TimeLimit, ends_after, shown_limit, starts_before
 
 CLUSTERS_FILE, GROUPS_FOLDER = "clusters.parquet", "groups"
 RESULT_NAMES = ("matches.parquet", "matches.csv", CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
@@ -46,10 +48,10 @@ class GalleryRequest:
     top: int
     cameras: tuple[str, ...]
     """Only these; () for all."""
-    since: float | None
-    """Only tracklets that end at or after, in seconds."""
-    until: float | None
-    """Only tracklets that start at or before, in seconds."""
+    since: TimeLimit | None
+    """Only tracklets that end at or after: seconds of their video, or a time of day."""
+    until: TimeLimit | None
+    """Only tracklets that start at or before."""
     other_cameras: bool
     """Not the query's own."""
     only_new: bool
@@ -195,8 +197,8 @@ def _write_groups(
 def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMatches) -> dict[str, object]:
     asked = {
         "cameras": ", ".join(request.cameras),
-        "since, seconds": request.since,
-        "until, seconds": request.until,
+        "since": shown_limit(request.since),
+        "until": shown_limit(request.until),
         "not the query's own camera": request.other_cameras or None,
         "only new tracklets": request.only_new or None,
         "queries of": request.queries,
@@ -254,15 +256,20 @@ def _entries(request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[
         raise InputError(f"--camera {', '.join(sorted(unknown))}: no such camera in the gallery; there are {cameras}")
     chosen = []
     for number, row in enumerate(gallery.rows):
-        start, end = (seconds(row.attributes, name) for name in ("start_seconds", "end_seconds"))
         if (
             (row.split != "query" or request.queries is not None)
             and (not request.cameras or row.camera in request.cameras)
-            and (request.since is None or (end is not None and end >= request.since))
-            and (request.until is None or (start is not None and start <= request.until))
+            and (request.since is None or ends_after(row.attributes, request.since))
+            and (request.until is None or starts_before(row.attributes, request.until))
             and (not request.only_new or row.id in added)
         ):
             chosen.append(number)
+    asks_time_of_day = any(isinstance(limit, datetime) for limit in (request.since, request.until))
+    if not chosen and asks_time_of_day and not any("start_time" in row.attributes for row in gallery.rows):
+        raise InputError(
+            f"{request.gallery}: no tracklet tells its start_time; have footage read with --data.footage.start_times, "
+            "or name --since and --until in seconds of the videos"
+        )
     if not chosen:
         raise InputError(f"{request.gallery}: no tracklet is left to be ranked; all are queries, old, or filtered out")
     return gallery.take(chosen)

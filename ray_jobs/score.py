@@ -11,9 +11,11 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ccvid.retrieval.clusters import REACH
+from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError, parse_recipe, run_job, show_results
 from ray_jobs.gallery_scoring import GalleryRequest, remove_from_gallery, score_gallery
+from ray_jobs.time_limits import TimeLimit, parse_limit
 
 DESCRIPTION = (
     "Embed footage and rank its tracklets for each query tracklet by cosine: exactly, whatever is known of the people. "
@@ -64,8 +66,9 @@ def _own_flags() -> argparse.ArgumentParser:
     )
     own.add_argument("--top", type=_whole, default=20, metavar="K", help="matches of a query (default: 20)")
     own.add_argument("--camera", action="append", default=[], metavar="NAME", help="only this camera; may be repeated")
-    own.add_argument("--since", type=float, metavar="SECONDS", help="only tracklets that end at or after this time")
-    own.add_argument("--until", type=float, metavar="SECONDS", help="only tracklets that start at or before this time")
+    time = "seconds of its video, or a time of day such as 2026-11-20T08:00 (UTC where it names no zone)"
+    own.add_argument("--since", type=_time, metavar="TIME", help=f"only tracklets that end at or after this: {time}")
+    own.add_argument("--until", type=_time, metavar="TIME", help="only tracklets that start at or before this")
     own.add_argument("--other-cameras", action="store_true", help="not the query's own camera")
     own.add_argument("--only-new", action="store_true", help="rank only what this run adds to the gallery")
     own.add_argument(
@@ -99,6 +102,13 @@ def _own_flags() -> argparse.ArgumentParser:
     )
     own.add_argument("--remove-id", action="append", default=[], metavar="ID", help="the same for one tracklet")
     return own
+
+
+def _time(text: str) -> TimeLimit:
+    try:
+        return parse_limit(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or seconds") from None
 
 
 def _share(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +20,11 @@ from data_tools.datasets.mevid import read_mevid
 from data_tools.datasets.prcc import read_prcc
 from data_tools.datasets.problems import Dataset, list_problems
 from data_tools.datasets.vc_clothes import read_vc_clothes
-from data_tools.errors import InputError
+from data_tools.errors import InputError, UnreadableSourceError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
+from data_tools.video import FrameTable
+from ray_jobs.frame_tables import make_tables
 
 MOST_PROBLEMS_SHOWN = 50
 OptionT = TypeVar("OptionT")
@@ -53,8 +55,12 @@ def read_dataset(data: DataOptions) -> Dataset:
     Raises:
         InputError: something must be mended first; all errors in one message.
     """
+
+    def tables(videos: Sequence[Path]) -> list[FrameTable | UnreadableSourceError]:
+        return make_tables(videos, shard_folder(data), data.storage.hang_seconds)
+
     readers: dict[DatasetKind, Callable[[], Dataset]] = {
-        "synthetic": lambda: read_footage(_walker_footage(walker_folder(data))),
+        "synthetic": lambda: read_footage(_walker_footage(walker_folder(data)), tables),
         "ccvid": lambda: read_ccvid(_named(data.root, "root"), data.ccvid),
         "mevid": lambda: read_mevid(_named(data.root, "root"), data.mevid),
         "ltcc": lambda: read_ltcc(_named(data.root, "root")),
@@ -62,7 +68,7 @@ def read_dataset(data: DataOptions) -> Dataset:
         "vc_clothes": lambda: read_vc_clothes(_named(data.root, "root")),
         "deepchange": lambda: read_deepchange(_named(data.root, "root"), data.deepchange),
         "last": lambda: read_last(_named(data.root, "root"), data.last),
-        "footage": lambda: read_footage(_named(data.footage, "footage.videos")),
+        "footage": lambda: read_footage(_named(data.footage, "footage.videos"), tables),
         "clips": lambda: read_clip_folder(_named(data.clips, "clips.folder")),
     }
     dataset = check_dataset(readers[data.kind]())
@@ -76,7 +82,9 @@ def read_dataset(data: DataOptions) -> Dataset:
 
 
 def _walker_footage(folder: Path) -> FootageOptions:
-    return FootageOptions(videos=folder / "videos", tracks=folder / "tracks", labels=folder / "labels.csv")
+    return FootageOptions(
+        videos=folder / "videos", tracks=folder / "tracks", labels=folder / "labels.csv", first_frame=1
+    )
 
 
 def _named(option: OptionT | None, flag: str) -> OptionT:

@@ -60,7 +60,7 @@ def read_features(path: Path) -> GivenRetrieval:
     Raises:
         InputError: as ``read_distances`` and ``read_embeddings``; also where no query or gallery row has a person.
     """
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         arrays = _read_archive(path, ("qf", "gf"))
         features = CosineDistances(arrays["qf"], arrays["gf"], origin=str(path))
         return GivenRetrieval(features, *_both_labels(arrays, features.shape, path))

@@ -17,6 +17,7 @@ from data_tools.errors import InputError
 from data_tools.files import atomic_file
 
 TIMES = ("start_seconds", "end_seconds")
+MOMENTS = ("start_time", "end_time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class RankedMatches:
             "probability": pa.nulls(len(found), pa.float64()) if probability_M is None else pa.array(probability_M),
             "camera": pa.array([row.camera for row in found], pa.string()),
             **{name: pa.array([seconds(row.attributes, name) for row in found], pa.float64()) for name in TIMES},
+            **{name: pa.array([row.attributes.get(name) for row in found], pa.string()) for name in MOMENTS},
             "person": pa.array([row.person for row in found], pa.string()),
         }
         return pa.table(columns)

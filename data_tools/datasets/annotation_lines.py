@@ -7,13 +7,14 @@ or raise ``InputError`` with a message to which the caller adds file and line.
 from __future__ import annotations
 
 import codecs
-import csv
+import io
 import math
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 from data_tools.datasets.problems import ProblemLog
 from data_tools.errors import InputError
@@ -22,6 +23,12 @@ LARGEST_WHOLE_NUMBER = 2**53 - 1
 """The last whole number up to which every one can be told from its neighbours as a float64."""
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_WIDE_ENCODINGS = (  # UTF-32 first, for its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
@@ -44,18 +51,34 @@ def require_folder(folder: Path, what: str) -> None:
 
 
 def read_lines(path: Path, log: ProblemLog) -> Iterator[str]:
-    """Every line of a UTF-8 text file, blank ones too, without byte order mark and line end.
+    """Every line of a text file, blank ones too, without byte order mark and line end.
 
-    A line that is not text is reported as an error and comes out empty; a file that cannot be read is
-    reported and has no (more) lines.
+    The text is UTF-8, or UTF-16 or UTF-32 where a byte order mark says so. A line that is not text is reported as an
+    error and comes out empty; a file that cannot be read is reported and has no (more) lines.
     """
     try:
         with path.open("rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            wide = next((encoding for mark, encoding in _WIDE_ENCODINGS if start.startswith(mark)), None)
+            if wide is not None:
+                yield from _wide_lines(file, wide, path, log)
+                return
             for line, raw in enumerate(file, start=1):
                 text = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
                 yield _decoded(text.rstrip(b"\r\n"), path, line, log)
     except (OSError, ValueError) as error:
         log.error(path, None, f"cannot be read: {reason_of(error)}")
+
+
+def _wide_lines(file: BinaryIO, encoding: str, path: Path, log: ProblemLog) -> Iterator[str]:
+    lines = io.TextIOWrapper(file, encoding, newline="\n")
+    line = 0
+    try:
+        for line, text in enumerate(lines, start=1):
+            yield _checked(text.rstrip("\r\n"), path, line, log)
+    except UnicodeError:
+        log.error(path, line + 1, f"is not {encoding.upper()} text, as the file's first bytes say, from about here on")
 
 
 def _decoded(raw: bytes, path: Path, line: int, log: ProblemLog) -> str:
@@ -64,6 +87,10 @@ def _decoded(raw: bytes, path: Path, line: int, log: ProblemLog) -> str:
     except UnicodeDecodeError as error:
         log.error(path, line, f"byte {error.start + 1} is not UTF-8 text: {shown(raw)}")
         return ""
+    return _checked(text, path, line, log)
+
+
+def _checked(text: str, path: Path, line: int, log: ProblemLog) -> str:
     if _CONTROL_CHARACTER.search(text):
         log.error(path, line, f"has control characters, expected plain text: {shown(text)}")
         return ""
@@ -75,48 +102,6 @@ def numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     for line, text in enumerate(lines, start=1):
         if text and not text.isspace():
             yield line, text
-
-
-def read_csv_table(path: Path, required: Sequence[str], log: ProblemLog) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column name of every row of a CSV file with a header.
-
-    Cells are stripped of surrounding blanks. Reported as errors: a header without a required column or with a
-    name twice, a row with more or fewer cells than the header, quoting that cannot be read.
-    """
-    rows = csv.reader(read_lines(path, log), strict=True)
-    header: list[str] | None = None
-    try:
-        for cells in rows:
-            stripped = [cell.strip() for cell in cells]
-            if not any(stripped):
-                continue
-            if header is None:
-                header = stripped
-                if not _is_header(header, required, path, rows.line_num, log):
-                    return
-            elif len(stripped) != len(header):
-                log.error(
-                    path,
-                    rows.line_num,
-                    f"has {len(stripped)} columns, expected {len(header)} as in the header",
-                )
-            else:
-                yield rows.line_num, dict(zip(header, stripped, strict=True))
-    except csv.Error as error:
-        log.error(path, rows.line_num, f"is not CSV: {error}")
-    if header is None:
-        log.error(path, None, f"has no header, expected {','.join(required)}")
-
-
-def _is_header(header: list[str], required: Sequence[str], path: Path, line: int, log: ProblemLog) -> bool:
-    missing = [name for name in required if name not in header]
-    if missing:
-        log.error(path, line, f"the header lacks {', '.join(missing)}: {shown(','.join(header))}")
-    elif len(set(header)) < len(header) or "" in header:
-        log.error(path, line, f"the header has a column without a name or a name twice: {shown(','.join(header))}")
-    else:
-        return True
-    return False
 
 
 def number(row: Mapping[str, object], name: str) -> float:

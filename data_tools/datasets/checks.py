@@ -6,9 +6,11 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from functools import cache
+from pathlib import Path
 
 from data_tools.datasets.problems import Dataset, ProblemLog, split_origin
 from data_tools.tracklet import FrameSource, ImageFrames, Split, Tracklet
+from data_tools.video.picture_folders import is_sequence
 
 
 def check_dataset(dataset: Dataset, needs: Collection[Split] = ()) -> Dataset:
@@ -32,7 +34,7 @@ def check_dataset(dataset: Dataset, needs: Collection[Split] = ()) -> Dataset:
 
 
 def _without_missing_frames(tracklets: Iterable[Tracklet], log: ProblemLog) -> list[Tracklet]:
-    is_folder, is_file = cache(os.path.isdir), cache(os.path.isfile)
+    is_folder, is_there = cache(os.path.isdir), cache(_is_video)
     usable: list[Tracklet] = []
     for tracklet in tracklets:
         source = tracklet.source
@@ -40,7 +42,7 @@ def _without_missing_frames(tracklets: Iterable[Tracklet], log: ProblemLog) -> l
         if isinstance(source, ImageFrames):
             if not is_folder(source.folder):
                 reason = f"the image folder {source.folder} is missing"
-        elif not is_file(source.video):
+        elif not is_there(source.video):
             reason = f"the video {source.video} is missing"
         if reason is None and _is_empty(source):
             reason = "the tracklet has no frames"
@@ -49,6 +51,10 @@ def _without_missing_frames(tracklets: Iterable[Tracklet], log: ProblemLog) -> l
         else:
             log.quarantine(*split_origin(tracklet.origin), reason, tracklet.id)
     return usable
+
+
+def _is_video(path: Path) -> bool:
+    return os.path.isfile(path) or is_sequence(path)
 
 
 def _is_empty(source: FrameSource) -> bool:

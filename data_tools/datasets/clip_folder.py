@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_tools.datasets.annotation_lines import path_inside, require_folder
-from data_tools.datasets.label_table import UNLABELLED, Label, read_labels
+from data_tools.datasets.label_table import UNLABELLED, Label, read_labels, warn_of_nobody
 from data_tools.datasets.problems import Dataset, ProblemLog
 from data_tools.datasets.video_files import find_videos
 from data_tools.options import AbsolutePath, Options
@@ -20,8 +20,9 @@ class ClipFolderOptions(Options):
 
     labels: AbsolutePath | None = None
     """A CSV file with the header `file,person,clothes,camera,split` and any other columns as attributes;
-    `file` is the path below the folder. An empty cell is unknown; an empty camera is the file itself and an
-    empty split is gallery. Clips without a row, and all without this file, are unlabelled gallery."""
+    `file` is the path below the folder. A cell that is empty, -1, nan, none, null, N/A or unknown is unknown; an
+    unknown camera is the file itself and an empty split is gallery. Clips of the split train whose person is unknown
+    are left out. Clips without a row, and all without this file, are unlabelled gallery."""
 
 
 def read_clip_folder(options: ClipFolderOptions) -> Dataset:
@@ -40,8 +41,14 @@ def read_clip_folder(options: ClipFolderOptions) -> Dataset:
     if options.labels is not None:
         labels = read_labels(options.labels, ("file",), lambda row: str(path_inside(row["file"])), log)
     clips = {video.relative_to(options.folder).as_posix(): video for video in find_videos(options.folder, log)}
-    tracklets = [_tracklet(name, video, labels.get(name, UNLABELLED), options) for name, video in clips.items()]
+    labelled = {name: labels.get(name, UNLABELLED) for name in clips}
+    tracklets = [
+        _tracklet(name, video, labelled[name], options)
+        for name, video in clips.items()
+        if not labelled[name].trains_nobody
+    ]
     if options.labels is not None:
+        warn_of_nobody(len(clips) - len(tracklets), options.labels, "clip", log)
         for name, label in labels.items():
             if name not in clips:
                 log.quarantine(options.labels, label.line, f"{options.folder / name}: there is no such clip", name)

@@ -5,22 +5,34 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from data_tools.datasets.annotation_lines import require_folder, whole_number
+from data_tools.datasets.box_fitting import PlaceOf, fit_boxes
 from data_tools.datasets.footage_options import FootageOptions
-from data_tools.datasets.label_table import UNLABELLED, Label, read_labels, warn_of_unused
+from data_tools.datasets.frame_numbering import find_first_frames, frame_places
+from data_tools.datasets.frame_tables import TableMaker, make_tables
+from data_tools.datasets.label_table import UNLABELLED, Label, read_labels, warn_of_nobody, warn_of_unused
 from data_tools.datasets.problems import Dataset, ProblemLog
-from data_tools.datasets.track_cutting import Run, clip_box, cut_apart, cut_evenly, split_at_gaps, take_stride
-from data_tools.datasets.track_files import TrackBox, find_track_file, read_track_file
+from data_tools.datasets.start_times import StartTimes, parse_time, time_attribute
+from data_tools.datasets.track_cutting import Run, cut_apart, cut_evenly, split_at_gaps, take_stride
+from data_tools.datasets.track_doubts import warn_of_doubts
+from data_tools.datasets.track_files import TrackFile, find_track_file, read_track_file
 from data_tools.datasets.video_files import find_videos, name_videos
 from data_tools.errors import UnreadableSourceError
 from data_tools.tracklet import Split, Tracklet, VideoFrames
-from data_tools.video import VideoFacts, probe_video
+from data_tools.video import FrameTable
+from data_tools.video.frame_table import PICTURES
+from data_tools.video.picture_folders import list_pictures
 
-READER_ATTRIBUTES = ("video", "track", "start_seconds", "end_seconds")
+READER_ATTRIBUTES = ("video", "track", "start_seconds", "end_seconds", "end_time")
+START_TIME = "start_time"
+"""As a column of the labels: when the track's video began, before what ``start_times`` tells. As an attribute of a
+tracklet: when its first frame was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +44,9 @@ class _Track:
     file: Path
     number: int
     boxes: Run
-    frames_per_second: float
+    table: FrameTable
+    start: datetime | None
+    """When the video's first frame was recorded."""
 
     @property
     def name(self) -> str:
@@ -43,27 +57,31 @@ LabelledTrack = tuple[_Track, list[tuple[Run, Label]]]
 """A track and the runs of frames that become its tracklets, each with its label."""
 
 
-def read_footage(options: FootageOptions) -> Dataset:
+def read_footage(options: FootageOptions, make_tables: TableMaker = make_tables) -> Dataset:
     """Read videos and tracks.
+
+    Args:
+        options: which videos and tracks, and how they are taken.
+        make_tables: counts the videos' frames.
 
     Returns:
         Tracklets named ``VIDEO/TRACK``, with ``/PART`` from 1 where a track gives several, ordered by video,
-        track number and time, with the attributes ``video``, ``track`` and, where the video says its frame
-        rate, ``start_seconds`` and ``end_seconds`` of its first and last frame in the video. Frame numbers are
-        stored from 0. A row that is not a box, a box outside the picture and a frame beyond the video's end are
-        errors; tracks of a video that cannot be read are quarantined; what the limits of ``options`` leave out is
-        counted in one warning a file.
+        track number and time, with the attributes ``video``, ``track``, ``start_seconds`` and ``end_seconds`` (when
+        its first and last frame are shown, from the video's first frame on) and, where it is known when the video was
+        recorded, ``start_time`` and ``end_time`` (ISO 8601, UTC). Frame numbers are stored from 0. A row that is not a
+        box, a box outside the picture and a frame beyond the video's end are errors; tracks of a video that cannot be
+        read are quarantined; what the limits of ``options`` leave out is counted in one warning a file.
 
     Raises:
         InputError: ``videos`` is neither file nor folder, or ``tracks`` no folder where ``videos`` is one.
     """
     log = ProblemLog()
-    tracks: list[_Track] = []
-    for name, video in name_videos(_find_videos(options, log), options.videos, log).items():
-        tracks += _read_tracks(name, video, options, log)
+    tracks = _read_tracks(name_videos(_find_videos(options, log), options.videos, log), options, make_tables, log)
     labelled = _people_from_tracks(tracks, options) if options.people_from_tracks else _labelled(tracks, options, log)
     _warn_of_short(labelled, options, log)
-    tracklets = [tracklet for track, labelled_runs in labelled for tracklet in _tracklets(track, labelled_runs)]
+    tracklets = [
+        tracklet for track, labelled_runs in labelled for tracklet in _tracklets(track, labelled_runs, options)
+    ]
     return Dataset("footage", tuple(tracklets), log.problems())
 
 
@@ -71,68 +89,77 @@ def _find_videos(options: FootageOptions, log: ProblemLog) -> list[Path]:
     if os.path.isfile(options.videos):
         return [options.videos]
     require_folder(options.videos, "a video file or a folder of them")
-    if options.tracks is not None:
+    if options.tracks is not None and not _serves_all(options.tracks):
         require_folder(options.tracks, f"one with a track file for each video in {options.videos}")
-    return find_videos(options.videos, log)
+    return find_videos(options.videos, log, sequences=True)
 
 
-def _read_tracks(name: str, video: Path, options: FootageOptions, log: ProblemLog) -> list[_Track]:
-    file = _track_file(name, video, options, log)
-    if file is None:
-        return []
-    boxes = read_track_file(file, log, first_frame=options.first_frame, minimum_confidence=options.minimum_confidence)
-    if not boxes:
-        log.warn(file, None, f"holds no box for {video}")
-        return []
-    try:
-        facts = probe_video(video)
-    except UnreadableSourceError as error:
-        for number, run in boxes.items():
-            log.quarantine(file, run[0].line, str(error), tracklet=f"{name}/{number}")
-        return []
-    fitting = _fit_boxes(boxes, facts, file, options, log)
-    return [_Track(video, name, file, number, run, facts.frames_per_second) for number, run in fitting.items()]
+def _serves_all(tracks: Path) -> bool:
+    """Whether one file may hold the tracks of every video."""
+    return tracks.suffix.lower() == ".json" and os.path.isfile(tracks)
+
+
+def _read_tracks(
+    videos: Mapping[str, Path], options: FootageOptions, make_tables: TableMaker, log: ProblemLog
+) -> list[_Track]:
+    found: dict[str, TrackFile] = {}
+    for name, video in videos.items():
+        path = _track_file(name, video, options, log)
+        if path is not None:
+            file = _read_boxes(path, name, options, log)
+            if file is not None:
+                found[name] = file
+            else:
+                log.warn(path, None, f"holds no box for {video}")
+    tables: dict[str, FrameTable] = {}
+    for (name, file), table in zip(found.items(), make_tables([videos[name] for name in found]), strict=True):
+        if not isinstance(table, UnreadableSourceError):
+            tables[name] = table
+            continue
+        for number, run in file.tracks.items():
+            log.quarantine(file.path, run[0].line, str(table), tracklet=f"{name}/{number}")
+    places = _frame_places({name: found[name] for name in tables}, tables, videos, options, log)
+    starts = StartTimes(options.start_times, options.time_zone, log)
+    tracks: list[_Track] = []
+    for name, table in tables.items():
+        file, video, start = found[name], videos[name], starts.of(name, videos[name], table)
+        warn_of_doubts(file, table.width, table.height, log)
+        fitting = fit_boxes(file, table, places[name], name, options, log)
+        tracks += [_Track(video, name, file.path, number, run, table, start) for number, run in fitting.items()]
+    return tracks
+
+
+def _read_boxes(path: Path, name: str, options: FootageOptions, log: ProblemLog) -> TrackFile | None:
+    return read_track_file(
+        path, log, video=name, classes=options.classes, minimum_confidence=options.minimum_confidence
+    )
+
+
+def _frame_places(
+    files: Mapping[str, TrackFile],
+    tables: Mapping[str, FrameTable],
+    videos: Mapping[str, Path],
+    options: FootageOptions,
+    log: ProblemLog,
+) -> dict[str, PlaceOf]:
+    """From each file's frame numbers to those of its video."""
+    pictured = {name for name, table in tables.items() if table.container == PICTURES}
+    counts = {name: -1 if table.damage else table.count for name, table in tables.items()}
+    filmed = {name: file for name, file in files.items() if name not in pictured}
+    firsts = find_first_frames(filmed, counts, options.first_frame, options.tracks or options.videos, log)
+    places: dict[str, PlaceOf] = {name: (-first).__add__ for name, first in firsts.items()}
+    for name in pictured:
+        places[name] = frame_places(files[name], list_pictures(videos[name]).numbers, options.first_frame).get
+    return places
 
 
 def _track_file(name: str, video: Path, options: FootageOptions, log: ProblemLog) -> Path | None:
     if options.tracks is None:
         return find_track_file(video, [video.parent], log)
-    if os.path.isfile(options.videos) and not os.path.isdir(options.tracks):
+    if (os.path.isfile(options.videos) and not os.path.isdir(options.tracks)) or _serves_all(options.tracks):
         return options.tracks
     below = video.parent.relative_to(options.videos) if video != options.videos else Path()
     return find_track_file(video, [options.tracks / below, (options.tracks / name).parent], log)
-
-
-def _fit_boxes(
-    boxes: dict[int, list[TrackBox]], facts: VideoFacts, file: Path, options: FootageOptions, log: ProblemLog
-) -> dict[int, Run]:
-    """Clip the boxes to the picture; leave out small ones and, as ``outside_boxes`` says, those outside."""
-    fitting: dict[int, Run] = {}
-    outside = small = 0
-    picture = f"the picture of {facts.width}x{facts.height} pixels"
-    for number, run in boxes.items():
-        kept: list[TrackBox] = []
-        for box in run:
-            visible = clip_box(box.box, facts.width, facts.height)
-            padded = clip_box(box.box, facts.width, facts.height, options.box_padding)
-            if facts.frame_count is not None and box.frame >= facts.frame_count:
-                frame = box.frame + options.first_frame
-                log.error(file, box.line, f"frame {frame} is beyond the video's {facts.frame_count} frames")
-            elif visible is None or padded is None:
-                outside += 1
-                if options.outside_boxes == "error":
-                    log.error(file, box.line, f"box x, y, w, h = {box.box} lies outside {picture}")
-            elif visible[2] < options.minimum_width or visible[3] < options.minimum_height:
-                small += 1
-            else:
-                kept.append(box._replace(box=padded))
-        fitting[number] = kept
-    if outside and options.outside_boxes == "drop":
-        log.warn(file, None, f"{outside} boxes outside {picture} were left out")
-    if small:
-        limit = f"{options.minimum_width:g}x{options.minimum_height:g} pixels"
-        log.warn(file, None, f"{small} boxes with less than {limit} inside the picture were left out")
-    return fitting
 
 
 def _runs(boxes: Run, options: FootageOptions) -> list[Run]:
@@ -148,14 +175,24 @@ def _labelled(tracks: list[_Track], options: FootageOptions, log: ProblemLog) ->
         labels = read_labels(
             options.labels,
             ("video", "track"),
-            lambda row: f"{row['video']}/{whole_number(row, 'track')}",
+            _labelled_track,
             log,
             READER_ATTRIBUTES,
         )
         warn_of_unused(labels, {track.name for track in tracks}, options.labels, "track", log)
+        known = [track for track in tracks if not labels.get(track.name, UNLABELLED).trains_nobody]
+        warn_of_nobody(len(tracks) - len(known), options.labels, "track", log)
+        tracks = known
     return [
         (track, [(run, labels.get(track.name, UNLABELLED)) for run in _runs(track.boxes, options)]) for track in tracks
     ]
+
+
+def _labelled_track(row: Mapping[str, str]) -> str:
+    """The track's name; InputError where the row cannot be used."""
+    if row.get(START_TIME):
+        parse_time(row[START_TIME])
+    return f"{row['video']}/{whole_number(row, 'track')}"
 
 
 def _people_from_tracks(tracks: list[_Track], options: FootageOptions) -> list[LabelledTrack]:
@@ -190,14 +227,23 @@ def _drawn(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
     return frozenset(shuffled[: max(count, 0)])
 
 
-def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]]) -> list[Tracklet]:
+def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]], options: FootageOptions) -> list[Tracklet]:
     tracklets: list[Tracklet] = []
+    shown = track.table.seconds()
     for part, (run, label) in enumerate(labelled_runs, start=1):
         frames = tuple(box.frame for box in run)
-        attributes = {"video": track.video_name, "track": str(track.number)}
-        if track.frames_per_second > 0:
-            attributes["start_seconds"] = f"{frames[0] / track.frames_per_second:.3f}"
-            attributes["end_seconds"] = f"{frames[-1] / track.frames_per_second:.3f}"
+        start, end = float(shown[frames[0]]), float(shown[frames[-1]])
+        attributes = {
+            "video": track.video_name,
+            "track": str(track.number),
+            "start_seconds": f"{start:.3f}",
+            "end_seconds": f"{end:.3f}",
+        }
+        told = label.attributes.get(START_TIME)
+        recorded = track.start if told is None else parse_time(told, ZoneInfo(options.time_zone))
+        if recorded is not None:
+            attributes["start_time"] = time_attribute(recorded, start)
+            attributes["end_time"] = time_attribute(recorded, end)
         tracklets.append(
             Tracklet(
                 id=f"{track.name}/{part}" if len(labelled_runs) > 1 else track.name,
@@ -205,7 +251,7 @@ def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]]) -> list[Tr
                 clothes=label.clothes,
                 camera=label.camera or track.video_name,
                 split=label.split,
-                source=VideoFrames(track.video, frames, tuple(box.box for box in run)),
+                source=VideoFrames(track.video, frames, tuple(box.box for box in run), track.table),
                 frame_index=frames,
                 attributes={**label.attributes, **attributes},
                 origin=f"{track.file}:{run[0].line}",

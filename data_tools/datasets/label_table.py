@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.datasets.annotation_lines import read_csv_table, shown
+from data_tools.datasets.annotation_lines import shown
 from data_tools.datasets.problems import ProblemLog
+from data_tools.datasets.text_tables import read_csv_table
 from data_tools.errors import InputError
 from data_tools.tracklet import SPLITS, Split
 
 LABEL_COLUMNS = ("person", "clothes", "camera", "split")
+NO_VALUE = frozenset({"nan", "none", "null", "n/a", "<na>"})
+"""How tables write an empty cell, in small letters."""
+UNKNOWN = NO_VALUE | {"", "-1", "-1.0", "unknown"}
+"""How tables write that a person, an outfit or a camera is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One row: empty cells are None, an empty split is gallery. ``line`` is 0 for what no row labels."""
+    """One row: unknown cells are None, an empty split is gallery. ``line`` is 0 for what no row labels."""
 
     person: str | None = None
     clothes: str | None = None
@@ -24,6 +30,11 @@ class Label:
     split: Split = "gallery"
     attributes: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
+
+    @property
+    def trains_nobody(self) -> bool:
+        """Whether it is for training and yet does not say whom it shows."""
+        return self.split == "train" and self.person is None
 
 
 UNLABELLED = Label()
@@ -40,7 +51,8 @@ def read_labels(
 
     Args:
         path: a CSV file whose header has ``key_columns`` and ``person,clothes,camera,split`` in any order;
-            every other column is an attribute, set where its cell is not empty.
+            every other column is an attribute, set where its cell is not empty. Cells as in ``UNKNOWN`` are unknown
+            labels, never one person of that name; they are counted in a warning.
         key_columns: the columns that say what a row labels.
         key_of: makes the key of a row; may raise ``InputError``.
         log: gets every problem.
@@ -48,6 +60,7 @@ def read_labels(
     """
     labels: dict[str, Label] = {}
     columns = (*key_columns, *LABEL_COLUMNS)
+    unknown: Counter[tuple[str, str]] = Counter()
     for line, row in read_csv_table(path, columns, log):
         try:
             key = key_of(row)
@@ -56,25 +69,37 @@ def read_labels(
             taken = [name for name in row if name in reserved_attributes and name not in columns]
             if taken:
                 raise InputError(f"column {taken[0]} is set by the reader itself, expected another name")
-            attributes = {name: cell for name, cell in row.items() if cell and name not in columns}
-            labels[key] = Label(
-                row["person"] or None,
-                row["clothes"] or None,
-                row["camera"] or None,
-                _split(row),
-                attributes,
-                line,
-            )
+            attributes = {
+                name: cell
+                for name, cell in row.items()
+                if cell and name not in columns and cell.lower() not in NO_VALUE
+            }
+            person, clothes, camera = (_known(row, name, unknown) for name in LABEL_COLUMNS[:3])
+            labels[key] = Label(person, clothes, camera, _split(row), attributes, line)
         except InputError as error:
             log.error(path, line, str(error))
+    for name in LABEL_COLUMNS[:3]:
+        cells = {cell: count for (column, cell), count in unknown.items() if column == name}
+        if cells:
+            written = " or ".join(sorted(cells))
+            log.warn(path, None, f"{sum(cells.values())} rows have {written} as {name}: taken as unknown")
     return labels
+
+
+def _known(row: Mapping[str, str], name: str, unknown: Counter[tuple[str, str]]) -> str | None:
+    cell = row[name]
+    if cell.lower() not in UNKNOWN:
+        return cell
+    if cell:
+        unknown[name, cell] += 1
+    return None
 
 
 def _split(row: Mapping[str, str]) -> Split:
     for split in SPLITS:
         if row["split"] == split:
             return split
-    if row["split"]:
+    if row["split"] and row["split"].lower() not in NO_VALUE:
         raise InputError(f"split is {shown(row['split'])}, expected {', '.join(SPLITS)} or nothing (gallery)")
     return "gallery"
 
@@ -84,3 +109,9 @@ def warn_of_unused(labels: Mapping[str, Label], used: Collection[str], path: Pat
     for key, label in labels.items():
         if key not in used:
             log.warn(path, label.line, f"labels {key}, but no such {what} was read")
+
+
+def warn_of_nobody(count: int, path: Path, what: str, log: ProblemLog) -> None:
+    """Tell how many are left out because they are for training and their person is unknown."""
+    if count:
+        log.warn(path, None, f"{count} {what}s of the split train whose person is unknown were left out")

@@ -8,22 +8,76 @@ from pathlib import Path
 
 from data_tools.datasets.annotation_lines import reason_of
 from data_tools.datasets.problems import ProblemLog
+from data_tools.video.picture_folders import is_sequence
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *("3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4"),
+        *("264", "265", "3gp", "asf", "avi", "flv", "h264", "h265", "hevc", "m2ts", "m4v", "mkv", "mov", "mp4"),
         *("mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob", "webm", "wmv"),
     )
 )
+OTHER_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *(
+            "bmp",
+            "csv",
+            "db",
+            "gif",
+            "ini",
+            "jpeg",
+            "jpg",
+            "json",
+            "jsonl",
+            "log",
+            "lrv",
+            "md",
+            "npy",
+            "npz",
+            "parquet",
+        ),
+        *("pdf", "png", "srt", "tar", "thm", "tif", "tiff", "toml", "tsv", "txt", "vtt", "webp", "xml", "yaml", "yml"),
+        *("gz", "zip"),
+    )
+)
+"""Of files that lie beside videos and are none: annotations, pictures, cameras' thumbnails and previews, texts."""
+MOST_NAMED = 10
 
 
-def find_videos(folder: Path, log: ProblemLog) -> list[Path]:
-    """Every video file below a folder, at any depth, but hidden ones, sorted by path; none is an error."""
+def find_videos(folder: Path, log: ProblemLog, *, sequences: bool = False) -> list[Path]:
+    """Every video file below a folder, at any depth, but hidden ones, sorted by path; none is an error.
+
+    With ``sequences``, folders of MOTChallenge's sequences are found as well. Links to folders are followed, each
+    folder once. Files that may be videos under a name that is not known are counted in a warning.
+    """
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=lambda error: _report(error, log)):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if _is_video(name)]
+    strange: list[str] = []
+    seen: dict[tuple[int, int], str] = {}
+    for parent, folders, names in os.walk(folder, onerror=lambda error: _report(error, log), followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        place = os.stat(parent)
+        first = seen.setdefault((place.st_dev, place.st_ino), parent)
+        if first != parent:
+            log.warn(parent, None, f"is the same folder as {first}, and was read once")
+            folders.clear()
+            continue
+        if sequences and is_sequence(parent):
+            found.append(Path(parent))
+            folders.clear()
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if suffix in VIDEO_SUFFIXES:
+                found.append(Path(parent, name))
+            elif not os.path.exists(os.path.join(parent, name)):
+                log.warn(Path(parent, name), None, "is a link that leads nowhere")
+            elif suffix and suffix not in OTHER_SUFFIXES:
+                strange.append(os.path.relpath(os.path.join(parent, name), folder))
+    if strange:
+        names = sorted(strange)[:MOST_NAMED] + (["…"] if len(strange) > MOST_NAMED else [])
+        log.warn(folder, None, f"left out as no videos by their names, {len(strange)}: {', '.join(names)}")
     if not found:
         log.error(folder, None, "holds no video file")
     found.sort(key=lambda video: video.relative_to(folder).as_posix())
@@ -33,18 +87,20 @@ def find_videos(folder: Path, log: ProblemLog) -> list[Path]:
 def name_videos(videos: list[Path], folder: Path, log: ProblemLog) -> dict[str, Path]:
     """Videos by name: the stem (``gate`` for ``north/gate.mp4``), or where several share it, the path below
     ``folder`` without suffix (``north/gate``). Two that differ in the suffix alone are an error."""
-    stems = Counter(video.stem for video in videos)
+    stems = Counter(stem_of(video) for video in videos)
     named: dict[str, Path] = {}
     for video in videos:
-        path = video.relative_to(folder).with_suffix("").as_posix() if video != folder else video.stem
-        name = video.stem if stems[video.stem] == 1 else path
+        stem = stem_of(video)
+        path = video.relative_to(folder).with_name(stem).as_posix() if video != folder else stem
+        name = stem if stems[stem] == 1 else path
         if named.setdefault(name, video) != video:
             log.error(video, None, f"has the same name ({name}) as {named[name]}; rename one of them")
     return named
 
 
-def _is_video(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+def stem_of(video: Path) -> str:
+    """The file's name without suffix, or the whole name of a sequence's folder."""
+    return video.name if video.is_dir() else video.stem
 
 
 def _report(error: OSError, log: ProblemLog) -> None:

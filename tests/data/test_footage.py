@@ -14,6 +14,10 @@ from tests.data.findings import found
 from tests.data.made_footage import boxes_of, frames_of, make_gate, mot, read
 from tests.data.made_videos import make_video
 
+STILL = (
+    "{} of {} tracks of 10 boxes and more never move, not by a part of a pixel: does the file repeat one box a track?"
+)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -98,6 +102,8 @@ def test_small_unsure_and_short_ones_are_left_out(folder: Path) -> None:
     dataset = read(folder, minimum_confidence=0.5)
     assert [tracklet.id for tracklet in dataset.tracklets] == ["gate/1", "gate/6"]
     assert found(dataset, "warning") == [
+        ("gate.txt", None, "20 of 95 boxes below confidence 0.5 were left out"),
+        ("gate.txt", None, STILL.format(3, 3)),
         ("gate.txt", None, "40 boxes with less than 8x16 pixels inside the picture were left out"),
         ("gate.txt", None, "3 tracks without 8 boxes in a row were left out"),
     ]
@@ -125,8 +131,8 @@ def test_gaps_stride_and_length(folder: Path) -> None:
 def test_frames_can_be_numbered_from_0(folder: Path) -> None:
     (folder / "gate.txt").write_text(mot(1, range(60)))
     assert frames_of(read(folder, first_frame=0).tracklets[0]) == list(range(60))
-    [(_, line, message)] = found(read(folder), "error")
-    assert (line, message) == (1, "frame is '0', expected a whole number from 1")
+    [(_, line, message)] = found(read(folder, first_frame=1), "error")
+    assert (line, message) == (1, "frame 0 is before the first of the video's 60 frames, which is 1")
 
 
 def test_labels(folder: Path) -> None:
@@ -145,7 +151,7 @@ def test_labels(folder: Path) -> None:
         ("Müller, B.", None, "gate", "gallery", None),
         (None, None, "gate", "gallery", None),
     ]
-    assert found(dataset, "warning") == [("labels.csv", 4, "labels gate/9, but no such track was read")]
+    assert found(dataset, "warning")[1:] == [("labels.csv", 4, "labels gate/9, but no such track was read")]
     assert found(dataset, "error") == []
 
 
@@ -192,7 +198,7 @@ def test_people_from_tracks(folder: Path) -> None:
     tracks = [mot(track, range(1, 51)) for track in range(1, 5)]
     (folder / "gate.txt").write_text("".join(tracks) + mot(5, range(1, 20)) + mot(6, range(1, 6)))
     dataset = check_dataset(read(folder, people_from_tracks=True, pieces=3, query_pieces=2, piece_gap=5))
-    assert found(dataset, "warning") == [("gate.txt", None, "1 tracks without 8 boxes in a row were left out")]
+    assert found(dataset, "warning")[1:] == [("gate.txt", None, "1 tracks without 8 boxes in a row were left out")]
     splits: dict[str, list[str]] = {}
     for tracklet in dataset.tracklets:
         splits.setdefault(str(tracklet.person), []).append(tracklet.split)
@@ -233,3 +239,36 @@ def test_the_seed_chooses_the_people_held_for_test(folder: Path) -> None:
 def test_options_that_do_not_agree_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
         FootageOptions.model_validate({"videos": "videos", **options})
+
+
+def test_unknown_people_are_not_one_person(folder: Path) -> None:
+    people = ["nan", "NaN", "-1", "unknown", "None", "null", "N/A", ""]
+    (folder / "gate.txt").write_text("".join(mot(track, range(1, 11)) for track in range(1, 10)))
+    labels = folder / "labels.csv"
+    rows = [f"gate;{track};{person};nan;-1;;\n" for track, person in enumerate(people, 1)]
+    labels.write_text("video;track;person;clothes;camera;split;weather\n" + "".join(rows) + "gate;9;anna;red;c1;;NaN\n")
+    dataset = read(folder, labels=labels)
+    assert {(t.person, t.clothes, t.camera) for t in dataset.tracklets} == {(None, None, "gate"), ("anna", "red", "c1")}
+    assert len(dataset.tracklets) == 9
+    assert all("weather" not in tracklet.attributes for tracklet in dataset.tracklets)
+    assert [finding for finding in found(dataset, "warning") if finding[0] == "labels.csv"] == [
+        (
+            "labels.csv",
+            None,
+            "7 rows have -1 or N/A or NaN or None or nan or null or unknown as person: taken as unknown",
+        ),
+        ("labels.csv", None, "8 rows have nan as clothes: taken as unknown"),
+        ("labels.csv", None, "8 rows have -1 as camera: taken as unknown"),
+    ]
+
+
+def test_nobody_is_not_trained_on(folder: Path) -> None:
+    (folder / "gate.txt").write_text("".join(mot(track, range(1, 11)) for track in range(1, 4)))
+    labels = folder / "labels.csv"
+    rows = "gate,1,anna,red,c1,train\ngate,2,nan,red,c1,train\ngate,3,,red,c1,train\n"
+    labels.write_text(f"video,track,person,clothes,camera,split\n{rows}")
+    dataset = check_dataset(read(folder, labels=labels))
+    assert [tracklet.id for tracklet in dataset.tracklets] == ["gate/1"]
+    message = "2 tracks of the split train whose person is unknown were left out"
+    assert ("labels.csv", None, message) in found(dataset, "warning")
+    assert found(dataset, "error") == []

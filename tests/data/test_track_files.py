@@ -40,12 +40,14 @@ def test_mot_text_csv_and_parquet_say_the_same(folder: Path) -> None:
     ("line", "message"),
     [
         ("1,1,2,3,4", "has 5 columns, expected frame,id,x,y,w,h,conf: '1,1,2,3,4'"),
-        ("0,1,2,3,10,20,1", "frame is '0', expected a whole number from 1"),
-        ("1.5,1,2,3,10,20,1", "frame is '1.5', expected a whole number from 1"),
+        ("0,1,2,3,10,20,1", "frame 0 is before the first of the video's 60 frames, which is 1"),
+        ("-1,1,2,3,10,20,1", "frame is '-1', expected a whole number from 0"),
+        ("1.5,1,2,3,10,20,1", "frame is '1.5', expected a whole number from 0"),
         ("9" * 6000 + ",1,2,3,10,20,1", "frame is '99999"),
         ("99999999999999999999,1,2,3,10,20,1", "frame is '99999999999999999999', expected a whole number"),
         ("61,1,2,3,10,20,1", "frame 61 is beyond the video's 60 frames"),
-        ("1,-1,2,3,10,20,1", "id is '-1', expected a whole number from 0"),
+        ("1,-2,2,3,10,20,1", "id is '-2', expected a whole number from 0"),
+        ("1,anna,2,3,10,20,1", "id is 'anna', expected a finite number"),
         ("1,1,nan,3,10,20,1", "x is 'nan', expected a finite number"),
         ("1,1,2,inf,10,20,1", "y is 'inf', expected a finite number"),
         ("1,1,2,3,-10,20,1", "w is '-10', expected more than 0 pixels"),
@@ -63,7 +65,7 @@ def test_mot_text_csv_and_parquet_say_the_same(folder: Path) -> None:
 )
 def test_a_wrong_line_is_named(folder: Path, line: str, message: str) -> None:
     (folder / "gate.txt").write_text(f"{mot(9, range(10, 20))}\n{line}\n")
-    dataset = read(folder, minimum_confidence=0.0)
+    dataset = read(folder, minimum_confidence=0.0, first_frame=1)
     [(file, number, text)] = found(dataset, "error")
     assert (file, number) == ("gate.txt", 12)
     assert text.startswith(message)
@@ -74,7 +76,7 @@ def test_a_wrong_line_is_named(folder: Path, line: str, message: str) -> None:
     ("content", "line", "message"),
     [
         (b"", None, "has no header"),
-        (b"frame,id,x,y,w\n", 1, "the header lacks h"),
+        (b"frame,id,x,y,w\n", 1, "the header lacks a box (x,y,w,h or x1,y1,x2,y2): "),
         (b"frame,id,x,y,w,h,h\n", 1, "the header has a column without a name or a name twice"),
         (b"frame,id,x,y,w,h\n1,2,3\n", 2, "has 3 columns, expected 6 as in the header"),
         (b'frame,id,x,y,w,h\n1,1,2,3,10,"2\n', 2, "is not CSV: unexpected end of data"),
@@ -92,7 +94,11 @@ def test_a_wrong_parquet_file_is_named(folder: Path) -> None:
     path = folder / "gate.parquet"
     columns: dict[str, list[object]] = {name: [1] for name in ("frame", "id", "x", "y", "w")}
     wrong: list[tuple[dict[str, list[object]], int | None, str]] = [
-        (columns, None, "has 0 columns named h, expected one"),
+        (
+            columns,
+            None,
+            "the header lacks a box (x,y,w,h or x1,y1,x2,y2): 'frame,id,x,y,w'",
+        ),
         (columns | {"h": ["2"]}, None, "column h is of type string, expected numbers"),
         (columns | {"h": [float("nan")]}, 1, "h is nan, expected a finite number"),
         (columns | {"h": pa.array([None], pa.int64())}, 1, "h is None, expected a finite number"),

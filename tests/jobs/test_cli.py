@@ -53,6 +53,25 @@ def test_flags_go_before_the_recipe_and_the_recipe_before_the_defaults() -> None
     assert recipe.optim.clip_norm is None
 
 
+def test_a_recipe_of_footage_serves_clips(tmp_path: Path) -> None:
+    """What it says of footage plays no part, until footage is named."""
+    flags = ["--recipe", "footage", "--data.kind", "clips", "--data.clips.folder", str(tmp_path)]
+    recipe = parse(*flags)
+    assert recipe.data.clips is not None
+    assert (recipe.data.clips.folder, recipe.data.footage) == (tmp_path, None)
+    assert parse(*flags, "--data.footage.videos", "v").data.footage is not None
+    with pytest.raises(UsageError, match=r"data\.footage\.videos: Field required"):
+        parse("--recipe", "footage")
+
+
+@pytest.mark.parametrize(("flag", "first"), [("0", 0), ("1", 1), ("auto", "auto")])
+def test_first_frame_and_classes(flag: str, first: object) -> None:
+    flags = ["--data.footage.videos", "v", "--data.footage.first_frame", flag, "--data.footage.classes", "0,person"]
+    footage = parse(*flags).data.footage
+    assert footage is not None
+    assert (footage.first_frame, footage.classes) == (first, ("0", "person"))
+
+
 def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = parse("--run.storage", "here", "--data.shards", "~/there")

@@ -203,6 +203,39 @@ def test_results_of_something_else_are_never_overwritten(given: Path, tmp_path: 
     assert (tmp_path / "runs" / "scored" / "metrics.json").read_bytes() == first
 
 
+def test_junk_and_distractors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "market.NPZ"
+    np.savez(
+        tmp_path / "market.npz",
+        distmat=[[0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]],
+        q_pids=[1, -1],
+        g_pids=[-1, 0, 1, 2],
+        q_camids=[1, 1],
+        g_camids=[2, 2, 2, 2],
+    )
+    (tmp_path / "market.npz").rename(path)
+    metrics = run(tmp_path, "--distances", str(path))
+    general = metrics["protocols"]["general"]
+    assert (general["map"], general["queries"]) == (1 / 2, 1), "behind the distractor alone"
+    assert len(metrics["warnings"]) == 4
+    assert f"warning: {path}: 1 of 4 gallery entries of person -1 were left out as junk" in capsys.readouterr().out
+    general = run(tmp_path, "--distances", str(path), "--keep-junk")["protocols"]["general"]
+    assert (general["map"], general["queries"]) == ((1 / 3 + 1) / 2, 2)
+    features = tmp_path / "features.NPZ"
+    given = dict(np.load(path))
+    given.pop("distmat")
+    np.savez(tmp_path / "features.npz", qf=np.eye(2, 4), gf=np.eye(4), **given)
+    (tmp_path / "features.npz").rename(features)
+    evaluate.main(["--embeddings", str(features), "--run.storage", str(tmp_path / "runs"), "--run.name", "features"])
+
+
+def test_similarities_are_asked_about(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = dict(np.load(given))
+    np.savez(given, **{**arrays, "distmat": -arrays["distmat"], "g_pids": ["A", "B", "B"]})
+    run(tmp_path, "--distances", str(given))
+    assert "of a random order: are these similarities? Distances are expected" in capsys.readouterr().out
+
+
 def test_results_are_named_after_what_is_scored(given: Path, tmp_path: Path) -> None:
     evaluate.main(["--distances", str(given), "--run.storage", str(tmp_path / "runs")])
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["small-scores"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.tracklet import Split
 from ray_jobs.gallery_scoring import GalleryRequest, choose, rank, remove_from_gallery
+from ray_jobs.time_limits import parse_limit
 
 EMBEDDER = EmbedderDescription(
     model="a", dimensions=2, height=32, width=16, clip=ClipOptions(), resize_filter="bicubic", flip=False, bf16=False
@@ -51,7 +53,7 @@ def table(rows: list[tuple[str, str, Split, str, str, float]] = TRACKLETS) -> Em
             None,
             camera,
             split,
-            {"start_seconds": start, "end_seconds": end} if start else {"start_seconds": "soon"},
+            _times(start, end) if start else {"start_seconds": "soon"},
             1,
             "s",
         )
@@ -59,6 +61,12 @@ def table(rows: list[tuple[str, str, Split, str, str, float]] = TRACKLETS) -> Em
     )
     angle = np.radians([row[5] for row in rows])
     return EmbeddingTable(labels, np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), EMBEDDER.fingerprint)
+
+
+def _times(start: str, end: str) -> dict[str, str]:
+    """All videos began at eight."""
+    first, last = (f"2026-11-20T08:00:{int(at):02}.000+00:00" for at in (start, end))
+    return {"start_seconds": start, "end_seconds": end, "start_time": first, "end_time": last}
 
 
 def ranked(request: GalleryRequest, added: frozenset[str] = frozenset()) -> dict[str, list[str]]:
@@ -79,6 +87,8 @@ def ranked(request: GalleryRequest, added: frozenset[str] = frozenset()) -> dict
         ({"other_cameras": True}, ["g2", "g3", "=g4"], ["=g4", "g1"]),
         ({"since": 20.0}, ["g2", "=g4"], ["=g4", "g2"]),
         ({"until": 11.0}, ["g1", "g2"], ["g2", "g1"]),
+        ({"since": datetime(2026, 11, 20, 8, 0, 20, tzinfo=UTC)}, ["g2", "=g4"], ["=g4", "g2"]),
+        ({"until": parse_limit("2026-11-20T09:00:11+01:00")}, ["g1", "g2"], ["g2", "g1"]),
         ({"cameras": ("west",), "other_cameras": True}, ["g2", "g3"], []),
         ({"only_new": True}, ["g3"], ["g3"]),
     ],
@@ -97,12 +107,26 @@ def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.Captu
     [
         ({"cameras": ("south",)}, "--camera south: no such camera in the gallery; there are east, north, west"),
         ({"since": 50.0}, "no tracklet is left to be ranked"),
+        ({"since": parse_limit("2026-11-20T08:01")}, "no tracklet is left to be ranked"),
         ({"only_new": True}, "no tracklet is left to be ranked"),
     ],
 )
 def test_filters_that_leave_nothing(change: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
         choose(replace(REQUEST, **change), table(), frozenset())  # type: ignore[arg-type]
+
+
+def test_a_time_of_day_needs_start_times() -> None:
+    request = replace(REQUEST, since=parse_limit("2026-11-20T08:00"))
+    timeless = table([(*row[:3], "", "", row[5]) for row in TRACKLETS])
+    with pytest.raises(InputError, match="no tracklet tells its start_time; have footage read with --data"):
+        choose(request, timeless, frozenset())
+
+
+@pytest.mark.parametrize("text", ["soon", "2026-13-01T08:00", ""])
+def test_limits_that_are_no_time(text: str) -> None:
+    with pytest.raises(InputError, match="is no time, expected one like 2026-11-20T08:00:00"):
+        parse_limit(text)
 
 
 def test_no_query() -> None:
@@ -144,6 +168,8 @@ def test_the_tables(tmp_path: Path) -> None:
         "camera": "east",
         "start_seconds": 0.0,
         "end_seconds": 10.0,
+        "start_time": "2026-11-20T08:00:00.000+00:00",
+        "end_time": "2026-11-20T08:00:10.000+00:00",
         "person": None,
     }
     assert [row["start_seconds"] for row in rows[:3]] == [0.0, 11.0, None]

@@ -1,0 +1,76 @@
+"""Frame tables of the videos that a reader names, each made in a process that can be ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from data_tools.decoding_process import HANG_SECONDS, decoding_process
+from data_tools.errors import UnreadableSourceError
+from data_tools.storage import StorageFolder
+from data_tools.video import FrameTable, decoder_versions, make_table
+from data_tools.video.pictures import Pulse
+
+TABLE_NAME = ".frames-{}.json"
+"""Of a table that is kept beside the records of finished shards."""
+
+TableMaker: TypeAlias = Callable[[Sequence[Path]], Sequence[FrameTable | UnreadableSourceError]]
+"""Makes the frame table of each video, or says why there is none."""
+
+
+def make_tables(videos: Sequence[Path]) -> list[FrameTable | UnreadableSourceError]:
+    """One after another, on this machine."""
+    return [make_guarded_table(video) for video in videos]
+
+
+def make_guarded_table(video: Path, hang_seconds: float = HANG_SECONDS) -> FrameTable | UnreadableSourceError:
+    """A video's table, or the reason why there is none; given up where it makes no progress for ``hang_seconds``."""
+    try:
+        [table] = decoding_process().run(table_of, video, what=video, hang_seconds=hang_seconds)
+    except UnreadableSourceError as error:
+        return error
+    return table
+
+
+def table_of(pulse: Pulse, video: Path) -> Iterator[FrameTable]:
+    """For ``DecodingProcess.run``."""
+    yield make_table(video, pulse)
+
+
+def find_or_make_table(
+    video: Path, folder: StorageFolder, hang_seconds: float = HANG_SECONDS
+) -> FrameTable | UnreadableSourceError:
+    """The table that an earlier call left in ``folder``, or else :func:`make_guarded_table`'s, left there.
+
+    Raises:
+        OSError: the folder cannot be read or written.
+    """
+    name = _table_name(video)
+    if name is not None:
+        try:
+            return FrameTable.model_validate_json(folder.read(name))
+        except (FileNotFoundError, ValidationError):
+            pass
+    table = make_guarded_table(video, hang_seconds)
+    if name is not None and isinstance(table, FrameTable):
+        folder.write(name, table.model_dump_json().encode())
+    return table
+
+
+def _table_name(video: Path) -> str | None:
+    """Another one for a file that was changed, and for other decoders; None where there is no file.
+
+    Nor is there one for a folder of pictures, which tells little of changes and is soon counted.
+    """
+    try:
+        facts = video.stat()
+    except OSError:
+        return None
+    if video.is_dir():
+        return None
+    key = f"{video}\n{facts.st_size}\n{facts.st_mtime_ns}\n{decoder_versions()}"
+    return TABLE_NAME.format(hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32])

@@ -1,0 +1,283 @@
+"""The frame table of a video: its pictures and their stamps, counted once."""
+
+from __future__ import annotations
+
+import zlib
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+
+from data_tools.errors import UnreadableSourceError
+from data_tools.options import Options
+from data_tools.video.picture_folders import list_pictures, read_picture
+from data_tools.video.pictures import (
+    Pictures,
+    Pulse,
+    checksum_of,
+    first_line,
+    no_pulse,
+    open_video,
+    stamp_of,
+)
+from data_tools.video.plain_files import plain_stamps
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+
+Integers = npt.NDArray[np.int64]
+
+UNKNOWN = np.iinfo(np.int64).min
+"""Stands for a stamp that the file does not tell."""
+DEFAULT_RATE = 25.0
+"""Frames a second of files that tell neither stamps nor a rate."""
+PICTURES = "pictures"
+"""The container of a sequence of pictures."""
+
+
+class FrameTable(Options):
+    """The pictures of one video as ``data_tools.video`` numbers them. Travels with a shard's plan, so it is small."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    file_bytes: int
+    """The file's size when the table was made."""
+    container: str
+    """FFmpeg's name of the format, or ``PICTURES``."""
+    created: str | None
+    """When the recording began, by the container; ISO 8601."""
+    width: int
+    """Of the upright pictures, in pixels."""
+    height: int
+    turn: int
+    """Degrees clockwise from the coded picture to the upright one."""
+    video_streams: int
+    """Of the file, this one included."""
+    count: int
+    damage: str | None
+    """Why the pictures end before the file does; None where they do not."""
+    seconds_a_tick: str
+    """The stamps' unit, a fraction."""
+    frames_per_second: float
+    """On average, as far as the container tells; 0: it does not."""
+    packed_stamps: bytes
+    packed_keys: bytes
+    packed_checksums: bytes | None
+    """None where the packets alone tell the pictures: such a file is plain."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every packet is a picture, in closed groups, so that any decoder finds the same ones."""
+        return self.packed_checksums is None
+
+    @property
+    def stamps(self) -> Integers:
+        """(count,) when each frame is shown, in ticks; ``UNKNOWN`` where the file does not tell."""
+        return np.cumsum(_unpacked(self.packed_stamps))
+
+    @property
+    def keys(self) -> Integers:
+        """Numbers of the frames that a decoder can begin with, ascending."""
+        return np.cumsum(_unpacked(self.packed_keys))
+
+    @property
+    def checksums(self) -> Integers | None:
+        """(count,) of the pictures; None in a plain file."""
+        return None if self.packed_checksums is None else _unpacked(self.packed_checksums)
+
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """(count,) seconds from the first frame to each, never falling.
+
+        Where the file's clock starts again (joined recordings), and where it does not tell the time, a frame follows
+        the one before it after the usual time.
+        """
+        tick = float(Fraction(self.seconds_a_tick))
+        stamps = self.stamps
+        steps = np.diff(stamps) * tick
+        known = (stamps[1:] != UNKNOWN) & (stamps[:-1] != UNKNOWN) & (steps >= 0)
+        usual = 1 / (self.frames_per_second or DEFAULT_RATE)
+        return np.concatenate([[0.0], np.cumsum(np.where(known, steps, usual))])[: self.count]
+
+
+def make_table(path: Path, pulse: Pulse = no_pulse) -> FrameTable:
+    """Number the pictures of a video: from its packets where these are certain to tell, else by decoding it once.
+
+    Args:
+        path: a video file, or the folder of a sequence of pictures.
+        pulse: called as the work goes on.
+
+    Raises:
+        UnreadableSourceError: the file is missing or no video, or not one picture comes out of it.
+    """
+    if path.is_dir():
+        return _sequence_table(path)
+    return plain_table(path, pulse) or _decoded_table(path, pulse)
+
+
+def _sequence_table(folder: Path) -> FrameTable:
+    """Of a sequence of pictures: a tick is a frame."""
+    sequence = list_pictures(folder)
+    height, width, _ = read_picture(sequence.paths[0]).shape
+    rate = Fraction(sequence.frames_per_second or DEFAULT_RATE).limit_denominator(10**6) or Fraction(1)
+    return FrameTable(
+        file_bytes=0,
+        container=PICTURES,
+        created=None,
+        width=width,
+        height=height,
+        turn=0,
+        video_streams=1,
+        count=len(sequence.numbers),
+        damage=None,
+        seconds_a_tick=str(1 / rate),
+        frames_per_second=sequence.frames_per_second,
+        packed_stamps=_packed(np.diff(np.arange(len(sequence.numbers)), prepend=0)),
+        packed_keys=_packed(np.diff(np.arange(len(sequence.numbers)), prepend=0)),
+        packed_checksums=None,
+    )
+
+
+def plain_table(path: Path, pulse: Pulse = no_pulse) -> FrameTable | None:
+    """The table of a plain file, without decoding it but for its ends; None for any other.
+
+    Raises:
+        UnreadableSourceError: as :func:`make_table`.
+    """
+    with open_video(path) as (container, stream):
+        found = plain_stamps(container, stream, pulse)
+    if found is None:
+        return None
+    stamps, keys = found
+    with open_video(path) as (container, stream):
+        if not _ends_agree(container, stream, stamps, keys, pulse):
+            return None
+    with open_video(path) as (container, stream):
+        first = next(iter(Pictures(container, stream, pulse)))
+        return _table(path, container, stream, first, stamps=stamps, keys=keys)
+
+
+def _decoded_table(path: Path, pulse: Pulse) -> FrameTable:
+    stamps: list[int] = []
+    keys: list[int] = []
+    checksums: list[int] = []
+    first: av.VideoFrame | None = None
+    with open_video(path) as (container, stream):
+        pictures = Pictures(container, stream, pulse)
+        for number, picture in enumerate(pictures):
+            if first is None:
+                first = picture
+            stamp = stamp_of(picture)
+            stamps.append(UNKNOWN if stamp is None else stamp)
+            checksums.append(checksum_of(picture))
+            if picture.key_frame:
+                keys.append(number)
+        if first is None:
+            raise UnreadableSourceError(f"{path}: not one picture can be read: {pictures.damage or 'there is none'}")
+        return _table(
+            path,
+            container,
+            stream,
+            first,
+            stamps=np.array(stamps, np.int64),
+            keys=np.array(keys, np.int64),
+            checksums=np.array(checksums, np.int64),
+            damage=pictures.damage,
+        )
+
+
+def _table(
+    path: Path,
+    container: InputContainer,
+    stream: av.VideoStream,
+    first: av.VideoFrame,
+    *,
+    stamps: Integers,
+    keys: Integers,
+    checksums: Integers | None = None,
+    damage: str | None = None,
+) -> FrameTable:
+    turn = turn_of(stream, first)
+    width, height = (first.height, first.width) if turn % 180 else (first.width, first.height)
+    return FrameTable(
+        file_bytes=path.stat().st_size,
+        container=container.format.name,
+        created=container.metadata.get("creation_time") or stream.metadata.get("creation_time"),
+        width=width,
+        height=height,
+        turn=turn,
+        video_streams=len(container.streams.video),
+        count=len(stamps),
+        damage=damage,
+        seconds_a_tick=str(stream.time_base or Fraction(1, 1)),
+        frames_per_second=float(stream.average_rate or stream.base_rate or 0),
+        packed_stamps=_packed(np.diff(stamps, prepend=0)),
+        packed_keys=_packed(np.diff(keys, prepend=0)),
+        packed_checksums=None if checksums is None else _packed(checksums),
+    )
+
+
+def turn_of(stream: av.VideoStream, first: av.VideoFrame) -> int:
+    """Degrees clockwise by which OpenCV turns the stream's pictures: 0, 90, 180 or 270."""
+    turn = -round(first.rotation) % 360
+    if turn not in (90, 180, 270) or _turned_by_codec(stream, first):
+        return 0
+    return turn
+
+
+def _turned_by_codec(stream: av.VideoStream, first: av.VideoFrame) -> bool:
+    """Whether the angle stands in the coded pictures, where OpenCV does not look, and not in the container.
+
+    A decoder that knows nothing of the container finds only the former.
+    """
+    import av
+
+    if stream.codec_context.name not in ("h264", "hevc"):
+        return False
+    decoder = av.CodecContext.create(stream.codec_context.name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.extradata = stream.codec_context.extradata
+    try:
+        with av.open(stream.container.name) as again:
+            for packet in again.demux(again.streams[stream.index]):
+                for picture in decoder.decode(packet):
+                    return bool(picture.rotation == first.rotation)
+    except av.FFmpegError:
+        return False
+    return False
+
+
+def _ends_agree(
+    container: InputContainer, stream: av.VideoStream, stamps: Integers, keys: Integers, pulse: Pulse
+) -> bool:
+    """Whether the first pictures and the last group come out as the packets say."""
+    import av
+
+    head = min(len(stamps), HEAD)
+    pictures = zip(Pictures(container, stream, pulse), stamps[:head].tolist(), strict=False)
+    if [stamp_of(picture) for picture, _ in pictures] != stamps[:head].tolist():
+        return False
+    tail = stamps[keys[-1] :].tolist()
+    if len(tail) > LONGEST_TAIL:
+        return True
+    try:
+        container.seek(tail[0], stream=stream)
+    except av.FFmpegError as error:
+        raise UnreadableSourceError(f"{container.name}: cannot be searched: {first_line(error)}") from error
+    found = [stamp_of(picture) for picture in Pictures(container, stream, pulse)]
+    return bool(found == tail)
+
+
+HEAD = 24
+LONGEST_TAIL = 300
+
+
+def _packed(numbers: npt.NDArray[Any]) -> bytes:
+    return zlib.compress(numbers.astype("<i8").tobytes())
+
+
+def _unpacked(packed: bytes) -> Integers:
+    return np.frombuffer(zlib.decompress(packed), "<i8").astype(np.int64)
