@@ -33,11 +33,12 @@ QUICK_HEARTBEATS = {
 }
 """A dead node is given up after some three seconds in place of half a minute or more."""
 PATIENT = {
+    "RAY_worker_niceness": "0",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "600",
 }
-"""Nothing that starts is given up because the machine is slow."""
+"""Nothing that starts is given up because the machine is slow, nor has a worker to wait for all else on it."""
 TOO_SLOW = "The current node timed out during startup"
 """What `ray start` ends with where the raylet needs more than half a minute, which no setting changes."""
 
