@@ -304,7 +304,8 @@ class ScoreOptions(Options):
     post_processing: bool = False
     """Score re-ranking, query expansion, gallery centroids and camera means too, each with its gain and cost."""
     report: bool = True
-    """Write a report: tables with intervals, charts, and filmstrips of every query. False: the figures alone."""
+    """Write a report (tables with intervals, charts, filmstrips of every query) and ranked pictures. False: numbers
+    alone."""
 
 
 class ComputeOptions(Options):

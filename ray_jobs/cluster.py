@@ -15,6 +15,7 @@ from ccvid.config import ComputeOptions
 from data_tools.errors import InputError
 from data_tools.progress import Meter, kept, message, state
 from ray_jobs.job_console import listen, told_to_driver
+from ray_jobs.orphans import release_orphans
 from ray_jobs.ray_address import cluster_to_join
 from ray_jobs.ray_start import start_cluster
 from video_backbones import BackboneError
@@ -48,6 +49,7 @@ def connect() -> None:
     if not ray.is_initialized():
         _join_or_start(logging_level=logging.WARNING, log_to_driver=False)
         listen()
+        release_orphans()
         _wait_for_cpus()
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 

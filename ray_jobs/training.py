@@ -29,6 +29,7 @@ from ray_jobs.cluster import Workers, logs_folder, run_task
 from ray_jobs.job_console import settle, told_of_waiting
 from ray_jobs.machines import decide_precision
 from ray_jobs.node_network import NodeNetwork
+from ray_jobs.orphans import release_orphans
 from ray_jobs.run_guard import claim, run_until_told
 from ray_jobs.sharding import compare_checksums, ensure_shards
 from ray_jobs.worker_events import WorkerEvents
@@ -173,6 +174,7 @@ class WorkerOutcome:
 
 
 def _waiting(workers: Workers) -> str:
+    release_orphans()
     free = ray.available_resources()  # type: ignore[no-untyped-call]
     room = ", ".join(f"{free.get(kind, 0):g} {kind}s" for kind in ("CPU", *(("GPU",) if workers.use_gpu else ())))
     return (

@@ -63,7 +63,7 @@ def write_scores(
     title: str,
     facts: Mapping[str, object],
 ) -> dict[str, object]:
-    """Write embeddings, ranked pictures and what ``write_results`` writes; returns what ``metrics.json`` holds.
+    """Write embeddings, ranked pictures with the report, and what ``write_results`` writes; returns ``metrics.json``.
 
     Args:
         rows: queries, then gallery, as in ``embedding_RD`` and ``clip_count_R``.
@@ -76,7 +76,7 @@ def write_scores(
     queries = len(scores.evaluation.query)
     places = [(store, row) for row in rows]
     query_thumbnails, gallery_thumbnails = map(stored_thumbnails, (places[:queries], places[queries:]))
-    for name in SCORED_PROTOCOLS:
+    for name in SCORED_PROTOCOLS if options.report else ():
         if name in scores.evaluation.results:
             figure = draw_rankings(
                 scores.evaluation,

@@ -46,6 +46,7 @@ def write_tiny_recipe(folder: Path, shards: Path) -> Path:
         "model": {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 32, "width": 16},
         "method": {"start_epoch": 1},
         "train": {"epochs": 3, "held_out_share": 0.34, "validate_every": 1, "test_weights": "best"},
+        "score": {"report": False},  # takes longer than the training
         "compute": {"workers": 1, "cpus_per_worker": 1},
     }
     path.write_text(yaml.safe_dump(values))

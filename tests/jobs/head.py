@@ -33,11 +33,13 @@ QUICK_HEARTBEATS = {
 }
 """A dead node is given up after some three seconds in place of half a minute or more."""
 PATIENT = {
+    "RAY_worker_niceness": "0",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "600",
 }
-"""Nothing that starts is given up because the machine is slow."""
+"""Nothing that starts is given up because the machine is slow, nor has a worker to wait for all else on it."""
+FIRST_PORT, PORTS_EACH = 20_000, 1_500
 TOO_SLOW = "The current node timed out during startup"
 """What `ray start` ends with where the raylet needs more than half a minute, which no setting changes."""
 
@@ -290,7 +292,13 @@ def _outside() -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Of no one now; below the ports that the kernel gives to outgoing connections, so that it stays free.
+
+    Each of pytest's workers has a range of its own, above those that Ray gives to its workers.
+    """
+    first = FIRST_PORT + PORTS_EACH * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = first + secrets.randbelow(PORTS_EACH)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port

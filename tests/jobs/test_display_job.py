@@ -34,6 +34,7 @@ def test_workers_tell_in_order_and_go_on_where_nobody_listens(head: Head) -> Non
 def test_a_terminal_shows_one_live_display(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
     """A whole run on a terminal of 80 columns."""
     arguments = ["--recipe", str(tiny_recipe), "--train.epochs", "12", "--train.log_every_seconds", "0.2"]
+    arguments += ["--score.report", "true"]
     screen = on_a_terminal(head, *arguments)
     frames = screen.replace("\r", "").split("\x1b[2K")  # each refresh removes the lines of the one before
     assert any("training  epoch" in frame and "clips/s" in frame and "━" in frame for frame in frames), screen[-5000:]

@@ -308,11 +308,13 @@ def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, 
     for workers in ("1", "2"):
         name = f"again-{workers}"
         flags = ["--checkpoint", str(trained), "--compute.workers", workers, "--run.name", name]
+        flags += ["--score.report", str(workers == "1").lower()]
         told = expect_success(head.run("evaluate.py", *recipe, *flags))
         folder = tmp_path / "runs" / name
         assert "tracklets/s" in told
         assert "left 0:00:00" in told
-        assert f"pictures: {folder / 'rankings_clothes_changing.svg'}" in told
+        pictures = f"pictures: {folder / 'rankings_clothes_changing.svg'}"
+        assert (pictures in told, (folder / "report").exists()) == (workers == "1",) * 2
         found = json.loads((folder / "metrics.json").read_text())
         assert found["protocols"] == expected["protocols"]
         assert found["single_shot"] == expected["single_shot"]

@@ -113,7 +113,7 @@ def test_from_walkers_to_scores_on_object_storage(head: Head, s3: S3Server, tmp_
     shards = sum(path.stat().st_size for path in cached.glob("shard-*.arrow"))
 
     before = s3.bytes_sent
-    flags = ["--recipe", str(recipe), "--checkpoint", str(run), "--run.name", "again"]
+    flags = ["--recipe", str(recipe), "--checkpoint", str(run), "--run.name", "again", "--score.report", "true"]
     told = expect_success(head.run("evaluate.py", *flags))
     assert f"pictures: {bucket}/runs/again/rankings_clothes_changing.svg" in told
     scored = json.loads((bucket / "runs" / "again").read("metrics.json"))

@@ -30,6 +30,7 @@ def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_pat
     """Two gloo workers, one identity each a batch, checkpoints within epochs; then the finished run entered again."""
     arguments = ["--recipe", str(tiny_recipe), "--compute.workers", "2", "--batch.identities", "1"]
     arguments += ["--train.checkpoint_every_steps", "1", "--train.log_every_seconds", "0.1", "--run.name", "two"]
+    arguments += ["--score.report", "true"]
     done = head.run("train.py", *arguments)
     told = expect_success(done)
     for text in ("RayTrainWorker", "pid=", "Traceback", "WARNING", "\x1b"):
