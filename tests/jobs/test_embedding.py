@@ -103,7 +103,7 @@ def test_killed_while_embedding_and_run_again(
 def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple[list[str], Path]) -> None:
     flags, runs = evaluated
     results, folder = runs / "whole", runs / "matches"
-    score = [*flags, "--run.name", "matches", "--groups", "0.6", "--decisions", str(results)]
+    score = [*flags, "--run.name", "matches", "--groups", "0.6", "--decisions", str(results), "--score.report", "true"]
     told = expect_success(head.run("score.py", *score))
     assert f"report: {folder}/report/index.html" in told
     assert f"groups: {folder}/groups/index.html" in told
