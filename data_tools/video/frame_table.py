@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,11 +155,10 @@ def plain_table(path: Path, pulse: Pulse = no_pulse) -> FrameTable | None:
         return None
     stamps, keys = found
     with open_video(path) as (container, stream):
-        if not _ends_agree(container, stream, stamps, keys, pulse):
+        head = list(islice(Pictures(container, stream, pulse), HEAD))
+        if not _ends_agree(head, container, stream, stamps, keys, pulse):
             return None
-    with open_video(path) as (container, stream):
-        first = next(iter(Pictures(container, stream, pulse)))
-        return _table(path, container, stream, first, stamps=stamps, keys=keys)
+        return _table(path, container, stream, head[0], stamps=stamps, keys=keys)
 
 
 def _decoded_table(path: Path, pulse: Pulse) -> FrameTable:
@@ -251,17 +252,20 @@ def _turned_by_codec(stream: av.VideoStream, first: av.VideoFrame) -> bool:
 
 
 def _ends_agree(
-    container: InputContainer, stream: av.VideoStream, stamps: Integers, keys: Integers, pulse: Pulse
+    head: Sequence[av.VideoFrame],
+    container: InputContainer,
+    stream: av.VideoStream,
+    stamps: Integers,
+    keys: Integers,
+    pulse: Pulse,
 ) -> bool:
     """Whether the first pictures and the last group come out as the packets say."""
     import av
 
-    head = min(len(stamps), HEAD)
-    pictures = zip(Pictures(container, stream, pulse), stamps[:head].tolist(), strict=False)
-    if [stamp_of(picture) for picture, _ in pictures] != stamps[:head].tolist():
+    if [stamp_of(picture) for picture in head] != stamps[:HEAD].tolist():
         return False
     tail = stamps[keys[-1] :].tolist()
-    if len(tail) > LONGEST_TAIL:
+    if len(stamps) < HEAD or len(tail) > LONGEST_TAIL:
         return True
     try:
         container.seek(tail[0], stream=stream)
@@ -272,6 +276,7 @@ def _ends_agree(
 
 
 HEAD = 24
+"""Pictures from the start on that are decoded; a file of fewer is decoded whole."""
 LONGEST_TAIL = 300
 
 
