@@ -12,16 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from ccvid.config import ModelOptions
 from data_tools.clips import ClipOptions
+from data_tools.documents import parse_model
 from data_tools.errors import InputError
+from data_tools.files import read_document
 from data_tools.options import Options
 
 CARD_FILE = "card.json"
 ONNX_FILE = "model.onnx"
+MOST_GRAPH_BYTES = 2**31
+"""More ONNX does not keep in one file."""
 
 
 class Deviation(Options):
@@ -91,13 +95,9 @@ def read_card(folder: Path) -> ModelCard:
     """Read an export's card; InputError where it is missing or not valid."""
     path = folder / CARD_FILE
     try:
-        return ModelCard.model_validate_json(path.read_bytes())
+        return parse_model(ModelCard, read_document(path), path)
     except OSError:
         raise InputError(f"{path}: cannot be read; an exported model has it beside {ONNX_FILE}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{path}: {place}: {first['msg']}") from None
 
 
 def read_onnx_model(file: Path) -> OnnxModel:
@@ -108,7 +108,7 @@ def read_onnx_model(file: Path) -> OnnxModel:
     """
     card = read_card(file.parent)
     try:
-        content = file.read_bytes()
+        content = read_document(file, MOST_GRAPH_BYTES)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != card.sha256.get(ONNX_FILE):

@@ -18,17 +18,17 @@ from typing import get_args
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ccvid.config import ModelOptions
 from ccvid.trained_model import WEIGHTS_FILE, configured_backbone, read_description, write_description
+from data_tools.documents import first_problem
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from video_backbones import BackboneError, SpatialPoolName
 from video_backbones.released import VIDEO_LAYOUTS, to_released
-from video_backbones.weights import named_tensors, read_checkpoint
+from video_backbones.weights import check_finite, named_tensors, read_checkpoint
 
 CLOTHES_FILE = "clothes.safetensors"
 _IDENTITY = "identity_classifier."
@@ -45,7 +45,7 @@ def import_released(file: Path, folder: Path, options: ModelOptions) -> None:
 
     Raises:
         InputError: the folder holds something, or a classifier does not fit the backbone's features.
-        WeightsError: the file is damaged, or of another backbone.
+        WeightsError: the file is damaged, of another backbone, or a value is not finite.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: exists; name a folder that does not")
@@ -78,8 +78,8 @@ def export_released(folder: Path, file: Path, *, image: bool = False) -> None:
         image: Whether a max-pooled c2d_resnet50 goes out as an image network; another spatial pool always does.
 
     Raises:
-        InputError: the folder is no checkpoint of ours, or damaged.
-        WeightsError: its backbone was never released.
+        InputError: the folder is no checkpoint of ours.
+        WeightsError: it is damaged, a value is not finite, or its backbone was never released.
     """
     options = read_description(folder).model
     backbone = configured_backbone(options, None, trained=folder / WEIGHTS_FILE)
@@ -99,6 +99,7 @@ def export_released(folder: Path, file: Path, *, image: bool = False) -> None:
 def _classifier(file: Path, content: dict[str, object], part: str, feature_size: int) -> dict[str, Tensor]:
     """A classifier's state of any number of classes; {} where the file has none."""
     state = named_tensors(content.get(part, {}), f"{file}, {part}")
+    check_finite(state, f"{file}, {part}")
     for name, value in state.items():
         is_weight = name.endswith("weight")
         classes = _classes(state)
@@ -113,10 +114,9 @@ def _classes(state: dict[str, Tensor]) -> int:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors: {error}") from None
+    state = read_checkpoint(path)
+    check_finite(state, path)
+    return state
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,8 +164,7 @@ def main(arguments: Sequence[str]) -> int:
         import_released(given.file, given.folder, options)
         print(f"wrote {given.folder}")
     except ValidationError as error:
-        first = error.errors()[0]
-        parser.error(f"--{first['loc'][0]}: {first['msg']}, got {first['input']}")
+        parser.error(f"--{first_problem(error)}")
     except (InputError, BackboneError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

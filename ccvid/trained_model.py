@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ccvid.config import ModelOptions
+from ccvid.run_files import CONFIG_FILE
 from data_tools.clips import ClipOptions
+from data_tools.documents import parse_json, parse_model, parse_yaml
 from data_tools.errors import InputError
+from data_tools.files import read_document
 from data_tools.manifest import write_model
 from data_tools.options import Options
 from data_tools.storage import StorageFolder
@@ -67,17 +69,13 @@ def read_description(folder: Path) -> ModelDescription:
     """
     path = folder / DESCRIPTION_FILE
     try:
-        return ModelDescription.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return parse_model(ModelDescription, read_document(path), path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; a checkpoint folder has it beside {WEIGHTS_FILE}, to tell which network that is"
         ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{path}: {place}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable model description: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def read_trained_model(path: Path, options: ModelOptions) -> TrainedModel:
@@ -156,11 +154,9 @@ def _read(file: Path, options: ModelOptions, clip: ClipOptions | None) -> Traine
 
 def _scores_with_best(run: StorageFolder) -> bool:
     try:
-        config = yaml.safe_load(run.read("config.yaml").decode("utf-8"))
+        config = parse_yaml(run.read(CONFIG_FILE), run / CONFIG_FILE)
     except FileNotFoundError:
         return False
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{run / 'config.yaml'}: not readable: {error}") from None
     train = config.get("train") if isinstance(config, dict) else None
     return isinstance(train, dict) and train.get("test_weights") == "best"
 
@@ -168,7 +164,7 @@ def _scores_with_best(run: StorageFolder) -> bool:
 def _progress(folder: StorageFolder) -> tuple[int, int]:
     """Epochs and steps done; a folder that does not tell comes before all that do."""
     try:
-        progress = json.loads(folder.read("progress.json"))
+        progress = parse_json(folder.read("progress.json"), folder / "progress.json")
         return int(progress["epoch"]), int(progress["step"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return -1, 0

@@ -17,12 +17,15 @@ from PIL import Image
 from pydantic import Field
 
 from data_tools.decoding_process import HANG_SECONDS, decoding_process
-from data_tools.errors import UnreadableSourceError
+from data_tools.encoded_pictures import opened
+from data_tools.errors import InputError, UnreadableSourceError
+from data_tools.files import read_document
 from data_tools.manifest import StorageMode
 from data_tools.options import Options
 from data_tools.tracklet import Box, ImageFrames, Tracklet, VideoFrames
 from data_tools.video import FrameTable, RgbFrame, read_frames
 from data_tools.video.pictures import Pulse
+from data_tools.wording import one_line
 
 SPOOL_BYTES = 64 * 2**20
 """A tracklet's frames beyond this wait in a temporary file, so that a long one cannot fill the memory."""
@@ -110,15 +113,17 @@ def _read_images(tracklet: Tracklet, options: CropOptions) -> TrackletFrames | U
     for name in source.names:
         path = source.folder / name
         try:
-            encoded = path.read_bytes()
-            with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as picture:
+            encoded = read_document(path)
+            with opened(io.BytesIO(encoded), ("JPEG", "PNG")) as picture:
                 picture.load()
                 content.append(
                     encoded if options.storage == "source" else _encode(picture.convert("RGB"), None, options)
                 )
         except UnreadableSourceError as error:
             return error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except InputError as error:
+            return UnreadableSourceError(str(error))
+        except (OSError, ValueError) as error:
             reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else _reason(error)
             return UnreadableSourceError(f"{path}: {reason}")
     return content
@@ -227,4 +232,4 @@ def _encode(picture: Image.Image, edges: Box | None, options: CropOptions) -> by
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    return one_line(error.strerror if isinstance(error, OSError) and error.strerror else error)

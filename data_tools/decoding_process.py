@@ -18,9 +18,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 from data_tools.errors import UnreadableSourceError
+from data_tools.wording import one_line
 
 HANG_SECONDS = 120.0
 START_SECONDS = 600.0
@@ -32,6 +33,8 @@ BATCH_BYTES = 2**20
 PULSE_SECONDS = 1.0
 
 Item = TypeVar("Item")
+Answer: TypeAlias = tuple[Sequence[Any], bool, UnreadableSourceError | str | None]
+"""Items, whether they are the last, and what went wrong: the function's own error, or another in words."""
 
 
 class DecodingProcess:
@@ -72,6 +75,8 @@ class DecodingProcess:
                 items, finished, error = self._receive(child, what, limit)
                 limit = hang_seconds
                 yield from items
+                if isinstance(error, str):
+                    raise UnreadableSourceError(f"{what}: decoding failed: {error}")
                 if error is not None:
                     raise error
         finally:
@@ -109,12 +114,10 @@ class DecodingProcess:
         threading.Thread(target=self._watch, args=(child,), daemon=True, name="decoding watch").start()
         return child
 
-    def _receive(
-        self, child: subprocess.Popen[bytes], what: object, limit: float
-    ) -> tuple[Sequence[Any], bool, Exception | None]:
+    def _receive(self, child: subprocess.Popen[bytes], what: object, limit: float) -> Answer:
         self._hang_seconds, self._waiting_since = limit, time.monotonic()
         try:
-            message: tuple[Sequence[Any], bool, Exception | None] = pickle.load(child.stdout)  # type: ignore[arg-type]
+            message: Answer = pickle.load(child.stdout)  # type: ignore[arg-type]
         except (EOFError, pickle.UnpicklingError, OSError):
             code = child.wait()
             reason = (
@@ -171,7 +174,8 @@ class _Sender:
         else:
             self.pulse()
 
-    def send(self, *, finished: bool = False, error: Exception | None = None) -> None:
+    def send(self, *, finished: bool = False, error: UnreadableSourceError | str | None = None) -> None:
+        """An error is the function's own, or what else went wrong in it."""
         pickle.dump((self._items, finished, error), self._stream, protocol=pickle.HIGHEST_PROTOCOL)
         self._stream.flush()
         self._items, self._bytes, self._sent = [], 0, time.monotonic()
@@ -185,14 +189,14 @@ def _serve(jobs: IO[bytes], results: IO[bytes]) -> None:
         except EOFError:
             return
         sender.send()  # the work begins
-        error: Exception | None = None
+        error: UnreadableSourceError | str | None = None
         try:
             for item in function(sender.pulse, *arguments):
                 sender.add(item)
         except UnreadableSourceError as unreadable:
             error = unreadable
         except Exception as fault:
-            error = UnreadableSourceError(f"decoding failed: {type(fault).__name__}: {fault}")
+            error = f"{type(fault).__name__}: {one_line(fault)}"
         sender.send(finished=True, error=error)
 
 

@@ -1,4 +1,4 @@
-"""Files of this machine: written whole or not at all, and their checksums."""
+"""Files of this machine: written whole or not at all, read within bounds, and their checksums."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from data_tools.errors import InputError
+
+MOST_DOCUMENT_BYTES = 2**27
+"""Of a file that is read as a whole: documents, pictures. None of ours comes near."""
 
 
 @contextmanager
@@ -30,6 +35,23 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(handle.name).unlink(missing_ok=True)
         raise
+
+
+def read_document(path: Path, most: int = MOST_DOCUMENT_BYTES) -> bytes:
+    """A file's whole content.
+
+    Raises:
+        InputError: it has more than ``most`` bytes.
+        OSError: it cannot be read.
+    """
+    check_document_size(path, path.stat().st_size, most)
+    return path.read_bytes()
+
+
+def check_document_size(place: object, size: int, most: int = MOST_DOCUMENT_BYTES) -> None:
+    """Raise ``InputError`` where ``place`` is too large to be read as a whole."""
+    if size > most:
+        raise InputError(f"{place}: has {size / 2**20:.0f} MiB, expected at most {most / 2**20:.0f}")
 
 
 def sha256_of(path: Path) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from data_tools.documents import first_problem, parse_json
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.options import Options
@@ -87,10 +87,7 @@ def read_manifest(folder: StorageFolder) -> Manifest:
 
 def parse_manifest(content: bytes, place: str) -> Manifest:
     """The manifest that these bytes of ``place`` are; raises InputError where they are none that can be read."""
-    try:
-        values = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: not a readable manifest: {error}") from None
+    values = parse_json(content, place)
     found_version = values.get("format_version") if isinstance(values, dict) else None
     if isinstance(found_version, int) and found_version > FORMAT_VERSION:
         raise InputError(
@@ -100,9 +97,7 @@ def parse_manifest(content: bytes, place: str) -> Manifest:
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{place}: {key}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
+        raise InputError(f"{place}: {first_problem(error)}") from None
 
 
 def to_json(model: Options) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+from data_tools.wording import one_line, shown
 
 PYARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 """Of the URIs that pyarrow opens; the others are fsspec's."""
@@ -17,20 +20,39 @@ def absolute_place(place: str) -> str:
     """A path made absolute, "~" expanded; a URI without the slash at its end, ``file://`` made a path.
 
     Raises:
-        ValueError: nothing knows the URI's scheme.
+        ValueError: nothing knows the URI's scheme, or no file can have that name.
     """
+    _check_name(place)
     if "://" not in place:
-        return str(Path(place).expanduser().absolute())
+        return str(_absolute_path(Path(place)))
     scheme = place.partition("://")[0]
     if scheme == "file":
         return unquote(urlsplit(place).path).rstrip("/") or "/"
     if scheme not in {*PYARROW_SCHEMES, *fsspec.available_protocols()}:
-        raise ValueError(f"{place!r}: neither pyarrow nor fsspec knows the scheme {scheme}://")
+        raise ValueError(f"{shown(place)}: neither pyarrow nor fsspec knows the scheme {one_line(scheme, 100)}://")
     base, mark, query = place.partition("?")
     return f"{base if base.endswith('://') else base.rstrip('/')}{mark}{query}"
 
 
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+def _absolute_path(path: Path) -> Path:
+    _check_name(str(path))
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # "~" of a user who is not there
+        raise ValueError(f"{shown(str(path))}: {error}") from None
+
+
+def _check_name(path: str) -> None:
+    """The system would refuse some texts only later, or storage would be asked for them again and again."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"{shown(path)} is no path: it is not text") from None
+    if "\0" in path:
+        raise ValueError(f"{shown(path)} is no path: it holds a NUL")
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]
 """A path as the user wrote it, made absolute at once: workers run in folders of their own."""
 
 Place = Annotated[

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from data_tools.wording import printable
+
 LINE_SECONDS = 5.0
 """Between the lines of a piece of work, where nothing else is said."""
 TICK_SECONDS = 0.5
@@ -132,8 +134,8 @@ def show(news: News) -> None:
 
 
 def message(text: str, *, transient: bool = False) -> None:
-    """Show a text that stays, see :class:`Message`."""
-    show(Message(text, transient))
+    """Show a text that stays, see :class:`Message`; what a terminal would obey is shown as it is."""
+    show(Message(printable(text), transient))
 
 
 def state(text: str, *, lasting: bool = False) -> None:

@@ -34,7 +34,7 @@ from pydantic import Field
 
 from data_tools.errors import InputError
 from data_tools.file_lock import lock_file, locked
-from data_tools.files import atomic_file, sha256_of
+from data_tools.files import atomic_file, read_document, sha256_of
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest
 from data_tools.options import AbsolutePath, Options
 from data_tools.progress import LINE_SECONDS, Progress, message, seconds_left, show
@@ -102,7 +102,7 @@ class _Kept:
         sizes = {path.name: path.stat().st_size for path in folder.glob("shard-*.arrow")}
         present, reserved = sum(sizes.values()), 0
         try:
-            manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder))
+            manifest = parse_manifest(read_document(folder / MANIFEST_NAME), str(folder))
             reserved = sum(entry.size_bytes for entry in manifest.shards)
             last_used = (folder / IN_USE_NAME).stat().st_mtime
         except (OSError, InputError):  # its process was killed just when it began
@@ -186,7 +186,7 @@ class _Filling:
             if lock is None:
                 return False
             lock.seek(0)
-            noted = lock.read().decode()
+            noted = lock.read().decode(errors="replace")
             if not noted or noted != _state(path):
                 if path.exists() and (path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256):
                     message(f"{path}: damaged, fetched again")

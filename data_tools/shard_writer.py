@@ -6,7 +6,6 @@ appears whole or not at all, its record follows the same way, and the manifest c
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-from pydantic import ValidationError
 
 from data_tools.crops import TrackletFrames, read_tracklets
 from data_tools.datasets.problems import Dataset
+from data_tools.documents import parse_model
 from data_tools.errors import InputError, UnreadableSourceError
 from data_tools.files import sha256_of
 from data_tools.manifest import (
@@ -56,8 +55,8 @@ class ShardRecord(Options):
 def find_record(plan: ShardPlan, folder: StorageFolder) -> ShardRecord | None:
     """The record of this shard if an earlier run finished it from the same sources and options."""
     try:
-        record = ShardRecord.model_validate(json.loads(folder.read(_record_name(plan))))
-    except (FileNotFoundError, ValueError, ValidationError):
+        record = parse_model(ShardRecord, folder.read(_record_name(plan)), folder / _record_name(plan))
+    except (FileNotFoundError, InputError):
         return None
     finished = folder.size(plan.file) == record.entry.size_bytes
     return record if finished and record.fingerprint == plan.fingerprint else None

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import Image
 
+from data_tools.arrow_compression import is_compressed
+from data_tools.encoded_pictures import opened
 from data_tools.errors import InputError
 from data_tools.file_lock import lock_file
 from data_tools.files import sha256_of
 from data_tools.manifest import Manifest, ShardEntry, read_manifest
 from data_tools.storage import StorageFolder
 from data_tools.tracklet import SPLITS, Split
+from data_tools.wording import one_line, shown
 
 IN_USE_NAME = ".in-use"
 """A file in the data sets of the shard cache, locked by whoever has the data set open."""
@@ -174,23 +176,26 @@ def _check_frame(encoded: pa.Buffer | None, size: tuple[int, int] | None, place:
     if size is not None and encoded is not None and encoded.size == size[0] * size[1] * 3:
         return  # raw pixels
     try:
-        with Image.open(pa.BufferReader(encoded or b""), formats=("JPEG", "PNG")) as picture:
+        with opened(pa.BufferReader(encoded or b""), ("JPEG", "PNG")) as picture:
             picture.load()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{place}: not a whole picture: {error}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place}: not a whole picture: {one_line(error)}") from None
     if size is not None and picture.size != (size[1], size[0]):
         raise InputError(f"{place}: {picture.size[0]}x{picture.size[1]} pixels, expected {size[1]}x{size[0]}")
 
 
 def _open_shard(path: Path, entry: ShardEntry, place: str) -> pa.RecordBatchFileReader:
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{place}: not a readable Arrow file: {error}") from None
-    if not reader.schema.equals(SHARD_SCHEMA):
-        raise InputError(
-            f"{place}: its columns are {reader.schema.names}, expected {SHARD_SCHEMA.names} with their types"
-        )
+        mapped = pa.memory_map(str(path)).read_buffer()
+        reader = pa.ipc.open_file(mapped)
+        compressed = is_compressed(memoryview(mapped))
+        names = None if reader.schema.equals(SHARD_SCHEMA) else one_line(reader.schema.names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{place}: not a readable Arrow file: {one_line(error)}") from None
+    if names is not None:
+        raise InputError(f"{place}: its columns are {names}, expected {SHARD_SCHEMA.names} with their types")
+    if compressed:
+        raise InputError(f"{place}: its tracklets are compressed, expected them as ray_jobs/shard.py writes them")
     if reader.num_record_batches != entry.rows:
         raise InputError(f"{place}: {reader.num_record_batches} tracklets, expected {entry.rows}")
     return reader
@@ -205,10 +210,13 @@ def _read_rows(place: str, shard: int, reader: pa.RecordBatchFileReader) -> Iter
             if batch.num_rows != 1:
                 raise InputError(f"{batch.num_rows} rows in one record batch, expected 1")
             values = {name: batch.column(name)[0].as_py() for name in SHARD_SCHEMA.names[:6]}
-            frame_count = len(batch.column("frames").flatten())
-            if values["split"] not in SPLITS or frame_count < 1:
-                raise InputError(f"split {values['split']!r}, {frame_count} frames")
-        except (pa.ArrowException, OSError, ValueError, InputError) as error:
-            raise InputError(f"{place}: tracklet {number} cannot be read: {error}") from None
+            frames, numbers = (batch.column(name).flatten() for name in ("frames", "frame_index"))
+            if values["split"] not in SPLITS or not len(frames):
+                raise InputError(f"split {shown(values['split'])}, {len(frames)} frames")
+            # Offsets that begin later, or gaps, would show other frames later than those that were stored.
+            if frames.offset or frames.null_count or numbers.null_count or len(numbers) not in (0, len(frames)):
+                raise InputError(f"{len(frames)} frames with {len(numbers)} numbers, expected both without gaps")
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{place}: tracklet {number} cannot be read: {one_line(error)}") from None
         attributes = dict(values.pop("attributes"))
-        yield ShardRow(**values, attributes=attributes, frame_count=frame_count, shard=shard, batch=number)
+        yield ShardRow(**values, attributes=attributes, frame_count=len(frames), shard=shard, batch=number)

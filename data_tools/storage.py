@@ -26,7 +26,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from data_tools.errors import InputError
-from data_tools.files import atomic_file
+from data_tools.files import atomic_file, check_document_size
 from data_tools.options import PYARROW_SCHEMES, absolute_place
 from data_tools.progress import message
 
@@ -43,7 +43,7 @@ WHOLE_WRITES = ("s3", "gcs", "abfs")
 
 LASTING = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
 )
 """Errors of a file system that do not pass by waiting."""
 
@@ -142,9 +142,17 @@ class StorageFolder:
         return {info.base_name: info.size for info in self._list("", recursive=False) if info.is_file}
 
     def read(self, name: str) -> bytes:
-        """A file's whole content: that of one moment, also where it is written anew at the same time."""
+        """A file's whole content: that of one moment, also where it is written anew at the same time.
+
+        Raises:
+            InputError: it is larger than any document, see ``MOST_DOCUMENT_BYTES``.
+        """
 
         def read() -> bytes:
+            info = self.filesystem.get_file_info(self._path(name))
+            if info.type == fs.FileType.Directory:
+                raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", str(self / name))
+            check_document_size(self / name, info.size or 0)
             with self.open(name) as stream:
                 content = bytes(stream.read())
             # pyarrow asks for the size first and reads so many bytes of what is there then.

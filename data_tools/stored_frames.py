@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 from data_tools.clips import Positions
+from data_tools.encoded_pictures import opened
 from data_tools.errors import InputError
 from data_tools.loading_options import ResizeFilter
 from data_tools.transforms import resize
@@ -66,11 +66,12 @@ def _fill_(out_HWC: Picture, frame: NDArray[np.uint8], resize_filter: ResizeFilt
             return
     except ValueError:
         pass  # not a JPEG of RGB or grey: PIL knows more kinds
-    picture = (
-        frame
-        if frame.ndim == 3
-        else np.asarray(Image.open(io.BytesIO(frame.tobytes()), formats=("JPEG", "PNG")).convert("RGB"))
-    )
+    picture = frame if frame.ndim == 3 else _decoded(frame)
     height, width = out_HWC.shape[:2]
     fits = picture.shape == out_HWC.shape
     np.copyto(out_HWC, picture if fits else resize(picture, height, width, resize_filter))
+
+
+def _decoded(frame: NDArray[np.uint8]) -> Picture:
+    with opened(io.BytesIO(frame.tobytes()), ("JPEG", "PNG")) as picture:
+        return np.asarray(picture.convert("RGB"))

@@ -14,13 +14,19 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDic
 
 from ccvid.config import Recipe
 from ccvid.training.stopping import EndedOnRequestError
+from data_tools.documents import parse_yaml, place_of
 from data_tools.errors import InputError
 from data_tools.progress import all_kept, message
 from data_tools.storage import StorageFolder
+from data_tools.wording import one_line, shown
 from ray_jobs.display import open_console
 from video_backbones import BackboneError
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+MOST_PROBLEMS = 20
+"""Of a recipe, told at once."""
 
 
 class UsageError(InputError):
@@ -65,7 +71,10 @@ def parse_recipe(
     try:
         return Recipe.model_validate(_merge(read_recipe(own.recipe), flags)), own
     except ValidationError as error:
-        raise UsageError("\n".join(_describe(item) for item in error.errors())) from None
+        found = error.errors(include_url=False)
+        lines = [_describe(item, own.recipe, flags) for item in found[:MOST_PROBLEMS]]
+        more = [f"and {len(found) - MOST_PROBLEMS} more"] if len(found) > MOST_PROBLEMS else []
+        raise UsageError("\n".join([*lines, *more])) from None
 
 
 def recipe_names() -> list[str]:
@@ -88,15 +97,17 @@ def read_mapping(flag: str, name_or_file: str, shipped: Path, expected: str) -> 
     path = str(shipped / f"{name_or_file}.yaml") if name_or_file in names else name_or_file
     try:
         file = StorageFolder(path)
-        values = yaml.safe_load(file.parent.read(file.name))
+        values = parse_yaml(file.parent.read(file.name), f"--{flag} {path}")
     except FileNotFoundError:
         raise UsageError(
             f"--{flag} {name_or_file}: no such file, and no {flag} of that name; {flag}s: {', '.join(names)}"
         ) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"--{flag} {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except InputError as error:
+        raise UsageError(str(error)) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--{flag} {path}: cannot be read: {one_line(error)}") from None
     if not isinstance(values, dict) or not values:
-        raise UsageError(f"--{flag} {path}: holds {values!r:.80}, expected {expected}")
+        raise UsageError(f"--{flag} {path}: holds {shown(values)}, expected {expected}")
     return values
 
 
@@ -109,7 +120,7 @@ def show_results(folder: StorageFolder) -> None:
     """Show a run's table, where it scored something, and where its files lie."""
     names = folder.names()
     if "metrics.txt" in names:
-        message(folder.read("metrics.txt").decode())
+        message(folder.read("metrics.txt").decode(errors="replace"))
     message(f"results: {folder}")
     for name in names:
         if name.startswith("rankings_") and name.endswith(".svg"):
@@ -162,11 +173,24 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _describe(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+def _describe(error: Mapping[str, Any], recipe: str, flags: Mapping[str, Any]) -> str:
+    """One problem; what no flag has set is the recipe's."""
+    origin = "" if _is_flag(error["loc"], flags) else f"--recipe {recipe}: "
+    place = place_of(error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{place}: no such setting"
-    message = str(error["msg"]).removeprefix("Value error, ")
+        return f"{origin}{place}: no such setting"
+    message = one_line(str(error["msg"]).removeprefix("Value error, "))
     if error["type"] == "value_error":  # our own words: of one field, or of several that name them
-        return f"{place}: {message}" if "." in place else message
-    return f"{place}: {message}, got {error['input']!r}" if place else message
+        return f"{origin}{place}: {message}" if "." in place else f"{origin}{message}"
+    return f"{origin}{place}: {message}, got {shown(error['input'])}"
+
+
+def _is_flag(location: Sequence[object], flags: Mapping[str, Any]) -> bool:
+    found: Any = flags
+    for part in location:
+        if not isinstance(found, Mapping):
+            return True
+        if part not in found:
+            return False
+        found = found[part]
+    return bool(found)

@@ -19,6 +19,7 @@ from ccvid.retrieval.results import EMBEDDINGS_FILE, REPORT_FOLDER
 from ccvid.retrieval.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.tables import comparison_table
 from ccvid.run_files import METRICS_FILE
+from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.progress import message
@@ -94,8 +95,8 @@ def _tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tu
         with source.fetched(EMBEDDINGS_FILE) as path:
             rows.update({row.id: row for row in read_embeddings(path).rows})
         try:
-            facts = json.loads(source.read(METRICS_FILE))
-        except (FileNotFoundError, ValueError):
+            facts = parse_json(source.read(METRICS_FILE), source / METRICS_FILE)
+        except (FileNotFoundError, InputError):
             facts = None
         if isinstance(facts, dict) and isinstance(facts.get("shards"), str):
             shards.add(facts["shards"])

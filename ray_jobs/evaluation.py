@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ccvid.retrieval.protocols import with_own
 from ccvid.retrieval.results import write_results, write_scores
 from ccvid.retrieval.scoring import labelled_rows, score, score_embeddings
 from ccvid.run_files import CONFIG_FILE, METRICS_FILE
+from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import open_shards
@@ -39,10 +39,10 @@ def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFold
     if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
     try:
-        found = json.loads(folder.read(METRICS_FILE))
+        found = parse_json(folder.read(METRICS_FILE), folder / METRICS_FILE)
     except FileNotFoundError:
         return folder
-    except ValueError:
+    except InputError:
         found = {}
     if not isinstance(found, dict) or found.get("source") != str(source):
         raise InputError(f"{folder}: holds the scores of something else; name another --run.name or remove it")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
 from ray.train import UserCallback
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -24,6 +21,7 @@ from data_tools.errors import InputError
 from data_tools.patient_filesystem import patient_filesystem
 from data_tools.progress import kept, message, state
 from data_tools.storage import StorageFolder
+from ray_jobs.begun_runs import as_begun
 from ray_jobs.cli import write_config
 from ray_jobs.cluster import Workers, logs_folder, run_task
 from ray_jobs.job_console import settle, told_of_waiting
@@ -33,19 +31,6 @@ from ray_jobs.orphans import release_orphans
 from ray_jobs.run_guard import claim, run_until_told
 from ray_jobs.sharding import compare_checksums, ensure_shards
 from ray_jobs.worker_events import WorkerEvents
-
-FREE_SETTINGS = (
-    "run",
-    "compute",
-    "loader",
-    "data.cache",
-    "data.verify_checksums",
-    "train.log_every_seconds",
-    "train.checkpoint_every_",
-    "train.checkpoints_kept",
-)
-"""How the settings begin that may change when a run goes on: on the same world size they change no result."""
-
 
 WAITING_SECONDS = 30.0
 """Until it is told that workers have not started yet."""
@@ -65,9 +50,7 @@ def train(recipe: Recipe) -> StorageFolder:
     folder = StorageFolder(recipe.run.storage) / recipe.run.name
     guard = claim(str(folder))
     shards = ensure_shards(recipe.data)
-    if (found := _read_config(folder)) is not None:
-        recipe = _keep_precision(recipe, found)
-        _refuse_other_settings(folder, found, recipe)
+    recipe = as_begun(folder, recipe)
     if folder.exists(METRICS_FILE):
         if not folder.exists(CONFIG_FILE):
             raise InputError(f"{folder}: holds the scores of an evaluation; name another --run.name")
@@ -195,46 +178,6 @@ def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
     check_start(recipe, shards, workers)
 
 
-def _read_config(folder: StorageFolder) -> object:
-    """The settings of the run that is there; None where there is none."""
-    try:
-        return yaml.safe_load(folder.read(CONFIG_FILE))
-    except FileNotFoundError:
-        return None
-    except yaml.YAMLError as error:
-        raise InputError(f"{folder / CONFIG_FILE}: not readable: {error}") from None
-
-
-def _keep_precision(recipe: Recipe, found: object) -> Recipe:
-    """A run that resumes keeps the precision that was found for it."""
-    train = found.get("train") if isinstance(found, dict) else None
-    bf16 = train.get("bf16") if isinstance(train, dict) else None
-    return recipe.with_bf16(bf16) if recipe.train.bf16 == "auto" and isinstance(bf16, bool) else recipe
-
-
-def _refuse_other_settings(folder: StorageFolder, found: object, recipe: Recipe) -> None:
-    """Check that the run that is there is the same."""
-    changes = [
-        f"  {name}: {old!r} there, {new!r} now"
-        for name, old, new in _differences(found, recipe.model_dump(mode="json"))
-        if not name.startswith(FREE_SETTINGS)
-    ]
-    if changes:
-        raise InputError(
-            f"{folder}: holds a run with other settings; name another --run.name or remove it\n" + "\n".join(changes)
-        )
-
-
-def _differences(old: object, new: object, place: str = "") -> list[tuple[str, object, object]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            difference
-            for name in sorted({*old, *new})
-            for difference in _differences(old.get(name), new.get(name), f"{place}.{name}".lstrip("."))
-        ]
-    return [] if old == new else [(place, old, new)]
-
-
 def _failure(error: TrainingFailedError, folder: StorageFolder) -> str:
     """The first cause in one message; the traceback stands in Ray's logs."""
     causes = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
@@ -245,9 +188,3 @@ def _failure(error: TrainingFailedError, folder: StorageFolder) -> str:
         f"run {folder} failed: {text}\nThe same command goes on from the last checkpoint. What the workers printed is "
         f"in Ray's logs on their nodes: {logs_folder()}"
     )
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """What a finished run's ``metrics.json`` holds; {} where nothing was scored."""
-    path = folder / METRICS_FILE
-    return dict(json.loads(path.read_text())) if path.exists() else {}

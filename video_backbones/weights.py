@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 import socket
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,7 @@ def read_checkpoint(file: Path) -> dict[Any, Any]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = load_torch_file(file)
     except Exception as error:  # a damaged pickle raises almost anything
         raise WeightsError(
             f"{file}: cannot be read as weights ({_reason(error)}); expected a .safetensors file or a "
@@ -71,6 +71,20 @@ def read_checkpoint(file: Path) -> dict[Any, Any]:
     return content
 
 
+def load_torch_file(file: Path) -> Any:
+    """What torch.save wrote: tensors, plain values and NumPy's numbers, on the CPU.
+
+    A damaged file raises almost anything. An archive whose parts are compressed is refused, for a small one could fill
+    the memory; torch.save makes none.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("its parts are compressed, as torch.save leaves none")
+    with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def read_weights(file: Path) -> dict[str, Tensor]:
     """A backbone's state from a file: a bare state dict, a released checkpoint, or a model of ours.
 
@@ -78,10 +92,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     beside it is left out. `module.` before every name, DataParallel's, is taken off.
 
     Raises:
-        WeightsError: No such file, damaged, or not a mapping of names to tensors.
+        WeightsError: No such file, damaged, not a mapping of names to tensors, or a value is not finite.
     """
     content = read_checkpoint(file)
     state = named_tensors(content.get("model_state_dict", content), file)
+    check_finite(state, file)
     if any(name.startswith("backbone.") for name in state):
         kept = {name: value for name, value in state.items() if not name.startswith("identity_classifier.")}
         return {name.removeprefix("backbone."): value for name, value in kept.items()}
@@ -89,40 +104,77 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def named_tensors(content: object, origin: object) -> dict[str, Tensor]:
-    """A state dict without DataParallel's `module.`; raises WeightsError where it is none."""
+    """A state dict of plain tensors without DataParallel's `module.`; raises WeightsError where it is none."""
     if not isinstance(content, dict):
         raise WeightsError(f"{origin}: expected names mapped to tensors, got {type(content).__name__}")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{origin}: expected names mapped to tensors, got {name!r}: {type(value).__name__}")
+            raise WeightsError(
+                f"{origin}: expected names mapped to tensors, got {_shown(name)}: {type(value).__name__}"
+            )
+        if not _is_plain(value):
+            raise WeightsError(f"{origin}: {_shown_name(name)} is no plain tensor with a value for each of its places")
     wrapped = all(name.startswith("module.") for name in content)
     return {name.removeprefix("module.") if wrapped else name: value for name, value in content.items()}
 
 
+def _is_plain(value: Tensor) -> bool:
+    """Neither sparse, nested, quantised nor without values, nor one value that stands for a terabyte of them."""
+    if value.is_nested or value.layout != torch.strided or value.is_meta or value.is_quantized:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def load_weights(backbone: VideoBackbone, state: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> None:
-    """Copy `state` into the backbone: all of it or, on an error, nothing.
+    """Copy `state` into the backbone: all of it or, on an error, nothing. NaN and infinity are errors.
 
     A classification layer (`fc.*`, `head.*`, `classifier.*`) is passed over. The counters `num_batches_tracked` may
     be missing and, unless `whole`, the neck (`bn.*`) and learned pools (`spatial_pool.*`, `temporal_pool.*`): they keep
     their values.
 
     Raises:
-        WeightsError: Names are missing or unexpected, or shapes differ; the first ten faults are listed.
+        WeightsError: Names are missing or unexpected, or shapes or types differ; the first ten faults are listed. Or a
+            value is not finite; the message names its tensor.
     """
     own = backbone.state_dict()
     given = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIERS)}
     needed = [n for n in own if (whole or not n.startswith(_TAIL)) and not n.endswith(".num_batches_tracked")]
+    check_fit(given, own, needed, f"{origin}: does not fit {type(backbone).__name__}")
+    check_finite({name: value.to(own[name].dtype) for name, value in given.items()}, origin)
+    backbone.load_state_dict({**own, **given})
+
+
+def check_fit(given: Mapping[str, Tensor], own: Mapping[str, Tensor], needed: Iterable[str], problem: str) -> None:
+    """Raise WeightsError, which begins with `problem` and lists the first ten faults, unless `given` can be copied to
+    `own` and has every name in `needed`."""
     faults = [f"missing {name}" for name in needed if name not in given]
-    faults += [f"unexpected {name}" for name in given if name not in own]
+    faults += [f"unexpected {_shown_name(name)}" for name in given if name not in own]
     faults += [
-        f"{name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}"
-        for name, value in given.items()
-        if name in own and value.shape != own[name].shape
+        fault for name, value in given.items() if name in own and (fault := _misfit(name, value, own[name])) is not None
     ]
     if faults:
         more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise WeightsError(f"{origin}: does not fit {type(backbone).__name__}: {'; '.join(faults[:10])}{more}")
-    backbone.load_state_dict({**own, **given})
+        raise WeightsError(f"{problem}: {'; '.join(faults[:10])}{more}")
+
+
+def _misfit(name: str, value: Tensor, own: Tensor) -> str | None:
+    if value.shape != own.shape:
+        return f"{name} has shape {_shown(tuple(value.shape))}, expected {tuple(own.shape)}"
+    if value.is_complex() or value.is_floating_point() != own.is_floating_point():
+        return f"{name} is of {value.dtype}, expected {own.dtype}"
+    return None
+
+
+def check_finite(state: Mapping[str, Tensor], origin: object) -> None:
+    """Raise WeightsError where a tensor holds NaN or infinity; it names the first such tensor and where in it."""
+    for name, value in state.items():
+        finite = value.isfinite()
+        if not finite.all():
+            place = tuple((~finite).nonzero()[0].tolist())
+            raise WeightsError(
+                f"{origin}: {_shown_name(name)} is {value[place].item()} at {list(place)}, expected finite numbers: "
+                "training has broken down, or the file is damaged"
+            )
 
 
 @contextmanager
@@ -147,4 +199,14 @@ def _reason(error: Exception) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _shown_name(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 120 else _shown(name)
+
+
+def _shown(value: object) -> str:
+    """As Python writes it, without what a terminal would obey, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:80]}…{text[-39:]}"

@@ -13,14 +13,15 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ccvid.retrieval.distances import Distances
 from ccvid.retrieval.labels import RetrievalLabels
 from ccvid.retrieval.protocols import Protocol
 from ccvid.retrieval.verification import Scores, VerificationPairs
+from data_tools.documents import parse_model
 from data_tools.errors import InputError
-from data_tools.files import atomic_file
+from data_tools.files import atomic_file, read_document
 from data_tools.options import Options
 
 CalibrationMethod = Literal["isotonic", "logistic"]
@@ -218,13 +219,9 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 def read_calibration(path: Path) -> Calibration:
     """Read what ``write_calibration`` wrote; InputError where it cannot be read or is not such a file."""
     try:
-        return Calibration.model_validate_json(path.read_bytes())
+        return parse_model(Calibration, read_document(path), path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "calibration"
-        raise InputError(f"{path}: {where}: {first['msg']}") from error
 
 
 def _isotonic(sample: PairSample) -> tuple[Scores, Scores]:

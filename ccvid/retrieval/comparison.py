@@ -5,15 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ccvid.retrieval.bootstrap import DRAWS, PairedDifference, paired_difference
 from ccvid.retrieval.parquet import read_table
 from data_tools.errors import InputError
+from data_tools.wording import one_line
 
 Floats = npt.NDArray[np.float64]
+
+QUERY_SCHEMA = pa.schema(
+    {
+        "query_id": pa.string(),
+        "person": pa.string(),
+        "protocol": pa.string(),
+        "average_precision": pa.float64(),
+        "inverse_negative_penalty": pa.float64(),
+        "first_match_rank": pa.int64(),
+        "gallery_ids": pa.list_(pa.string()),
+        "distances": pa.list_(pa.float64()),
+        "is_match": pa.list_(pa.bool_()),
+    }
+)
+"""Of ``queries.parquet``: see ``write_query_table``."""
 
 FIGURES = ("map", "minp", "top-1")
 
@@ -70,13 +88,18 @@ def read_query_scores(path: Path) -> dict[str, QueryScores]:
     """The protocols of a ``queries.parquet``; queries without a match are left out.
 
     Raises:
-        InputError: the file cannot be read or lacks a column.
+        InputError: the file cannot be read, lacks a column or has another one in its place, or a row does not hold
+            what the results of a query are; the message names the row, from 0.
     """
-    columns = ("query_id", "person", "protocol", "average_precision", "inverse_negative_penalty", "first_match_rank")
-    table = read_table(path, required=(*columns, "gallery_ids", "distances", "is_match"))
-    rows: dict[str, list[dict[str, object]]] = {}
-    for row in table.to_pylist():
+    table = read_table(path, required=QUERY_SCHEMA.names).select(QUERY_SCHEMA.names)
+    try:
+        table = table.cast(QUERY_SCHEMA)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: not the columns of a query table: {one_line(error)}") from None
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(table.to_pylist()):
         if row["average_precision"] is not None:
+            _check_row(row, f"{path}: row {number}")
             rows.setdefault(row["protocol"], []).append(row)
     return {
         protocol: _query_scores(sorted(found, key=lambda row: str(row["query_id"]))) for protocol, found in rows.items()
@@ -109,7 +132,23 @@ def compare(first: QueryScores, second: QueryScores, *, draws: int = DRAWS, seed
     return Comparison(tuple(first.ids[number] for number in here), len(set(person)), differences, change_Q)
 
 
-def _query_scores(rows: list[dict[str, object]]) -> QueryScores:
+def _check_row(row: Mapping[str, Any], place: str) -> None:
+    for name in ("query_id", "person", "protocol"):
+        if row[name] is None:
+            raise InputError(f"{place}: no {name}")
+    for name in ("average_precision", "inverse_negative_penalty"):
+        if row[name] is None or not 0 <= row[name] <= 1:
+            raise InputError(f"{place}: {name} is {row[name]}, expected a number from 0 to 1")
+    if row["first_match_rank"] is None or row["first_match_rank"] < 1:
+        raise InputError(f"{place}: first_match_rank is {row['first_match_rank']}, expected a place from 1")
+    ranked = [row[name] for name in ("gallery_ids", "distances", "is_match")]
+    if None in ranked or len(set(map(len, ranked))) > 1 or any(None in values for values in ranked):
+        raise InputError(f"{place}: gallery_ids, distances and is_match are no lists of one length without gaps")
+    if not np.isfinite(row["distances"]).all():
+        raise InputError(f"{place}: a distance is not finite")
+
+
+def _query_scores(rows: list[dict[str, Any]]) -> QueryScores:
     def column(name: str) -> Floats:
         return np.array([row[name] for row in rows], np.float64)
 
@@ -121,5 +160,5 @@ def _query_scores(rows: list[dict[str, object]]) -> QueryScores:
             "minp": column("inverse_negative_penalty"),
             "top-1": (column("first_match_rank") == 1).astype(np.float64),
         },
-        ranked=tuple(tuple(zip(row["gallery_ids"], row["distances"], row["is_match"], strict=True)) for row in rows),  # type: ignore[call-overload]
+        ranked=tuple(tuple(zip(row["gallery_ids"], row["distances"], row["is_match"], strict=True)) for row in rows),
     )

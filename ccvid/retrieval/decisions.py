@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field
 
 from ccvid.retrieval.calibration import Calibration, read_calibration
 from ccvid.retrieval.matches import RankedMatches
 from ccvid.retrieval.results import CALIBRATION_FILE, THRESHOLDS_FILE
+from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
+from data_tools.wording import shown
 
 
 class _Threshold(BaseModel):
-    value: float
+    value: float = Field(allow_inf_nan=False)
 
 
 class _Recommended(BaseModel):
@@ -63,17 +65,19 @@ def read_decisions(results: StorageFolder) -> Decisions:
         InputError: there is no thresholds.json, or a file cannot be read.
     """
     try:
-        found = _ThresholdsFile.model_validate_json(results.read(THRESHOLDS_FILE))
+        found = parse_model(_ThresholdsFile, results.read(THRESHOLDS_FILE), results / THRESHOLDS_FILE)
     except FileNotFoundError:
         raise InputError(
             f"{results}: no {THRESHOLDS_FILE}; name results of train.py or evaluate.py on labelled tracklets"
         ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{results / THRESHOLDS_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     calibration = None
     if results.exists(CALIBRATION_FILE):
         with results.fetched(CALIBRATION_FILE) as path:
             calibration = read_calibration(path)
+        if calibration.model != found.model:
+            raise InputError(
+                f"{results / CALIBRATION_FILE}: for model {shown(calibration.model)}, {THRESHOLDS_FILE} beside it for "
+                f"model {shown(found.model)}; expected files of one evaluation"
+            )
     threshold = found.recommended.threshold
     return Decisions(str(results), found.model, None if threshold is None else threshold.value, calibration)

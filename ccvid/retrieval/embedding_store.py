@@ -25,6 +25,7 @@ from ccvid.config import ModelOptions
 from ccvid.retrieval.embeddings import EmbeddingTable, read_embeddings, write_embeddings
 from ccvid.retrieval.parquet import read_table
 from data_tools.clips import ClipOptions
+from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.loading_options import ResizeFilter
 from data_tools.options import Options
@@ -221,13 +222,9 @@ def read_store(folder: StorageFolder) -> EmbeddingStore:
 def read_embedder(folder: StorageFolder) -> EmbedderDescription | None:
     """Which embedder a store is of; None where there is no store. InputError where it does not tell."""
     try:
-        return EmbedderDescription.model_validate_json(folder.read(STORE_FILE))
+        return parse_model(EmbedderDescription, folder.read(STORE_FILE), folder / STORE_FILE)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{folder / STORE_FILE}: {place}: {first['msg']}") from None
 
 
 def _digest(text: str) -> str:

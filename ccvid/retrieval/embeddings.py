@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from ccvid.retrieval.parquet import read_table, write_table
+from ccvid.retrieval.parquet import read_table, shown_type, write_table
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import SPLITS, Split
+from data_tools.wording import one_line, shown
 
 
 class ClipPool:
@@ -130,7 +131,7 @@ def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
     data = read_table(path, required=("id", "person", "camera", "split", "embedding"))
     found_model = _one_model(data, path)
     if model is not None and found_model != model:
-        raise InputError(f"{path}: embeddings of model {found_model!r}, expected model {model!r}")
+        raise InputError(f"{path}: embeddings of model {shown(found_model)}, expected model {shown(model)}")
     embedding_ND = _embeddings(data, path)
     columns = (
         _text(data, "id", path, complete=True),
@@ -138,12 +139,12 @@ def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
         _text(data, "clothes", path),
         _text(data, "camera", path, complete=True),
         _text(data, "split", path, complete=True),
-        _values(data, "attributes", absent=()),
-        _values(data, "clip_count", absent=1),
+        _attributes(data, path),
+        _clip_counts(data, path),
         _text(data, "shard_fingerprint", path),
     )
     rows = tuple(
-        EmbeddingRow(id, person, clothes, camera, split, dict(attributes or ()), clip_count, shard or "")
+        EmbeddingRow(id, person, clothes, camera, split, attributes, clip_count, shard or "")
         for id, person, clothes, camera, split, attributes, clip_count, shard in zip(*columns, strict=True)
     )
     table = EmbeddingTable(rows, embedding_ND, found_model)
@@ -155,11 +156,11 @@ def _check_values(table: EmbeddingTable, path: Path) -> None:
     finite = np.asarray(np.isfinite(table.embedding_ND).all(axis=1))
     first_row: dict[str, int] = {}
     for number, row in enumerate(table.rows):
-        place = f"{path}: row {number} ({row.id})"
+        place = f"{path}: row {number} ({shown(row.id)[1:-1]})"
         if not finite[number]:
             raise InputError(f"{place}: the embedding holds NaN or infinity")
         if row.split not in SPLITS:
-            raise InputError(f"{place}: split {row.split!r}, expected one of {', '.join(SPLITS)}")
+            raise InputError(f"{place}: split {shown(row.split)}, expected one of {', '.join(SPLITS)}")
         if row.id in first_row:
             raise InputError(f"{place}: the id stands in row {first_row[row.id]} already")
         first_row[row.id] = number
@@ -168,7 +169,7 @@ def _check_values(table: EmbeddingTable, path: Path) -> None:
 def _one_model(data: pa.Table, path: Path) -> str:
     models = sorted({name or "" for name in _text(data, "model_fingerprint", path)})
     if len(models) > 1:
-        raise InputError(f"{path}: embeddings of {len(models)} models in one table: {', '.join(models)}")
+        raise InputError(f"{path}: embeddings of {len(models)} models in one table: {one_line(', '.join(models))}")
     return models[0]
 
 
@@ -177,7 +178,7 @@ def _embeddings(data: pa.Table, path: Path) -> npt.NDArray[np.float32]:
     kind = column.type
     is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (is_list and pa.types.is_floating(kind.value_type)):
-        raise InputError(f"{path}: column embedding is {kind}, expected a list of floats")
+        raise InputError(f"{path}: column embedding is {shown_type(column)}, expected a list of floats")
     lengths = pc.list_value_length(column).to_pylist()
     for number, length in enumerate(lengths):
         if not length or length != lengths[0]:
@@ -193,11 +194,33 @@ def _text(data: pa.Table, name: str, path: Path, *, complete: bool = False) -> l
     try:
         values: list[str | None] = data[name].cast(pa.string()).to_pylist()
     except pa.ArrowException as error:
-        raise InputError(f"{path}: column {name} is {data[name].type}, expected text") from error
+        raise InputError(f"{path}: column {name} is {shown_type(data[name])}, expected text") from error
     if complete and None in values:
         raise InputError(f"{path}: row {values.index(None)} has no {name}")
     return values
 
 
-def _values(data: pa.Table, name: str, *, absent: object) -> list[Any]:
-    return data[name].to_pylist() if name in data.column_names else [absent] * data.num_rows
+def _attributes(data: pa.Table, path: Path) -> list[dict[str, str]]:
+    if "attributes" not in data.column_names or pa.types.is_null(data["attributes"].type):
+        return [{}] * data.num_rows
+    column = data["attributes"]
+    if not pa.types.is_map(column.type) or not all(map(_is_text, (column.type.key_type, column.type.item_type))):
+        raise InputError(f"{path}: column attributes is {shown_type(column)}, expected maps of text")
+    return [{name: value for name, value in attributes or () if value is not None} for attributes in column.to_pylist()]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _clip_counts(data: pa.Table, path: Path) -> list[int]:
+    if "clip_count" not in data.column_names:
+        return [1] * data.num_rows
+    column = data["clip_count"]
+    if not pa.types.is_integer(column.type):
+        raise InputError(f"{path}: column clip_count is {shown_type(column)}, expected integers")
+    counts: list[int | None] = column.to_pylist()
+    for number, count in enumerate(counts):
+        if count is None or count < 1:
+            raise InputError(f"{path}: row {number}: clip_count is {count}, expected at least 1")
+    return [count for count in counts if count is not None]

@@ -26,8 +26,12 @@ from ccvid.retrieval.distances import CosineDistances, DistanceMatrix, Distances
 from ccvid.retrieval.embeddings import EmbeddingTable, read_embeddings
 from ccvid.retrieval.labels import Column, RetrievalLabels
 from data_tools.errors import InputError
+from data_tools.wording import one_line
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+MOST_REPEATED_BYTES = 2**28
+MOST_INFLATED = 200
+"""Of arrays beyond ``MOST_REPEATED_BYTES``, their bytes for each byte of the file."""
 LABEL_KEYS = {"pids": "person", "camids": "camera", "oids": "clothes"}
 
 
@@ -90,24 +94,42 @@ def _read_archive(path: Path, values: tuple[str, ...]) -> Arrays:
     with archive:
         found = archive.files
         names = [name for name in found if name in values or name.startswith(("q_", "g_"))]
+        _check_sizes(archive, names, path)
         arrays = {name: _read_array(archive, name, path) for name in names}
     needed = (*values, *(f"{side}_{key}" for key in ("pids", "camids") for side in "qg"))
     if missing := [name for name in needed if name not in arrays]:
-        raise InputError(f"{path}: no key {', '.join(missing)}; found {', '.join(found) or 'none'}")
+        raise InputError(f"{path}: no key {', '.join(missing)}; found {one_line(', '.join(found) or 'none')}")
     return arrays
+
+
+def _check_sizes(archive: Any, names: list[str], path: Path) -> None:
+    """Refuse arrays that are a thousandth of their size within the file: nobody's distances, but a full memory."""
+    size = sum(
+        archive.zip.getinfo(member).file_size for name in names if (member := f"{name}.npy") in archive.zip.namelist()
+    )
+    packed = path.stat().st_size
+    if size > max(MOST_REPEATED_BYTES, MOST_INFLATED * packed):
+        raise InputError(
+            f"{path}: its {packed} bytes stand for {size / 2**30:.1f} GiB of arrays, expected at most {MOST_INFLATED} "
+            "times as many"
+        )
 
 
 def _read_array(archive: Any, name: str, path: Path) -> npt.NDArray[Any]:
     try:
         array = archive[name]
     except Exception as error:  # as above
-        reason = f"cannot be read: {str(error) or type(error).__name__}"
+        reason = f"cannot be read: {one_line(error)}"
         if "allow_pickle" in reason:
             reason = "holds pickled objects, which are not loaded; save numbers or text"
-        raise InputError(f"{path}: {name} {reason}") from None
+        raise InputError(f"{path}: {_shown_key(name)} {reason}") from None
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: {name} is not an array")
+        raise InputError(f"{path}: {_shown_key(name)} is not an array")
     return array
+
+
+def _shown_key(name: str) -> str:
+    return one_line(name, 100)
 
 
 def _both_labels(arrays: Arrays, shape: tuple[int, int], path: Path) -> tuple[RetrievalLabels, RetrievalLabels]:
@@ -121,21 +143,23 @@ def _check_pair(name: str, arrays: Arrays, path: Path) -> None:
     keys = f"q_{name}", f"g_{name}"
     for key, other in (keys, keys[::-1]):
         if key not in arrays:
-            raise InputError(f"{path}: no key {key}, though there is {other}")
+            raise InputError(f"{path}: no key {_shown_key(key)}, though there is {_shown_key(other)}")
         if arrays[key].dtype.kind not in "iuSU":
-            raise InputError(f"{path}: {key}: {arrays[key].dtype}, expected integers or text")
+            kind = one_line(arrays[key].dtype, 100)
+            raise InputError(f"{path}: {_shown_key(key)}: {kind}, expected integers or text")
     for key, known in LABEL_KEYS.items():
         if name == known:
             raise InputError(f"{path}: {keys[0]}: the keys of {known} labels are q_{key} and g_{key}")
     kinds = ["integers" if arrays[key].dtype.kind in "iu" else "text" for key in keys]
     if kinds[0] != kinds[1]:
-        raise InputError(f"{path}: {keys[0]} holds {kinds[0]}, {keys[1]} {kinds[1]}; they must be of one kind")
+        first, second = map(_shown_key, keys)
+        raise InputError(f"{path}: {first} holds {kinds[0]}, {second} {kinds[1]}; they must be of one kind")
 
 
 def _labels(side: str, names: list[str], arrays: Arrays, count: int, path: Path) -> RetrievalLabels:
     if not count:
         raise InputError(f"{path}: no {'query' if side == 'q' else 'gallery'} entry, nothing to score")
-    columns = {name: _column(arrays[f"{side}_{name}"], count, f"{path}: {side}_{name}") for name in names}
+    columns = {name: _column(arrays[f"{side}_{name}"], count, f"{path}: {side}_{_shown_key(name)}") for name in names}
     known = {"oids": (None,) * count, **columns}
     for key in ("pids", "camids"):
         if None in known[key]:

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
+from data_tools.parquet_files import open_parquet
+from data_tools.wording import one_line
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -22,15 +24,21 @@ def write_table(table: pa.Table, path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {error}") from error
 
 
+def shown_type(column: pa.ChunkedArray) -> str:
+    """A column's type, for messages."""
+    return one_line(column.type, 120)
+
+
 def read_table(path: Path, required: Sequence[str]) -> pa.Table:
-    """The whole table; InputError if it cannot be read, has no row, or lacks a required column."""
-    try:
-        table = pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}") from error
+    """The whole table; InputError if it cannot be read, has no row, lacks a required column, or has one name twice."""
+    with open_parquet(path) as file:
+        table = file.read()
+        table.validate(full=True)
     missing = [name for name in required if name not in table.column_names]
     if missing:
-        raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.column_names)}")
+        raise InputError(f"{path}: no column {', '.join(missing)}; found {one_line(', '.join(table.column_names))}")
+    if len(set(table.column_names)) < table.num_columns:
+        raise InputError(f"{path}: two columns of one name: {one_line(', '.join(table.column_names))}")
     if not table.num_rows:
         raise InputError(f"{path}: the table has no rows")
     return table

@@ -27,7 +27,7 @@ def open_sources(places: Collection[str], cache: CacheOptions) -> list[ShardFold
     for place in sorted(places):
         try:
             stores.append(open_shards(place, cache))
-        except (InputError, OSError) as error:
+        except (ValueError, OSError) as error:  # a ValueError is a place of an unknown kind
             message(f"no pictures from {place}: {error}")
     return stores
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccvid.retrieval.bootstrap import ResultIntervals
-from ccvid.retrieval.comparison import Comparison
+from ccvid.retrieval.comparison import QUERY_SCHEMA, Comparison
 from ccvid.retrieval.metrics import CMC_RANKS, Evaluation
 from ccvid.retrieval.parquet import write_table
 from ccvid.retrieval.post_processing import NOTE as POST_PROCESSING_NOTE
@@ -149,19 +149,6 @@ def write_query_table(evaluation: Evaluation, path: Path) -> None:
     first_match_rank (int64), null for a query without a match; and the first ``top_k`` places of its ranking,
     junk removed: gallery_ids, distances, is_match (lists). InputError where the path cannot be written.
     """
-    schema = pa.schema(
-        {
-            "query_id": pa.string(),
-            "person": pa.string(),
-            "protocol": pa.string(),
-            "average_precision": pa.float64(),
-            "inverse_negative_penalty": pa.float64(),
-            "first_match_rank": pa.int64(),
-            "gallery_ids": pa.list_(pa.string()),
-            "distances": pa.list_(pa.float64()),
-            "is_match": pa.list_(pa.bool_()),
-        }
-    )
     gallery_id = np.array(evaluation.gallery.ids, dtype=object)
     tables = []
     for name, result in evaluation.results.items():
@@ -181,5 +168,5 @@ def write_query_table(evaluation: Evaluation, path: Path) -> None:
             pa.array(result.first_match_rank_Q, mask=unmatched_Q),
             *lists,
         )
-        tables.append(pa.table(list(columns), schema=schema).filter(pa.array(result.takes_part_Q)))
+        tables.append(pa.table(list(columns), schema=QUERY_SCHEMA).filter(pa.array(result.takes_part_Q)))
     write_table(pa.concat_tables(tables), path)

@@ -11,40 +11,51 @@ model.json             which network that is: see ccvid/trained_model.py
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from ccvid.model import ClothesMemory, CosineClassifier, ReIdModel
+from data_tools.documents import first_problem
 from data_tools.errors import InputError
+from data_tools.files import read_document
+from data_tools.wording import one_line
+from video_backbones import WeightsError
+from video_backbones.weights import check_finite, check_fit, load_torch_file, read_checkpoint
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands: ``epoch`` whole epochs and ``step`` steps of the next are done."""
 
-    epoch: int = 0
-    step: int = 0
-    steps_per_epoch: int = 0
+    epoch: Count = 0
+    step: Count = 0
+    steps_per_epoch: Count = 0
     """What ``step`` counts towards: it depends on the number of workers; 0 at the start."""
-    updates: int = 0
+    updates: Count = 0
     """Steps done in all, with whatever number of workers."""
-    best_score: float = -1.0
+    best_score: Annotated[float, Field(ge=-1, le=1)] = -1.0
     """Clothes-changing mAP (general where nobody changes clothes) on the held-out identities; −1: none yet."""
-    best_epoch: int = 0
+    best_epoch: Count = 0
 
     def in_epochs_of(self, steps: int) -> Progress:
         """The same share of the run, rounded up to a step, where epochs now have ``steps`` steps."""
         if self.steps_per_epoch in (0, steps):
             return replace(self, steps_per_epoch=steps)
         return replace(self, step=-(-self.step * steps // self.steps_per_epoch), steps_per_epoch=steps)
+
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +95,51 @@ def save_checkpoint(folder: Path, parts: TrainedParts, progress: Progress) -> No
 
 
 def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
-    """Restore what :func:`save_checkpoint` wrote.
+    """Restore what :func:`save_checkpoint` wrote. The optimizers' settings stay the recipe's.
 
     Raises:
-        InputError: a file is missing, damaged, or of another model.
+        InputError: a file is missing, damaged, or of another model, or a weight or a mean of the optimizer is not
+            finite; the message names the file and the tensor.
     """
+    load_weights(parts.scored_model, folder / "model.safetensors")
+    if parts.average is not None:
+        load_weights(parts.model, folder / "unaveraged.safetensors")
+    if parts.clothes is not None:
+        load_weights(parts.clothes, folder / "clothes.safetensors")
+    path = folder / "trainer.pt"
     try:
-        load_weights(parts.scored_model, folder / "model.safetensors")
-        state: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
-        parts.optimizer.load_state_dict(state["model"])
+        state = load_torch_file(path)
+        _load_optimizer(parts.optimizer, state["model"])
         if parts.average is not None:
-            load_weights(parts.model, folder / "unaveraged.safetensors")
-            parts.average.n_averaged.copy_(state["steps_averaged"])
-        if parts.clothes is not None:
-            load_weights(parts.clothes, folder / "clothes.safetensors")
+            steps = int(state["steps_averaged"])
+            if steps < 0:
+                raise ValueError(f"steps_averaged is {steps}, expected the number of steps")
+            parts.average.n_averaged.fill_(steps)
         if parts.clothes_optimizer is not None:
-            parts.clothes_optimizer.load_state_dict(state["clothes"])
-        return Progress(**json.loads((folder / "progress.json").read_text()))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{folder}: not a checkpoint of this recipe: {error}") from error
+            _load_optimizer(parts.clothes_optimizer, state["clothes"])
+    except Exception as error:  # a damaged pickle, and what is no optimizer's state, raise almost anything
+        raise InputError(f"{path}: not a checkpoint of this recipe: {one_line(error)}") from error
+    path = folder / "progress.json"
+    try:
+        return _PROGRESS.validate_json(read_document(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
+    except OSError as error:
+        raise InputError(f"{path}: not a checkpoint of this recipe: {error.strerror}") from None
+
+
+def _load_optimizer(optimizer: Optimizer, found: Mapping[str, Any]) -> None:
+    own = optimizer.state_dict()
+    optimizer.load_state_dict({**own, "state": found["state"]})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if len(optimizer.state) > len(parameters):
+        raise ValueError(f"the state of {len(optimizer.state)} parameters, expected {len(parameters)}")
+    for number, parameter in enumerate(parameters):
+        for name, value in optimizer.state[parameter].items():
+            if value.shape not in (parameter.shape, ()) or not value.isfinite().all():
+                raise ValueError(
+                    f"{name} of parameter {number} is not {tuple(parameter.shape)} finite numbers, as expected"
+                )
 
 
 def is_finite(module: nn.Module) -> bool:
@@ -117,8 +154,16 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Restore what :func:`save_weights` wrote; raises ``InputError`` when the file does not fit."""
+    """Restore what :func:`save_weights` wrote.
+
+    Raises:
+        InputError: the file is damaged or does not fit, or a value is not finite; the message names its tensor.
+    """
+    own = module.state_dict()
     try:
-        module.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: weights do not fit this model: {error}") from error
+        state = read_checkpoint(path)
+        check_fit(state, own, own, f"{path}: weights do not fit this model")
+        check_finite(state, path)
+    except WeightsError as error:
+        raise InputError(str(error)) from None
+    module.load_state_dict(state)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ccvid.training.step_log import STEPS_FILE, MetricGroup
+from data_tools.documents import parse_json
 from data_tools.errors import InputError
-from data_tools.files import atomic_file
+from data_tools.files import atomic_file, read_document
 
 MLFLOW_FILE = "mlflow.json"
 SEND_SECONDS = 5.0
@@ -155,11 +156,11 @@ class MlflowSink:
         from mlflow.exceptions import MlflowException
 
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
+            found = parse_json(read_document(self._file), self._file)
             if found["tracking_uri"] != self._tracking_uri:
                 return None
             run = client.get_run(found["run_id"])
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, InputError, KeyError, TypeError):
             return None
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":

@@ -11,8 +11,10 @@ from typing import Any
 from ccvid.retrieval.metrics import CMC_RANKS
 from ccvid.retrieval.single_shot import Spread, SpreadResult
 from ccvid.retrieval.tables import spread_table
+from data_tools.documents import parse_json
 from data_tools.errors import InputError
-from data_tools.files import atomic_file
+from data_tools.files import atomic_file, read_document
+from data_tools.wording import one_line, shown
 
 SEEDS_FILE = "seeds.json"
 
@@ -57,12 +59,14 @@ def read_seed_metrics(file: Path) -> dict[str, Any]:
         InputError: it is not there, or not what a run writes.
     """
     try:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
+        metrics = parse_json(read_document(file), file)
         SeedSummary.of({0: metrics})
     except FileNotFoundError:
         raise InputError(f"{file}: not there: its run scored nothing") from None
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: not the metrics of a run ({type(error).__name__}: {error})") from None
+        raise InputError(f"{file}: not the metrics of a run ({type(error).__name__}: {one_line(error)})") from None
     return dict(metrics)
 
 
@@ -84,7 +88,13 @@ def _by_protocol(metrics: list[Mapping[str, Any]]) -> SeedFigures:
 
 def _figures(entry: Mapping[str, Any]) -> tuple[float, ...]:
     figures = (entry["map"], entry["minp"], *(entry["cmc"][str(rank)] for rank in CMC_RANKS))
-    return tuple(float(figure["mean"] if isinstance(figure, Mapping) else figure) for figure in figures)
+    return tuple(_fraction(figure["mean"] if isinstance(figure, Mapping) else figure) for figure in figures)
+
+
+def _fraction(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{shown(value)} is no figure, expected a number from 0 to 1")
+    return float(value)
 
 
 def _spreads(figures: SeedFigures) -> dict[str, SpreadResult]:

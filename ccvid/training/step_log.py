@@ -14,6 +14,8 @@ from typing import Literal, Protocol, TextIO
 import torch
 
 from ccvid.training.update import UpdateResult
+from data_tools.documents import parse_json
+from data_tools.errors import InputError
 from data_tools.progress import TICK_SECONDS, Progress, seconds_left, show
 
 STEPS_FILE = "steps.jsonl"
@@ -209,11 +211,11 @@ def _reopen(path: Path, first_step: int) -> TextIO:
     """Open for appending, without the lines of steps that will be done again or were cut short by a kill."""
     kept = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().splitlines():
             try:
-                if json.loads(line)["step"] < first_step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
+                if parse_json(line, path)["step"] < first_step:
+                    kept.append(line.decode() + "\n")
+            except (InputError, KeyError, TypeError):
                 break
     path.write_text("".join(kept))
     return path.open("a", buffering=1)

@@ -11,14 +11,15 @@ import io
 import math
 import os
 import re
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
+from typing import IO, AnyStr, BinaryIO
 
 from data_tools.datasets.problems import ProblemLog
 from data_tools.errors import InputError
+from data_tools.wording import shown
 
+LONGEST_LINE = 2**20
 LARGEST_WHOLE_NUMBER = 2**53 - 1
 """The last whole number up to which every one can be told from its neighbours as a float64."""
 
@@ -30,13 +31,6 @@ _WIDE_ENCODINGS = (  # UTF-32 first, for its mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 100
-
-
-def shown(value: object) -> str:
-    """The value as Python writes it, cut in the middle where it is long."""
-    return _SHORT.repr(value)
 
 
 def reason_of(error: OSError | ValueError) -> str:
@@ -64,18 +58,31 @@ def read_lines(path: Path, log: ProblemLog) -> Iterator[str]:
             if wide is not None:
                 yield from _wide_lines(file, wide, path, log)
                 return
-            for line, raw in enumerate(file, start=1):
+            for line, raw in enumerate(_bounded(file, path, log), start=1):
                 text = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
                 yield _decoded(text.rstrip(b"\r\n"), path, line, log)
     except (OSError, ValueError) as error:
         log.error(path, None, f"cannot be read: {reason_of(error)}")
 
 
+def _bounded(file: IO[AnyStr], path: Path, log: ProblemLog) -> Iterator[AnyStr]:
+    """The lines, up to one that is too long to be one."""
+    line = 0
+    while text := file.readline(LONGEST_LINE + 1):
+        line += 1
+        if len(text) > LONGEST_LINE:
+            log.error(
+                path, line, f"has more than {LONGEST_LINE} characters, expected lines of text; nothing is read on"
+            )
+            return
+        yield text
+
+
 def _wide_lines(file: BinaryIO, encoding: str, path: Path, log: ProblemLog) -> Iterator[str]:
     lines = io.TextIOWrapper(file, encoding, newline="\n")
     line = 0
     try:
-        for line, text in enumerate(lines, start=1):
+        for line, text in enumerate(_bounded(lines, path, log), start=1):
             yield _checked(text.rstrip("\r\n"), path, line, log)
     except UnicodeError:
         log.error(path, line + 1, f"is not {encoding.upper()} text, as the file's first bytes say, from about here on")

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from data_tools.datasets.annotation_lines import natural_order, numbered, read_lines, reason_of, require_folder, shown
+from data_tools.datasets.annotation_lines import natural_order, numbered, read_lines, reason_of, require_folder
 from data_tools.datasets.problems import Dataset, ProblemLog
 from data_tools.errors import InputError
 from data_tools.options import Options
 from data_tools.tracklet import SPLITS, ImageFrames, Split, Tracklet
+from data_tools.wording import shown
 
 CameraRule = Literal["released", "walk", "session_and_walk"]
 

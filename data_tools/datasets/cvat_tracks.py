@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.parsers import expat
 
-from data_tools.datasets.annotation_lines import number, reason_of, shown, whole_number
+from data_tools.datasets.annotation_lines import number, reason_of, whole_number
 from data_tools.datasets.problems import ProblemLog
 from data_tools.datasets.track_columns import NAMES, TrackRow
 from data_tools.datasets.track_rows import FileRows
 from data_tools.errors import InputError
+from data_tools.wording import shown
 
 DEEPEST = 100
 LONGEST_TEXT = 1000

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.datasets.annotation_lines import numbered, read_lines, require_folder, shown
+from data_tools.datasets.annotation_lines import numbered, read_lines, require_folder
 from data_tools.datasets.image_files import PictureFolder, TestPart, list_names
 from data_tools.datasets.problems import Dataset, ProblemLog
 from data_tools.errors import InputError
 from data_tools.options import Options
 from data_tools.tracklet import Tracklet
+from data_tools.wording import shown
 
 _NAME = re.compile(
     r"P(?P<person>[A-Za-z0-9]{1,20})_C(?P<camera>[A-Za-z0-9]{1,20})_(?P<outfit>[A-Za-z0-9.-]{1,60})(_[^/\\]*)?\.(?i:jpe?g)",

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from pydantic import ValidationError
-
 from data_tools.decoding_process import HANG_SECONDS, decoding_process
-from data_tools.errors import UnreadableSourceError
+from data_tools.documents import parse_model
+from data_tools.errors import InputError, UnreadableSourceError
 from data_tools.storage import StorageFolder
 from data_tools.video import FrameTable, decoder_versions, make_table
 from data_tools.video.pictures import Pulse
@@ -52,8 +51,8 @@ def find_or_make_table(
     name = _table_name(video)
     if name is not None:
         try:
-            return FrameTable.model_validate_json(folder.read(name))
-        except (FileNotFoundError, ValidationError):
+            return parse_model(FrameTable, folder.read(name), folder / name)
+        except (FileNotFoundError, InputError):
             pass
     table = make_guarded_table(video, hang_seconds)
     if name is not None and isinstance(table, FrameTable):

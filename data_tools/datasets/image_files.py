@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data_tools.datasets.annotation_lines import reason_of, shown
+from data_tools.datasets.annotation_lines import reason_of
 from data_tools.datasets.problems import ProblemLog
 from data_tools.tracklet import ImageFrames, Split, Tracklet
+from data_tools.wording import shown
 
 TestPart = Literal["test", "val"]
 """The part that is queried, of a set that has both."""

@@ -9,12 +9,13 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_tools.datasets.annotation_lines import number, reason_of, shown, whole_number
+from data_tools.datasets.annotation_lines import number, reason_of, whole_number
 from data_tools.datasets.problems import ProblemLog
 from data_tools.datasets.table_tracks import read_records
 from data_tools.datasets.track_columns import NAMES, TrackRow, class_text
 from data_tools.datasets.track_rows import FileRows
 from data_tools.errors import InputError
+from data_tools.wording import shown
 
 MOST_BYTES = 2**29
 """Of a file: parsed, JSON takes several times as much memory."""

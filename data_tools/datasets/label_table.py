@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.datasets.annotation_lines import shown
 from data_tools.datasets.problems import ProblemLog
 from data_tools.datasets.text_tables import read_csv_table
 from data_tools.errors import InputError
 from data_tools.tracklet import SPLITS, Split
+from data_tools.wording import shown
 
 LABEL_COLUMNS = ("person", "clothes", "camera", "split")
 NO_VALUE = frozenset({"nan", "none", "null", "n/a", "<na>"})

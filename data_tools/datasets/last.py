@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.datasets.annotation_lines import require_folder, shown
+from data_tools.datasets.annotation_lines import require_folder
 from data_tools.datasets.image_files import PictureFolder, TestPart, read_person_folders, read_pictures
 from data_tools.datasets.problems import Dataset, ProblemLog
 from data_tools.options import Options
 from data_tools.tracklet import Tracklet
+from data_tools.wording import shown
 
 _NAME = re.compile(r"(?P<person>\d{1,9})_([ -~]*_)?(?P<outfit>[A-Za-z0-9.-]{1,60})\.(?i:jpe?g)", re.ASCII)
 _EXPECTED = "PID_…_OUTFIT.jpg"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data_tools.datasets.annotation_lines import numbered, read_lines, require_folder, shown, whole_number
+from data_tools.datasets.annotation_lines import numbered, read_lines, require_folder, whole_number
 from data_tools.datasets.problems import Dataset, ProblemLog, split_origin
 from data_tools.errors import InputError
 from data_tools.options import Options
 from data_tools.tracklet import ImageFrames, Split, Tracklet
+from data_tools.wording import shown
 
 LOCATION_OF_CAMERA: Mapping[str, str] = {
     **dict.fromkeys(("329", "330", "507", "508", "509"), "indoor"),

@@ -10,7 +10,9 @@ from typing import Literal
 
 from data_tools.errors import InputError
 from data_tools.tracklet import Tracklet
+from data_tools.wording import cut, printable
 
+LONGEST_MESSAGE = 1000
 Severity = Literal["error", "quarantine", "warning"]
 
 
@@ -27,7 +29,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{self.severity}: {place}: {self.message}"
+        return f"{self.severity}: {_in_one_line(place)}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Dataset:
 class ProblemLog:
     """Collects problems while a data set is read.
 
+    Whatever a file has put into a message, it becomes a line of bounded length that a terminal shows as it is.
+
     A damaged file can be wrong on every line, so of each file only the first ``most_per_file`` errors and
     as many warnings are kept and the rest are counted. Quarantined tracklets are all kept, for each is left
     out.
@@ -62,13 +66,13 @@ class ProblemLog:
         self._counts: Counter[tuple[Severity, str]] = Counter()
 
     def error(self, file: Path | str, line: int | None, message: str) -> None:
-        self._add_counted(Problem("error", str(file), line, message))
+        self._add_counted(Problem("error", str(file), line, _in_one_line(message)))
 
     def warn(self, file: Path | str, line: int | None, message: str) -> None:
-        self._add_counted(Problem("warning", str(file), line, message))
+        self._add_counted(Problem("warning", str(file), line, _in_one_line(message)))
 
     def quarantine(self, file: Path | str, line: int | None, message: str, tracklet: str) -> None:
-        self._problems.append(Problem("quarantine", str(file), line, message, tracklet))
+        self._problems.append(Problem("quarantine", str(file), line, _in_one_line(message), tracklet))
 
     def problems(self) -> tuple[Problem, ...]:
         """Everything found, in the order found; then, for each file with too many, how many more there
@@ -84,6 +88,10 @@ class ProblemLog:
         self._counts[problem.severity, problem.file] += 1
         if self._counts[problem.severity, problem.file] <= self._most_per_file:
             self._problems.append(problem)
+
+
+def _in_one_line(text: str) -> str:
+    return cut(printable(text).replace("\n", "\\n"), LONGEST_MESSAGE)
 
 
 def split_origin(origin: str) -> tuple[str, int | None]:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from data_tools.datasets.annotation_lines import shown
 from data_tools.datasets.problems import ProblemLog
 from data_tools.datasets.text_tables import read_csv_table
 from data_tools.errors import InputError
 from data_tools.video import FrameTable
+from data_tools.wording import shown
 
 CONTAINER = "container"
 DIRECTIVES = {

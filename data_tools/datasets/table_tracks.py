@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from data_tools.datasets.annotation_lines import shown
 from data_tools.datasets.problems import ProblemLog
 from data_tools.datasets.text_tables import Cells, has_width, is_header, read_cells, with_points
 from data_tools.datasets.track_columns import TrackColumns, TrackRow, find_columns
 from data_tools.datasets.track_rows import FileRows
 from data_tools.errors import InputError
+from data_tools.wording import shown
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "conf", "class", "visibility")
 """Of MOT text, which has no header; results have -1 in place of the last ones."""
@@ -141,10 +141,11 @@ def _is_number(text: str | None) -> bool:
 def read_parquet(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: ARG001
     """A Parquet table, by its columns' names."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from data_tools.parquet_files import open_parquet
 
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             schema = file.schema_arrow
             if len(set(schema.names)) < len(schema.names):
                 log.error(path, None, f"has two columns of one name: {shown(','.join(schema.names))}")
@@ -161,8 +162,8 @@ def read_parquet(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: 
             batches = (batch.to_pylist() for batch in file.iter_batches(columns=list(dict.fromkeys(read.values()))))
             table = enumerate(chain.from_iterable(batches), start=1)
             return FileRows(_read_rows(table, columns, path, log), frame_column=columns.of["frame"])
-    except (pa.ArrowException, OSError, ValueError) as error:
-        log.error(path, None, f"is not a Parquet file that can be read: {shown(str(error))}")
+    except InputError as error:
+        log.error(path, None, str(error).removeprefix(f"{path}: "))
         return FileRows()
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from data_tools.datasets.annotation_lines import read_lines, shown
+from data_tools.datasets.annotation_lines import read_lines
 from data_tools.datasets.problems import ProblemLog
+from data_tools.wording import shown
 
 Cells = tuple[int, list[str]]
 """A row: its line and its cells, without surrounding blanks."""

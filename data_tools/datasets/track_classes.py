@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from data_tools.datasets.annotation_lines import shown
 from data_tools.datasets.problems import ProblemLog
 from data_tools.datasets.track_columns import TrackRow
+from data_tools.wording import shown
 
 EVERY_CLASS = "all"
 PERSON_NAMES = frozenset(

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from data_tools.datasets.annotation_lines import LARGEST_WHOLE_NUMBER, number, shown, whole_number
+from data_tools.datasets.annotation_lines import LARGEST_WHOLE_NUMBER, number, whole_number
 from data_tools.errors import InputError
 from data_tools.tracklet import Box
+from data_tools.wording import shown
 
 UNKNOWN_TRACKS = frozenset({"", "-1", "-1.0", "nan", "none", "null", "na", "n/a"})
 """How trackers write that a box belongs to no track (yet)."""

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, model_validator
 
+from data_tools.encoded_pictures import check_size
 from data_tools.errors import UnreadableSourceError
 from data_tools.options import Options
 from data_tools.video.picture_folders import list_pictures, read_picture
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 Integers = npt.NDArray[np.int64]
+Turn = Literal[0, 90, 180, 270]
 
 UNKNOWN = np.iinfo(np.int64).min
 """Stands for a stamp that the file does not tell."""
 DEFAULT_RATE = 25.0
 """Frames a second of files that tell neither stamps nor a rate."""
+MOST_FRAMES = 2**24
+"""Of a video: three days of 60 a second."""
 PICTURES = "pictures"
 """The container of a sequence of pictures."""
 
@@ -46,30 +50,41 @@ class FrameTable(Options):
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
-    file_bytes: int
+    file_bytes: int = Field(ge=0)
     """The file's size when the table was made."""
     container: str
     """FFmpeg's name of the format, or ``PICTURES``."""
     created: str | None
     """When the recording began, by the container; ISO 8601."""
-    width: int
+    width: int = Field(ge=1)
     """Of the upright pictures, in pixels."""
-    height: int
-    turn: int
+    height: int = Field(ge=1)
+    turn: Turn
     """Degrees clockwise from the coded picture to the upright one."""
-    video_streams: int
+    video_streams: int = Field(ge=1)
     """Of the file, this one included."""
-    count: int
+    count: int = Field(ge=1, le=MOST_FRAMES)
     damage: str | None
     """Why the pictures end before the file does; None where they do not."""
-    seconds_a_tick: str
+    seconds_a_tick: str = Field(pattern=r"^[1-9]\d{0,19}(/[1-9]\d{0,19})?$")
     """The stamps' unit, a fraction."""
-    frames_per_second: float
+    frames_per_second: float = Field(ge=0, allow_inf_nan=False)
     """On average, as far as the container tells; 0: it does not."""
     packed_stamps: bytes
     packed_keys: bytes
     packed_checksums: bytes | None
     """None where the packets alone tell the pictures: such a file is plain."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Tables are kept beside shards, where anything may happen to them."""
+        check_size(self.width, self.height)
+        keys = self.keys
+        if len(self.stamps) != self.count or (self.checksums is not None and len(self.checksums) != self.count):
+            raise ValueError(f"expected {self.count} stamps and as many checksums")
+        if (np.diff(keys) <= 0).any() or not (keys >= 0).all() or not (keys < self.count).all():
+            raise ValueError("expected keys that are numbers of frames, ascending")
+        return self
 
     @property
     def is_plain(self) -> bool:
@@ -79,17 +94,25 @@ class FrameTable(Options):
     @property
     def stamps(self) -> Integers:
         """(count,) when each frame is shown, in ticks; ``UNKNOWN`` where the file does not tell."""
-        return np.cumsum(_unpacked(self.packed_stamps))
+        return np.cumsum(self._unpacked(self.packed_stamps))
 
     @property
     def keys(self) -> Integers:
         """Numbers of the frames that a decoder can begin with, ascending."""
-        return np.cumsum(_unpacked(self.packed_keys))
+        return np.cumsum(self._unpacked(self.packed_keys))
 
     @property
     def checksums(self) -> Integers | None:
         """(count,) of the pictures; None in a plain file."""
-        return None if self.packed_checksums is None else _unpacked(self.packed_checksums)
+        return None if self.packed_checksums is None else self._unpacked(self.packed_checksums)
+
+    def _unpacked(self, packed: bytes) -> Integers:
+        """At most a number for each frame, and one more where there are more."""
+        try:
+            numbers = zlib.decompressobj().decompress(packed, 8 * (self.count + 1))
+        except zlib.error as error:
+            raise ValueError(f"packed numbers that cannot be unpacked: {error}") from None
+        return np.frombuffer(numbers, "<i8").astype(np.int64)
 
     def seconds(self) -> npt.NDArray[np.float64]:
         """(count,) seconds from the first frame to each, never falling.
@@ -221,12 +244,11 @@ def _table(
     )
 
 
-def turn_of(stream: av.VideoStream, first: av.VideoFrame) -> int:
+def turn_of(stream: av.VideoStream, first: av.VideoFrame) -> Turn:
     """Degrees clockwise by which OpenCV turns the stream's pictures: 0, 90, 180 or 270."""
-    turn = -round(first.rotation) % 360
-    if turn not in (90, 180, 270) or _turned_by_codec(stream, first):
-        return 0
-    return turn
+    turns: dict[int, Turn] = {90: 90, 180: 180, 270: 270}
+    turn = turns.get(-round(first.rotation) % 360, 0)
+    return 0 if turn and _turned_by_codec(stream, first) else turn
 
 
 def _turned_by_codec(stream: av.VideoStream, first: av.VideoFrame) -> bool:
@@ -282,7 +304,3 @@ LONGEST_TAIL = 300
 
 def _packed(numbers: npt.NDArray[Any]) -> bytes:
     return zlib.compress(numbers.astype("<i8").tobytes())
-
-
-def _unpacked(packed: bytes) -> Integers:
-    return np.frombuffer(zlib.decompress(packed), "<i8").astype(np.int64)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from data_tools.encoded_pictures import opened
 from data_tools.errors import UnreadableSourceError
 from data_tools.video.pictures import Pulse, RgbFrame, first_line, no_pulse
 
@@ -114,7 +115,7 @@ def read_pictures(
 def read_picture(path: Path) -> RgbFrame:
     """One picture, upright; raises ``UnreadableSourceError``, which names it."""
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with opened(path, FORMATS) as picture:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise UnreadableSourceError(f"{path}: cannot be read: {first_line(error)}") from error

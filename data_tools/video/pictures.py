@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.encoded_pictures import MOST_PIXELS, check_size
 from data_tools.errors import UnreadableSourceError
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ RgbFrame = npt.NDArray[np.uint8]
 Pulse: TypeAlias = Callable[[], None]
 """Told whenever decoding has moved on."""
 
+LISTS = frozenset({"hls", "concat", "dash", "imf", "image2", "sdp", "rtsp"})
+"""FFmpeg's formats whose pictures are those of other files, wherever these are."""
+BEGINNING_BYTES = 2**16
+"""Looked at first: of a file that a recorder only made room for, FFmpeg would look through all the zeros."""
 MOST_OTHER_PACKETS = 4096
 """OpenCV stops reading after so many packets of other streams in a row."""
 MOST_REFUSALS = 64
@@ -40,22 +45,38 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """The file and the stream that OpenCV takes: the first of those with pictures.
 
     Raises:
-        UnreadableSourceError: the file is missing, is no video, or its codec is unknown.
+        UnreadableSourceError: the file is missing, is no video but a list of other files, or its codec is unknown.
     """
     import av
 
     if not path.is_file():
         raise UnreadableSourceError(f"{path}: no such file")
     try:
+        with path.open("rb") as file:
+            beginning = file.read(BEGINNING_BYTES)
+        if not any(beginning):
+            what = "begins with nothing but zeros" if beginning else "is empty"
+            raise UnreadableSourceError(f"{path}: no readable video: it {what}")
         container = av.open(str(path))
+    except UnreadableSourceError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableSourceError(f"{path}: no readable video: {first_line(error)}") from error
     with container:
+        if container.format.name in LISTS:
+            kind = container.format.name
+            raise UnreadableSourceError(f"{path}: no readable video: it is a list of other files ({kind})")
         if not container.streams.video:
             raise UnreadableSourceError(f"{path}: no readable video: it has no stream with pictures")
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise UnreadableSourceError(f"{path}: no readable video: nothing here decodes its codec")
+        context = stream.codec_context
+        try:
+            check_size(context.width, context.height)
+        except ValueError as error:
+            raise UnreadableSourceError(f"{path}: no readable video: {error}") from None
+        context.options = {"max_pixels": str(MOST_PIXELS)}
         # FRAME threads hang when a generator is left early (PyAV #1849).
         stream.thread_type, stream.thread_count = "SLICE", 1
         yield container, stream
@@ -91,6 +112,11 @@ class Pictures:
                 return
             for picture in found:
                 others = refusals = 0
+                try:
+                    check_size(picture.width, picture.height)
+                except ValueError as error:
+                    self.damage = str(error)
+                    return
                 yield picture
 
     def _packets(self) -> Iterator[av.Packet[Any] | None]:

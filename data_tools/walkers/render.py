@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.errors import InputError
+from data_tools.files import read_document
 from data_tools.walkers.options import WalkerOptions
 from data_tools.walkers.plan import WalkerVideo, plan_walkers
 from data_tools.walkers.scene import boxes, pictures, set_scene
@@ -82,7 +83,7 @@ def claim_folder(options: WalkerOptions, folder: Path) -> None:
     """
     note = folder / "walkers.json"
     wanted = options.model_dump_json(indent=2)
-    if note.exists() and note.read_text(encoding="utf-8").rstrip("\n") != wanted:
+    if note.exists() and read_document(note).rstrip(b"\n") != wanted.encode():
         raise InputError(f"{folder}: holds walkers of other options (see {note}); choose another folder or delete it")
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(note, [wanted])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ccvid.config import Recipe, TrainOptions
+from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
+from data_tools.wording import shown
+from ray_jobs.begun_runs import changed_settings, refuse_changes
+from ray_jobs.search.space import Space
 
 SEARCH_FILE = "search.json"
 
@@ -18,26 +22,29 @@ State = Literal["waiting", "running", "finished", "stopped", "failed"]
 """stopped: by the scheduler, being worse than others; waiting and running ones go on when the search does."""
 
 
+Score = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class TrialRecord(BaseModel):
     """One trial; scores are clothes-changing mAP on the held-out identities, fractions."""
 
     model_config = ConfigDict(extra="forbid")
 
-    number: int
+    number: int = Field(ge=0)
     values: dict[str, Any]
     """Drawn value by field."""
-    epochs: int
+    epochs: int = Field(ge=0)
     """That it trains if nothing stops it."""
     state: State = "waiting"
-    epoch: int = 0
+    epoch: int = Field(default=0, ge=0)
     """Epochs done."""
-    history: list[tuple[int, float]] = []
+    history: list[tuple[int, Score]] = []
     """(epoch, score) of each validation that was told of."""
-    score: float | None = None
+    score: Score | None = None
     """At the last validation."""
-    best_score: float | None = None
+    best_score: Score | None = None
     """The highest of all validations."""
-    seconds: float = 0
+    seconds: float = Field(default=0, ge=0, lt=1e10)
     """That it ran, over all attempts."""
     reason: str | None = None
     """Why it failed."""
@@ -68,6 +75,15 @@ class _Content(BaseModel):
     bf16: bool | None = None
     """The precision of all trials, where the recipe left it open and it is decided."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for place, trial in enumerate(self.trials):
+            if trial.number != place:
+                raise ValueError(f"trial {trial.number} stands where trial {place} is expected")
+            if trial.values.keys() != self.trials[0].values.keys():
+                raise ValueError(f"trial {place} has other searched fields than trial 0")
+        return self
+
 
 class SearchRecords:
     """The trials in the order in which they were drawn; ``save`` writes them, whole or not at all.
@@ -75,20 +91,25 @@ class SearchRecords:
     Args:
         folder: the search's run folder; trials of an earlier attempt are read from it.
         settings: what decides the search's course, as JSON has it.
+        space: what the trials' values must be drawn from; None: anything.
 
     Raises:
-        InputError: the folder holds a search with other settings, or something else.
+        InputError: the folder holds a search with other settings or of another space, or something else.
     """
 
-    def __init__(self, folder: StorageFolder, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: StorageFolder, settings: Mapping[str, Any], space: Space | None = None) -> None:
         self.folder = folder
         self.settings = json.loads(json.dumps(settings))
         self.trials: list[TrialRecord] = []
         self._bf16: bool | None = None
         if folder.exists(SEARCH_FILE):
             content = _read(folder)
-            self._refuse_other(content.settings)
+            refuse_changes(folder, "a search", changed_settings(content.settings, self.settings))
             self.trials, self._bf16 = content.trials, content.bf16
+            for trial in self.trials:
+                if space is not None and not space.takes(trial.values):
+                    place = f"{folder / SEARCH_FILE}: trials.{trial.number}.values"
+                    raise InputError(f"{place}: {shown(trial.values)}, expected a value of the space for each field")
 
     def with_precision(self, recipe: Recipe) -> Recipe:
         """The recipe in the precision that an earlier attempt has decided on, where it leaves it open."""
@@ -124,29 +145,6 @@ class SearchRecords:
         """The first of ``ranked`` that has a score."""
         return next((record for record in self.ranked(train) if record.counted_score(train) is not None), None)
 
-    def _refuse_other(self, found: Mapping[str, Any]) -> None:
-        changes = [f"  {name}: {old!r} there, {new!r} now" for name, old, new in _differences(found, self.settings)]
-        if changes:
-            raise InputError(
-                f"{self.folder}: holds a search with other settings; name another --run.name or remove it\n"
-                + "\n".join(changes)
-            )
-
 
 def _read(folder: StorageFolder) -> _Content:
-    try:
-        return _Content.model_validate_json(folder.read(SEARCH_FILE))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{folder}/{SEARCH_FILE}: not a search's file: {place}: {first['msg']}") from None
-
-
-def _differences(old: object, new: object, place: str = "") -> list[tuple[str, object, object]]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            difference
-            for name in dict.fromkeys([*old, *new])
-            for difference in _differences(old.get(name), new.get(name), f"{place}.{name}".lstrip("."))
-        ]
-    return [] if old == new else [(place, old, new)]
+    return parse_model(_Content, folder.read(SEARCH_FILE), folder / SEARCH_FILE)

@@ -57,7 +57,7 @@ def show_results(records: SearchRecords, recipe: Recipe) -> None:
     """Print the tables and where everything lies."""
     folder, best = records.folder, records.best(recipe.train)
     assert best is not None
-    message(folder.read(TABLE_FILE).decode())
+    message(folder.read(TABLE_FILE).decode(errors="replace"))
     message(importance_text(json.loads(folder.read(IMPORTANCE_FILE))))
     message(f"\nresults: {folder}")
     message(f"picture: {folder / PICTURE_FILE}")

@@ -17,6 +17,7 @@ from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
+from ray_jobs.begun_runs import FREE_SETTINGS
 from ray_jobs.cli import UsageError
 from ray_jobs.cluster import Workers, run_task
 from ray_jobs.machines import decide_precision
@@ -30,7 +31,7 @@ from ray_jobs.search.tables import RunningTable
 from ray_jobs.search.trial import TrialJob, TrialRun
 from ray_jobs.search.tuning import Notes, RecordedAsha, TrialSource
 from ray_jobs.sharding import compare_checksums, ensure_shards
-from ray_jobs.training import FREE_SETTINGS, check_start
+from ray_jobs.training import check_start
 
 SchedulerName = Literal["asha", "none"]
 
@@ -118,7 +119,7 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
     guard = claim(str(folder))
     if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: holds a training run; name another --run.name")
-    records = SearchRecords(folder, _settings(recipe, space, options, grace))
+    records = SearchRecords(folder, _settings(recipe, space, options, grace), space)
     room = find_room(recipe.compute, _nodes(), concurrency=options.concurrency, trials=count)
     decided = records.with_precision(recipe.model_copy(update={"compute": room.compute}))
     source = TrialSource(records, decided, space, options.searcher, count)

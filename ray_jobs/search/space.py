@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from ccvid.config import Recipe
+from data_tools.wording import one_line, shown
 from ray_jobs.cli import UsageError, read_mapping
 
 SPACES = Path(__file__).parents[1] / "spaces"
@@ -63,6 +64,13 @@ class Parameter:
         """Every value of a field that has finitely many."""
         return self.values if self.kind == "choices" else range(self.values[0], self.values[1] + 1)
 
+    def takes(self, value: object) -> bool:
+        """Whether it could be drawn."""
+        if self.kind == "choices":
+            return value in self.values
+        kinds = (int,) if self.integer else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool) and self.values[0] <= value <= self.values[1]
+
     def draw(self, generator: random.Random) -> Any:
         """A value, evenly over the choices, the range, or the logarithm of the range."""
         if self.kind == "choices":
@@ -89,6 +97,12 @@ class Space:
     def draw(self, generator: random.Random) -> Values:
         """A value for each field."""
         return {parameter.name: parameter.draw(generator) for parameter in self.parameters}
+
+    def takes(self, values: Values) -> bool:
+        """Whether it could be drawn."""
+        return len(values) == len(self.parameters) and all(
+            parameter.name in values and parameter.takes(values[parameter.name]) for parameter in self.parameters
+        )
 
     def grid(self) -> Iterator[Values]:
         """Every setting; the last field changes fastest."""
@@ -148,12 +162,12 @@ class _SpaceError(ValueError):
 def _parameter(name: object, spec: object) -> Parameter:
     annotation = _annotation(str(name))
     if not (isinstance(spec, dict) and len(spec) == 1 and (kind := next(iter(spec))) in KINDS):
-        raise _SpaceError(f"{name}: {spec!r:.80}, expected one of {{choices: [...]}}, {{range: [low, high]}}, "
+        raise _SpaceError(f"{name}: {shown(spec)}, expected one of {{choices: [...]}}, {{range: [low, high]}}, "
                           "{log_range: [low, high]}")  # fmt: skip
     values = spec[kind]
     if kind == "choices":
         if not isinstance(values, list) or not values:
-            raise _SpaceError(f"{name}: choices {values!r:.80}, expected a list with at least one value")
+            raise _SpaceError(f"{name}: choices {shown(values)}, expected a list with at least one value")
         return Parameter(str(name), kind, tuple(values))
     types = set(_types(annotation)) & {int, float}
     if not types:
@@ -161,9 +175,9 @@ def _parameter(name: object, spec: object) -> Parameter:
     low, high = _ends(f"{name}: {kind}", values)
     integer = types == {int}
     if integer and not (low.is_integer() and high.is_integer()):
-        raise _SpaceError(f"{name}: {kind} {values}, expected whole numbers")
+        raise _SpaceError(f"{name}: {kind} {shown(values)}, expected whole numbers")
     if kind == "log_range" and low <= 0:
-        raise _SpaceError(f"{name}: log_range {values}, expected both above 0")
+        raise _SpaceError(f"{name}: log_range {shown(values)}, expected both above 0")
     return Parameter(str(name), kind, (int(low), int(high)) if integer else (low, high), integer)
 
 
@@ -171,11 +185,11 @@ def _ends(place: str, values: object) -> tuple[float, float]:
     if isinstance(values, list) and len(values) == 2 and not any(isinstance(value, bool) for value in values):
         try:
             low, high = (float(value) for value in values)  # YAML reads 1e-3, which has no point, as text
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             low = high = math.nan
         if math.isfinite(low) and math.isfinite(high) and low < high:
             return low, high
-    raise _SpaceError(f"{place} {values!r:.80}, expected [low, high], two numbers with low below high")
+    raise _SpaceError(f"{place} {shown(values)}, expected [low, high], two numbers with low below high")
 
 
 def _annotation(name: str) -> Any:
@@ -230,7 +244,7 @@ def _as_recipe_has_it(parameter: Parameter, recipe: Recipe) -> Parameter:
         for part in parameter.name.split("."):
             section = section[part]
         if section in kept:
-            raise _SpaceError(f"{parameter.name}: choices name {value!r} twice")
+            raise _SpaceError(f"{parameter.name}: choices name {shown(value)} twice")
         kept.append(section)
     return Parameter(parameter.name, parameter.kind, tuple(kept))
 
@@ -240,7 +254,7 @@ def _check_values(space: Space, recipe: Recipe) -> None:
     for parameter in space.parameters:
         for value in parameter.values:
             if problem := _problem_alone(recipe, parameter.name, value):
-                raise _SpaceError(f"{parameter.name}: cannot be {value!r}: {problem}")
+                raise _SpaceError(f"{parameter.name}: cannot be {shown(value)}: {problem}")
     generator = random.Random(0)
     for parameter in space.parameters:
         for value in parameter.values:
@@ -252,7 +266,7 @@ def _check_values(space: Space, recipe: Recipe) -> None:
                 except ValidationError as error:
                     problems.append(_reason(error))
             else:
-                raise _SpaceError(f"{parameter.name}: cannot be {value!r} in this space: {problems[0]}")
+                raise _SpaceError(f"{parameter.name}: cannot be {shown(value)} in this space: {problems[0]}")
 
 
 def _problem_alone(recipe: Recipe, name: str, value: object) -> str | None:
@@ -267,4 +281,4 @@ def _problem_alone(recipe: Recipe, name: str, value: object) -> str | None:
 
 
 def _reason(error: ValidationError) -> str:
-    return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+    return one_line(str(error.errors()[0]["msg"]).removeprefix("Value error, "))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,54 @@ def test_published_weights_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mo
     cached.write_bytes(cached.read_bytes()[:1000])
     with pytest.raises(WeightsError, match=f"delete {cached}"):
         build_backbone("c2d_resnet18", weights="imagenet")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    state: dict[str, Tensor], tmp_path: Path, name: str, bad: float
+) -> None:
+    broken = {key: value.clone() for key, value in state.items()}
+    broken["layer2.0.conv1.weight"][1, 2, 0, 1] = bad
+    file = save(broken, tmp_path / name)
+    with pytest.raises(WeightsError) as caught:
+        build_backbone(TINY, weights=file)
+    assert str(caught.value) == (
+        f"{file}: layer2.0.conv1.weight is {bad} at [1, 2, 0, 1], expected finite numbers: training has broken down, "
+        "or the file is damaged"
+    )
+
+
+def test_a_value_too_large_for_the_network_is_refused_by_name(state: dict[str, Tensor], tmp_path: Path) -> None:
+    wide = {name: value.double() if value.is_floating_point() else value for name, value in state.items()}
+    assert equal(build_backbone(TINY, weights=save(wide, tmp_path / "wide.pth")), state)
+    wide["bn1.bias"][3] = 1e300
+    with pytest.raises(WeightsError, match=r"bn1\.bias is inf at \[3\], expected finite numbers"):
+        build_backbone(TINY, weights=save(wide, tmp_path / "wide.pth"))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda x: x.to(torch.complex64), r"conv1\.weight is of torch.complex64, expected torch.float32"),
+        (lambda x: x.to(torch.int64), r"conv1\.weight is of torch.int64, expected torch.float32"),
+        (lambda x: x.to_sparse(), r"conv1\.weight is no plain tensor"),
+        (lambda x: torch.empty(x.shape, device="meta"), r"conv1\.weight is no plain tensor"),
+        (lambda _: torch.zeros(1).expand(2**40), r"conv1\.weight is no plain tensor"),
+        (lambda _: torch.zeros(()), r"conv1\.weight has shape \(\), expected"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(
+    state: dict[str, Tensor], tmp_path: Path, made: Callable[[Tensor], Tensor], told: str
+) -> None:
+    file = save({**state, "conv1.weight": made(state["conv1.weight"])}, tmp_path / "strange.pth")
+    with pytest.raises(WeightsError, match=told):
+        build_backbone(TINY, weights=file)
+
+
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+        archive.writestr("archive/version", "3")
+    with pytest.raises(WeightsError, match=r"bomb\.pth: .*its parts are compressed, as torch\.save leaves none"):
+        build_backbone(TINY, weights=tmp_path / "bomb.pth")

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,9 +22,9 @@ from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.mevid import MevidOptions, read_mevid
 from data_tools.datasets.problems import Dataset
 from data_tools.errors import InputError, UnreadableSourceError
-from data_tools.tracklet import ImageFrames
 from data_tools.video import FrameTable, make_table
-from tests.data.made_footage import FRAMES, HEIGHT, WIDTH, make_gate, mot
+from tests.data.findings import assert_contract_holds
+from tests.data.made_footage import FRAMES, make_gate, mot
 from tests.data.made_videos import make_video
 from tests.data.picture_sequences import INFO, make_sequence
 from tests.data.released_formats import make_ccvid, make_mevid
@@ -238,29 +237,3 @@ def test_a_damaged_file_never_raises_anything_else(
             dataset.raise_on_errors()
     finally:
         path.write_bytes(sound)
-
-
-def assert_contract_holds(dataset: Dataset, root: Path) -> None:
-    """What the readers promise of every tracklet and problem, whatever they were given."""
-    for problem in dataset.problems:
-        str(problem).encode()
-        assert "\x1b" not in problem.message, "nothing that a terminal would obey"
-    for tracklet in dataset.tracklets:
-        source = tracklet.source
-        paths = [source.folder] if isinstance(source, ImageFrames) else [source.video]
-        if isinstance(source, ImageFrames):
-            paths += [source.folder / name for name in source.names]
-        elif source.frames is not None and source.boxes is not None:
-            assert len(source.frames) == len(source.boxes) > 0
-            assert all(0 <= a < b < FRAMES for a, b in pairwise(source.frames))
-            for x, y, w, h in source.boxes:
-                assert min(x, y) >= 0
-                assert w >= 1
-                assert h >= 1
-                assert x + w <= WIDTH + 1e-9
-                assert y + h <= HEIGHT + 1e-9
-        assert all(path.resolve().is_relative_to(root.resolve()) for path in paths)
-        labels = [tracklet.id, tracklet.person or "", tracklet.clothes or "", tracklet.camera]
-        text = "".join([*labels, *tracklet.attributes, *tracklet.attributes.values()])
-        text.encode()
-        assert all(ord(character) >= 32 or character == "\t" for character in text), "no control characters"

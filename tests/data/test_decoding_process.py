@@ -88,7 +88,7 @@ def test_items_come_in_order_from_one_long_lived_process(process: DecodingProces
         (loop_deaf, "a.mp4: decoding made no progress for 6 s and was ended"),
         (crash, r"a.mp4: decoding it killed the decoder's process \(exit code -6\)"),
         (refuse, "^no picture$"),
-        (fail, "decoding failed: IndexError: of nothing"),
+        (fail, "^a.mp4: decoding failed: IndexError: of nothing$"),
     ],
 )
 def test_what_goes_wrong_is_told_and_the_next_source_is_read(

@@ -9,10 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,12 +26,15 @@ from PIL import Image
 from data_tools.datasets.ccvid import read_ccvid
 from data_tools.datasets.problems import Dataset, Problem
 from data_tools.errors import InputError
+from data_tools.files import sha256_of
 from data_tools.manifest import MANIFEST_NAME, read_manifest
 from data_tools.shard_plan import ShardOptions, plan_shards
 from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
-from data_tools.shards import ShardFolder, verify_shard
+from data_tools.shards import SHARD_SCHEMA, ShardFolder, verify_shard
 from data_tools.storage import StorageFolder
+from data_tools.stored_frames import decode_clip_
 from data_tools.tracklet import ImageFrames, Tracklet, VideoFrames
+from tests.data.hostile_forgeries import large_png
 from tests.data.made_videos import grey_of, make_video
 from tests.data.released_formats import make_ccvid
 from tests.made_shards import make_shards
@@ -288,6 +297,66 @@ def test_missing_manifest_and_missing_or_short_shard(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="not there"):
         ShardFolder(tmp_path / "shards")
+
+
+def rewritten(folder: Path, compression: str | None = None, **columns: object) -> ShardFolder:
+    """The opened shards, the first of them with other columns and with a manifest that fits."""
+    path = folder / "shard-00000.arrow"
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    for name, values in columns.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    with pa.ipc.new_file(path, SHARD_SCHEMA, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        for batch in table.to_batches(max_chunksize=1):
+            writer.write_batch(batch)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["shards"][0] |= {"size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    return ShardFolder(folder)
+
+
+def test_shards_that_hold_something_else_than_was_written(tmp_path: Path) -> None:
+    make_shards(walk(tmp_path, 2, 3), tmp_path / "out", small())
+    rows = pa.ipc.open_file((tmp_path / "out" / "shard-00000.arrow").read_bytes()).read_all().to_pylist()
+    frames = [row["frames"] for row in rows]
+    assert len(rewritten(tmp_path / "out", frames=frames).rows) == 2
+    gap = [frames[0], [frames[1][0], None, frames[1][2]]]
+    for columns, told in (
+        ({"frames": gap}, "tracklet 1 cannot be read: 3 frames with 3 numbers"),
+        ({"frame_index": [[0, None, 2], [5, 6, 7]]}, "tracklet 0 cannot be read: 3 frames with 3 numbers"),
+        ({"frame_index": [[0, 1, 2], [5, 6]]}, "tracklet 1 cannot be read: 3 frames with 2 numbers"),
+        ({"split": ["train", "x" * 5000]}, "tracklet 1 cannot be read: split 'x"),
+    ):
+        with pytest.raises(InputError, match=rf"shard-00000\.arrow: {told}"):
+            rewritten(tmp_path / "out", **columns)
+        rewritten(tmp_path / "out", frames=frames, frame_index=[[0, 1, 2], [5, 6, 7]], split=["train", "train"])
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_compressed_shards_are_refused(tmp_path: Path, compression: str) -> None:
+    """A small one would fill the memory with what it inflates to."""
+    make_shards(walk(tmp_path, 2, 3), tmp_path / "out", small())
+    with pytest.raises(InputError, match=r"shard-00000\.arrow: its tracklets are compressed, expected them as"):
+        rewritten(tmp_path / "out", compression)
+
+
+@pytest.mark.parametrize(
+    ("side", "told"), [(6200, "it has 6200x6200 pixels, expected at most 37 million"), (100_000, "10000000000 pixels")]
+)
+def test_a_stored_picture_of_too_many_pixels_is_refused(side: int, told: str) -> None:
+    picture = np.frombuffer(large_png(side), np.uint8)
+    assert len(picture) < 2_000_000
+
+    class Store:
+        rows: ClassVar = [SimpleNamespace(id="a", frame_count=1)]
+
+        def encoded_frames(self, row: int, positions: Sequence[int]) -> list[npt.NDArray[np.uint8]]:  # noqa: ARG002
+            return [picture]
+
+    clip = torch.empty((1, 32, 16, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    with pytest.raises(InputError, match="tracklet a: its stored frame 0") as caught:
+        decode_clip_(clip, Store(), 0, np.array([0]))
+    assert told in str(caught.value.__cause__)
 
 
 @pytest.fixture(scope="module")

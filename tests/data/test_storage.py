@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from data_tools.options import Place
+from data_tools.errors import InputError
+from data_tools.files import MOST_DOCUMENT_BYTES
+from data_tools.options import AbsolutePath, Place
 from data_tools.storage import StorageFolder, retrying
 from tests.s3_server import S3Server
 
@@ -199,3 +202,31 @@ def test_a_file_that_is_written_anew_while_it_is_read_comes_whole(
     monkeypatch.setattr(StorageFolder, "open", lambda self, name: cut_short.pop() if cut_short else opened(self, name))
     assert folder.read("file") == b"the new content"
     assert "changed while it was read" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("place", "told"), [("a\0b", "holds a NUL"), ("s3://bucket/a\0b", "holds a NUL"), ("\ud800", "it is not text")]
+)
+def test_places_that_no_file_can_have(place: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"is no path: {told}"):
+        StorageFolder(place)
+    with pytest.raises(ValidationError, match=f"is no path: {told}"):
+        TypeAdapter(Place).validate_python(place)
+    with pytest.raises(ValidationError, match=f"is no path: {told}"):
+        TypeAdapter(AbsolutePath).validate_python(Path(place))
+
+
+def test_what_is_no_document_is_told_at_once(tmp_path: Path) -> None:
+    folder = StorageFolder(str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(MOST_DOCUMENT_BYTES + 1)
+    began = time.monotonic()
+    with pytest.raises(IsADirectoryError, match=r"is a folder, expected a file: .*folder"):
+        folder.read("folder")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        folder.read("loop")
+    with pytest.raises(InputError, match="large: has 128 MiB, expected at most 128"):
+        folder.read("large")
+    assert time.monotonic() - began < 30, "it does not pass by waiting"

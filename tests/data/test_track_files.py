@@ -107,4 +107,4 @@ def test_a_wrong_parquet_file_is_named(folder: Path) -> None:
         pq.write_table(pa.table(table), path)
         assert found(read(folder), "error") == [("gate.parquet", row, message)]
     path.write_bytes(b"PAR1 and then something else PAR1")
-    assert found(read(folder), "error")[0][2].startswith("is not a Parquet file that can be read: ")
+    assert found(read(folder), "error")[0][2].startswith("not a readable Parquet file: ")

@@ -16,6 +16,7 @@ from data_tools.video import FrameTable, by_decord, by_pyav, make_table, read_fr
 from data_tools.video.by_decord import NotForDecordError, decord_frames
 from data_tools.video.by_pyav import pyav_frames
 from data_tools.video.pictures import RgbFrame, no_pulse
+from tests.data.hostile_forgeries import large_png
 from tests.data.made_videos import grey_of, make_video
 from tests.data.numbered_videos import Video, make, read
 
@@ -166,6 +167,37 @@ def test_frames_beyond_the_end_and_missing_files(tmp_path: Path) -> None:
         greys(path, [8, 9, 10])
     with pytest.raises(UnreadableSourceError, match="no such file"):
         greys(tmp_path / "none.mp4")
+
+
+@pytest.mark.parametrize("content", [b"", bytes(10), bytes(2**22)])
+def test_a_file_of_nothing_is_no_video(tmp_path: Path, content: bytes) -> None:
+    """As a recorder leaves it that made room and was cut off."""
+    (tmp_path / "clip.h264").write_bytes(content)
+    with pytest.raises(
+        UnreadableSourceError, match=r"clip\.h264: no readable video: it (is empty|begins with nothing)"
+    ):
+        make_table(tmp_path / "clip.h264")
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
+    make_video(tmp_path / "secret.ts", frame_count=3)
+    lists = {
+        "clip.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n",
+        "clip.mp4": "ffconcat version 1.0\nfile secret.ts\n",
+    }
+    for name, content in lists.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UnreadableSourceError, match=f"{name}: no readable video"):
+            make_table(tmp_path / name)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    """FFmpeg reads a picture as a video of one frame, whatever the file is called."""
+    (tmp_path / "clip.mp4").write_bytes(large_png(1000))
+    assert make_table(tmp_path / "clip.mp4").width == 1000
+    (tmp_path / "clip.mp4").write_bytes(large_png(9000))
+    with pytest.raises(UnreadableSourceError, match=r"clip\.mp4: .*9000x9000 pixels, expected at most 37 million"):
+        make_table(tmp_path / "clip.mp4")
 
 
 def test_a_file_that_changes_after_its_frames_were_counted_is_refused(tmp_path: Path) -> None:

@@ -108,13 +108,24 @@ def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: s
         ("!!python/object/apply:os.system [true]", "not readable as YAML"),
         ("data: 3", "data: Input should be a valid dictionary"),
         ("\x00", "not readable as YAML"),
+        ("data: {root: [[[[[[[[1]]]]]]]]}", r"data\.root: Input is not a valid path .*, got \[\[\["),
+        ("train: {seed: !!float nan}", r"train\.seed: Input should be a finite number, got nan"),
+        ('run: {storage: "a\\0b"}', r"run\.storage: 'a\\x00b' is no path: it holds a NUL"),
+        ("".join(f"wrong{n}: 1\n" for n in range(50)), r"wrong0: no such setting\n(.*\n)*and 30 more$"),
     ],
 )
 def test_wrong_recipe_files_get_one_message(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(content)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         parse("--recipe", str(path))
+    assert str(caught.value).startswith(f"--recipe {path}: "), "what no flag has set is the file's"
+
+
+def test_what_a_flag_has_set_is_not_the_files(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("train: {epochs: 3}")
+    with pytest.raises(UsageError, match=r"^train\.seed: Input should be"):
+        parse("--recipe", str(tmp_path / "recipe.yaml"), "--train.seed", "-1")
 
 
 def test_help_explains_every_field() -> None:

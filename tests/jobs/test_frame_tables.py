@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,33 @@ def test_a_kept_table_that_is_damaged_is_made_again(tmp_path: Path) -> None:
     assert folder.names() == [name]
     remove_leftovers(folder)
     assert folder.names() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 19},
+        {"count": 2**40},
+        {"width": 10**6},
+        {"seconds_a_tick": "0"},
+        {"seconds_a_tick": "1/0"},
+        {"seconds_a_tick": "1e999999999"},
+        {"frames_per_second": math.inf},
+        {"turn": 45},
+        {"packed_stamps": ""},
+        {"packed_stamps": "eJwDAAAAAAE="},
+        {"packed_keys": base64.urlsafe_b64encode(zlib.compress(bytes(range(80)))).decode()},
+        {"packed_keys": base64.urlsafe_b64encode(zlib.compress(bytes(10**8))).decode()},
+        {"packed_checksums": "AAAA"},
+    ],
+)
+def test_a_kept_table_that_cannot_be_is_made_again(tmp_path: Path, changes: dict[str, object]) -> None:
+    video, folder = make_video(tmp_path / "gate.mp4"), StorageFolder(str(tmp_path / "shards"))
+    table = find_or_make_table(video, folder, 60)
+    [name] = folder.names()
+    folder.write(name, json.dumps(json.loads(folder.read(name)) | changes).encode())
+    assert find_or_make_table(video, folder, 60) == table
+    assert json.loads(folder.read(name))["count"] == 20
 
 
 def test_videos_without_a_table(tmp_path: Path) -> None:

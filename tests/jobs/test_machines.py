@@ -13,10 +13,10 @@ from ccvid.retrieval.embedding_store import open_store
 from ccvid.trained_model import configured_backbone
 from data_tools.storage import StorageFolder
 from ray_jobs import machines
+from ray_jobs.begun_runs import keep_found_precision
 from ray_jobs.embedding_job import UsedModel, describe, keep_precision
 from ray_jobs.machines import Machine, decide_precision
 from ray_jobs.search.records import SearchRecords
-from ray_jobs.training import _keep_precision
 
 MODEL = {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 64, "width": 32}
 Cluster = Callable[..., None]
@@ -99,9 +99,10 @@ def test_the_look_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("found", [True, False])
 def test_a_run_that_resumes_keeps_its_precision(found: bool) -> None:
     there = {"train": {"bf16": found}}
-    assert _keep_precision(recipe("auto"), there).train.bf16 is found
-    assert _keep_precision(recipe(not found), there).train.bf16 is not found, "that is another setting, and refused"
-    assert _keep_precision(recipe("auto"), {"train": 3}).train.bf16 == "auto"
+    assert keep_found_precision(recipe("auto"), there).train.bf16 is found
+    other = keep_found_precision(recipe(not found), there)
+    assert other.train.bf16 is not found, "that is another setting, and refused"
+    assert keep_found_precision(recipe("auto"), {"train": 3}).train.bf16 == "auto"
 
 
 @pytest.mark.parametrize("found", [True, False])

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
@@ -135,8 +136,34 @@ def test_records_are_read_again_and_other_settings_are_refused(tmp_path: Path) -
     ):
         SearchRecords(records.folder, {"searcher": "optuna", "grace": 10})
     (tmp_path / "night" / "search.json").write_text('{"settings": {}, "trials": [{"number": 0}]}')
-    with pytest.raises(InputError, match=r"search.json: not a search's file: trials.0.values: Field required"):
+    with pytest.raises(InputError, match=r"search.json: trials.0.values: Field required"):
         SearchRecords(records.folder, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"number": 7}, "trial 7 stands where trial 1 is expected"),
+        ({"values": {}}, "trial 1 has other searched fields than trial 0"),
+        ({"score": float("nan")}, r"trials\.1\.score: Input should be a finite number"),
+        ({"seconds": 1e300}, r"trials\.1\.seconds: Input should be less than"),
+        ({"epoch": -1}, r"trials\.1\.epoch: Input should be greater than or equal to 0"),
+        ({"history": [[1, float("inf")]]}, r"trials\.1\.history\.0\.1: Input should be a finite number"),
+        (
+            {"values": {"optim.learning_rate": 1, "batch.clips": 4, "optim.milestones": [10]}},
+            "expected a value of the space",
+        ),
+    ],
+)
+def test_records_that_no_search_wrote_are_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    records, _, space = made_up(tmp_path, 2)
+    file = tmp_path / "night" / "search.json"
+    content = json.loads(file.read_text())
+    SearchRecords(records.folder, records.settings, space)
+    content["trials"][1] |= changes
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"search\.json: .*{told}"):
+        SearchRecords(records.folder, records.settings, space)
 
 
 def test_the_running_table_tells_progress_without_escape_codes(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -99,6 +101,39 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(tmp_path / "queries.parquet").drop(["person"]), tmp_path / "old.parquet")
     with pytest.raises(InputError, match=r"old\.parquet: no column person"):
         read_query_scores(tmp_path / "old.parquet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"average_precision": ["x"]}, "not the columns of a query table"),
+        ({"average_precision": [2.0]}, "row 0: average_precision is 2.0, expected a number from 0 to 1"),
+        ({"average_precision": [float("nan")]}, "row 0: average_precision is nan, expected a number from 0 to 1"),
+        ({"person": [None]}, "row 0: no person"),
+        ({"first_match_rank": [0]}, "row 0: first_match_rank is 0, expected a place from 1"),
+        ({"distances": [[0.1, 0.2]]}, "row 0: gallery_ids, distances and is_match are no lists of one length"),
+        ({"gallery_ids": [[None]]}, "row 0: gallery_ids, distances and is_match are no lists of one length"),
+        ({"distances": [[float("inf")]]}, "row 0: a distance is not finite"),
+    ],
+)
+def test_rows_that_are_no_querys_results(tmp_path: Path, changes: dict[str, list[Any]], told: str) -> None:
+    row = {
+        "query_id": ["q"],
+        "person": ["p"],
+        "protocol": ["general"],
+        "average_precision": [0.5],
+        "inverse_negative_penalty": [0.5],
+        "first_match_rank": [2],
+        "gallery_ids": [["g"]],
+        "distances": [[0.5]],
+        "is_match": [[True]],
+    }
+    path = tmp_path / "queries.parquet"
+    pq.write_table(pa.table(row), path)
+    assert read_query_scores(path)["general"].ids == ("q",)
+    pq.write_table(pa.table({**row, **changes}), path)
+    with pytest.raises(InputError, match=f"^{path}: {told}"):
+        read_query_scores(path)
 
 
 def test_changed_queries_as_both_results_ranked_them() -> None:

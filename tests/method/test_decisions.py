@@ -77,3 +77,16 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "thresholds.json").write_text('{"model": 3}')
     with pytest.raises(InputError, match=r"thresholds\.json: model: Input should be a valid string"):
         read_decisions(place)
+    (tmp_path / "thresholds.json").write_text('{"model": "m", "recommended": {"threshold": {"value": NaN}}}')
+    with pytest.raises(InputError, match=r"thresholds\.json: recommended\.threshold\.value: Input should be a finite"):
+        read_decisions(place)
+
+
+def test_files_of_two_evaluations_are_refused(tmp_path: Path) -> None:
+    place = results(tmp_path / "run", scored(20, 0.6))
+    calibration = json.loads(place.read("calibration.json")) | {"model": "other"}
+    (tmp_path / "run" / "calibration.json").write_text(json.dumps(calibration))
+    with pytest.raises(
+        InputError, match=r"calibration\.json: for model 'other', thresholds\.json beside it for model 'm'"
+    ):
+        read_decisions(place)

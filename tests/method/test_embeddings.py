@@ -22,6 +22,7 @@ from ccvid.retrieval.embeddings import (
 )
 from ccvid.retrieval.labels import RetrievalLabels
 from data_tools.errors import InputError
+from data_tools.parquet_files import FEW_ROWS
 
 ROWS = (
     EmbeddingRow("a/1", "7", "red", "c1", "query", {"scale": "l", "location": "in"}, 3, "shard-0"),
@@ -120,6 +121,9 @@ def test_tables_of_others_need_little(tmp_path: Path, value_type: pa.DataType) -
         ({"embedding": [["a"], ["b"]]}, "column embedding is list<.*>, expected a list of floats"),
         ({"embedding": [0.5, 1.0]}, "column embedding is double, expected a list of floats"),
         ({"model_fingerprint": ["m", "n"]}, "embeddings of 2 models in one table: m, n"),
+        ({"attributes": ["a", "b"]}, "column attributes is string, expected maps of text"),
+        ({"clip_count": [1.5, 2.0]}, "column clip_count is double, expected integers"),
+        ({"clip_count": [1, None]}, "row 1: clip_count is None, expected at least 1"),
         ({"model_fingerprint": ["n", "n"]}, "embeddings of model 'n', expected model 'm'"),
     ],
 )
@@ -163,3 +167,21 @@ def test_nothing_half_written(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["embeddings.parquet"]
     with pytest.raises(InputError, match="cannot be written"):
         write_embeddings(TABLE, path / "below.parquet")
+
+
+def test_a_small_table_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path, count = tmp_path / "bomb.parquet", 10 * FEW_ROWS
+    ids = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["x"]))
+    pq.write_table(pa.table(dict.fromkeys(("id", "person", "camera", "split", "embedding"), ids)), path)
+    assert path.stat().st_size < count
+    with pytest.raises(InputError, match=rf"bomb\.parquet: {count} rows in \d+ bytes, expected a table that repeats"):
+        read_embeddings(path)
+
+
+def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = others_table(tmp_path / "others.parquet")
+    table = pq.read_table(path)
+    bad = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(table.set_column(table.column_names.index("person"), "person", bad), path)
+    with pytest.raises(InputError, match=r"others\.parquet: not a readable Parquet file: .*UTF8"):
+        read_embeddings(path)

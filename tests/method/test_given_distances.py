@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ccvid.retrieval.given import read_distances, read_features
+from ccvid.retrieval.given import MOST_REPEATED_BYTES, read_distances, read_features
 from ccvid.retrieval.metrics import evaluate
 from data_tools.errors import InputError
 
@@ -201,3 +201,28 @@ def test_damaged_archives_are_read_or_refused(tmp_path: Path) -> None:
             refused.append(str(error))
     assert len(refused) > 150
     assert [message for message in refused if not message.startswith(f"{path}: ")] == []
+
+
+def test_a_small_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "d.npz", distmat=None)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as made, made.open("distmat.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(
+            member, {"descr": "<f8", "fortran_order": False, "shape": (2, MOST_REPEATED_BYTES // 16)}
+        )
+        for _ in range(MOST_REPEATED_BYTES // 2**24):
+            member.write(bytes(2**24))
+    with pytest.raises(
+        InputError, match=r"d\.npz: its \d+ bytes stand for 0\.3 GiB of arrays, expected at most 200 times"
+    ):
+        read_distances(path)
+
+
+def test_keys_that_a_terminal_would_obey_are_escaped(tmp_path: Path) -> None:
+    given = {**GIVEN, "q_\x1b[2J": np.array([1, 2])}
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as made:
+        for name, array in given.items():
+            stream = io.BytesIO()
+            np.save(stream, array)
+            made.writestr(f"{name}.npy", stream.getvalue())
+    with pytest.raises(InputError, match=r"no key g_\\x1b\[2J, though there is q_\\x1b\[2J$"):
+        read_distances(tmp_path / "d.npz")

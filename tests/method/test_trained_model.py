@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ccvid.config import ModelOptions
@@ -124,10 +126,10 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
     model, weights = tmp_path / "made" / "model.json", tmp_path / "made" / "model.safetensors"
     whole = model.read_text()
     for text, message in (
-        ("{", r"model\.json: not a readable model description"),
-        ("[]", r"model\.json: top level: .*got '\[\]'"),
+        ("{", r"model\.json: top level: Invalid JSON"),
+        ("[]", r"model\.json: top level: .*got \[\]$"),
         (whole.replace("c2d_resnet18_slim", "c2d_resnet19"), r"model\.json: model\.backbone: .*got 'c2d_resnet19'"),
-        (whole.replace('"format_version": 1', '"format_version": 2'), r"model\.json: format_version: .*got '2'"),
+        (whole.replace('"format_version": 1', '"format_version": 2'), r"model\.json: format_version: .*got 2"),
         (whole.replace("c2d_resnet18_slim", "c2d_resnet18"), r"model\.safetensors: does not fit C2DResNet: .*shape"),
     ):
         model.write_text(text)
@@ -257,6 +259,57 @@ def test_refused_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for folder, message in (("slim", "were released"), ("absent", "model.json: no such file")):
         assert main(["export", str(tmp_path / folder), str(tmp_path / "out.pth.tar")]) == 1
         assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.pth.tar").exists()
+
+
+def break_down(path: Path, name: str, bad: float = math.nan) -> None:
+    """Let a tensor of a file hold a value that is not finite."""
+    state = load_file(path)
+    state[name].view(-1)[-1] = bad
+    save_file(state, path)
+
+
+@pytest.mark.parametrize("name", ["backbone.layer3.0.bn1.running_var", "identity_classifier.classifier.weight"])
+def test_a_checkpoint_that_broke_down_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    checkpoint(tmp_path / "checkpoint_000001", progress=(1, 0))
+    weights = tmp_path / "checkpoint_000001" / "model.safetensors"
+    break_down(weights, name)
+    for place in (tmp_path, tmp_path / "checkpoint_000001"):
+        with pytest.raises(InputError, match=f"^{re.escape(f'{weights}: {name} is nan at')} .*expected finite numbers"):
+            read_trained_model(place, SLIM)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "told"),
+    [
+        ("model_state_dict", "layer1.0.conv1.weight", "layer1.0.conv1.weight is inf at"),
+        ("classifier_state_dict", "classifier.bias", "classifier_state_dict: classifier.bias is inf at [4]"),
+        ("clothes_classifier_state_dict", "weight", "clothes_classifier_state_dict: weight is inf at [7, 2047]"),
+    ],
+)
+def test_a_released_checkpoint_that_broke_down_is_refused_by_name(
+    c2d_state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, name: str, told: str
+) -> None:
+    file = released_file(tmp_path / "in.pth.tar", c2d_state)
+    content = torch.load(file, weights_only=False)
+    content[part] = {key: value.clone() for key, value in content[part].items()}
+    content[part][name].view(-1)[-1] = math.inf
+    torch.save(content, file)
+    assert main(["import", str(file), str(tmp_path / "ours"), "--backbone", "c2d_resnet50"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {file}")
+    assert told in error
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pth.tar"]
+
+
+def test_an_export_of_what_broke_down_is_refused_by_name(
+    c2d_state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = released_file(tmp_path / "in.pth.tar", c2d_state)
+    assert main(["import", str(file), str(tmp_path / "ours"), "--backbone", "c2d_resnet50"]) == 0
+    break_down(tmp_path / "ours" / "clothes.safetensors", "weight")
+    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "out.pth.tar")]) == 1
+    assert "clothes.safetensors: weight is nan at [7, 2047]" in capsys.readouterr().err
     assert not (tmp_path / "out.pth.tar").exists()
 
 

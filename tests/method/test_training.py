@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ccvid.config import OptimOptions, Recipe, TrainOptions
 from ccvid.retrieval.scoring import single_score
@@ -205,6 +207,44 @@ def test_a_damaged_checkpoint_is_an_input_error(tiny_shards: Path, tmp_path: Pat
     with pytest.raises(InputError, match="checkpoint"):
         load_checkpoint(tmp_path / "checkpoint", trainer.parts)
     assert isinstance(trainer.progress, Progress)
+
+
+def test_a_checkpoint_that_broke_down_is_not_resumed(tiny_shards: Path, tmp_path: Path) -> None:
+    recipe, store = tiny_recipe(tiny_shards, epochs=1), ShardFolder(tiny_shards)
+    Trainer(recipe, store, LocalRun(tmp_path)).fit()
+    longer = tiny_recipe(tiny_shards, epochs=2)
+    folder = tmp_path / "checkpoint"
+    for file, name in (("model", "backbone.layer2.0.conv1.weight"), ("clothes", "weight")):
+        whole = (folder / f"{file}.safetensors").read_bytes()
+        state = load_file(folder / f"{file}.safetensors")
+        state[name].view(-1)[0] = math.nan
+        save_file(state, folder / f"{file}.safetensors")
+        with pytest.raises(InputError, match=rf"{file}\.safetensors: {re.escape(name)} is nan at \[0, 0"):
+            Trainer(longer, store, LocalRun(tmp_path)).fit()
+        (folder / f"{file}.safetensors").write_bytes(whole)
+    state = torch.load(folder / "trainer.pt", weights_only=True)
+    state["model"]["state"][3]["exp_avg"].view(-1)[0] = math.inf
+    torch.save(state, folder / "trainer.pt")
+    with pytest.raises(InputError, match=r"trainer\.pt: .*exp_avg of parameter 3 is not .* finite numbers"):
+        Trainer(longer, store, LocalRun(tmp_path)).fit()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"epoch": -1}', "epoch: Input should be greater than or equal to 0, got -1"),
+        ('{"epoch": 1e400}', "epoch: Input should be a finite number"),
+        ('{"best_score": NaN}', "best_score: Input should be"),
+        ('{"step": "x"}', "step: Input should be a valid integer"),
+        ("[" * 5000, "top level: Invalid JSON: recursion limit exceeded"),
+    ],
+)
+def test_a_progress_that_is_none_is_an_input_error(tiny_shards: Path, tmp_path: Path, content: str, told: str) -> None:
+    trainer = Trainer(tiny_recipe(tiny_shards, epochs=1), ShardFolder(tiny_shards), LocalRun(tmp_path))
+    trainer.fit()
+    (tmp_path / "checkpoint" / "progress.json").write_text(content)
+    with pytest.raises(InputError, match=rf"progress\.json: {told}"):
+        load_checkpoint(tmp_path / "checkpoint", trainer.parts)
 
 
 def test_learning_rates() -> None:

@@ -1,0 +1,115 @@
+"""JSON and YAML that nobody vouches for: read within bounds, or refused with a message that names the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from data_tools.errors import InputError
+from data_tools.wording import cut, one_line, shown
+
+MOST_YAML_BYTES = 2**18
+"""A whole recipe has a fiftieth of it. PyYAML takes seconds for more."""
+MOST_YAML_NODES = 50_000
+"""With every alias written out, as whoever goes through the document meets it."""
+LONGEST_PLACE = 200
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes whole numbers of 64 bits: larger ones Python may read and yet not write."""
+
+
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    value = loader.construct_yaml_int(node)
+    if value.bit_length() > 63:
+        raise ValueError(f"a whole number of {value.bit_length()} bits, expected at most 63")
+    return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def parse_json(content: bytes, place: object) -> Any:
+    """What the JSON text ``content`` of the file ``place`` holds.
+
+    Raises:
+        InputError: it is not JSON, not UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise InputError(f"{place}: not readable as JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"{place}: not readable as JSON: {one_line(error)}") from None
+
+
+def parse_yaml(content: bytes, place: object) -> Any:
+    """What the YAML text ``content`` of the file ``place`` holds; None where it is empty.
+
+    Raises:
+        InputError: it is not YAML, of more than ``MOST_YAML_BYTES``, or of more than ``MOST_YAML_NODES`` nodes.
+    """
+    if len(content) > MOST_YAML_BYTES:
+        size, most = len(content) // 1024, MOST_YAML_BYTES // 1024
+        raise InputError(f"{place}: has {size} KiB, expected at most {most} of YAML")
+    loader = None
+    try:
+        loader = _Loader(content)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _count_nodes(root, {}) > MOST_YAML_NODES:
+            raise InputError(f"{place}: its aliases make more than {MOST_YAML_NODES} values of it")
+        return loader.construct_document(root)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{place}: not readable as YAML: it is nested too deeply") from None
+    except Exception as error:  # what is made of a tag and a text that do not fit raises almost anything
+        raise InputError(f"{place}: not readable as YAML: {one_line(error)}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, float]) -> float:
+    """Nodes below a node and itself, each as often as aliases name it; endless where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        elif isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_count_nodes(part, known) for part in parts)
+    return known[id(node)]
+
+
+def parse_model(model: type[Model], content: bytes, place: object) -> Model:
+    """A model from the JSON text ``content`` of the file ``place``.
+
+    Raises:
+        InputError: it is not JSON, or not such a model; the message names the field.
+    """
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise InputError(f"{place}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of a validation's problems: its place, what was expected, and the value that was found."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    found = "" if first["type"] in ("missing", "json_invalid") else f", got {shown(first['input'])}"
+    return f"{place_of(first['loc'])}: {one_line(first['msg'])}{found}"
+
+
+def place_of(location: Sequence[object]) -> str:
+    """Where in a document, with points between the keys."""
+    return cut(".".join(map(str, location)), LONGEST_PLACE) or "top level"

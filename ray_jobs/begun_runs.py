@@ -1,0 +1,70 @@
+"""Going on with what an earlier command has begun: only with the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ccvid.config import Recipe
+from ccvid.run_files import CONFIG_FILE
+from data_tools.documents import parse_yaml
+from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
+from data_tools.wording import cut, shown
+
+FREE_SETTINGS = (
+    "run",
+    "compute",
+    "loader",
+    "data.cache",
+    "data.verify_checksums",
+    "train.log_every_seconds",
+    "train.checkpoint_every_",
+    "train.checkpoints_kept",
+)
+"""How the settings begin that may change when a run goes on: on the same world size they change no result."""
+
+MOST_CHANGES = 50
+"""That are told."""
+
+
+def as_begun(folder: StorageFolder, recipe: Recipe) -> Recipe:
+    """The recipe, in the precision that was found for the run in ``folder``, where there is one.
+
+    Raises:
+        InputError: a run with other settings is there, or its settings cannot be read.
+    """
+    try:
+        found = parse_yaml(folder.read(CONFIG_FILE), folder / CONFIG_FILE)
+    except FileNotFoundError:
+        return recipe
+    recipe = keep_found_precision(recipe, found)
+    refuse_changes(folder, "a run", changed_settings(found, recipe.model_dump(mode="json"), FREE_SETTINGS))
+    return recipe
+
+
+def keep_found_precision(recipe: Recipe, found: object) -> Recipe:
+    """The recipe in the precision that the settings ``found`` have, where it leaves it open and they tell one."""
+    train = found.get("train") if isinstance(found, dict) else None
+    bf16 = train.get("bf16") if isinstance(train, dict) else None
+    return recipe.with_bf16(bf16) if recipe.train.bf16 == "auto" and isinstance(bf16, bool) else recipe
+
+
+def refuse_changes(folder: StorageFolder, what: str, changes: Sequence[str]) -> None:
+    """Raise ``InputError`` where there are any."""
+    if changes:
+        more = [f"  … and {len(changes) - MOST_CHANGES} more"] if len(changes) > MOST_CHANGES else []
+        lines = "\n".join([*changes[:MOST_CHANGES], *more])
+        raise InputError(f"{folder}: holds {what} with other settings; name another --run.name or remove it\n{lines}")
+
+
+def changed_settings(there: object, now: object, free: tuple[str, ...] = (), place: str = "") -> list[str]:
+    """A line for each setting that differs, but for those whose names begin as ``free`` says."""
+    if isinstance(there, Mapping) and isinstance(now, Mapping):
+        return [
+            line
+            for name in dict.fromkeys([*there, *now])
+            for line in changed_settings(there.get(name), now.get(name), free, f"{place}.{name}".lstrip("."))
+        ]
+    if there == now or (free and place.startswith(free)):
+        return []
+    return [f"  {cut(place, 100)}: {shown(there)} there, {shown(now)} now"]

@@ -1,0 +1,60 @@
+"""A thousand inputs of the campaign of hostile inputs; and that the campaign finds the faults of faulty readers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.data.hostile_campaign import Result, prepared, run_campaign
+from tests.data.hostile_faults import FAULTS, HANG_SECONDS
+from tests.data.hostile_kinds import KINDS
+from tests.data.hostile_worker import kind_of, make_input
+
+INPUTS, SEED = 1000, 1
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    with prepared(SEED) as setup:
+        return run_campaign(setup, range(INPUTS))
+
+
+def test_every_input_is_read_or_refused_as_it_should_be(result: Result) -> None:
+    assert sum(tally.verdicts.total() for tally in result.tallies.values()) == INPUTS
+    told = "\n".join(f"{count} x {fault}" for count, fault in result.distinct_faults())
+    assert not result.faults, f"{told}\n{result.table()}"
+
+
+def test_each_kind_is_both_read_and_refused(result: Result) -> None:
+    """Were all refused, nothing would be known of what comes after the first look at a file."""
+    for name, tally in result.tallies.items():
+        assert tally.verdicts["read"] > 0, name
+        assert tally.verdicts["refused"] > tally.verdicts.total() / 5, name
+    assert result.tallies.keys() == KINDS.keys()
+
+
+def test_faulty_readers_are_found(tmp_path: Path) -> None:
+    with prepared(SEED, "tests.data.hostile_faults") as setup:
+        chosen = {kind_of(setup, number): number for number in range(500)}
+        assert chosen.keys() == FAULTS.keys()
+        result = run_campaign(setup, sorted(chosen.values()), hang_seconds=HANG_SECONDS, kept=tmp_path)
+    found = {name: dict(tally.verdicts) for name, tally in result.tallies.items()}
+    assert found == {name: {verdict: 1} for name, (verdict, _) in FAULTS.items()}
+    faulty = {name for name, (verdict, _) in FAULTS.items() if verdict not in ("read", "refused")}
+    assert {fault.kind for fault in result.faults} == faulty
+    assert Counter(fault.verdict for fault in result.faults) == Counter(FAULTS[name][0] for name in faulty)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {f"{SEED}-{chosen[name]}-{name.replace(' ', '-')}" for name in faulty}
+    assert all((folder / "input" / "file.txt").is_file() for folder in tmp_path.iterdir())
+
+
+def test_the_same_number_gives_the_same_input_again(tmp_path: Path) -> None:
+    with prepared(SEED, "tests.data.hostile_faults") as setup:
+        made = [(make_input(setup, number, tmp_path / f"{number}"), number) for number in range(40)]
+        for found, number in made:
+            again = tmp_path / f"{number} again"
+            assert make_input(setup, number, again) == found
+            assert (again / "file.txt").read_bytes() == (tmp_path / f"{number}" / "file.txt").read_bytes()
+        assert len({(tmp_path / f"{number}" / "file.txt").read_bytes() for _, number in made}) > 20
