@@ -19,9 +19,15 @@ from torchvision.models import WeightsEnum
 
 from video_backbones.backbone import VideoBackbone
 from video_backbones.choices import WeightsError
+from video_backbones.pickles import count_values
 
 _TIMEOUT_SECONDS = 15.0
 _CLASSIFIERS = ("fc.", "head.", "classifier.")
+_ZIP = b"PK\x03\x04"
+MOST_VALUES = 10**7
+"""Of a pickle, beside tensors; a network has some ten thousand."""
+_LONGEST_SHOWN = 80
+"""Of a name or a shape within a message, which lists ten of them."""
 _TAIL = ("bn.", "spatial_pool.", "temporal_pool.")
 _NUMPY_NUMBERS: list[Any] = [
     np.dtype,
@@ -75,12 +81,19 @@ def load_torch_file(file: Path) -> Any:
     """What torch.save wrote: tensors, plain values and NumPy's numbers, on the CPU.
 
     A damaged file raises almost anything. An archive whose parts are compressed is refused, for a small one could fill
-    the memory; torch.save makes none.
+    the memory, and so are objects that stand for many more by naming each other; torch.save makes none of these.
     """
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise ValueError("its parts are compressed, as torch.save leaves none")
+    with file.open("rb") as stream:
+        if stream.read(len(_ZIP)) == _ZIP:
+            with zipfile.ZipFile(stream) as archive:
+                if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                    raise ValueError("its parts are compressed, as torch.save leaves none")
+                values = max(count_values(archive.open(n)) for n in archive.namelist() if n.endswith("data.pkl"))
+        else:
+            stream.seek(0)
+            values = count_values(stream)
+    if values > MOST_VALUES:
+        raise ValueError(f"its parts name each other so often that they stand for more than {MOST_VALUES} values")
     with torch.serialization.safe_globals(_NUMPY_NUMBERS):
         return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -203,10 +216,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _shown_name(name: str) -> str:
-    return name if name.isprintable() and len(name) <= 120 else _shown(name)
+    return name if name.isprintable() and len(name) <= _LONGEST_SHOWN else _shown(name)
 
 
 def _shown(value: object) -> str:
     """As Python writes it, without what a terminal would obey, cut where it is long."""
     text = repr(value)
-    return text if len(text) <= 120 else f"{text[:80]}…{text[-39:]}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 21]}…{text[-20:]}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
 import socket
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ from torchvision.models import resnet18
 from video_backbones import WeightsError, weights
 from video_backbones.backbone import VideoBackbone
 from video_backbones.factory import build_backbone
+from video_backbones.pickles import count_values
 
 TINY: str = "c2d_resnet18_slim"
 """A backbone without published weights."""
@@ -217,3 +221,30 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
         archive.writestr("archive/version", "3")
     with pytest.raises(WeightsError, match=r"bomb\.pth: .*its parts are compressed, as torch\.save leaves none"):
         build_backbone(TINY, weights=tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_stands_for_more_than_can_be_written_out_is_refused(tmp_path: Path, zipped: bool) -> None:
+    """torch's reader would write it out within a message."""
+    laughs: list[Any] = ["lol"]
+    for _ in range(30):
+        laughs = [laughs] * 10
+    endless: list[Any] = []
+    endless.append(endless)
+    for content in ({"x": laughs}, [endless], {"x": torch.ones(1), "y": (laughs,)}):
+        torch.save(content, tmp_path / "laughs.pth", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(WeightsError, match=r"laughs\.pth: .*stand for more than 10000000 values"):
+            build_backbone(TINY, weights=tmp_path / "laughs.pth")
+
+
+def test_values_of_pickles_are_counted() -> None:
+    def count(value: object, protocol: int) -> float:
+        return count_values(io.BytesIO(pickle.dumps(value, protocol)))
+
+    shared = [1, 2, 3]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        once, often = (count({"a": [shared] * times}, protocol) for times in (1, 1000))
+        assert often - once == 999 * 4
+        assert count(range(10), protocol) < 30
+    assert count_values(io.BytesIO(b"no pickle")) < 5
+    assert count_values(io.BytesIO(b"")) == 0

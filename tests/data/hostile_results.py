@@ -343,7 +343,7 @@ def _read_search(folder: Path) -> None:
     records = SearchRecords(StorageFolder(str(folder)), SEARCH, space)
     best = records.best(TRAIN)
     if best is not None:
-        best_recipe(records, best, Recipe())
+        best_recipe(records, best, Recipe(train=TRAIN))
     if records.trials:
         results_table(records, TRAIN, "search")
     [records.trials[record.number].score_at(20) for record in records.trials]
