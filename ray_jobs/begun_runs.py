@@ -38,7 +38,8 @@ def as_begun(folder: StorageFolder, recipe: Recipe) -> Recipe:
     except FileNotFoundError:
         return recipe
     recipe = keep_found_precision(recipe, found)
-    refuse_changes(folder, "a run", changed_settings(found, recipe.model_dump(mode="json"), FREE_SETTINGS))
+    told = "holds a run with other settings; name another --run.name or remove it"
+    refuse_changes(folder, told, changed_settings(found, recipe.model_dump(mode="json"), FREE_SETTINGS))
     return recipe
 
 
@@ -49,12 +50,12 @@ def keep_found_precision(recipe: Recipe, found: object) -> Recipe:
     return recipe.with_bf16(bf16) if recipe.train.bf16 == "auto" and isinstance(bf16, bool) else recipe
 
 
-def refuse_changes(folder: StorageFolder, what: str, changes: Sequence[str]) -> None:
-    """Raise ``InputError`` where there are any."""
+def refuse_changes(folder: StorageFolder, told: str, changes: Sequence[str]) -> None:
+    """Raise ``InputError``, which says ``told`` and lists them, where there are any."""
     if changes:
         more = [f"  … and {len(changes) - MOST_CHANGES} more"] if len(changes) > MOST_CHANGES else []
         lines = "\n".join([*changes[:MOST_CHANGES], *more])
-        raise InputError(f"{folder}: holds {what} with other settings; name another --run.name or remove it\n{lines}")
+        raise InputError(f"{folder}: {told}\n{lines}")
 
 
 def changed_settings(there: object, now: object, free: tuple[str, ...] = (), place: str = "") -> list[str]:

@@ -104,7 +104,8 @@ class SearchRecords:
         self._bf16: bool | None = None
         if folder.exists(SEARCH_FILE):
             content = _read(folder)
-            refuse_changes(folder, "a search", changed_settings(content.settings, self.settings))
+            told = "holds a search with other settings; name another --run.name or remove it"
+            refuse_changes(folder, told, changed_settings(content.settings, self.settings))
             self.trials, self._bf16 = content.trials, content.bf16
             for trial in self.trials:
                 if space is not None and not space.takes(trial.values):

@@ -92,7 +92,7 @@ def test_a_released_checkpoint_is_read(tmp_path: Path, prefix: str) -> None:
 def test_a_file_of_another_backbone_is_named(
     tmp_path: Path, held: ReleasedNetwork, asked: ReleasedNetwork, message: str
 ) -> None:
-    state = {name: torch.zeros(()).expand(shape) for name, shape in LAYOUTS[held.layout]}
+    state = {name: torch.zeros(shape, dtype=torch.uint8) for name, shape in LAYOUTS[held.layout]}
     file = released_file(tmp_path / "other.pth.tar", state)
     with pytest.raises(WeightsError) as caught:
         asked.build(file)

@@ -205,7 +205,8 @@ def test_a_file_that_is_written_anew_while_it_is_read_comes_whole(
 
 
 @pytest.mark.parametrize(
-    ("place", "told"), [("a\0b", "holds a NUL"), ("s3://bucket/a\0b", "holds a NUL"), ("\ud800", "it is not text")]
+    ("place", "told"),
+    [("a\0b", "it holds a NUL"), ("s3://bucket/a\0b", "it holds a NUL"), ("\ud800", "it is not text")],
 )
 def test_places_that_no_file_can_have(place: str, told: str) -> None:
     with pytest.raises(ValueError, match=f"is no path: {told}"):
