@@ -15,6 +15,7 @@ called q0, q1, …, gallery entries g0, g1, …: none of them is the same trackl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +118,7 @@ def _check_sizes(archive: Any, names: list[str], path: Path) -> None:
 
 def _read_array(archive: Any, name: str, path: Path) -> npt.NDArray[Any]:
     try:
+        _check_header(archive, name)
         array = archive[name]
     except Exception as error:  # as above
         reason = f"cannot be read: {one_line(error)}"
@@ -126,6 +128,24 @@ def _read_array(archive: Any, name: str, path: Path) -> npt.NDArray[Any]:
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: {_shown_key(name)} is not an array")
     return array
+
+
+def _check_header(archive: Any, name: str) -> None:
+    """Raise ``ValueError`` where an array's header says more than its bytes can hold: NumPy makes room for it first."""
+    members = archive.zip.namelist()
+    info = archive.zip.getinfo(name if name in members else f"{name}.npy")
+    with archive.zip.open(info) as stream:
+        if not stream.peek(1).startswith(np.lib.format.MAGIC_PREFIX):
+            return  # NumPy gives its bytes, as they are
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"NumPy's format {version}, expected one of {list(_HEADERS)}")
+        shape, _, kind = _HEADERS[version](stream)
+    if not kind.hasobject and math.prod(shape) * kind.itemsize > info.file_size:
+        raise ValueError(f"{kind} of shape {shape}, expected no more than its {info.file_size} bytes hold")
+
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def _shown_key(name: str) -> str:

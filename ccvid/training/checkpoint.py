@@ -121,11 +121,15 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
         raise InputError(f"{path}: not a checkpoint of this recipe: {one_line(error)}") from error
     path = folder / "progress.json"
     try:
-        return _PROGRESS.validate_json(read_document(path))
+        progress = _PROGRESS.validate_json(read_document(path))
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error)}") from None
     except OSError as error:
         raise InputError(f"{path}: not a checkpoint of this recipe: {error.strerror}") from None
+    if progress.step > progress.steps_per_epoch:
+        most = progress.steps_per_epoch
+        raise InputError(f"{path}: step is {progress.step}, expected at most the {most} of an epoch")
+    return progress
 
 
 def _load_optimizer(optimizer: Optimizer, found: Mapping[str, Any]) -> None:

@@ -236,7 +236,7 @@ def _make_resumed(average: bool, folder: Path) -> None:
 def _read_resumed(average: bool, folder: Path) -> None:
     parts = _parts(average)
     progress = load_checkpoint(folder, parts)
-    if not 0 <= progress.in_epochs_of(5).step < 10**9 or progress.best_score > 1:
+    if not 0 <= progress.in_epochs_of(5).step <= 5 or not -1 <= progress.best_score <= 1:
         raise BrokenPromiseError("a progress that none is")
     for module in (parts.model, parts.scored_model, parts.clothes):
         if module is not None:

@@ -29,7 +29,7 @@ WELL: tuple[Verdict, ...] = ("read", "refused")
 
 HOLE_BYTES = 3 * 2**30
 HEADROOM = 4 * 2**30
-"""Of address space that a worker may take beyond what it begins with: nothing takes the machine down."""
+"""Of address space that a reader may take beyond what is there when it begins: nothing takes the machine down."""
 CHILD_BYTES = 200 * 2**20
 """Of memory that a decoding process takes before it reads anything."""
 LONGEST_LINE, MOST_LINES = 2000, 60
@@ -244,6 +244,11 @@ class _Memory:
         return [own, *map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())]
 
 
+def _limit_memory(size: int) -> None:
+    """Of the address space of this process, and of those that it starts."""
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+
+
 def _status(process: int, name: str) -> int:
     """Bytes, of a line of /proc/PID/status."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -295,6 +300,7 @@ class Worker:
         kind, sample = make_input(self._setup, number, self.folder)
         outcome = Outcome(number, kind, sample, "read")
         self._memory.start()
+        _limit_memory(_status(os.getpid(), "VmSize") + HEADROOM)
         began = time.monotonic()
         self._watch.start(self.folder, self._scratch)
         try:
@@ -303,6 +309,7 @@ class Worker:
             outcome = self._judged(outcome, error)
         finally:
             self._watch.stop()
+            _limit_memory(resource.RLIM_INFINITY)
         outcome = replace(outcome, seconds=time.monotonic() - began, peak_bytes=self._memory.growth())
         surroundings = self._surroundings()
         if self._watch.found or surroundings != self._expected:
@@ -355,8 +362,6 @@ def work(connection: Connection, setup: Setup, *, quiet: bool = True) -> None:
     if quiet:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    limit = _status(os.getpid(), "VmSize") + HEADROOM
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     assert (setup.root / SECRET).with_suffix(".txt").read_text() == SECRET_TEXT
     worker = Worker(setup)

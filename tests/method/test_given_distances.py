@@ -217,6 +217,17 @@ def test_a_small_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -
         read_distances(path)
 
 
+@pytest.mark.parametrize(("descr", "shape"), [("<f8", (10**12,)), ("<U40000000", (2, 3)), ("<f8", (2**40, 2**40))])
+def test_a_header_that_says_more_than_there_is(tmp_path: Path, descr: str, shape: tuple[int, ...]) -> None:
+    """NumPy would make room for it, and fill it, before it found that the array is not there."""
+    path = archive(tmp_path / "d.npz", q_pids=None)
+    with zipfile.ZipFile(path, "a") as made, made.open("q_pids.npy", "w") as member:
+        np.lib.format.write_array_header_2_0(member, {"descr": descr, "fortran_order": False, "shape": shape})
+        member.write(bytes(8))
+    with pytest.raises(InputError, match=r"q_pids cannot be read: .* of shape .*, expected no more than its \d+ bytes"):
+        read_distances(path)
+
+
 def test_keys_that_a_terminal_would_obey_are_escaped(tmp_path: Path) -> None:
     given = {**GIVEN, "q_\x1b[2J": np.array([1, 2])}
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as made:

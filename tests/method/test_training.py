@@ -236,6 +236,7 @@ def test_a_checkpoint_that_broke_down_is_not_resumed(tiny_shards: Path, tmp_path
         ('{"epoch": 1e400}', "epoch: Input should be a finite number"),
         ('{"best_score": NaN}', "best_score: Input should be"),
         ('{"step": "x"}', "step: Input should be a valid integer"),
+        ('{"step": 5, "steps_per_epoch": 4}', "step is 5, expected at most the 4 of an epoch"),
         ("[" * 5000, "top level: Invalid JSON: recursion limit exceeded"),
     ],
 )
