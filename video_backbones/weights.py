@@ -24,6 +24,8 @@ from video_backbones.pickles import count_values
 _TIMEOUT_SECONDS = 15.0
 _CLASSIFIERS = ("fc.", "head.", "classifier.")
 _ZIP = b"PK\x03\x04"
+_MOST_REPEATED_BYTES = 2**28
+"""That one value of a tensor may stand for."""
 MOST_VALUES = 10**7
 """Of a pickle, beside tensors; a network has some ten thousand."""
 _LONGEST_SHOWN = 80
@@ -135,7 +137,7 @@ def _is_plain(value: Tensor) -> bool:
     """Neither sparse, nested, quantised nor without values, nor one value that stands for a terabyte of them."""
     if value.is_nested or value.layout != torch.strided or value.is_meta or value.is_quantized:
         return False
-    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    return value.numel() * value.element_size() <= max(value.untyped_storage().nbytes(), _MOST_REPEATED_BYTES)
 
 
 def load_weights(backbone: VideoBackbone, state: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> None:

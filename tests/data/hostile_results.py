@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime  # noqa: F401 - these two once for all workers, so that no input pays for them
+import timm  # noqa: F401
 import torch
 from onnx import TensorProto, helper
 from torch import nn
