@@ -55,6 +55,9 @@ from ray_jobs.search.tables import results_table
 from tests.data.hostile_samples import BrokenPromiseError, Kind, Sample
 from video_backbones.factory import build_backbone
 
+NOWHERE = "/nowhere"
+"""A place that samples name; that of their own folder is another one in each campaign."""
+
 # Distances and embeddings --------------------------------------------------------------------------------------------
 
 GIVEN: Mapping[str, Any] = {
@@ -125,7 +128,7 @@ def _make_store(folder: Path) -> None:
     table = _table()
     store.add(table.take([0, 1]))
     store.add(table.take([2, 3]))
-    store.add_source(str(folder / "shards"))
+    store.add_source(f"{NOWHERE}/shards")
     store.remove(ids=["ann/0"])
 
 
@@ -361,7 +364,7 @@ def _make_results(folder: Path) -> None:
         given = read_features(folder / name / "embeddings.parquet")
         scores = score(*_shifted(given, number), ScoreOptions())
         write_query_table(scores.evaluation, folder / name / "queries.parquet")
-        metrics = {"source": str(folder / name), "shards": str(folder / "shards"), **scores.to_json()}
+        metrics = {"source": f"{NOWHERE}/{name}", "shards": f"{NOWHERE}/shards", **scores.to_json()}
         (folder / name / METRICS_FILE).write_text(json.dumps(metrics))
 
 
@@ -381,7 +384,7 @@ def _read_metrics(folder: Path) -> None:
     metrics = read_seed_metrics(folder / "first" / METRICS_FILE)
     SeedSummary.of({0: metrics, 1: metrics}).table("seeds")
     json.dumps(SeedSummary.of({0: metrics, 1: metrics}).to_json(), allow_nan=False)
-    results_folder(RunOptions(name="first", storage=str(folder)), folder / "first")
+    results_folder(RunOptions(name="first", storage=str(folder)), Path(NOWHERE, "first"))
 
 
 def _text(name: str, content: str) -> Callable[[Path], object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -222,9 +223,9 @@ def _stored_tracklets(folder: Path) -> list[Tracklet]:
 
 
 def _make_shards(storage: str, folder: Path) -> None:
-    tracklets = _stored_tracklets(folder / "crops")
     options = ShardOptions.model_validate({"storage": storage, "height": 32, "width": 16, "shard_mebibytes": 0.004})
-    make_shards(Dataset("crops", tuple(tracklets)), folder / "shards", options)
+    with chdir(folder):  # fingerprints depend on the sources' paths
+        make_shards(Dataset("crops", tuple(_stored_tracklets(Path("crops")))), "shards", options)
     shutil.rmtree(folder / "crops")
 
 
@@ -296,9 +297,10 @@ def _make_record(folder: Path) -> None:
 
 
 def _write_record(folder: Path) -> None:
-    tracklets = _stored_tracklets(folder / "crops")
     options = ShardOptions(height=32, width=16)
-    write_shard(plan_shards(tracklets, options)[0], StorageFolder(str(folder / "shards")), options)
+    with chdir(folder):
+        plan = plan_shards(_stored_tracklets(Path("crops")), options)[0]
+        write_shard(plan, StorageFolder("shards"), options)
 
 
 def _read_record(folder: Path) -> None:

@@ -129,7 +129,7 @@ def _encode(video: Video, path: Path, numbers: Iterable[int]) -> Path:
         str(path),
         "w",
         format=MUXERS.get(video.suffix),
-        options={"movflags": flags} if flags else {},
+        options={"fflags": "+bitexact", **({"movflags": flags} if flags else {})},  # the same file every time
     ) as container:
         if video.treatment == "audio_first":
             sound = container.add_stream("aac", rate=48000)

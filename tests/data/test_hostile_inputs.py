@@ -66,3 +66,15 @@ def seen(folder: Path) -> tuple[str, ...]:
         f"{path.name} {path.lstat().st_size} {path.open('rb').read(10**6) if path.is_file() else b''!r}"
         for path in sorted(folder.iterdir())
     )
+
+
+def test_the_valid_files_are_the_same_in_every_campaign() -> None:
+    """An input is made of them, and of its number."""
+    made = []
+    for _ in range(2):
+        with prepared(SEED) as setup:
+            folder = setup.root / "samples"
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            made.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert made[0].keys() == made[1].keys()
+    assert [name for name in made[0] if made[0][name] != made[1][name]] == []
