@@ -10,7 +10,7 @@ colours, H and W height and width, I training items.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -215,8 +215,10 @@ class ClipLoader:
         self._processes = self._start_processes() if options.processes else None
         self.wait_seconds = 0.0
 
-    def batches(self, schedule: Schedule, first_step: int = 0) -> Iterator[ClipBatch]:
+    def batches(self, schedule: Schedule, first_step: int = 0) -> Generator[ClipBatch]:
         """The batches of steps ``first_step`` … of the schedule.
+
+        Close the generator where you may leave early: an error's traceback would keep it and its threads alive.
 
         Raises:
             InputError: a frame cannot be decoded; names the tracklet and the frame.
@@ -283,10 +285,10 @@ def tracklet_clips(
     options: LoaderOptions,
     resize_filter: ResizeFilter = "bicubic",
     pin_memory: bool = False,
-) -> Iterator[TrackletClips]:
+) -> Generator[TrackletClips]:
     """Every test-time clip of ``rows``, in order, in batches of ``clips_per_batch`` (the last has the rest).
 
-    A long tracklet goes on in the next batch; ``tracklet_B`` holds the row of each clip.
+    A long tracklet goes on in the next batch; ``tracklet_B`` holds the row of each clip. Close it to leave early.
 
     Raises:
         InputError: a frame cannot be decoded; names the tracklet and the frame.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def embed_tracklets(
         resize_filter=options.resize_filter,
         pin_memory=device.type == "cuda",
     )
-    with torch.no_grad():  # inference mode would mark the frames, which the loader's threads fill
+    with closing(batches), torch.no_grad():  # inference mode would mark the frames, which the loader's threads fill
         for batch in batches:
             frames_BTCHW = batch.to(device, non_blocking=True).frames_BTCHW
             feature_BD = model.embed_frames(frames_BTCHW)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -176,48 +177,49 @@ class Trainer:
         cal = epoch >= self.recipe.method.start_epoch
         self.model.train()
         schedule = self.sampler.schedule(epoch, self.run.rank)
-        for step, batch in enumerate(self._batches(schedule, first), start=first):
-            self.run.alive()
-            batch = batch.to(self.run.device, non_blocking=True)
-            factor = learning_rate_factor(self.recipe.optim, epoch + step / steps, train.epochs)
-            rate = self._set_learning_rate(factor)
-            # Whatever a step draws (dropout) depends on its place alone, so that a resumed run draws the same.
-            torch.manual_seed((train.seed << 32) + (epoch * steps + step) * self.run.world_size + self.run.rank)
-            result = self.update(
-                normalise(batch.frames_BTCHW),
-                batch.person_B,
-                batch.clothes_B,
-                train_clothes=cal,
-                adversarial=cal,
-            )
-            if self.parts.average is not None:
-                self.parts.average.update_parameters(self.model)
-            self.log.add(done_before + epoch * steps + step, rate, result, self._place(epoch, step + 1))
-            if self.log.seconds_since_flush >= train.log_every_seconds:
-                self._problem = self._flush_log(epoch, step + 1)
-            self.progress = replace(self.progress, epoch=epoch, step=step + 1, updates=self.progress.updates + 1)
-            if train.checkpoint_every_steps and (step + 1) % train.checkpoint_every_steps == 0 and step + 1 < steps:
-                self.agreement.stop_if_any(self._flush_log(epoch, step + 1))
-                self._save({"epoch": epoch, "step": step + 1})
+        with closing(self._batches(schedule, first)) as batches:
+            for step, batch in enumerate(batches, start=first):
+                self.run.alive()
+                batch = batch.to(self.run.device, non_blocking=True)
+                factor = learning_rate_factor(self.recipe.optim, epoch + step / steps, train.epochs)
+                rate = self._set_learning_rate(factor)
+                # Whatever a step draws (dropout) depends on its place alone, so that a resumed run draws the same.
+                torch.manual_seed((train.seed << 32) + (epoch * steps + step) * self.run.world_size + self.run.rank)
+                result = self.update(
+                    normalise(batch.frames_BTCHW),
+                    batch.person_B,
+                    batch.clothes_B,
+                    train_clothes=cal,
+                    adversarial=cal,
+                )
+                if self.parts.average is not None:
+                    self.parts.average.update_parameters(self.model)
+                self.log.add(done_before + epoch * steps + step, rate, result, self._place(epoch, step + 1))
+                if self.log.seconds_since_flush >= train.log_every_seconds:
+                    self._problem = self._flush_log(epoch, step + 1)
+                self.progress = replace(self.progress, epoch=epoch, step=step + 1, updates=self.progress.updates + 1)
+                if train.checkpoint_every_steps and (step + 1) % train.checkpoint_every_steps == 0 and step + 1 < steps:
+                    self.agreement.stop_if_any(self._flush_log(epoch, step + 1))
+                    self._save({"epoch": epoch, "step": step + 1})
         if self._ending:
             self._end(epoch)
 
-    def _batches(self, schedule: Schedule, first_step: int) -> Iterator[ClipBatch]:
+    def _batches(self, schedule: Schedule, first_step: int) -> Generator[ClipBatch]:
         """The loader's batches, up to where the run was asked to end.
 
         A problem of any rank, its loader's or its losses', stops all before the next step.
         """
-        batches = self.loader.batches(schedule, first_step)
-        while True:
-            batch, problem = None, self._problem
-            try:
-                batch = next(batches, None)
-            except InputError as error:
-                problem = problem or str(error)
-            self._ending = self.agreement.stop_if_any(problem, end=self.run.stop_requested())
-            if batch is None or self._ending:
-                return
-            yield batch
+        with closing(self.loader.batches(schedule, first_step)) as batches:
+            while True:
+                batch, problem = None, self._problem
+                try:
+                    batch = next(batches, None)
+                except InputError as error:
+                    problem = problem or str(error)
+                self._ending = self.agreement.stop_if_any(problem, end=self.run.stop_requested())
+                if batch is None or self._ending:
+                    return
+                yield batch
 
     def _end(self, epoch: int) -> None:
         """Save a last checkpoint and leave."""

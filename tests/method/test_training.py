@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -295,3 +296,4 @@ def test_the_offending_batch_is_named(tiny_shards: Path, tmp_path: Path) -> None
     others = {row.id for row in trainer.store.rows} - named
     assert all(name in str(stopped.value) for name in named)
     assert not any(f" {name}," in str(stopped.value) for name in others)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("clips")]  # the error is held
