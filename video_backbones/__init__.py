@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from video_backbones.choices import (
     BackboneError,
     SpatialPoolName,
@@ -19,3 +21,8 @@ __all__ = [
     "backbone_names",
     "check_name",
 ]
+
+# oneDNN's AMX kernels (torch 2.14) read memory that was never written in 3x3 convolutions of stride 2 to maps one wide:
+# NaN or noise where a picture is small. AMX is up to three times as fast at 256x128: set it to DEFAULT to have it back.
+# oneDNN looks once, at its first use.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
