@@ -13,11 +13,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ccvid.retrieval.given import read_distances, read_features
+from ccvid.retrieval.ranking.given import read_distances, read_features
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import parse_recipe, run_job, show_results
-from ray_jobs.comparing import compare_results
-from ray_jobs.evaluation import name_after, results_folder, score_checkpoint, score_given
+from ray_jobs.scoring.comparison import compare_results
+from ray_jobs.scoring.evaluation import name_after, results_folder, score_checkpoint, score_given
 
 DESCRIPTION = (
     "Score general, same-clothes, clothes-changing and further retrieval protocols: CMC, mAP, mINP. A match is "

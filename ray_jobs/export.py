@@ -27,8 +27,8 @@ from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from data_tools.stored_frames import decode_clip_
 from ray_jobs.cli import parse_recipe, run_job
-from ray_jobs.embedding_job import read_weights
-from ray_jobs.sources import shard_folder
+from ray_jobs.scoring.embedding import read_weights
+from ray_jobs.sharding.sources import shard_folder
 
 DESCRIPTION = (
     "Write a trained backbone as safetensors, ONNX and torch.export program into a new folder, with a card that says "

@@ -10,12 +10,12 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from ccvid.retrieval.clusters import REACH
+from ccvid.retrieval.gallery.clusters import REACH
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError, parse_recipe, run_job, show_results
-from ray_jobs.gallery_scoring import GalleryRequest, remove_from_gallery, score_gallery
-from ray_jobs.time_limits import TimeLimit, parse_limit
+from ray_jobs.scoring.gallery import GalleryRequest, remove_from_gallery, score_gallery
+from ray_jobs.scoring.time_limits import TimeLimit, parse_limit
 
 DESCRIPTION = (
     "Embed footage and rank its tracklets for each query tracklet by cosine: exactly, whatever is known of the people. "

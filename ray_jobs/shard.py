@@ -12,9 +12,9 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 
 from data_tools.progress import message
 from ray_jobs.cli import parse_recipe, run_job
-from ray_jobs.cluster import connect
-from ray_jobs.sharding import make_shards, summary, verify
-from ray_jobs.sources import shard_folder
+from ray_jobs.cluster.connection import connect
+from ray_jobs.sharding.shards import make_shards, summary, verify
+from ray_jobs.sharding.sources import shard_folder
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from ccvid.config import Recipe
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import parse_recipe, run_job, show_results
-from ray_jobs.cluster import connect
-from ray_jobs.training import train
+from ray_jobs.cluster.connection import connect
+from ray_jobs.training.run import train
 
 
 def train_on_ray(recipe: Recipe) -> StorageFolder:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str], train_run: Callable[[Recipe], StorageFolder] 
         extra=_own_flags(),
     )
     if own.seeds is not None:
-        from ray_jobs.seeds import train_seeds  # with torch, which one run's driver does not need
+        from ray_jobs.training.seeds import train_seeds  # with torch, which one run's driver does not need
 
         message(f"results: {train_seeds(recipe, own.seeds, train_run)}")
         return

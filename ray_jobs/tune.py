@@ -13,7 +13,7 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 
 from data_tools.errors import InputError
 from ray_jobs.cli import parse_recipe, run_job
-from ray_jobs.cluster import connect
+from ray_jobs.cluster.connection import connect
 
 DESCRIPTION = (
     "Search a recipe's fields with Ray Tune: each trial is a training run of its own, scored by clothes-changing mAP "
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> None:
     missing = [name for name in ("optuna", "pandas") if find_spec(name) is None]
     if missing:
         raise InputError(f"a search needs {' and '.join(missing)}: pip install 'ccvid[tune]'")
-    from ray_jobs.search.runner import SearchOptions, check_search, search
-    from ray_jobs.search.space import read_space
+    from ray_jobs.tuning.runner import SearchOptions, check_search, search
+    from ray_jobs.tuning.space import read_space
 
     if vars(own).get("run.name") is None:  # beside the recipe's own run
         run = recipe.run.model_copy(update={"name": f"{recipe.run.name}-search"})

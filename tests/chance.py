@@ -1,6 +1,6 @@
 """Random moments of tests that kill things: drawn from one seed, which pytest names in its header and takes again.
 
-CCVID_KILL_SEED=1234 python -m pytest tests/jobs/test_failures.py
+CCVID_KILL_SEED=1234 python -m pytest tests/jobs/training/test_failures.py
 """
 
 from __future__ import annotations

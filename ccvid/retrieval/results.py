@@ -24,36 +24,32 @@ from pathlib import Path
 from torch import Tensor
 
 from ccvid.config import ScoreOptions
-from ccvid.retrieval.bootstrap import ResultIntervals, result_intervals
-from ccvid.retrieval.calibration import write_calibration
-from ccvid.retrieval.distances import CosineDistances
-from ccvid.retrieval.embedding_store import EmbedderDescription
-from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable, write_embeddings
-from ccvid.retrieval.film_strip import Thumbnails
-from ccvid.retrieval.post_processing import NOTE as POST_PROCESSING_NOTE
-from ccvid.retrieval.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
-from ccvid.retrieval.ranked_picture import draw_rankings, save_figure, write_figure
+from ccvid.retrieval.embedding.store import EmbedderDescription
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable, write_embeddings
+from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
+from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
+from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
+from ccvid.retrieval.ranking.distances import CosineDistances
+from ccvid.retrieval.ranking.scoring import SCORED_PROTOCOLS, ScoredRetrieval, leading_result
+from ccvid.retrieval.report.film_strip import Thumbnails
+from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure, write_figure
 from ccvid.retrieval.report.report import ExtraFigure, ExtraTable, ReportInput, Threshold, write_report
-from ccvid.retrieval.scoring import SCORED_PROTOCOLS, Scores, leading_result
-from ccvid.retrieval.stored_pictures import stored_thumbnails
-from ccvid.retrieval.tables import metrics_table, post_processing_lines, write_query_table
-from ccvid.retrieval.threshold_pictures import draw_errors, draw_reliability
-from ccvid.retrieval.threshold_tables import threshold_lines, threshold_tables
-from ccvid.retrieval.thresholds import Thresholds, find_thresholds
+from ccvid.retrieval.report.stored_pictures import stored_thumbnails
+from ccvid.retrieval.report.tables import metrics_table, post_processing_lines, write_query_table
+from ccvid.retrieval.report.threshold_pictures import draw_errors, draw_reliability
+from ccvid.retrieval.report.threshold_tables import threshold_lines, threshold_tables
+from ccvid.retrieval.thresholds.calibration import write_calibration
+from ccvid.retrieval.thresholds.find import Thresholds, find_thresholds
+from ccvid.run_files import CALIBRATION_FILE, EMBEDDINGS_FILE, REPORT_FOLDER, THRESHOLDS_FILE
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.shards import ShardFolder
-
-EMBEDDINGS_FILE = "embeddings.parquet"
-CALIBRATION_FILE = "calibration.json"
-THRESHOLDS_FILE = "thresholds.json"
-REPORT_FOLDER = "report"
 
 
 def write_scores(
     folder: Path,
     store: ShardFolder,
-    scores: Scores,
+    scores: ScoredRetrieval,
     rows: Sequence[int],
     embedding_RD: Tensor,
     clip_count_R: Tensor,
@@ -100,7 +96,7 @@ def write_scores(
 
 def write_results(
     folder: Path,
-    scores: Scores,
+    scores: ScoredRetrieval,
     options: ScoreOptions,
     *,
     model: str,
@@ -156,7 +152,7 @@ def write_results(
     return metrics
 
 
-def _post_processing(scores: Scores, options: ScoreOptions) -> list[ProcessedScores]:
+def _post_processing(scores: ScoredRetrieval, options: ScoreOptions) -> list[ProcessedScores]:
     if not options.post_processing:
         return []
     if not isinstance(scores.distances, CosineDistances):
@@ -167,7 +163,7 @@ def _post_processing(scores: Scores, options: ScoreOptions) -> list[ProcessedSco
 
 
 def _report(
-    scores: Scores,
+    scores: ScoredRetrieval,
     intervals: Mapping[str, ResultIntervals],
     thresholds: Thresholds | None,
     model: str,

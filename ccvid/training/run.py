@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ccvid.config import Recipe
-from ccvid.retrieval.embedding_store import EmbedderDescription
-from ccvid.retrieval.protocols import with_own
+from ccvid.retrieval.embedding.store import EmbedderDescription
+from ccvid.retrieval.ranking.protocols import with_own
+from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
 from ccvid.retrieval.results import write_scores
-from ccvid.retrieval.scoring import labelled_rows, score_embeddings
 from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.context import RunContext
 from ccvid.training.step_log import add_test_scores

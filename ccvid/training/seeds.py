@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccvid.retrieval.metrics import CMC_RANKS
-from ccvid.retrieval.single_shot import Spread, SpreadResult
-from ccvid.retrieval.tables import spread_table
+from ccvid.retrieval.ranking.metrics import CMC_RANKS
+from ccvid.retrieval.ranking.single_shot import Spread, SpreadResult
+from ccvid.retrieval.report.tables import spread_table
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.files import atomic_file, read_document

@@ -15,9 +15,9 @@ import torch
 
 from ccvid.config import Recipe
 from ccvid.precision import WORTH_IT, bf16_speed
-from ccvid.retrieval.embed import embed_tracklets
-from ccvid.retrieval.metrics import Evaluation
-from ccvid.retrieval.scoring import score_embeddings, single_score
+from ccvid.retrieval.embedding.embed import embed_tracklets
+from ccvid.retrieval.ranking.metrics import Evaluation
+from ccvid.retrieval.ranking.scoring import score_embeddings, single_score
 from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from data_tools.progress import News, Progress, use_console
-from ray_jobs.machines import processor_name
+from ray_jobs.cluster.machines import processor_name
 from ray_jobs.train import main as train
 
 ROOT = Path(__file__).parents[2]

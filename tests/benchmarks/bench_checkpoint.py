@@ -28,8 +28,8 @@ from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, TrainedParts, is_finite, save_checkpoint
 from data_tools.identity_sampler import PkOptions
-from ray_jobs.cluster import connect
-from ray_jobs.ray_run import RayRun
+from ray_jobs.cluster.connection import connect
+from ray_jobs.training.ray_context import RayRun
 from tests.benchmarks.ccvid_size import (
     ASSUMED,
     OUTFITS,

@@ -22,8 +22,8 @@ from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
-from ccvid.retrieval.scoring import labelled_rows, score_embeddings
-from ccvid.retrieval.tables import metrics_table
+from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
+from ccvid.retrieval.report.tables import metrics_table
 from data_tools.colour_outfits import FRAMES, cluster_colours, colour_histograms
 from data_tools.shards import ShardFolder
 

@@ -35,7 +35,7 @@ from data_tools.identity_sampler import Schedule
 from data_tools.loader import ClipLoader, TrainingClips, TrainingItems
 from data_tools.loading_options import AugmentOptions, LoaderOptions
 from data_tools.shards import ShardFolder
-from ray_jobs.decoders import RemoteDecoders
+from ray_jobs.training.decoders import RemoteDecoders
 from tests.benchmarks.bench_loader import CLIP, TRACKLETS, shards_of, write_pictures
 from tests.jobs.gpu_cluster import GpuCluster
 

@@ -22,8 +22,8 @@ from torch import nn
 
 from ccvid.config import ModelOptions, ScoreOptions
 from ccvid.model import ReIdModel
-from ccvid.retrieval.batch_size import clips_that_fit
-from ccvid.retrieval.embed import embed_tracklets
+from ccvid.retrieval.embedding.batch_size import clips_that_fit
+from ccvid.retrieval.embedding.embed import embed_tracklets
 from data_tools.clips import ClipOptions, all_clips
 from data_tools.loading_options import LoaderOptions
 from data_tools.shards import ShardFolder
@@ -71,12 +71,13 @@ def stored_rate(
 def ray_rate(model: ReIdModel, shards: Path, rows: list[int], options: ModelOptions, batch: int, place: Path) -> float:
     """Clips/s of the job's actor pool, between its first and its last chunk."""
     from ccvid.config import ComputeOptions
-    from ccvid.retrieval.embedding_store import EmbedderDescription, open_store
-    from ccvid.retrieval.embeddings import read_embeddings
+    from ccvid.retrieval.embedding.store import EmbedderDescription, open_store
+    from ccvid.retrieval.embedding.table import read_embeddings
     from data_tools.shard_cache import CacheOptions
     from data_tools.storage import StorageFolder
-    from ray_jobs import embedding
-    from ray_jobs.cluster import Workers, connect
+    from ray_jobs.cluster.connection import connect
+    from ray_jobs.cluster.workers import Workers
+    from ray_jobs.scoring import actors as embedding
 
     connect()
     store = ShardFolder(shards)

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ccvid.retrieval.distances import CosineDistances
-from ccvid.retrieval.metrics import evaluate
-from ccvid.retrieval.protocols import PROTOCOLS
+from ccvid.retrieval.ranking.distances import CosineDistances
+from ccvid.retrieval.ranking.metrics import evaluate
+from ccvid.retrieval.ranking.protocols import PROTOCOLS
 from tests.benchmarks.bench_retrieval import THREE, Codes, as_labels, problem
 
 TARGET, MOST_MEGABYTES = 5.0, 2000

@@ -25,8 +25,8 @@ from PIL import Image
 
 from ccvid.config import ModelOptions, ScoreOptions
 from ccvid.model import IdentityClassifier, ReIdModel
-from ccvid.retrieval.embed import embed_tracklets
-from ccvid.retrieval.scoring import labelled_rows, score_embeddings
+from ccvid.retrieval.embedding.embed import embed_tracklets
+from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
 from data_tools.clips import ClipOptions
 from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.footage import read_footage

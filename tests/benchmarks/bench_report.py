@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from ccvid.retrieval.film_strip import Picture, Thumbnails
+from ccvid.retrieval.report.film_strip import Picture, Thumbnails
 from ccvid.retrieval.report.pictures import PictureFolder
 from ccvid.retrieval.report.report import ReportInput, write_report
 from tests.method.report_walkers import walkers

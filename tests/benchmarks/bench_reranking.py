@@ -17,11 +17,11 @@ import time
 import numpy as np
 import torch
 
-from ccvid.retrieval.distances import CosineDistances, Distances
-from ccvid.retrieval.labels import RetrievalLabels
-from ccvid.retrieval.metrics import evaluate
-from ccvid.retrieval.protocols import PROTOCOLS
-from ccvid.retrieval.reranking import re_rank
+from ccvid.retrieval.gallery.reranking import re_rank
+from ccvid.retrieval.ranking.distances import CosineDistances, Distances
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.metrics import evaluate
+from ccvid.retrieval.ranking.protocols import PROTOCOLS
 from tests.benchmarks.bench_retrieval import as_labels, problem
 
 

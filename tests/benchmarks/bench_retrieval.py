@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ccvid.retrieval.distances import CosineDistances, DistanceMatrix, Distances
-from ccvid.retrieval.labels import RetrievalLabels
-from ccvid.retrieval.metrics import evaluate
-from ccvid.retrieval.protocols import PROTOCOLS
+from ccvid.retrieval.ranking.distances import CosineDistances, DistanceMatrix, Distances
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.metrics import evaluate
+from ccvid.retrieval.ranking.protocols import PROTOCOLS
 
 THREE = ("general", "same_clothes", "clothes_changing")
 Codes = dict[str, npt.NDArray[np.int64]]

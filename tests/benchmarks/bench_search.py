@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ccvid.retrieval.search import GALLERY_BLOCK, QUERY_BLOCK, search
+from ccvid.retrieval.gallery.search import GALLERY_BLOCK, QUERY_BLOCK, search
 
 
 def made_gallery(path: Path, entries: int, dimensions: int) -> np.memmap[tuple[int, int], np.dtype[np.float32]]:

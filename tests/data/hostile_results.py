@@ -23,17 +23,17 @@ from ccvid.config import ModelOptions, Recipe, RunOptions, ScoreOptions, TrainOp
 from ccvid.exported_model import CARD_FILE, ONNX_FILE, ModelCard, read_onnx_model
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.released import import_released
-from ccvid.retrieval.calibration import Calibration, write_calibration
-from ccvid.retrieval.decisions import read_decisions
-from ccvid.retrieval.distances import Distances
-from ccvid.retrieval.embedding_store import EmbedderDescription, open_store, read_store
-from ccvid.retrieval.embeddings import EmbeddingRow, EmbeddingTable, read_embeddings, write_embeddings
-from ccvid.retrieval.given import GivenRetrieval, read_distances, read_features
-from ccvid.retrieval.given_doubts import doubts_of_order, without_junk
-from ccvid.retrieval.matches import RankedMatches, write_matches
-from ccvid.retrieval.scoring import score
-from ccvid.retrieval.stored_pictures import open_sources
-from ccvid.retrieval.tables import write_query_table
+from ccvid.retrieval.embedding.store import EmbedderDescription, open_store, read_store
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable, read_embeddings, write_embeddings
+from ccvid.retrieval.gallery.decisions import read_decisions
+from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
+from ccvid.retrieval.ranking.distances import Distances
+from ccvid.retrieval.ranking.given import GivenRetrieval, read_distances, read_features
+from ccvid.retrieval.ranking.given_doubts import doubts_of_order, without_junk
+from ccvid.retrieval.ranking.scoring import score
+from ccvid.retrieval.report.stored_pictures import open_sources
+from ccvid.retrieval.report.tables import write_query_table
+from ccvid.retrieval.thresholds.calibration import Calibration, write_calibration
 from ccvid.run_files import METRICS_FILE
 from ccvid.trained_model import configured_backbone, read_trained_model, write_description
 from ccvid.training.checkpoint import Progress, TrainedParts, load_checkpoint, save_checkpoint, save_weights
@@ -46,12 +46,12 @@ from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
 from ray_jobs.begun_runs import as_begun
 from ray_jobs.cli import parse_recipe, read_recipe, write_config
-from ray_jobs.comparing import compare_results
-from ray_jobs.evaluation import results_folder
-from ray_jobs.search.records import SearchRecords
-from ray_jobs.search.results import best_recipe
-from ray_jobs.search.space import read_space
-from ray_jobs.search.tables import results_table
+from ray_jobs.scoring.comparison import compare_results
+from ray_jobs.scoring.evaluation import results_folder
+from ray_jobs.tuning.records import SearchRecords
+from ray_jobs.tuning.results import best_recipe
+from ray_jobs.tuning.space import read_space
+from ray_jobs.tuning.tables import results_table
 from tests.data.hostile_samples import BrokenPromiseError, Kind, Sample
 from video_backbones.factory import build_backbone
 

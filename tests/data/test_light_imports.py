@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["ccvid.config", "ray_jobs.sharding", "ray_jobs.run_guard", "data_tools.shard_writer"]
+    "module", ["ccvid.config", "ray_jobs.sharding.shards", "ray_jobs.training.guard", "data_tools.shard_writer"]
 )
 def test_without_torch(module: str) -> None:
     heavy = "torch", "torchvision", "sklearn"

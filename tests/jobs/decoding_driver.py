@@ -29,7 +29,7 @@ from data_tools.identity_sampler import PkOptions, PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrainingClips, TrainingItems
 from data_tools.loading_options import AugmentOptions, LoaderOptions
 from data_tools.shards import ShardFolder
-from ray_jobs.decoders import RemoteDecoders
+from ray_jobs.training.decoders import RemoteDecoders
 from tests.chance import chance
 
 SIZE = (64, 32)

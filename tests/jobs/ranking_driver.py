@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 
-from ccvid.retrieval.distances import CosineDistances, DistanceMatrix, Distances
-from ccvid.retrieval.ranks import rank_persons
-from ray_jobs import parallel_ranks
-from ray_jobs.cluster import connect
+from ccvid.retrieval.ranking.distances import CosineDistances, DistanceMatrix, Distances
+from ccvid.retrieval.ranking.ranks import rank_persons
+from ray_jobs.cluster.connection import connect
+from ray_jobs.scoring import parallel_ranks
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ import os
 import ray
 
 from data_tools.progress import Progress, message, show, state
-from ray_jobs.cluster import connect, run_task
-from ray_jobs.job_console import NAMESPACE, settle
+from ray_jobs.cluster.connection import connect
+from ray_jobs.cluster.job_console import NAMESPACE, settle
+from ray_jobs.cluster.tasks import run_task
 
 MESSAGES = 300
 

@@ -13,7 +13,7 @@ import pytest
 from data_tools.errors import InputError
 from data_tools.shard_plan import ShardOptions
 from ray_jobs.cli import parse_recipe
-from ray_jobs.sharding import ensure_shards
+from ray_jobs.sharding.shards import ensure_shards
 from tests.data.made_videos import make_video
 from tests.data.released_formats import make_ccvid
 from tests.jobs.head import Head

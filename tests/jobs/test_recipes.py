@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from ccvid.config import ProtocolOptions, Recipe
 from ray_jobs.cli import RECIPES, parse_recipe, read_recipe, recipe_names
-from ray_jobs.sources import shard_folder
+from ray_jobs.sharding.sources import shard_folder
 
 VIDEO: dict[str, Any] = {
     "data.storage.storage": "source",

@@ -21,7 +21,7 @@ from tests.conftest import TINY_WALKERS
 from tests.jobs.breaking import expect_success
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import ROOT, Head
-from tests.jobs.test_evaluate import given
+from tests.jobs.scoring.test_evaluate import given
 from tests.s3_server import S3Server
 
 __all__ = ["given"]  # a fixture

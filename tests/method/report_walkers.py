@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ccvid.retrieval.bootstrap import result_intervals
-from ccvid.retrieval.distances import CosineDistances, DistanceMatrix
-from ccvid.retrieval.embeddings import EmbeddingRow
-from ccvid.retrieval.film_strip import Picture, Thumbnails
-from ccvid.retrieval.labels import RetrievalLabels
-from ccvid.retrieval.metrics import evaluate
+from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.ranking.bootstrap import result_intervals
+from ccvid.retrieval.ranking.distances import CosineDistances, DistanceMatrix
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.metrics import evaluate
+from ccvid.retrieval.report.film_strip import Picture, Thumbnails
 from ccvid.retrieval.report.report import ExtraFigure, ReportInput, Threshold, write_report
 
 KEPT = 4

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ccvid.retrieval.labels import RetrievalLabels
-from ccvid.retrieval.protocols import Protocol
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.protocols import Protocol
 
 
 @dataclass

@@ -32,7 +32,7 @@ from ccvid.training.trainer import Trainer
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
-from tests.method.test_training import tiny_recipe
+from tests.method.training.test_training import tiny_recipe
 from video_backbones.released import to_released
 
 SLIM = ModelOptions(backbone="c2d_resnet18_slim", weights="random", height=32, width=16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ccvid.retrieval.comparison import Comparison, QueryScores
+from ccvid.retrieval.ranking.comparison import Comparison, QueryScores
 from ccvid.retrieval.report.filmstrips import Entry, Mark, Row, State, Tracklets, View
 
 

@@ -8,17 +8,14 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ccvid.retrieval.distances import Distances
-from ccvid.retrieval.labels import joint_codes
-from ccvid.retrieval.metrics import Evaluation, ProtocolResult
-
-Scores = npt.NDArray[np.float64]
+from ccvid.retrieval.ranking.distances import Distances, Scores
+from ccvid.retrieval.ranking.labels import joint_codes
+from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult
 
 INK = "#1f2a44"
 """Becomes the page's text colour, so that charts follow a dark page."""

@@ -16,10 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ccvid.retrieval.embeddings import EmbeddingRow
-from ccvid.retrieval.film_strip import Thumbnails
-from ccvid.retrieval.labels import RetrievalLabels
-from ccvid.retrieval.matches import TIMES, seconds
+from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.gallery.matches import TIMES, seconds
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.report.film_strip import Thumbnails
 from ccvid.retrieval.report.folder import write_data
 from ccvid.retrieval.report.pictures import PictureFolder
 

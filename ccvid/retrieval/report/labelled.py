@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.retrieval.distances import Distances, Indices
-from ccvid.retrieval.metrics import Evaluation, ProtocolResult, RankedGallery
+from ccvid.retrieval.ranking.distances import Distances, Indices
+from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult, RankedGallery
 from ccvid.retrieval.report.filmstrips import Entry, Mark, Row, State, Tracklets, View
 
 Probability = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]

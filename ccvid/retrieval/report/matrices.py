@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.retrieval.distances import Distances
-from ccvid.retrieval.labels import Column, joint_codes
-from ccvid.retrieval.matches import TIMES
-from ccvid.retrieval.metrics import Evaluation, score_protocols
+from ccvid.retrieval.gallery.matches import TIMES
+from ccvid.retrieval.ranking.distances import Distances
+from ccvid.retrieval.ranking.labels import Column, joint_codes
+from ccvid.retrieval.ranking.metrics import Evaluation, score_protocols
 
 MOST_LABELS = 40
 """A wider table cannot be read."""

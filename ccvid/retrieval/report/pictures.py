@@ -6,7 +6,7 @@ from pathlib import Path
 
 import simplejpeg
 
-from ccvid.retrieval.film_strip import Thumbnails, film_strip
+from ccvid.retrieval.report.film_strip import Thumbnails, film_strip
 
 NO_PICTURE = -1, 80
 QUALITY = 82

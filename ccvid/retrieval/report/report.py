@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ccvid.retrieval.bootstrap import ResultIntervals
-from ccvid.retrieval.distances import Distances
-from ccvid.retrieval.film_strip import Thumbnails
-from ccvid.retrieval.metrics import CMC_RANKS, Evaluation, ProtocolResult
+from ccvid.retrieval.ranking.bootstrap import ResultIntervals
+from ccvid.retrieval.ranking.distances import Distances
+from ccvid.retrieval.ranking.metrics import CMC_RANKS, Evaluation, ProtocolResult
 from ccvid.retrieval.report.charts import cmc_chart, pair_scores, score_chart
+from ccvid.retrieval.report.film_strip import Thumbnails
 from ccvid.retrieval.report.filmstrips import Tracklets, write_filmstrips
 from ccvid.retrieval.report.folder import report_folder, write_page
 from ccvid.retrieval.report.labelled import Probability, protocol_views

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ccvid.retrieval.embeddings import EmbeddingRow
-from ccvid.retrieval.film_strip import Thumbnails
-from ccvid.retrieval.matches import RankedMatches
+from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.gallery.matches import RankedMatches
+from ccvid.retrieval.report.film_strip import Thumbnails
 from ccvid.retrieval.report.filmstrips import Entry, Row, Tracklets, View, write_filmstrips
 from ccvid.retrieval.report.folder import report_folder, write_page
 

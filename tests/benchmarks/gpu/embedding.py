@@ -9,7 +9,7 @@ from torch import nn
 
 from ccvid.config import ModelOptions
 from ccvid.model import ReIdModel
-from ccvid.retrieval.batch_size import clips_that_fit
+from ccvid.retrieval.embedding.batch_size import clips_that_fit
 from data_tools.clips import all_clips
 from tests.benchmarks.bench_embedding import CLIP, bare_rate, stored_rate
 from tests.benchmarks.gpu.device import cpu_cores

@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from ccvid.retrieval.distances import CosineDistances
-from ccvid.retrieval.metrics import evaluate
-from ccvid.retrieval.protocols import PROTOCOLS
-from ccvid.retrieval.ranks import rank_persons
-from ccvid.retrieval.search import search
+from ccvid.retrieval.gallery.search import search
+from ccvid.retrieval.ranking.distances import CosineDistances
+from ccvid.retrieval.ranking.metrics import evaluate
+from ccvid.retrieval.ranking.protocols import PROTOCOLS
+from ccvid.retrieval.ranking.ranks import rank_persons
 from tests.benchmarks.bench_retrieval import THREE, as_labels, problem
 from tests.benchmarks.gpu.task import Task
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ccvid.retrieval.search import search
+from ccvid.retrieval.gallery.search import search
 from tests.benchmarks.gpu.device import plain_float32, seconds_of
 from tests.benchmarks.gpu.task import Task
 

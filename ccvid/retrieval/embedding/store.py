@@ -1,0 +1,231 @@
+"""A live gallery: embeddings of one embedder in a folder that grows and forgets, part by part.
+
+    store.json          which embedder: nothing of another is let in
+    part-KEY.parquet    some tracklets' embeddings, written whole; KEY is made of their ids
+    removed.json        SHA-256 of the ids that were removed, so that they do not come back
+    sources.json        the shards that tracklets came from, where pages find their pictures
+
+Adding tracklets writes new parts, and removing a person writes the parts anew in which he stands; no other file is
+touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ccvid.config import ModelOptions
+from ccvid.retrieval.embedding.parquet import read_table
+from ccvid.retrieval.embedding.table import EmbeddingTable, read_embeddings, write_embeddings
+from data_tools.clips import ClipOptions
+from data_tools.documents import parse_model
+from data_tools.errors import InputError
+from data_tools.loading_options import ResizeFilter
+from data_tools.options import Options
+from data_tools.storage import StorageFolder
+
+STORE_FILE = "store.json"
+REMOVED_FILE = "removed.json"
+SOURCES_FILE = "sources.json"
+
+
+class EmbedderDescription(Options):
+    """All that an embedding depends on but the tracklet: two that agree give embeddings that can be compared."""
+
+    format_version: Literal[1] = 1
+    model: str
+    """Fingerprint of the weights."""
+    dimensions: int = Field(ge=1)
+    height: int
+    width: int
+    clip: ClipOptions
+    resize_filter: ResizeFilter
+    flip: bool
+    bf16: bool
+
+    @classmethod
+    def of(
+        cls, model: str, dimensions: int, options: ModelOptions, clip: ClipOptions, *, flip: bool, bf16: bool
+    ) -> EmbedderDescription:
+        """Of weights with this fingerprint, and the network's options."""
+        return cls(
+            model=model,
+            dimensions=dimensions,
+            height=options.height,
+            width=options.width,
+            clip=clip,
+            resize_filter=options.resize_filter,
+            flip=flip,
+            bf16=bf16,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the description: stands as the model in the store's tables."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingStore:
+    """The store at a place; :func:`open_store` makes one."""
+
+    folder: StorageFolder
+    embedder: EmbedderDescription
+
+    def missing(self, shard_of: Mapping[str, str]) -> frozenset[str]:
+        """Which tracklets are neither in the store nor were removed from it.
+
+        Args:
+            shard_of: each tracklet's shard, by its checksum.
+
+        Raises:
+            InputError: a tracklet of the same id but another shard is in the store.
+        """
+        known = self._known()
+        for id, shard in shard_of.items():
+            if known.get(id, shard) != shard:
+                raise InputError(
+                    f"{self.folder}: holds a tracklet {id!r} of other shards; name another store, or remove it there"
+                )
+        removed = self._removed()
+        return frozenset(id for id in shard_of if id not in known and _digest(id) not in removed)
+
+    def add(self, table: EmbeddingTable) -> None:
+        """Write a part, whole or not at all.
+
+        Raises:
+            InputError: embeddings of another embedder.
+        """
+        if table.model != self.embedder.fingerprint:
+            raise InputError(f"{self.folder}: holds embeddings of another model or of other clips")
+        self._write(f"part-{_digest(json.dumps([row.id for row in table.rows]))[:32]}.parquet", table)
+
+    def parts(self) -> list[str]:
+        """Names of the parts, sorted."""
+        return [name for name in self.folder.names() if name.startswith("part-") and name.endswith(".parquet")]
+
+    def read(self) -> EmbeddingTable:
+        """All embeddings, by id.
+
+        Raises:
+            InputError: it is empty, a part cannot be read or is another embedder's, or an id stands in two parts.
+        """
+        tables = [self._read(name) for name in self.parts()]
+        rows = [row for table in tables for row in table.rows]
+        if not rows:
+            raise InputError(f"{self.folder}: the embedding store holds no tracklet")
+        order = sorted(range(len(rows)), key=lambda number: rows[number].id)
+        for first, second in pairwise(order):
+            if rows[first].id == rows[second].id:
+                raise InputError(f"{self.folder}: tracklet {rows[first].id!r} stands in it twice")
+        embedding_ND = np.concatenate([table.embedding_ND for table in tables])[order]
+        return EmbeddingTable(tuple(rows[number] for number in order), embedding_ND, self.embedder.fingerprint)
+
+    def remove(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> list[str]:
+        """Remove tracklets by person and by id; returns the ids that were found, sorted.
+
+        The ids are noted first (as SHA-256), so that a removal that was cut off is finished by the same call, and
+        that embedding the same data again does not bring them back.
+        """
+        gone: dict[str, list[str]] = {}
+        for name in self.parts():
+            found = [row.id for row in self._read(name).rows if row.person in set(persons) or row.id in set(ids)]
+            if found:
+                gone[name] = found
+        removed = sorted(id for found in gone.values() for id in found)
+        if removed:
+            noted = sorted(self._removed() | {_digest(id) for id in removed})
+            self.folder.write(REMOVED_FILE, json.dumps(noted, indent=0).encode())
+        for name, found in gone.items():
+            table, out = self._read(name), set(found)
+            if kept := [number for number, row in enumerate(table.rows) if row.id not in out]:
+                self._write(name, table.take(kept))
+            else:
+                self.folder.delete(name)
+        return removed
+
+    def sources(self) -> list[str]:
+        """Places of the shards that were embedded from, sorted; InputError where the list cannot be read."""
+        return self._list(SOURCES_FILE)
+
+    def add_source(self, place: str) -> None:
+        """Note shards that are embedded from."""
+        known = self.sources()
+        if place not in known:
+            self.folder.write(SOURCES_FILE, json.dumps(sorted([*known, place]), indent=1).encode())
+
+    def _known(self) -> dict[str, str]:
+        """Each tracklet's shard, by its id."""
+        known: dict[str, str] = {}
+        for name in self.parts():
+            with self.folder.fetched(name) as path:
+                table = read_table(path, required=("id", "shard_fingerprint"))
+            known.update(zip(table["id"].to_pylist(), table["shard_fingerprint"].to_pylist(), strict=True))
+        return known
+
+    def _removed(self) -> frozenset[str]:
+        return frozenset(self._list(REMOVED_FILE))
+
+    def _list(self, name: str) -> list[str]:
+        try:
+            return TypeAdapter(list[str]).validate_json(self.folder.read(name))
+        except FileNotFoundError:
+            return []
+        except ValidationError:
+            raise InputError(f"{self.folder / name}: not a readable list of strings") from None
+
+    def _read(self, name: str) -> EmbeddingTable:
+        with self.folder.fetched(name) as path:
+            return read_embeddings(path, model=self.embedder.fingerprint)
+
+    def _write(self, name: str, table: EmbeddingTable) -> None:
+        with self.folder.new_file(name) as path:
+            write_embeddings(table, path)
+
+
+def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> EmbeddingStore:
+    """The store at a place, made where there is none.
+
+    Raises:
+        InputError: the store is another embedder's; the message says in what it differs.
+        OSError: the place cannot be written.
+    """
+    found = read_embedder(folder)
+    if found is None:
+        folder.write(STORE_FILE, (embedder.model_dump_json(indent=1) + "\n").encode())
+    elif found != embedder:
+        there, here = found.model_dump(), embedder.model_dump()
+        differ = ", ".join(
+            f"{name} {there[name]} there, {here[name]} now" for name in there if there[name] != here[name]
+        )
+        raise InputError(
+            f"{folder}: holds embeddings made otherwise ({differ}), which cannot be compared; name another"
+        )
+    return EmbeddingStore(folder, embedder)
+
+
+def read_store(folder: StorageFolder) -> EmbeddingStore:
+    """An existing store; InputError where there is none."""
+    found = read_embedder(folder)
+    if found is None:
+        raise InputError(f"{folder}: no embedding store ({STORE_FILE}) there")
+    return EmbeddingStore(folder, found)
+
+
+def read_embedder(folder: StorageFolder) -> EmbedderDescription | None:
+    """Which embedder a store is of; None where there is no store. InputError where it does not tell."""
+    try:
+        return parse_model(EmbedderDescription, folder.read(STORE_FILE), folder / STORE_FILE)
+    except FileNotFoundError:
+        return None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

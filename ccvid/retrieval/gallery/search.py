@@ -1,0 +1,112 @@
+"""The k most alike gallery entries of each query, exactly, without the matrix of scores.
+
+What might belong to the first k by quick scores (``candidates``) is scored again as ``CosineDistances`` does, exactly.
+So the ranking is that of the exact scores, equal ones in the order of the gallery, whatever the block size, the device
+or the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from ccvid.retrieval.gallery.candidates import Codes, find_candidates
+from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices, Scores
+from data_tools.errors import InputError
+
+QUERY_BLOCK, GALLERY_BLOCK = 4096, 8192
+GPU_QUERY_BLOCK, GPU_GALLERY_BLOCK = 16_384, 32_768
+"""Larger, so that the gallery crosses to the GPU once for most searches, and the CPU seldom waits for a block."""
+EXACT_QUERIES = 64
+"""Scored exactly at a time by each thread: the vectors of their candidates fit a core's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearestEntries:
+    """``gallery_QK`` int64: gallery indices by falling score, −1 beyond the last; ``score_QK`` float64: their cosines.
+
+    Where there is no entry, the score is −infinity.
+    """
+
+    gallery_QK: Indices
+    score_QK: Scores
+
+    @classmethod
+    def of(cls, queries: int, k: int, query_C: Indices, gallery_C: Indices, score_C: Scores) -> NearestEntries:
+        """The first k of C candidates for each query: by falling score, equal ones in the order of the gallery."""
+        gallery_QK, score_QK = np.full((queries, k), -1), np.full((queries, k), -np.inf)
+        order = np.lexsort((gallery_C, -score_C, query_C))
+        query_C, gallery_C, score_C = query_C[order], gallery_C[order], score_C[order]
+        place_C = np.arange(len(query_C)) - np.searchsorted(query_C, query_C)
+        kept = place_C < k
+        place = query_C[kept], place_C[kept]
+        gallery_QK[place], score_QK[place] = gallery_C[kept], score_C[kept]
+        return cls(gallery_QK, score_QK)
+
+
+def search(
+    query_QD: Floats,
+    gallery_GD: Floats,
+    k: int,
+    *,
+    exclude: Sequence[Codes] = (),
+    device: torch.device | str = "cpu",
+    query_block: int | None = None,
+    gallery_block: int | None = None,
+    quick_dtype: torch.dtype | None = None,
+) -> NearestEntries:
+    """Rank the gallery for each query by cosine, and keep the first k.
+
+    Args:
+        query_QD: (Q, D) floats of any length but zero.
+        gallery_GD: (G, D), may be a memory map; read block by block, once for every ``query_block`` queries.
+        exclude: an entry whose code agrees with the query's in one of these (its own id, its camera) is left out.
+        device: where the quick scores are made.
+        query_block: nothing: 4096, on a GPU 16,384.
+        gallery_block: nothing: 8192, on a GPU 32,768.
+        quick_dtype: of the vectors that quick scores are made from, float32 or float16; nothing: float16 on a GPU,
+            for its tensor cores. The result is the same.
+
+    Memory beside the inputs: the queries in float32, a block of the gallery (on a GPU some), ``query_block`` ×
+    ``gallery_block`` scores (128 MiB, on a GPU 2 GiB), and k entries with those within the margin for each query.
+
+    Raises:
+        InputError: k below 1, no query or no entry, sizes that differ, NaN, infinity, or a vector of zeros.
+    """
+    if k < 1:
+        raise InputError(f"{k} matches of a query, expected 1 or more")
+    if not len(query_QD) or not len(gallery_GD):
+        raise InputError(f"nothing to rank: {len(query_QD)} queries, {len(gallery_GD)} gallery tracklets")
+    place = torch.device(device)
+    on_gpu = place.type == "cuda"
+    query_block = query_block or (GPU_QUERY_BLOCK if on_gpu else QUERY_BLOCK)
+    gallery_block = gallery_block or (GPU_GALLERY_BLOCK if on_gpu else GALLERY_BLOCK)
+    quick_dtype = quick_dtype or (torch.float16 if on_gpu else torch.float32)
+    exact = CosineDistances(query_QD, gallery_GD, gallery_checked=on_gpu)  # the GPU checks blocks as they pass
+    parts: list[NearestEntries] = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for start in range(0, len(query_QD), query_block):
+            asked = slice(start, min(start + query_block, len(query_QD)))
+            codes = [(query[asked], gallery) for query, gallery in exclude]
+            query_C, gallery_C = find_candidates(
+                query_QD[asked], gallery_GD, k, codes, place, gallery_block, quick_dtype
+            )
+            rows = range(asked.start, asked.stop)
+            few = [rows[first : first + EXACT_QUERIES] for first in range(0, len(rows), EXACT_QUERIES)]
+            parts += threads.map(partial(_first_k, exact, k, query_C + start, gallery_C), few)
+    return NearestEntries(
+        np.concatenate([part.gallery_QK for part in parts]), np.concatenate([part.score_QK for part in parts])
+    )
+
+
+def _first_k(exact: CosineDistances, k: int, query_C: Indices, gallery_C: Indices, queries: range) -> NearestEntries:
+    """Of some queries by their exact scores; the candidates are ordered by query."""
+    own = slice(*np.searchsorted(query_C, (queries.start, queries.stop)))
+    query_C, gallery_C = query_C[own], gallery_C[own]
+    score_C = 1.0 - exact.pairs(query_C, gallery_C).astype(np.float64)
+    return NearestEntries.of(len(queries), k, query_C - queries.start, gallery_C, score_C)

@@ -1,0 +1,134 @@
+"""How sure a figure is: the bootstrap over identities.
+
+The tracklets of one person are not independent, so persons are drawn, with replacement and each with all its
+tracklets: a query counts as often as its person was drawn, a pair of tracklets as often as the product of its two
+persons' draws (Bolle, Ratha and Pankanti, CVIU 2004, draw subsets for the same reason). Intervals are percentiles.
+Draws come from NumPy's PCG64 with a seed; nothing is compared again, only counted with other weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ccvid.retrieval.ranking.distances import Floats, Indices, Scores
+from ccvid.retrieval.ranking.metrics import CMC_RANKS, ProtocolResult
+from data_tools.errors import InputError
+
+DRAWS = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and where it falls in ``LEVEL`` of the draws."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, drawn_N: Floats) -> Interval:
+        """Draws that say nothing (NaN) are left out."""
+        low, high = np.nanquantile(drawn_N, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        return cls(value, float(low), float(high))
+
+    def to_json(self) -> dict[str, float]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class ResultIntervals:
+    """mAP, mINP and CMC of one protocol; ``persons`` are those of the queries that have a match."""
+
+    mean_average_precision: Interval
+    mean_inverse_negative_penalty: Interval
+    cmc: Mapping[int, Interval]
+    persons: int
+    draws: int
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "map": self.mean_average_precision.to_json(),
+            "minp": self.mean_inverse_negative_penalty.to_json(),
+            "cmc": {str(rank): interval.to_json() for rank, interval in self.cmc.items()},
+            "persons": self.persons,
+            "draws": self.draws,
+            "level": LEVEL,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """Second figure minus first, of the same queries in the same draws.
+
+    ``p_value`` is two-sided: twice the share of draws on the other side of 0, at least 2 / (draws + 1).
+    """
+
+    first: float
+    second: float
+    difference: Interval
+    p_value: float
+
+    def to_json(self) -> dict[str, object]:
+        difference = self.difference.to_json()
+        return {"first": self.first, "second": self.second, "difference": difference, "p_value": self.p_value}
+
+
+def draw_persons(persons: int, draws: int = DRAWS, seed: int = 0) -> Indices:
+    """How often each of so many persons is drawn, (draws, persons); each row sums to ``persons``."""
+    return np.random.Generator(np.random.PCG64(seed)).multinomial(persons, np.full(persons, 1 / persons), draws)
+
+
+def result_intervals(
+    result: ProtocolResult, person: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+) -> ResultIntervals:
+    """Intervals of one protocol's figures; ``person`` (Q,) are the queries' persons. Memory: draws × persons counts."""
+    columns = (
+        result.average_precision_Q,
+        result.inverse_negative_penalty_Q,
+        *(result.first_match_rank_Q <= rank for rank in CMC_RANKS),
+    )
+    value_QF = np.stack(columns, axis=1)[result.has_match].astype(np.float64)
+    code_Q, persons = _codes(np.asarray(person)[result.has_match])
+    drawn_NF = _means(value_QF, code_Q, draw_persons(persons, draws, seed))
+    values = (
+        result.mean_average_precision,
+        result.mean_inverse_negative_penalty,
+        *(result.cmc(rank) for rank in CMC_RANKS),
+    )
+    precision, penalty, *cmc = (Interval.of(*figure) for figure in zip(values, drawn_NF.T, strict=True))
+    return ResultIntervals(precision, penalty, dict(zip(CMC_RANKS, cmc, strict=True)), persons, draws)
+
+
+def paired_difference(
+    first_Q: Floats, second_Q: Floats, person: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+) -> PairedDifference:
+    """Compare a figure of the same Q queries under two models; ``person`` (Q,) are the queries' persons."""
+    code_Q, persons = _codes(np.asarray(person))
+    change_Q = second_Q - first_Q
+    drawn_N = _means(change_Q[:, None], code_Q, draw_persons(persons, draws, seed))[:, 0]
+    side = min(np.count_nonzero(drawn_N <= 0), np.count_nonzero(drawn_N >= 0))
+    return PairedDifference(
+        first=float(first_Q.mean()),
+        second=float(second_Q.mean()),
+        difference=Interval.of(float(change_Q.mean()), drawn_N),
+        p_value=min(1.0, 2 * (side + 1) / (draws + 1)),
+    )
+
+
+def _codes(label_Q: npt.NDArray[np.str_]) -> tuple[Indices, int]:
+    if not len(label_Q):
+        raise InputError("no query has a match: there is nothing to draw from")
+    names, code_Q = np.unique(label_Q, return_inverse=True)
+    return code_Q, len(names)
+
+
+def _means(value_QF: Scores, code_Q: Indices, count_NP: Indices) -> Scores:
+    """(N, F): the mean of each figure over the queries, each as often as its person was drawn."""
+    sum_PF = np.stack([np.bincount(code_Q, weights=value_Q) for value_Q in value_QF.T], axis=1)
+    means: Scores = (count_NP @ sum_PF) / (count_NP @ np.bincount(code_Q))[:, None]
+    return means

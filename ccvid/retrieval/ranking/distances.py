@@ -1,0 +1,203 @@
+"""Where distances come from: a matrix that is given, or embeddings compared block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from data_tools.errors import InputError
+
+Floats = npt.NDArray[np.floating]
+Indices = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+"""1 − distance, in float64."""
+
+BLOCK_BYTES = 2**24
+"""Size of one block of distances: a few rows fit a core's cache."""
+
+EXACT_UNIT = 2.0**-26
+"""Grid of the embeddings' coordinates in ``CosineDistances``."""
+
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Between them lies the largest coordinate of an embedding that has a direction."""
+
+
+class DistanceBlock(NamedTuple):
+    """A rectangle of the distance matrix; ``values`` is (queries, gallery entries) from the two starts on."""
+
+    query_start: int
+    gallery_start: int
+    values: Floats
+
+
+class Distances(Protocol):
+    """Distances of Q queries to G gallery entries; smaller is nearer.
+
+    ``pairs`` and ``blocks`` give the same values to the last bit.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Q, G)."""
+
+    def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
+        """The distances of P single pairs."""
+
+    def blocks(self) -> Iterator[DistanceBlock]:
+        """Blocks in any order that cover the matrix once."""
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> Distances:
+        """The same distances among some rows of both sides, in the order given."""
+
+
+class DistanceMatrix:
+    """Given distances (Q, G), NumPy or torch, any real type; compared in the precision they come in.
+
+    Raises InputError, which begins with ``origin`` (the file), for another shape and for NaN or infinity.
+    """
+
+    def __init__(self, matrix: npt.NDArray[np.generic] | torch.Tensor, *, origin: str = "distance matrix") -> None:
+        if isinstance(matrix, torch.Tensor):
+            matrix = (matrix.float() if matrix.dtype == torch.bfloat16 else matrix).numpy(force=True)
+        if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+            raise InputError(
+                f"{origin}: {matrix.dtype} of shape {matrix.shape}, expected numbers of (queries, gallery)"
+            )
+        kept = matrix.dtype if matrix.dtype in (np.float32, np.float64) else np.float64
+        self._matrix: Floats = matrix.astype(kept, copy=False)
+        _check_finite(self._matrix, f"{origin}: distance of query row")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._matrix.shape[0], self._matrix.shape[1]
+
+    def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
+        return self._matrix[query_P, gallery_P]
+
+    def blocks(self) -> Iterator[DistanceBlock]:
+        for rows in _row_blocks(self._matrix):
+            yield DistanceBlock(rows.start, 0, self._matrix[rows])
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> DistanceMatrix:
+        part = copy(self)
+        part._matrix = self._matrix[np.ix_(query_rows, gallery_rows)]
+        return part
+
+
+class CosineDistances:
+    """1 − cosine of query embeddings (Q, D) and gallery embeddings (G, D), without the (Q, G) matrix.
+
+    The unit embeddings are rounded to multiples of 2⁻²⁶ (an error of the size of float32's own). Every
+    product is then a multiple of 2⁻⁵² and, by Cauchy–Schwarz, every partial sum below 2: float64 holds them
+    all exactly. So the distances, and with them ties and ranks, are the same to the last bit whatever the
+    block size, the number of threads, the BLAS or the device.
+
+    Memory beside the embeddings: the queries once in float64, one gallery block in float64, one block of
+    distances. The products are made on ``device``; ranks are counted on the host.
+    Raises InputError, which begins with ``origin``, for wrong shapes, NaN, infinity and zero vectors; the gallery's
+    values are not looked at where ``gallery_checked``.
+    """
+
+    def __init__(
+        self,
+        query_QD: Floats | torch.Tensor,
+        gallery_GD: Floats | torch.Tensor,
+        *,
+        device: torch.device | str = "cpu",
+        query_block: int = 256,
+        gallery_block: int = 32768,
+        gallery_checked: bool = False,
+        origin: str = "embeddings",
+    ) -> None:
+        assert query_block > 0
+        assert gallery_block > 0
+        self.query_QD = _embedding_matrix(query_QD, f"{origin}: query")
+        self.gallery_GD = _embedding_matrix(gallery_GD, f"{origin}: gallery", checked=gallery_checked)
+        if self.query_QD.shape[1] != self.gallery_GD.shape[1]:
+            raise InputError(
+                f"{origin}: query embeddings have {self.query_QD.shape[1]} dimensions, "
+                f"gallery embeddings {self.gallery_GD.shape[1]}; they come from different models"
+            )
+        self.device = torch.device(device)
+        self._query_block, self._gallery_block = query_block, gallery_block
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.query_QD.shape[0], self.gallery_GD.shape[0]
+
+    def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
+        distance_P = np.empty(len(query_P))
+        for start in range(0, len(query_P), self._gallery_block):
+            part = slice(start, start + self._gallery_block)
+            query_PD = _on_grid(self.query_QD[query_P[part]])
+            distance_P[part] = 1.0 - np.einsum("pd,pd->p", query_PD, _on_grid(self.gallery_GD[gallery_P[part]]))
+        return distance_P
+
+    def blocks(self) -> Iterator[DistanceBlock]:
+        query_QD = torch.from_numpy(_on_grid(self.query_QD)).to(self.device)
+        for gallery_start in range(0, self.shape[1], self._gallery_block):
+            entries = self.gallery_GD[gallery_start : gallery_start + self._gallery_block]
+            gallery_DG = torch.from_numpy(_on_grid(entries)).to(self.device).T
+            for query_start in range(0, self.shape[0], self._query_block):
+                cosine = query_QD[query_start : query_start + self._query_block] @ gallery_DG
+                yield DistanceBlock(query_start, gallery_start, cosine.neg_().add_(1.0).numpy(force=True))
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> CosineDistances:
+        part = copy(self)
+        part.query_QD = self.query_QD[query_rows]
+        if not np.array_equal(gallery_rows, np.arange(len(self.gallery_GD))):  # a large gallery is not copied
+            part.gallery_GD = self.gallery_GD[gallery_rows]
+        return part
+
+
+def _on_grid(embedding_ND: Floats) -> Floats:
+    """Unit rows in float64, rounded to multiples of ``EXACT_UNIT``.
+
+    The norm is rounded to float32 first: its last bits depend on the order of the sum, thus on the machine.
+    """
+    wide_ND: Floats = embedding_ND.astype(np.float64)
+    norm_N = np.sqrt(np.einsum("nd,nd->n", wide_ND, wide_ND)).astype(np.float32).astype(np.float64)
+    wide_ND /= norm_N[:, None] * EXACT_UNIT
+    np.rint(wide_ND, out=wide_ND)
+    wide_ND *= EXACT_UNIT
+    return wide_ND
+
+
+def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str, *, checked: bool = False) -> Floats:
+    if isinstance(embedding, torch.Tensor):
+        embedding = embedding.float().numpy(force=True)
+    if embedding.ndim != 2 or embedding.dtype.kind != "f":
+        raise InputError(
+            f"{origin}: {embedding.dtype} of shape {embedding.shape}, expected floats of (rows, dimensions)"
+        )
+    embedding = embedding.astype(np.float32, copy=False)
+    if checked:
+        return embedding
+    _check_finite(embedding, f"{origin} embedding row")
+    for rows in _row_blocks(embedding):
+        largest = np.abs(embedding[rows]).max(axis=1, initial=0)
+        for row in np.flatnonzero((largest < SMALLEST) | (largest > LARGEST)):
+            raise InputError(
+                f"{origin} embedding row {rows.start + row}: largest value {largest[row]}, not a direction"
+            )
+    return embedding
+
+
+def _check_finite(values: Floats, what: str) -> None:
+    for rows in _row_blocks(values):
+        finite = np.isfinite(values[rows])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0] + (rows.start, 0)
+            raise InputError(f"{what} {row}, column {column} is {values[row, column]}, expected a finite number")
+
+
+def _row_blocks(matrix: Floats) -> Iterator[slice]:
+    """Slices of some ``BLOCK_BYTES`` each, at least one row."""
+    rows = max(1, BLOCK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
+    for start in range(0, matrix.shape[0], rows):
+        yield slice(start, start + rows)

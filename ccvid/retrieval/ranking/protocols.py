@@ -1,0 +1,113 @@
+"""Retrieval protocols as data: which gallery entries of the query's person count as matches.
+
+Every protocol ranks the gallery by distance and divides it, for one query, into three:
+
+    another person                                          wrong
+    same person, agrees and differs as the protocol asks    match
+    same person otherwise, and the query tracklet itself    junk: removed before ranking
+
+so "same-clothes" is: same person, *agree* in clothes, *differ* in camera. An unknown label neither agrees
+nor differs: it makes a same-person entry junk, and leaves a query without a match in the protocols that ask
+for it. Labels are compared only within one person, where the clothes label says as much as the clothes class.
+
+``within`` makes a problem of its own out of a part of both sets, wrong entries included: VC-Clothes before
+cameras 2 and 3 alone is ``within={"camera": ("2", "3")}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ccvid.config import ProtocolOptions
+from ccvid.retrieval.ranking.distances import Indices
+from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
+from data_tools.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A match agrees with the query in every column of ``agree`` and differs in every column of ``differ``.
+
+    Columns are "camera", "clothes" or the name of an attribute ("location", "scale"). Where ``within`` is not
+    empty, only queries and gallery entries take part that have one of the given labels in each of its columns.
+    """
+
+    name: str
+    agree: tuple[str, ...] = ()
+    differ: tuple[str, ...] = ("camera",)
+    within: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of(cls, options: ProtocolOptions) -> Protocol:
+        """The protocol that a recipe describes."""
+        return cls(options.name, options.agree, options.differ, options.within)
+
+    def taking_part(self, labels: RetrievalLabels) -> npt.NDArray[np.int64]:
+        """The rows that take part, in order."""
+        takes_part_N = np.ones(len(labels), np.bool_)
+        for column, chosen in self.within.items():
+            takes_part_N &= np.fromiter((label in chosen for label in labels.column(column)), np.bool_, len(labels))
+        return np.flatnonzero(takes_part_N)
+
+    def describe(self) -> str:
+        """What a match is, in words."""
+        asked = [f"same {column}" for column in self.agree] + [f"other {column}" for column in self.differ]
+        places = [f"within {column} {' and '.join(labels)}" for column, labels in self.within.items()]
+        return ", ".join(["same person", *asked, *places])
+
+    def obstacle(self, query: RetrievalLabels, gallery: RetrievalLabels) -> str | None:
+        """Why the protocol cannot be applied: a label that nothing has, a column unknown throughout a set."""
+        for column, chosen in self.within.items():
+            found = {*query.column(column), *gallery.column(column)}
+            if absent := [repr(label) for label in chosen if label not in found]:
+                return f"no tracklet has {column} {' or '.join(absent)}"
+        for whole, rows in ((query, "query"), (gallery, "gallery")):
+            labels = whole.take(self.taking_part(whole).tolist()) if self.within else whole
+            if not len(labels):
+                return f"no {rows} tracklet takes part"
+            for column in self.agree + self.differ:
+                if all(label is None for label in labels.column(column)):
+                    return f"no {rows} tracklet has a {column} label"
+        return None
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("general"),
+        Protocol("same_clothes", agree=("clothes",)),
+        Protocol("clothes_changing", differ=("camera", "clothes")),
+        Protocol("same_location", agree=("location",)),
+        Protocol("different_location", differ=("camera", "location")),
+        Protocol("same_scale", agree=("scale",)),
+        Protocol("different_scale", differ=("camera", "scale")),
+    )
+}
+"""The usual protocols by their names in metrics.json, in the order of reports."""
+
+
+def with_own(own: tuple[ProtocolOptions, ...]) -> tuple[Protocol, ...]:
+    """The usual protocols and, behind them, a recipe's own; raises InputError for a name that is taken."""
+    protocols = dict(PROTOCOLS)
+    for options in own:
+        if options.name in protocols:
+            raise InputError(f"score.protocols: the name {options.name!r} is taken; taken are {', '.join(protocols)}")
+        protocols[options.name] = Protocol.of(options)
+    return tuple(protocols.values())
+
+
+def match_relation(
+    protocol: Protocol, query: RetrievalLabels, gallery: RetrievalLabels, query_P: Indices, gallery_P: Indices
+) -> npt.NDArray[np.bool_]:
+    """Which same-person pairs are matches under the protocol (P,); the rest is junk."""
+    is_match_P = np.ones(len(query_P), np.bool_)
+    asked = [("id", False), *((name, True) for name in protocol.agree), *((name, False) for name in protocol.differ)]
+    for column, agrees in asked:
+        query_code, gallery_code = joint_codes(query.column(column), gallery.column(column))
+        known_P = (query_code[query_P] >= 0) & (gallery_code[gallery_P] >= 0)
+        is_match_P &= known_P & ((query_code[query_P] == gallery_code[gallery_P]) == agrees)
+    return is_match_P

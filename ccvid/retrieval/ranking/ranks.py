@@ -1,0 +1,179 @@
+"""Exact ranks of a query's own person in the gallery, without sorting the gallery.
+
+For one query let the gallery be ordered by distance, equal distances by gallery index (the tie rule, the
+same on every machine). Junk under any protocol is of the query's own person, and so are the matches. Hence
+the k-th match of *every* protocol has rank
+
+    k + number of other persons' entries before it,
+
+and that number, ``wrong_before``, is counted once for each entry of the query's person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices
+
+FEW_ENTRIES = 128
+"""Up to here comparing the row with every threshold is faster than sorting the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonPairs:
+    """The P pairs (query, gallery entry of the same person), by query, then distance, then gallery index.
+
+    The pairs of query q are ``first[q] : first[q + 1]``.
+    """
+
+    query: Indices
+    gallery: Indices
+    distance: Floats
+    wrong_before: Indices
+    first: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class NearestOthers:
+    """The K nearest entries of other persons for each query, by rank; −1 and infinity beyond the last."""
+
+    gallery_QK: Indices
+    distance_QK: Floats
+
+
+class Ranker(Protocol):
+    """Who counts: ``rank_persons`` on this machine, or others for parts of the queries."""
+
+    def __call__(
+        self, distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
+    ) -> tuple[PersonPairs, NearestOthers]: ...
+
+
+def rank_persons(
+    distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
+) -> tuple[PersonPairs, NearestOthers]:
+    """Count ``wrong_before`` of all same-person pairs and keep the ``nearest`` others, in one pass.
+
+    Persons are integer codes, (Q,) and (G,), that agree across both. The queries of a block are shared among as many
+    threads as torch is set to use; the result is the same for any number. Memory beside that of the distances' blocks:
+    a few numbers a pair, and ``nearest`` places a query.
+    """
+    query, gallery, first = same_person(query_person, gallery_person)
+    distance = distances.pairs(query, gallery)
+    order = np.lexsort((gallery, distance, query))
+    gallery, distance = gallery[order], distance[order]
+    before = np.zeros(len(query), np.int64)
+    others = NearestOthers(np.full((len(query_person), nearest), -1), np.full((len(query_person), nearest), np.inf))
+
+    def count(block: DistanceBlock, row: int) -> None:
+        values, own = block.values[row - block.query_start], slice(first[row], first[row + 1])
+        before[own] += _count_before(values, distance[own], gallery[own] - block.gallery_start)
+        if nearest:
+            _keep_nearest(others, row, values, block.gallery_start, gallery[own])
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for block in distances.blocks():
+            rows = range(block.query_start, block.query_start + len(block.values))
+            for _ in threads.map(partial(count, block), rows):
+                pass
+    own_before = np.arange(len(query)) - first[query]
+    return PersonPairs(query, gallery, distance, before - own_before, first), others
+
+
+def rank_part(
+    distances: Distances,
+    query_person: Indices,
+    gallery_person: Indices,
+    query_rows: Indices,
+    gallery_rows: Indices,
+    nearest: int,
+    rank: Ranker = rank_persons,
+) -> tuple[PersonPairs, NearestOthers]:
+    """``rank_persons`` among some rows alone, told in the indices of the whole.
+
+    Both lists of rows rise and are not empty. A query outside has no pair and no nearest entry.
+    """
+    part = distances.take(query_rows, gallery_rows)
+    pairs, others = rank(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
+    count_Q = np.zeros(len(query_person), np.int64)
+    count_Q[query_rows] = np.diff(pairs.first)
+    whole = NearestOthers(np.full((len(query_person), nearest), -1), np.full((len(query_person), nearest), np.inf))
+    whole.gallery_QK[query_rows] = np.where(others.gallery_QK < 0, -1, gallery_rows[others.gallery_QK])
+    whole.distance_QK[query_rows] = others.distance_QK
+    first = np.concatenate(([0], np.cumsum(count_Q)))
+    return (
+        PersonPairs(query_rows[pairs.query], gallery_rows[pairs.gallery], pairs.distance, pairs.wrong_before, first),
+        whole,
+    )
+
+
+def join_queries(parts: Sequence[tuple[PersonPairs, NearestOthers]]) -> tuple[PersonPairs, NearestOthers]:
+    """What ``rank_persons`` gives for all queries, from its results for consecutive parts of them."""
+    every = [pairs for pairs, _ in parts]
+    starts = np.cumsum([0, *(len(pairs.first) - 1 for pairs in every)])[:-1]
+    joined = PersonPairs(
+        query=np.concatenate([pairs.query + start for pairs, start in zip(every, starts, strict=True)]),
+        gallery=np.concatenate([pairs.gallery for pairs in every]),
+        distance=np.concatenate([pairs.distance for pairs in every]),
+        wrong_before=np.concatenate([pairs.wrong_before for pairs in every]),
+        first=np.cumsum(np.concatenate([[0], *(np.diff(pairs.first) for pairs in every)])),
+    )
+    others = NearestOthers(
+        np.concatenate([others.gallery_QK for _, others in parts]),
+        np.concatenate([others.distance_QK for _, others in parts]),
+    )
+    return joined, others
+
+
+def same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices, Indices, Indices]:
+    """Query and gallery index of every same-person pair, by query; where each query's begin (Q + 1,)."""
+    by_person = np.argsort(gallery_person, kind="stable")
+    begin = np.searchsorted(gallery_person, query_person, side="left", sorter=by_person)
+    count = np.searchsorted(gallery_person, query_person, side="right", sorter=by_person) - begin
+    first = np.concatenate(([0], np.cumsum(count)))
+    query = np.repeat(np.arange(len(query_person)), count)
+    within = np.arange(first[-1]) - first[query]
+    return query, by_person[begin[query] + within], first
+
+
+def _count_before(values: Floats, threshold_P: Floats, index_P: Indices) -> Indices:
+    """How many of ``values`` come before each entry: smaller, or equal at a lower index.
+
+    An entry is its distance in ``threshold_P`` (ascending) and its index in ``index_P``, which counts from
+    the start of ``values`` and may lie outside.
+    """
+    cut_P = np.clip(index_P, 0, len(values))
+    if len(threshold_P) <= FEW_ENTRIES:
+        return np.array(
+            [
+                np.count_nonzero(values[:cut] <= threshold) + np.count_nonzero(values[cut:] < threshold)
+                for threshold, cut in zip(threshold_P, cut_P, strict=True)
+            ],
+            np.int64,
+        )
+    in_order = np.sort(values)
+    before_P = np.searchsorted(in_order, threshold_P, side="left")
+    equal_P = np.searchsorted(in_order, threshold_P, side="right") - before_P
+    itself_P = (index_P >= 0) & (index_P < len(values))
+    for entry in np.flatnonzero(equal_P > itself_P):
+        before_P[entry] += np.count_nonzero(values[: cut_P[entry]] == threshold_P[entry])
+    return before_P
+
+
+def _keep_nearest(others: NearestOthers, row: int, values: Floats, gallery_start: int, own: Indices) -> None:
+    """Merge one row of a block into the row's nearest others; ``own`` are gallery indices to leave out."""
+    nearest = others.gallery_QK.shape[1]
+    enough = min(nearest + len(own), len(values)) - 1
+    near = gallery_start + np.flatnonzero(values <= np.partition(values, enough)[enough])
+    near = near[~np.isin(near, own)]
+    gallery = np.concatenate((others.gallery_QK[row], near))
+    distance = np.concatenate((others.distance_QK[row], values[near - gallery_start]))
+    best = np.lexsort((gallery, distance))[:nearest]
+    others.gallery_QK[row], others.distance_QK[row] = gallery[best], distance[best]

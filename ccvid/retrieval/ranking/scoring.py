@@ -1,0 +1,88 @@
+"""Scoring tracklets under every protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ccvid.config import ScoreOptions
+from ccvid.retrieval.ranking.distances import CosineDistances, Distances
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult, evaluate
+from ccvid.retrieval.ranking.protocols import with_own
+from ccvid.retrieval.ranking.ranks import Ranker, rank_persons
+from ccvid.retrieval.ranking.single_shot import SingleShot, score_single_shot
+from data_tools.shards import ShardFolder
+from data_tools.tracklet import Split
+
+SCORED_PROTOCOLS = ("clothes_changing", "general")
+"""What is pictured; a single score is taken from the first that applies."""
+PICTURED_PLACES = 20
+USUAL = ScoreOptions()
+
+
+def labelled_rows(store: ShardFolder, split: Split) -> list[int]:
+    """The rows of a split whose person is known: only they can be scored."""
+    return [number for number, row in enumerate(store.rows) if row.split == split and row.person is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRetrieval:
+    """All that was scored: the whole gallery under every protocol and, where asked for, single-shot galleries."""
+
+    distances: Distances
+    evaluation: Evaluation
+    single_shot: SingleShot | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """What metrics.json holds."""
+        single_shot = {} if self.single_shot is None else {"single_shot": self.single_shot.to_json()}
+        return {**self.evaluation.to_json(), **single_shot}
+
+
+def score(
+    distances: Distances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    options: ScoreOptions,
+    rank: Ranker = rank_persons,
+) -> ScoredRetrieval:
+    """Score under the usual protocols and the recipe's own; raises InputError as ``with_own`` and ``evaluate`` do."""
+    asked = with_own(options.protocols)
+    evaluation = evaluate(distances, query, gallery, protocols=asked, top_k=PICTURED_PLACES, rank=rank)
+    if not options.single_shot_draws:
+        return ScoredRetrieval(distances, evaluation)
+    protocols = [result.protocol for result in evaluation.results.values()]
+    return ScoredRetrieval(
+        distances, evaluation, score_single_shot(distances, query, gallery, protocols, options.single_shot_draws)
+    )
+
+
+def score_embeddings(
+    store: ShardFolder,
+    embedding_RD: Tensor,
+    query_rows: Sequence[int],
+    gallery_rows: Sequence[int],
+    options: ScoreOptions = USUAL,
+    rank: Ranker = rank_persons,
+) -> ScoredRetrieval:
+    """Score embeddings of stored rows, (queries + gallery, D) in that order, by cosine distance, on a GPU if any."""
+    query, gallery = (RetrievalLabels.from_rows(store.rows[row] for row in rows) for rows in (query_rows, gallery_rows))
+    embedding = embedding_RD.numpy()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    distances = CosineDistances(embedding[: len(query_rows)], embedding[len(query_rows) :], device=device)
+    return score(distances, query, gallery, options, rank)
+
+
+def single_score(evaluation: Evaluation) -> float:
+    """Clothes-changing mAP, or general where nobody changes clothes."""
+    return leading_result(evaluation).mean_average_precision
+
+
+def leading_result(evaluation: Evaluation) -> ProtocolResult:
+    """The result that a single score and the thresholds are taken from: the first of ``SCORED_PROTOCOLS``, or any."""
+    named = (evaluation.results[name] for name in SCORED_PROTOCOLS if name in evaluation.results)
+    return next(named, next(iter(evaluation.results.values())))

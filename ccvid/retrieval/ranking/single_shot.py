@@ -1,0 +1,113 @@
+"""Single-shot retrieval: a gallery of one tracklet a person, drawn many times, and the spread of the figures.
+
+Draw n is made by NumPy's PCG64 with seed n: the persons of the gallery in sorted order are given one number u in
+[0, 1) each, and a person with k gallery tracklets is represented by number ⌊u · k⌋ of them, in the gallery's order.
+So every machine draws the same galleries of the same data.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ccvid.retrieval.ranking.distances import Distances
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.metrics import CMC_RANKS, ProtocolResult, score_protocols
+from ccvid.retrieval.ranking.protocols import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and sample standard deviation (n − 1) over the draws; of a single draw None."""
+
+    mean: float
+    sd: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+    def to_json(self) -> dict[str, float | None]:
+        return {"mean": self.mean, "sd": self.sd}
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadResult:
+    """One protocol's figures over all draws: fractions; ``cmc`` by rank."""
+
+    mean_average_precision: Spread
+    mean_inverse_negative_penalty: Spread
+    cmc: Mapping[int, Spread]
+
+    @classmethod
+    def of(cls, figures: Sequence[tuple[float, ...]]) -> SpreadResult:
+        """From each draw's ``_figures``."""
+        precision, penalty, *cmc = (Spread.of(values) for values in zip(*figures, strict=True))
+        return cls(precision, penalty, dict(zip(CMC_RANKS, cmc, strict=True)))
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "map": self.mean_average_precision.to_json(),
+            "minp": self.mean_inverse_negative_penalty.to_json(),
+            "cmc": {str(rank): spread.to_json() for rank, spread in self.cmc.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SingleShot:
+    """What ``score_single_shot`` found: protocols by name, and why the others were left out."""
+
+    draws: int
+    protocols: Mapping[str, SpreadResult]
+    left_out: Mapping[str, str]
+
+    def to_json(self) -> dict[str, object]:
+        """The entry "single_shot" of metrics.json."""
+        return {
+            "draws": self.draws,
+            "protocols": {name: result.to_json() for name, result in self.protocols.items()},
+            "left_out": dict(self.left_out),
+        }
+
+
+def draw_gallery(gallery: RetrievalLabels, draw: int) -> npt.NDArray[np.int64]:
+    """The gallery indices of draw number ``draw``, one a person, in rising order."""
+    rows_of: dict[str, list[int]] = {}
+    for row, person in enumerate(gallery.person):
+        rows_of.setdefault(person, []).append(row)
+    u_P = np.random.Generator(np.random.PCG64(draw)).random(len(rows_of))
+    drawn = [rows_of[person][int(u * len(rows_of[person]))] for person, u in zip(sorted(rows_of), u_P, strict=True)]
+    return np.array(sorted(drawn), np.int64)
+
+
+def score_single_shot(
+    distances: Distances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    protocols: Sequence[Protocol],
+    draws: int,
+) -> SingleShot:
+    """Score the queries against ``draws`` galleries, numbered from 0; a protocol must apply in each of them."""
+    every_query = np.arange(len(query))
+    found: dict[str, list[tuple[float, ...]]] = {protocol.name: [] for protocol in protocols}
+    left_out: dict[str, str] = {}
+    for draw in range(draws):
+        rows = draw_gallery(gallery, draw)
+        results, obstacles = score_protocols(
+            distances.take(every_query, rows), query, gallery.take(rows.tolist()), protocols
+        )
+        for name, result in results.items():
+            found[name].append(_figures(result))
+        for name, reason in obstacles.items():
+            left_out.setdefault(name, f"draw {draw}: {reason}")
+    spreads = {name: SpreadResult.of(figures) for name, figures in found.items() if name not in left_out}
+    return SingleShot(draws, spreads, left_out)
+
+
+def _figures(result: ProtocolResult) -> tuple[float, ...]:
+    cmc = (result.cmc(rank) for rank in CMC_RANKS)
+    return result.mean_average_precision, result.mean_inverse_negative_penalty, *cmc

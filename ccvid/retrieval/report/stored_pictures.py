@@ -1,0 +1,67 @@
+"""Frames of stored tracklets for pages and pictures, as far as their shards are still there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+
+from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.report.film_strip import Picture, Thumbnails
+from data_tools.errors import InputError
+from data_tools.progress import message
+from data_tools.shard_cache import CacheOptions, open_shards
+from data_tools.shards import ShardFolder
+from data_tools.stored_frames import decode_clip_
+
+THUMBNAIL_SIZE = (256, 128)
+
+Place = tuple[ShardFolder, int] | None
+"""Shards and row of a tracklet; None where it is not stored any more."""
+
+
+def open_sources(places: Collection[str], cache: CacheOptions) -> list[ShardFolder]:
+    """Open shards by their places; says of which there are no pictures."""
+    stores = []
+    for place in sorted(places):
+        try:
+            stores.append(open_shards(place, cache))
+        except (ValueError, OSError) as error:  # a ValueError is a place of an unknown kind
+            message(f"no pictures from {place}: {error}")
+    return stores
+
+
+def find_tracklets(rows: Sequence[EmbeddingRow], stores: Sequence[ShardFolder]) -> list[Place]:
+    """Where each tracklet's frames are stored: same id, same shard."""
+    wanted = {row.id for row in rows}
+    found = {
+        (stored.id, store.fingerprint(number)): (store, number)
+        for store in stores
+        for number, stored in enumerate(store.rows)
+        if stored.id in wanted
+    }
+    return [found.get((row.id, row.shard)) for row in rows]
+
+
+def stored_thumbnails(places: Sequence[Place], *, frames: int = 3) -> Thumbnails:
+    """Some frames of each tracklet, spread evenly over its time.
+
+    ``places`` are shards and row of each; where there is none, or frames cannot be decoded, there is no picture.
+    """
+
+    def thumbnails(index: int) -> list[Picture]:
+        if (place := places[index]) is None:
+            return []
+        store, row = place
+        positions = np.unique(
+            np.linspace(0, store.rows[row].frame_count - 1, frames + 2).round().astype(np.int64)[1:-1]
+        )
+        clip_THWC = torch.empty((len(positions), *THUMBNAIL_SIZE, 3), dtype=torch.uint8)
+        try:
+            decode_clip_(clip_THWC.permute(0, 3, 1, 2), store, row, positions)
+        except InputError:
+            return []
+        return list(clip_THWC.numpy())
+
+    return thumbnails

@@ -1,0 +1,110 @@
+"""Thresholds and error rates as lines of text and as tables of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ccvid.retrieval.ranking.bootstrap import Interval
+from ccvid.retrieval.ranking.single_shot import Spread
+from ccvid.retrieval.report.report import ExtraTable
+from ccvid.retrieval.thresholds.find import Thresholds
+
+
+def threshold_lines(thresholds: Thresholds | None, without: str = "") -> list[str]:
+    """What ``metrics.txt`` says below its tables; ``without`` is why there are no thresholds."""
+    if thresholds is None:
+        return [f"  thresholds left out: {without}"]
+    name = thresholds.verification.protocol.name.replace("_", "-")
+    recommended, lines = thresholds.recommended, []
+    far = _per_cent(recommended.asked_far)
+    if recommended.threshold is None or recommended.far is None or recommended.tar is None:
+        lines.append(f"  no threshold for a false-accept rate of {far}: {recommended.reason}")
+    else:
+        lines += [
+            f"  threshold for a false-accept rate of {far}: score >= {_interval(recommended.threshold, '.4f', 1)}; "
+            f"it accepts {_interval(recommended.tar, '.1f')} % of the {name} matches",
+        ]
+    eer = thresholds.verification.equal_error_rate[0]
+    lines.append(f"  verification, {name}: equal error rate {_per_cent(eer)}, AUC {thresholds.verification.auc:.4f}")
+    if (found := thresholds.reliability) is not None:
+        error = found.expected_calibration_error
+        lines.append(f"  probabilities: expected calibration error {error:.3f}, Brier {found.brier:.3f}, held-out half")
+    return [*lines, *(f"  left out: {reason}" for reason in thresholds.left_out.values())]
+
+
+def threshold_tables(thresholds: Thresholds) -> list[ExtraTable]:
+    """Verification and, where there are such figures, open-set identification."""
+    name = thresholds.verification.protocol.name.replace("_", "-")
+    tables = [
+        ExtraTable(f"Verification, {name}", ("", "false-accept rate", "accepted", "score from"), *_pairs(thresholds))
+    ]
+    if (found := thresholds.open_set) is not None:
+        ranks = sorted({rank for point in found.points for rank in point.fnir or {}})
+        rows = [
+            (
+                f"FPIR {_per_cent(point.asked_fpir)}",
+                *(_spread(point.fnir[rank]) if point.fnir else "–" for rank in ranks),
+                "–" if point.threshold is None else f"{point.threshold.mean:.4f}",
+            )
+            for point in found.points
+        ]
+        drawn = f"means ± standard deviation over {found.draws} draws of who is enrolled; " if found.draws else ""
+        reasons = {point.reason for point in found.points if point.reason}
+        note = (
+            f"Of queries of enrolled persons, the share that misses its person (FNIR) among the first so many, at the "
+            f"score that so many queries of others pass (FPIR). {drawn.capitalize()}{_count(found.enrolled)} persons "
+            f"enrolled, {_count(found.mated)} queries of theirs, {_count(found.non_mated)} of others."
+        )
+        missed = ("", *(f"missed, first {rank}" for rank in ranks), "score from")
+        tables.append(ExtraTable(f"Open set, {name}", missed, rows, " ".join([note, *sorted(reasons)])))
+    return tables
+
+
+def _pairs(thresholds: Thresholds) -> tuple[Sequence[tuple[str, ...]], str]:
+    verification, recommended = thresholds.verification, thresholds.recommended
+    eer, eer_threshold = verification.equal_error_rate
+    rows = [("equal error rate", _per_cent(eer), f"{100 * (1 - eer):.1f} %", f"{eer_threshold:.4f}")]
+    if recommended.threshold is not None and recommended.far is not None and recommended.tar is not None:
+        rows.append(
+            (
+                "recommended",
+                f"{_interval(recommended.far, '.2f')} %",
+                f"{_interval(recommended.tar, '.1f')} %",
+                _interval(recommended.threshold, ".4f", 1),
+            )
+        )
+    rows += [
+        (
+            f"FAR {_per_cent(point.asked_far)}",
+            _per_cent(point.far),
+            f"{100 * point.tar:.1f} %",
+            f"{point.threshold:.4f}",
+        )
+        for point in verification.operating_points()
+        if point.threshold is not None and point.far is not None and point.tar is not None
+    ]
+    note = (
+        f"Pairs of a query and a gallery tracklet: {len(verification.genuine_score_P):,} of one person, "
+        f"{verification.impostors:,} of two. AUC {verification.auc:.4f}. In brackets, 95 % intervals: where the figure "
+        "may fall with other persons."
+    )
+    if recommended.reason:
+        note += f" No threshold for a false-accept rate of {_per_cent(recommended.asked_far)}: {recommended.reason}."
+    return rows, note
+
+
+def _interval(interval: Interval, form: str, scale: float = 100) -> str:
+    value, low, high = (format(scale * number, form) for number in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def _spread(spread: Spread) -> str:
+    return f"{100 * spread.mean:.1f} %" + ("" if spread.sd is None else f" ± {100 * spread.sd:.1f}")
+
+
+def _count(spread: Spread) -> str:
+    return f"{spread.mean:,.0f}"
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,251 @@
+"""Verification: do two tracklets show the same person? Figures over all pairs of a query and a gallery entry.
+
+    genuine pair     same person, a match under the protocol     TAR: the share that is accepted
+    impostor pair    two persons                                 FAR: the share that is accepted
+    accepted         score ≥ threshold
+
+Same-person pairs that are junk under the protocol count nowhere. The score is 1 − distance in float64: for cosine
+distances the cosine. Genuine scores are few and are kept; impostors are counted at thresholds, block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Literal
+
+import numpy as np
+
+from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices, Scores
+from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
+from ccvid.retrieval.ranking.protocols import Protocol, match_relation
+from ccvid.retrieval.ranking.ranks import same_person
+from data_tools.errors import InputError
+
+FARS = (1e-4, 1e-3, 1e-2, 1e-1)
+SAMPLED_IMPOSTORS = 2**16
+HIGHEST_IMPOSTORS = 2**17
+HISTOGRAM_BINS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationPairs:
+    """The pairs that a protocol compares, among the Q queries and G gallery entries that take part in it.
+
+    Persons are codes 0 … ``persons`` − 1 that agree across both sides. The genuine pairs are P indices into either
+    side; ``same_person`` counts them and the junk.
+    """
+
+    protocol: Protocol
+    distances: Distances
+    query_person_Q: Indices
+    gallery_person_G: Indices
+    persons: int
+    genuine_query_P: Indices
+    genuine_gallery_P: Indices
+    same_person: int
+
+    @classmethod
+    def of(
+        cls, distances: Distances, query: RetrievalLabels, gallery: RetrievalLabels, protocol: Protocol
+    ) -> VerificationPairs:
+        """Raises InputError: labels that do not fit the distances, or a protocol that leaves nothing to compare."""
+        if distances.shape != (len(query), len(gallery)):
+            raise InputError(f"distances are {distances.shape}, labels ask for {(len(query), len(gallery))}")
+        if obstacle := protocol.obstacle(query, gallery):
+            raise InputError(f"protocol {protocol.name}: {obstacle}")
+        if protocol.within:
+            rows = protocol.taking_part(query), protocol.taking_part(gallery)
+            distances = distances.take(*rows)
+            query, gallery = (side.take(part.tolist()) for side, part in zip((query, gallery), rows, strict=True))
+        query_person, gallery_person = joint_codes(query.person, gallery.person)
+        query_S, gallery_S, _ = same_person(query_person, gallery_person)
+        is_match = match_relation(protocol, query, gallery, query_S, gallery_S)
+        persons = 1 + int(max(query_person.max(), gallery_person.max()))
+        kept = query_S[is_match], gallery_S[is_match]
+        pairs = cls(protocol, distances, query_person, gallery_person, persons, *kept, len(query_S))
+        if not len(kept[0]) or not pairs.impostors:
+            raise InputError(
+                f"protocol {protocol.name}: {len(kept[0])} genuine and {pairs.impostors} impostor pairs, "
+                "expected some of both"
+            )
+        return pairs
+
+    @property
+    def impostors(self) -> int:
+        return self.distances.shape[0] * self.distances.shape[1] - self.same_person
+
+    def genuine_scores(self) -> Scores:
+        """(P,), in the order of the pairs."""
+        return _scores(self.distances.pairs(self.genuine_query_P, self.genuine_gallery_P))
+
+    def impostor_sample(self, most: int, seed: int = 0) -> Scores:
+        """Scores of all impostor pairs, or, where there are more pairs than ``most``, of about that many drawn ones."""
+        queries, entries = self.distances.shape
+        if queries * entries <= most:
+            pair_N = np.arange(queries * entries)
+        else:
+            pair_N = np.random.Generator(np.random.PCG64(seed)).integers(0, queries * entries, most)
+        query_N, gallery_N = np.divmod(pair_N, entries)
+        impostor_N = self.query_person_Q[query_N] != self.gallery_person_G[gallery_N]
+        return _scores(self.distances.pairs(query_N[impostor_N], gallery_N[impostor_N]))
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What the lowest threshold known to keep the FAR asked for does; without one, ``reason`` says why."""
+
+    asked_far: float
+    threshold: float | None = None
+    far: float | None = None
+    tar: float | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, float | str | None]:
+        figures = {"asked_far": self.asked_far, "threshold": self.threshold, "far": self.far, "tar": self.tar}
+        return {**figures, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Exact counts of accepted pairs at T thresholds, rising, and what follows from them.
+
+    Among the thresholds are every genuine score, the highest impostor scores, one above all impostors, scores of a
+    sample of impostors, and ``edge_B``, bin edges for a histogram. (T,) int64: impostors with score ≥ and > the
+    threshold. ``genuine_score_P`` rises.
+    """
+
+    protocol: Protocol
+    genuine_score_P: Scores
+    impostors: int
+    threshold_T: Scores
+    impostors_from_T: Indices
+    impostors_above_T: Indices
+    edge_B: Scores
+
+    @cached_property
+    def far(self) -> Scores:
+        """(T,), at each threshold."""
+        return self.impostors_from_T / self.impostors
+
+    @cached_property
+    def tar(self) -> Scores:
+        """(T,), at each threshold."""
+        return self._genuine_share(self.threshold_T, side="left")
+
+    @property
+    def auc(self) -> float:
+        """Probability that a genuine pair scores higher than an impostor pair; an equal score counts half."""
+        place_P = np.searchsorted(self.threshold_T, self.genuine_score_P)
+        not_below = self.impostors_from_T[place_P] + self.impostors_above_T[place_P]
+        pairs = len(self.genuine_score_P) * self.impostors
+        return 1 - int(not_below.sum()) / (2 * pairs)
+
+    @property
+    def equal_error_rate(self) -> tuple[float, float]:
+        """Where the ROC curve, its points joined by straight lines, has FAR = 1 − TAR; and the nearest threshold."""
+        above = self.impostors_above_T / self.impostors, self._genuine_share(self.threshold_T, side="right")
+        # The curve's corners as the threshold falls: what lies above each threshold, then what reaches it.
+        far_C, tar_C = (np.stack(pair, axis=1)[::-1].ravel() for pair in zip(above, (self.far, self.tar), strict=True))
+        gap_C = far_C - (1 - tar_C)  # rises from −1; the lowest threshold accepts every genuine pair
+        after = int(np.argmax(gap_C >= 0))
+        before = after - 1
+        share = -gap_C[before] / (gap_C[after] - gap_C[before])
+        nearer = after if gap_C[after] <= -gap_C[before] else before
+        rate = far_C[before] + share * (far_C[after] - far_C[before])
+        return float(rate), float(self.threshold_T[::-1][nearer // 2])
+
+    def operating_point(self, far: float) -> OperatingPoint:
+        """The lowest of the thresholds with a FAR of at most ``far``; raises InputError outside (0, 1)."""
+        if not 0 < far < 1:
+            raise InputError(f"false accept rate {far}, expected a number between 0 and 1")
+        if far * self.impostors < 1:
+            reason = f"{self.impostors:,} impostor pairs cannot show a rate of {far:g}; it takes {ceil(1 / far):,}"
+            return OperatingPoint(far, reason=reason)
+        place = int(np.argmax(self.far <= far))
+        figures = (values[place].item() for values in (self.threshold_T, self.far, self.tar))
+        return OperatingPoint(far, *figures)
+
+    def operating_points(self) -> list[OperatingPoint]:
+        """At the usual FARs."""
+        return [self.operating_point(far) for far in FARS]
+
+    def roc(self, points: int = 200) -> list[tuple[float, float, float]]:
+        """(FAR, TAR, threshold) at about so many FARs, spread evenly on a log scale; the threshold falls."""
+        level_L = np.geomspace(1 / self.impostors, 1, points)
+        place_L = np.searchsorted(-self.far, -level_L, side="left")
+        kept = np.unique(np.append(place_L, len(self.far) - 1))[::-1]
+        columns = (values[kept].tolist() for values in (self.far, self.tar, self.threshold_T))
+        return list(zip(*columns, strict=True))
+
+    def histogram(self) -> tuple[Scores, Scores]:
+        """The share of genuine and of impostor pairs in each bin [edge, next edge); the outer bins are open."""
+        from_B = self.impostors_from_T[np.searchsorted(self.threshold_T, self.edge_B[1:-1])] / self.impostors
+        genuine_B = self._genuine_share(self.edge_B[1:-1], side="left")
+        genuine, impostor = (-np.diff(np.concatenate(([1.0], share_B, [0.0]))) for share_B in (genuine_B, from_B))
+        return genuine, impostor
+
+    def to_json(self) -> dict[str, object]:
+        eer, threshold = self.equal_error_rate
+        return {
+            "protocol": self.protocol.name,
+            "genuine_pairs": len(self.genuine_score_P),
+            "impostor_pairs": self.impostors,
+            "auc": self.auc,
+            "eer": eer,
+            "eer_threshold": threshold,
+            "tar_at_far": [point.to_json() for point in self.operating_points()],
+            "roc": [{"far": far, "tar": tar, "threshold": threshold} for far, tar, threshold in self.roc()],
+        }
+
+    def _genuine_share(self, threshold_T: Scores, *, side: Literal["left", "right"]) -> Scores:
+        """The share of genuine scores ≥ (left) or > (right) each threshold."""
+        below_T = np.searchsorted(self.genuine_score_P, threshold_T, side=side)
+        return (len(self.genuine_score_P) - below_T) / len(self.genuine_score_P)
+
+
+def verify(pairs: VerificationPairs, *, seed: int = 0) -> Verification:
+    """Count the impostors that are accepted, in one pass over the distances.
+
+    Every count is exact, and the same whatever the blocks. The thresholds lie about 1 / 65,536 of the impostors apart
+    (the sample, drawn with ``seed``), and among the highest 131,072 leave none out. Memory: one block of scores with a
+    sorted copy, and a few numbers for each genuine pair and threshold.
+    """
+    genuine_P = np.sort(pairs.genuine_scores())
+    sampled_N = pairs.impostor_sample(SAMPLED_IMPOSTORS, seed)
+    seen_N = np.concatenate((genuine_P, sampled_N))
+    edge_B = np.linspace(seen_N.min(), max(seen_N.max(), seen_N.min() + 1e-3), HISTOGRAM_BINS + 1)
+    threshold_T = np.unique(np.concatenate((seen_N, edge_B)))
+    from_T, above_T = np.zeros((2, len(threshold_T)), np.int64)
+    highest_N = np.empty(0)
+    for block in impostor_blocks(pairs.distances, pairs.query_person_Q, pairs.gallery_person_G):
+        score_N = np.sort(block.values, axis=None)
+        from_T += len(score_N) - np.searchsorted(score_N, threshold_T, side="left")
+        above_T += len(score_N) - np.searchsorted(score_N, threshold_T, side="right")
+        floor = highest_N[0] if len(highest_N) == HIGHEST_IMPOSTORS else -np.inf
+        higher_N = score_N[np.searchsorted(score_N, floor, side="right") :]
+        highest_N = np.sort(np.concatenate((highest_N, higher_N)))[-HIGHEST_IMPOSTORS:]
+    # Of the scores equal to the lowest one kept, some may have been dropped: only those above it can be counted.
+    tail_T = np.unique(highest_N[highest_N > highest_N[0]])
+    tail_T = np.append(tail_T, np.nextafter(highest_N[-1], np.inf))
+    counted = (len(highest_N) - np.searchsorted(highest_N, tail_T, side=side) for side in ("left", "right"))
+    every_T, place = np.unique(np.concatenate((threshold_T, tail_T)), return_index=True)
+    from_T, above_T = (np.concatenate(both)[place] for both in zip((from_T, above_T), counted, strict=True))
+    return Verification(pairs.protocol, genuine_P, pairs.impostors, every_T, from_T, above_T, edge_B)
+
+
+def impostor_blocks(
+    distances: Distances, query_person_Q: Indices, gallery_person_G: Indices
+) -> Iterator[DistanceBlock]:
+    """Blocks of scores, −infinity at the pairs of one person."""
+    for query_start, gallery_start, values in distances.blocks():
+        score_QG = _scores(values)
+        gallery_person = gallery_person_G[gallery_start : gallery_start + values.shape[1]]
+        score_QG[query_person_Q[query_start : query_start + len(values), None] == gallery_person] = -np.inf
+        yield DistanceBlock(query_start, gallery_start, score_QG)
+
+
+def _scores(distance: Floats) -> Scores:
+    return 1.0 - distance.astype(np.float64)

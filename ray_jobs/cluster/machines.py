@@ -1,0 +1,112 @@
+"""What the machines that train, or embed, can do: looked at once, before the start, and kept by the run."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ccvid.config import ModelOptions, Recipe
+from data_tools.clips import ClipOptions
+from data_tools.cpus import available_cpus
+from data_tools.progress import message
+from data_tools.video import decoder_versions
+from ray_jobs.cluster.tasks import results_of
+from ray_jobs.cluster.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One node as a worker on it finds it."""
+
+    device: str
+    """Name of its GPU or processor."""
+    threads: int
+    """That a worker gets."""
+    bf16_speed: float | None
+    """How many times as fast as float32; None: nobody asked."""
+    bf16_pays: bool
+    decoders: str
+    """That are installed, with versions."""
+
+
+def look(model: ModelOptions, clip: ClipOptions, use_gpu: bool, cpus: int, try_bf16: bool) -> Machine:
+    """Look at this machine, in a process of its own."""
+    device, speed, pays = processor_name(), None, False
+    if use_gpu or try_bf16:
+        import torch  # and networks: seconds that only this process needs
+
+        from ccvid.precision import WORTH_IT, bf16_speed
+
+        if use_gpu:
+            device = torch.cuda.get_device_name()
+        if try_bf16:
+            speed = bf16_speed(model, clip, torch.device("cuda" if use_gpu else "cpu"))
+            pays = speed >= WORTH_IT
+    return Machine(
+        device=device,
+        threads=min(cpus, available_cpus()),
+        bf16_speed=speed,
+        bf16_pays=pays,
+        decoders=", ".join(f"{name} {version}" for name, version in decoder_versions().items()),
+    )
+
+
+def decide_precision(recipe: Recipe, workers: Workers) -> Recipe:
+    """Look at every node that has room for a worker, say what was found, and decide ``train.bf16`` where it is auto.
+
+    A cluster of several kinds of nodes takes what the slowest can do.
+
+    Raises:
+        BackboneError: there is no such network.
+    """
+    asked = recipe.train.bf16
+    machines = _look_everywhere(recipe, workers, try_bf16=asked is not False)
+    bf16 = all(machine.bf16_pays for machine in machines) if asked == "auto" else asked
+    message(_found(machines, bf16, asked))
+    if bf16:
+        _warn_of_emulation(machines)
+    return recipe.with_bf16(bf16)
+
+
+def processor_name() -> str:
+    """As the kernel has it; the architecture where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _look_everywhere(recipe: Recipe, workers: Workers, *, try_bf16: bool) -> list[Machine]:
+    """A task on each node takes no CPU of Ray's, so that it waits for nobody; its process ends, and frees the GPU."""
+    task: Any = ray.remote(num_cpus=0, max_retries=3, max_calls=int(workers.use_gpu))(look)
+    arguments = recipe.model, recipe.clip, workers.use_gpu, workers.cpus, try_bf16
+    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in workers.nodes]
+    return results_of([task.options(scheduling_strategy=place).remote(*arguments) for place in places])
+
+
+def _found(machines: list[Machine], bf16: bool, asked: object) -> str:
+    """One line; nodes of one kind once."""
+    kinds = {(machine.device, machine.threads, machine.decoders): machine for machine in machines}
+    nodes = [
+        f"{machine.device}, {machine.threads} thread(s) a worker, {machine.decoders}" for machine in kinds.values()
+    ]
+    precision = "bfloat16" if bf16 else "float32"
+    if asked == "auto" and len({machine.bf16_pays for machine in machines}) > 1:
+        slow = sorted({machine.device for machine in machines if not machine.bf16_pays})
+        precision += f" on all, since {', '.join(slow)} is no faster in bfloat16"
+    return f"found: {'; '.join(nodes)}; computing in {precision}"
+
+
+def _warn_of_emulation(machines: list[Machine]) -> None:
+    slowest = min(machines, key=lambda machine: machine.bf16_speed or 0)
+    speed = slowest.bf16_speed or 0
+    if speed < 1:
+        times = f"takes {1 / speed:.1f} times as long as in float32" if speed > 0 else "is emulated"
+        message(f"warning: on {slowest.device} a step in bfloat16 {times}; --train.bf16 auto would choose float32")

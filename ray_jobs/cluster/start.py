@@ -1,0 +1,67 @@
+"""Starting a Ray cluster for one command, on this machine."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+import psutil
+import ray
+from ray._common.utils import get_default_ray_temp_dir
+from ray._private.utils import get_num_cpus
+
+from data_tools.errors import InputError
+from data_tools.progress import message
+from ray_jobs.cluster.token import use_token
+
+
+def start_cluster(**settings: Any) -> None:
+    """`ray.init` of a new cluster; a start that fails, as on a machine under load, is tried once more.
+
+    Raises:
+        InputError: it cannot be started; names the folder, where it is the reason.
+        OSError: the token cannot be written.
+    """
+    use_token()
+    folder = get_default_ray_temp_dir()  # type: ignore[no-untyped-call]
+    try:
+        try:
+            _start(settings)
+        except RuntimeError as error:
+            message(f"Ray did not start ({error}); once more")
+            _start(settings)
+    except OSError as error:
+        raise InputError(
+            f"Ray does not start with its temporary folder {folder}: {error.strerror or error}; name another folder, "
+            "one with a short path, in RAY_TMPDIR"
+        ) from None
+    except RuntimeError as error:
+        raise InputError(
+            f"Ray does not start: {error}; its logs are under {folder}/session_latest/logs. Where the machine is busy, "
+            "try again later"
+        ) from None
+
+
+def _start(settings: dict[str, Any]) -> None:
+    """Raises ``RuntimeError`` with Ray's reason, after what was started has been ended, or ``OSError``."""
+    before = set(psutil.Process().children())
+    try:
+        ray.init("local", num_cpus=_cpus(), **settings)
+    except Exception as error:  # Ray raises bare ones
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            raise
+        ray.shutdown()
+        for process in set(psutil.Process().children()) - before:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        raise RuntimeError(str(error).strip().split("\n")[0].rstrip(".")) from None
+
+
+def _cpus() -> int:
+    """As Ray counts them, but at least one: Ray makes none of half a core."""
+    logger = logging.getLogger("ray._private.utils")
+    logger.disabled = True  # it warns of fractions
+    cpus = int(get_num_cpus(override_docker_cpu_warning=True))
+    logger.disabled = False
+    return max(1, cpus)

@@ -1,0 +1,87 @@
+"""Many small Ray tasks, with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayTaskError
+
+from data_tools.errors import InputError
+from data_tools.progress import Meter, kept
+from ray_jobs.cluster.job_console import told_to_driver
+from video_backbones import BackboneError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+TASKS_PER_CPU = 2
+"""Tasks handed to Ray at a time: enough to keep every CPU busy, few enough to stop soon."""
+
+
+def run_task(function: Callable[..., Result], *arguments: Any, gpus: float = 0) -> Result:
+    """Run ``function(*arguments)`` as a Ray task of one CPU; raises the user's mistakes that it raises."""
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(told_to_driver(function))
+    result: Result = results_of([task.remote(*arguments)])[0]
+    return result
+
+
+def results_of(references: Sequence[Any]) -> list[Any]:
+    """The results of Ray tasks; raises the user's mistakes that they raise."""
+    try:
+        return list(ray.get(list(references)))
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, InputError | BackboneError | OSError) else error from None
+
+
+def run_tasks(
+    function: Callable[..., Result],
+    jobs: Sequence[Job],
+    *,
+    common: tuple[Any, ...],
+    what: str,
+    unit: str,
+    place: object = None,
+    size: Callable[[Result], int],
+) -> Iterator[tuple[int, Result]]:
+    """Run ``function(job, *common)`` for every job as Ray tasks of one CPU; yields (job's index, result) as they end.
+
+    Tells every few seconds: jobs done, frames/s, time left; and what is kept if it is interrupted.
+
+    Args:
+        what: the work, in words.
+        unit: the jobs, in one word.
+        place: where those that are finished stay if this is interrupted; None: nowhere.
+        size: frames of a result.
+
+    Raises:
+        InputError, OSError: what the function raised, as it was.
+    """
+    task = ray.remote(num_cpus=1, max_retries=3)(told_to_driver(function))
+    meter = Meter(what, len(jobs), unit)
+    shared = [ray.put(value) for value in common]
+    most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    running: dict[Any, int] = {}
+    waiting = iter(enumerate(jobs))
+    done = 0
+    try:
+        while done < len(jobs):
+            while len(running) < most and (job := next(waiting, None)):
+                running[task.remote(job[1], *shared)] = job[0]
+            finished, _ = ray.wait(list(running), num_returns=1, timeout=5)
+            for reference in finished:
+                index = running.pop(reference)
+                result: Result = ray.get(reference)
+                done += 1
+                if place is not None:
+                    kept("data", f"{done} of {len(jobs)} {unit} under {place}")
+                yield index, result
+                meter.add(1, frames=size(result))
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, InputError | OSError) else error from None
+    finally:
+        for reference in running:
+            ray.cancel(reference)

@@ -1,0 +1,129 @@
+"""Scoring what others made, or a checkpoint on stored tracklets, into a folder of results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from ccvid.config import Recipe, RunOptions
+from ccvid.retrieval.ranking.distances import DistanceMatrix
+from ccvid.retrieval.ranking.given import GivenRetrieval
+from ccvid.retrieval.ranking.given_doubts import doubts_of_order, without_junk
+from ccvid.retrieval.ranking.protocols import with_own
+from ccvid.retrieval.ranking.scoring import labelled_rows, score, score_embeddings
+from ccvid.retrieval.results import write_results, write_scores
+from ccvid.run_files import CONFIG_FILE, METRICS_FILE
+from data_tools.documents import parse_json
+from data_tools.errors import InputError
+from data_tools.progress import message
+from data_tools.shard_cache import open_shards
+from data_tools.storage import StorageFolder
+from ray_jobs.cluster.connection import connect
+from ray_jobs.scoring.embedding import embed_data, read_model
+from ray_jobs.scoring.parallel_ranks import cluster_ranks
+from ray_jobs.sharding.shards import compare_checksums, ensure_shards
+
+PARTS_FOLDER = "embeddings"
+"""Of the results, while tracklets are embedded: what a killed run has done."""
+
+
+def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFolder:
+    """``storage/name``, where the scores of ``source`` may be written.
+
+    Raises:
+        InputError: a training run stands there, or the scores of something else.
+    """
+    folder = StorageFolder(run.storage, run.patience_seconds) / run.name
+    if folder.exists(CONFIG_FILE):
+        raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
+    try:
+        found = parse_json(folder.read(METRICS_FILE), folder / METRICS_FILE)
+    except FileNotFoundError:
+        return folder
+    except InputError:
+        found = {}
+    if not isinstance(found, dict) or found.get("source") != str(source):
+        raise InputError(f"{folder}: holds the scores of something else; name another --run.name or remove it")
+    return folder
+
+
+def name_after(source: str) -> str:
+    """A run name made of what is scored."""
+    return (re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:90] or "given") + "-scores"
+
+
+def score_given(
+    given: GivenRetrieval, recipe: Recipe, source: Path, folder: StorageFolder, *, keep_junk: bool = False
+) -> None:
+    """Score distances or features that others made; what looks wrong is printed and stands among the facts.
+
+    Args:
+        keep_junk: persons -1 and 0 are persons like any other, not junk and distractors.
+
+    Raises:
+        InputError: no protocol can be scored.
+    """
+    warnings: list[str] = []
+    try:
+        if not keep_junk:
+            given, warnings = without_junk(given)
+        scores = score(*given, recipe.score)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    warnings += doubts_of_order(scores.evaluation, similarities=isinstance(given.distances, DistanceMatrix))
+    for warning in warnings:
+        message(f"warning: {source}: {warning}")
+    facts = {"source": str(source), "warnings": warnings}
+    with folder.filled(last=METRICS_FILE) as path:
+        write_results(path, scores, recipe.score, model=source.name, title=source.name, facts=facts)
+
+
+def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:
+    """Embed the recipe's query and gallery tracklets with trained weights, on the cluster, and score them.
+
+    The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
+
+    Raises:
+        InputError, WeightsError: the checkpoint, the data or the cluster do not allow it.
+    """
+    with_own(recipe.score.protocols)
+    used = read_model(source, recipe.model)
+    connect()
+    shards = ensure_shards(recipe.data)
+    compare_checksums(recipe.data)
+    store = open_shards(shards, recipe.data.cache)
+    query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
+    if not query_rows or not gallery_rows:
+        raise InputError(
+            f"{shards}: {len(query_rows)} query and {len(gallery_rows)} gallery tracklets with a person label; "
+            "both are needed"
+        )
+    folder.check_writable()
+    done = embed_data(used, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
+    table = done.embeddings.read()
+    embedded = {row.id: number for number, row in enumerate(table.rows)}
+    query_rows, gallery_rows = (
+        [row for row in rows if store.rows[row].id in embedded] for rows in (query_rows, gallery_rows)
+    )
+    rows = [*query_rows, *gallery_rows]
+    table = table.take([embedded[store.rows[row].id] for row in rows])
+    embedding_RD = torch.from_numpy(table.embedding_ND)
+    clip_count_R = torch.tensor([row.clip_count for row in table.rows])
+    scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score, cluster_ranks)
+    dataset = store.manifest.dataset
+    with folder.filled(last=METRICS_FILE) as path:
+        write_scores(
+            path,
+            store,
+            scores,
+            rows,
+            embedding_RD,
+            clip_count_R,
+            recipe.score,
+            embedder=done.embeddings.embedder,
+            title=f"{dataset}, {used.options.backbone} of {source.name}",
+            facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
+        )
+    (folder / PARTS_FOLDER).delete("")  # all of it stands in embeddings.parquet

@@ -1,0 +1,274 @@
+"""Ranking a live gallery for query tracklets, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from ccvid.config import Recipe
+from ccvid.retrieval.embedding.store import read_store
+from ccvid.retrieval.embedding.table import EmbeddingTable
+from ccvid.retrieval.gallery.approximate_search import approximate_search
+from ccvid.retrieval.gallery.clusters import Presence, find_clusters, score_clusters, write_clusters
+from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
+from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
+from ccvid.retrieval.gallery.search import search
+from ccvid.retrieval.ranking.labels import joint_codes
+from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
+from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
+from ccvid.run_files import CONFIG_FILE, REPORT_FOLDER
+from data_tools.errors import InputError
+from data_tools.progress import message
+from data_tools.shard_cache import open_shards
+from data_tools.shards import ShardFolder
+from data_tools.storage import StorageFolder
+from ray_jobs.cluster.connection import connect
+from ray_jobs.scoring.embedding import UsedModel, describe, embed_data, keep_precision, read_model
+from ray_jobs.scoring.time_limits import TimeLimit, ends_after, shown_limit, starts_before
+from ray_jobs.sharding.shards import compare_checksums, ensure_shards
+
+CLUSTERS_FILE, GROUPS_FOLDER = "clusters.parquet", "groups"
+RESULT_NAMES = ("matches.parquet", "matches.csv", CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
+"""All that ranking writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRequest:
+    """What is ranked for what."""
+
+    gallery: StorageFolder
+    """Where embeddings are kept."""
+    queries: StorageFolder | None
+    """Another gallery, all of whose tracklets are the queries; None: those of split query in ``gallery``."""
+    top: int
+    cameras: tuple[str, ...]
+    """Only these; () for all."""
+    since: TimeLimit | None
+    """Only tracklets that end at or after: seconds of their video, or a time of day."""
+    until: TimeLimit | None
+    """Only tracklets that start at or before."""
+    other_cameras: bool
+    """Not the query's own."""
+    only_new: bool
+    """Only what this call adds to the gallery."""
+    approximate: bool = False
+    """Search by an index, which may miss some."""
+    decisions: StorageFolder | None = None
+    """Results of train.py or evaluate.py, whose calibration and threshold are laid on the scores."""
+    groups: float | None = None
+    """Also group the tracklets of the gallery, queries among them, into probable people, with this reach."""
+
+
+def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryRequest, folder: StorageFolder) -> None:
+    """Embed the recipe's data into the gallery, rank it for the queries, and write the matches.
+
+    Raises:
+        InputError: the checkpoint, the data, the gallery or the cluster do not allow it, or nothing is to be ranked.
+        OSError: a place cannot be written.
+    """
+    if folder.exists(CONFIG_FILE):
+        raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
+    used = read_model(checkpoint, recipe.model)
+    decisions = None if request.decisions is None else read_decisions(request.decisions)
+    recipe = _matching_precision(used, recipe, request, decisions)
+    connect()
+    shards = ensure_shards(recipe.data)
+    compare_checksums(recipe.data)
+    store = open_shards(shards, recipe.data.cache)
+    folder.check_writable()
+    rows = [number for number, row in enumerate(store.rows) if row.split != "train"]
+    added = embed_data(used, recipe, shards, store, rows, request.gallery)
+    gallery = added.embeddings.read()
+    queries, entries = choose(request, gallery, added.ids)
+    message(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries")
+    matches = rank(queries, entries, request)
+    if decisions is not None:
+        for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
+            if found is None:
+                message(f"{request.decisions}: holds no {what}; its metrics.txt says why")
+        matches = decisions.laid_on(matches, model=queries.model, prior=recipe.score.threshold.prior)
+    galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
+    stores = open_sources(
+        {place for gallery in galleries for place in read_store(gallery).sources()}, recipe.data.cache
+    )
+    with folder.filled(last="matches.csv") as path:
+        if recipe.score.report:
+            pictures = (stored_thumbnails(find_tracklets(rows, stores)) for rows in (matches.query, matches.gallery))
+            write_views(
+                [search_view(matches, *pictures)],
+                path / REPORT_FOLDER,
+                title=f"Matches in {request.gallery.name}",
+                facts=_facts(request, checkpoint, matches),
+                threshold=None if decisions is None else decisions.threshold,
+            )
+        if request.groups is not None:
+            _write_groups(gallery, stores, request.gallery, request.groups, path)
+        write_matches(matches, path)
+
+
+def choose(
+    request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]
+) -> tuple[EmbeddingTable, EmbeddingTable]:
+    """The queries, and the entries that may be ranked for them.
+
+    Args:
+        added: ids that were not in the gallery before.
+
+    Raises:
+        InputError: none of one or the other, queries of another model, or a camera that is not there.
+    """
+    return _queries(request, gallery), _entries(request, gallery, added)
+
+
+def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryRequest) -> RankedMatches:
+    """The first entries for each query; a tracklet is never its own match."""
+    labels = ["id", "camera"] if request.other_cameras else ["id"]
+    columns = {
+        "id": ([row.id for row in queries.rows], [row.id for row in entries.rows]),
+        "camera": ([row.camera for row in queries.rows], [row.camera for row in entries.rows]),
+    }
+    exclude = [joint_codes(tuple(asked), tuple(there)) for asked, there in (columns[name] for name in labels)]
+    asked, there, top = queries.embedding_ND, entries.embedding_ND, min(request.top, len(entries.rows))
+    if request.approximate:
+        found, recall = approximate_search(asked, there, top, exclude=exclude)
+        message(f"approximate search: recall of the first {top} is {100 * recall:.2f} %")
+    else:
+        found = search(asked, there, top, exclude=exclude)
+    without = int(np.count_nonzero((found.gallery_QK < 0).all(axis=1)))
+    if without:
+        message(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked")
+    return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
+
+
+def _matching_precision(
+    used: UsedModel, recipe: Recipe, request: GalleryRequest, decisions: Decisions | None
+) -> Recipe:
+    """Before anything is embedded: what the embeddings will be held against is of the same model, clips and precision.
+
+    Raises:
+        InputError: it is not.
+    """
+    queries = None if request.queries is None else read_store(request.queries).embedder.fingerprint
+    others = [] if decisions is None else [decisions.model]
+    others += [] if queries is None else [queries]
+    recipe = keep_precision(used, recipe, request.gallery, others)
+    own = describe(used.in_precision(recipe.train.bf16 is True), recipe).fingerprint
+    if decisions is not None:
+        decisions.check(own)
+    if queries not in (None, own):
+        raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
+    return recipe
+
+
+def _write_groups(
+    gallery: EmbeddingTable, stores: Sequence[ShardFolder], place: StorageFolder, reach: float, folder: Path
+) -> None:
+    """Group all tracklets of a gallery, say how well where persons are known, and write table and pages."""
+    rows = gallery.rows
+    clusters = find_clusters(gallery.embedding_ND, Presence.of(rows), reach=reach)
+    alone = int(np.count_nonzero(clusters.group_N < 0))
+    facts: dict[str, object] = {
+        "gallery": place,
+        "reach": reach,
+        "tracklets": len(rows),
+        "groups": clusters.groups,
+        "tracklets alone": alone,
+    }
+    message(f"{clusters.groups} groups of {len(rows)} tracklets, {alone} tracklets alone")
+    if any(row.person is not None for row in rows):
+        scores = score_clusters(clusters.group_N, [row.person for row in rows])
+        told = (
+            f"{scores.persons} persons; purity {100 * scores.purity:.1f} %, B-cubed precision "
+            f"{100 * scores.precision:.1f} %, recall {100 * scores.recall:.1f} %"
+        )
+        message(f"of the tracklets with a person label: {told}")
+        facts["of known persons"] = told
+    write_clusters(clusters, rows, folder / CLUSTERS_FILE)
+    groups = [Group(f"group {number + 1}", clusters.members(number).tolist()) for number in range(clusters.groups)]
+    view = group_view(groups, rows, stored_thumbnails(find_tracklets(rows, stores)))
+    write_views([view], folder / GROUPS_FOLDER, title=f"Probable people in {place.name}", facts=facts)
+
+
+def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMatches) -> dict[str, object]:
+    asked = {
+        "cameras": ", ".join(request.cameras),
+        "since": shown_limit(request.since),
+        "until": shown_limit(request.until),
+        "not the query's own camera": request.other_cameras or None,
+        "only new tracklets": request.only_new or None,
+        "queries of": request.queries,
+        "threshold and probabilities of": request.decisions,
+    }
+    return {
+        "gallery": request.gallery,
+        "weights": checkpoint,
+        "queries": len(matches.query),
+        "tracklets ranked": len(matches.gallery),
+        **{name: value for name, value in asked.items() if value is not None and value != ""},
+    }
+
+
+def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, persons: list[str], ids: list[str]) -> None:
+    """Remove a person's or single tracklets' embeddings, and the matches and pages of ``results``; say what is left.
+
+    Raises:
+        InputError: there is no gallery, or nothing of them in it.
+        OSError: it cannot be written.
+    """
+    store, names = read_store(gallery), ", ".join([*persons, *ids])
+    if not any(row.person in persons or row.id in ids for row in store.read().rows):
+        raise InputError(f"{gallery}: holds no tracklet of {names}")
+    for name in RESULT_NAMES:  # first, so that a removal that is cut off is finished by the same command
+        if results.exists(name):
+            results.delete(name)
+            message(f"removed {results / name}")
+    removed = store.remove(persons=persons, ids=ids)
+    message(f"{gallery}: {len(removed)} tracklets of {names} removed")
+    sources = ", ".join(store.sources()) or "the shards that they were embedded from"
+    message(f"their frames are still in {sources}, and in what was copied from these results elsewhere")
+
+
+def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable:
+    if request.queries is None:
+        queries = gallery.part("query")
+        if not queries.rows:
+            raise InputError(
+                f"{request.gallery}: no tracklet of split query; give them that split in the labels, or name a gallery "
+                "of queries with --queries"
+            )
+        return queries
+    queries = read_store(request.queries).read()
+    if queries.model != gallery.model:
+        raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
+    return queries
+
+
+def _entries(request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]) -> EmbeddingTable:
+    """What may be ranked: of the gallery all but its queries, through the filters."""
+    unknown = set(request.cameras) - {row.camera for row in gallery.rows}
+    if unknown:
+        cameras = ", ".join(sorted({row.camera for row in gallery.rows})[:20])
+        raise InputError(f"--camera {', '.join(sorted(unknown))}: no such camera in the gallery; there are {cameras}")
+    chosen = []
+    for number, row in enumerate(gallery.rows):
+        if (
+            (row.split != "query" or request.queries is not None)
+            and (not request.cameras or row.camera in request.cameras)
+            and (request.since is None or ends_after(row.attributes, request.since))
+            and (request.until is None or starts_before(row.attributes, request.until))
+            and (not request.only_new or row.id in added)
+        ):
+            chosen.append(number)
+    asks_time_of_day = any(isinstance(limit, datetime) for limit in (request.since, request.until))
+    if not chosen and asks_time_of_day and not any("start_time" in row.attributes for row in gallery.rows):
+        raise InputError(
+            f"{request.gallery}: no tracklet tells its start_time; have footage read with --data.footage.start_times, "
+            "or name --since and --until in seconds of the videos"
+        )
+    if not chosen:
+        raise InputError(f"{request.gallery}: no tracklet is left to be ranked; all are queries, old, or filtered out")
+    return gallery.take(chosen)

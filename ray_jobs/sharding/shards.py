@@ -1,0 +1,152 @@
+"""Making and verifying shards as Ray tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ccvid.config import DataOptions
+from data_tools.errors import InputError
+from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from data_tools.progress import message
+from data_tools.shard_plan import plan_shards
+from data_tools.shard_writer import ShardRecord, finish_shards, prepare_folder, write_shard
+from data_tools.shards import verify_shard
+from data_tools.storage import StorageFolder
+from data_tools.walkers import WalkerVideo, claim_folder, plan_walkers, render_video, video_path, write_annotations
+from ray_jobs.cluster.tasks import run_tasks
+from ray_jobs.sharding.sources import read_dataset, shard_folder, walker_folder
+
+VIDEOS_PER_TASK = 8
+
+
+def ensure_shards(data: DataOptions) -> str:
+    """The place of the recipe's shards, made first where it holds no finished data set.
+
+    Raises:
+        InputError: as :func:`make_shards`, or another data set stands there.
+        OSError: the storage does not answer or refuses.
+    """
+    folder = shard_folder(data)
+    if not folder.exists(MANIFEST_NAME):
+        make_shards(data)
+        return str(folder)
+    manifest = read_manifest(folder)
+    if manifest.dataset != data.kind:
+        raise InputError(f"{folder}: holds data set {manifest.dataset!r}, but data.kind is {data.kind!r}")
+    if manifest.storage != data.storage.storage:
+        raise InputError(
+            f"{folder}: holds frames stored as {manifest.storage!r}, but data.storage.storage is "
+            f"{data.storage.storage!r}; name another --data.shards, or take them with "
+            f"--data.storage.storage {manifest.storage}"
+        )
+    if data.kind == "synthetic" and walker_folder(data).exists():
+        claim_folder(data.synthetic, walker_folder(data))
+    return str(folder)
+
+
+def compare_checksums(data: DataOptions) -> None:
+    """Compare every shard with the manifest's SHA-256 before a run, where the recipe asks for it.
+
+    Remote shards are compared when a node's cache fetches them, and so not read once more here.
+
+    Raises:
+        InputError: the first fault found.
+    """
+    folder = shard_folder(data)
+    if data.verify_checksums and folder.local is not None:
+        verify(folder, frames=False)
+
+
+def make_shards(data: DataOptions) -> Manifest:
+    """Read the sources and write shards and manifest; goes on from what an earlier run finished.
+
+    Raises:
+        InputError: the sources cannot be used, too many tracklets cannot be read, or the folder holds other data.
+        OSError: the folder cannot be written.
+    """
+    if data.kind == "synthetic":
+        render_set(data)
+    dataset = read_dataset(data)
+    folder, options = shard_folder(data), data.storage
+    plans = plan_shards(dataset.tracklets, options)
+    if finished := prepare_folder(plans, folder):
+        message(f"{folder}: finished before")
+        return finished
+    message(f"{len(dataset.tracklets)} tracklets into {len(plans)} shards under {folder}")
+    records: dict[int, ShardRecord] = dict(
+        run_tasks(
+            write_shard,
+            plans,
+            common=(folder, options),
+            what="sharding",
+            unit="shards",
+            place=folder,
+            size=lambda record: record.entry.frames,
+        )
+    )
+    manifest = finish_shards(dataset, plans, [records[number] for number in range(len(plans))], folder, options)
+    message(summary(manifest, folder))
+    return manifest
+
+
+def render_set(data: DataOptions) -> None:
+    """Render the synthetic walkers; finished videos are kept.
+
+    Raises:
+        InputError: other nodes rendered theirs into a folder of their own.
+    """
+    folder, options = walker_folder(data), data.synthetic
+    claim_folder(options, folder)
+    jobs = plan_walkers(options)
+    groups = [jobs[start : start + VIDEOS_PER_TASK] for start in range(0, len(jobs), VIDEOS_PER_TASK)]
+    what, unit = "rendering walkers", "groups of videos"
+    for _ in run_tasks(_render_videos, groups, common=(folder,), what=what, unit=unit, place=folder, size=int):
+        pass
+    missing = [job for job in jobs if not video_path(job, folder).exists()]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} of {len(jobs)} walkers' videos are not here: other nodes rendered them into "
+            "folders of their own; have this folder on a network file system, or make the shards on one machine: "
+            "python ray_jobs/shard.py with the same --data flags"
+        )
+    write_annotations(jobs, folder)
+
+
+def verify(folder: StorageFolder, *, frames: bool) -> Manifest:
+    """Check every shard's checksum and, with ``frames``, decode every frame.
+
+    Raises:
+        InputError: the first fault found.
+    """
+    manifest = read_manifest(folder)
+    common: tuple[Any, ...] = (folder, manifest.image_size, frames)
+    for _ in run_tasks(_verify, manifest.shards, common=common, what="verifying", unit="shards", size=int):
+        pass
+    return manifest
+
+
+def summary(manifest: Manifest, folder: StorageFolder) -> str:
+    """What a finished data set holds, in a few lines."""
+    frames, size = (sum(getattr(shard, name) for shard in manifest.shards) for name in ("frames", "size_bytes"))
+    splits = ", ".join(f"{split} {count}" for split, count in manifest.split_tracklets.items())
+    lines = [
+        f"{folder}: {manifest.dataset}, {len(manifest.shards)} shards, {frames} frames, {size / 2**20:.1f} MiB",
+        f"  tracklets: {splits}; persons {len(manifest.persons)}, outfits {len(manifest.clothes)}, "
+        f"cameras {len(manifest.cameras)}",
+    ]
+    if manifest.quarantine:
+        lines.append(f"  {len(manifest.quarantine)} tracklets in quarantine:")
+        lines += [f"    {entry.tracklet} ({entry.origin}): {entry.reason}" for entry in manifest.quarantine[:20]]
+    return "\n".join(lines)
+
+
+def _render_videos(jobs: Sequence[WalkerVideo], folder: Path) -> int:
+    for job in jobs:
+        render_video(job, folder)
+    return sum(job.options.frames for job in jobs)
+
+
+def _verify(entry: ShardEntry, folder: StorageFolder, image_size: tuple[int, int] | None, frames: bool) -> int:
+    return verify_shard(folder, entry, image_size, frames=frames)

@@ -1,0 +1,143 @@
+"""One actor for each living run: it keeps a second one out, and passes on the wish to end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from data_tools.errors import InputError
+from data_tools.progress import state
+from ray_jobs.cluster.job_console import NAMESPACE
+
+CLAIM_SECONDS = 15
+"""How long a claim waits for a guard whose run was just killed to be gone."""
+
+Result = TypeVar("Result")
+
+
+class RunGuard:
+    """Lives as long as the driver that made it."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner, self._end = owner, asyncio.Event()
+
+    async def owner(self) -> str:
+        """Who runs it, in words."""
+        return self._owner
+
+    async def request_end(self) -> None:
+        """Ask the run to end with a last checkpoint."""
+        self._end.set()
+
+    async def wait_for_end(self) -> None:
+        """Return once the run is asked to end."""
+        await self._end.wait()
+
+
+def claim(place: str) -> Any:
+    """The guard of the run at ``place``; drop it, or end the driver, to let go.
+
+    Raises:
+        InputError: another driver of this cluster runs it.
+    """
+    deadline = time.monotonic() + CLAIM_SECONDS
+    while True:
+        try:
+            return _make_guard(place)
+        except ValueError:
+            owner = _owner_of(place)
+        if owner is not None or time.monotonic() > deadline:
+            raise InputError(
+                f"{place}: a run of this name is going on: {owner or 'its owner does not answer'}; wait for its end, "
+                "stop it (ray job stop ID), or name another --run.name"
+            )
+        time.sleep(0.5)
+
+
+def told_to_end(guard: Any) -> Callable[[], bool]:
+    """In a worker: a function that says, at no cost, whether the run was asked to end; with None, it never is."""
+    asked = threading.Event()
+
+    def wait() -> None:
+        with suppress(RayActorError):  # the driver is gone, and this worker soon
+            ray.get(guard.wait_for_end.remote())
+            asked.set()
+
+    if guard is not None:
+        threading.Thread(target=wait, daemon=True, name="told-to-end").start()
+    return asked.is_set
+
+
+def run_until_told(action: Callable[[], Result], guard: Any) -> Result:
+    """Run ``action`` in a thread; the first SIGINT or SIGTERM asks the run to end, a second leaves at once.
+
+    Raises:
+        KeyboardInterrupt: at the second signal; otherwise what ``action`` raises.
+    """
+    outcome: list[Result | BaseException] = []
+    signals = 0
+
+    def work() -> None:
+        try:
+            outcome.append(action())
+        except BaseException as error:  # handed over to the main thread
+            outcome.append(error)
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal signals
+        signals += 1
+
+    thread = threading.Thread(target=work, daemon=True, name="run")
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = False
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.1)
+            if signals > 1:
+                raise KeyboardInterrupt
+            if signals and not asked:
+                asked = True
+                state("ending with a last checkpoint; a second signal leaves at once", lasting=True)
+                guard.request_end.remote()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _make_guard(place: str) -> Any:
+    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
+    job = submitted.get("job_submission_id") or ray.get_runtime_context().get_job_id()
+    owner = f"job {job} on {socket.gethostname()}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
+    make: Any = ray.remote(RunGuard).options(
+        name=f"run {place}",
+        namespace=NAMESPACE,
+        num_cpus=0,
+        max_concurrency=10_000,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+    )
+    return make.remote(owner)
+
+
+def _owner_of(place: str) -> str | None:
+    try:
+        guard: Any = ray.get_actor(f"run {place}", namespace=NAMESPACE)
+        return str(ray.get(guard.owner.remote(), timeout=5))
+    except (ValueError, RayActorError, GetTimeoutError):
+        return None

@@ -1,0 +1,135 @@
+"""A worker's place in a run, as Ray Train tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import Checkpoint, CheckpointUploadMode
+
+from ccvid.config import Recipe
+from ccvid.training.step_log import MetricSink
+from data_tools.loader import ClipDecoders, TrainingClips
+from data_tools.progress import PlainConsole, using_console
+from data_tools.shard_cache import open_shards
+from data_tools.storage import StorageFolder
+from ray_jobs.cluster.job_console import drivers_console
+from ray_jobs.training.decoders import RemoteDecoders
+from ray_jobs.training.guard import told_to_end
+from ray_jobs.training.watchdog import Watchdog
+
+
+class RayRun:
+    """Implements ``ccvid.training.context.RunContext`` inside a Ray Train worker.
+
+    Where the run is stored on other machines' disks, rank 0 writes to a local folder, and ``publish`` uploads it.
+    """
+
+    def __init__(self, recipe: Recipe, shards: str, stop_requested: Callable[[], bool]) -> None:
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        self.scratch = Path.cwd()  # a worker's own, within Ray's session folder
+        self.stop_requested = stop_requested
+        self.sinks: Sequence[MetricSink] = ()
+        self._recipe, self._shards = recipe, shards
+        self._stored = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
+        self._storage = context.get_storage()
+        self.folder = self._stored.local or self.scratch / "run"
+        self._published: dict[str, tuple[int, int]] = {}
+        self._watchdog = Watchdog(recipe.compute.hang_seconds)
+        self.alive, self.rest = self._watchdog.alive, self._watchdog.rest
+
+    @classmethod
+    @contextmanager
+    def of(cls, recipe: Recipe, shards: str, guard: Any, *, shown: bool = True) -> Iterator[Self]:
+        """The run of this worker; ``guard`` tells it when to end (None: never).
+
+        Args:
+            shown: whether the driver shows what this worker tells meanwhile.
+        """
+        run = cls(recipe, shards, told_to_end(guard))
+        console = drivers_console(f"worker {run.rank}" if run.rank else "") if shown else None
+        with using_console(console or PlainConsole()):
+            if run.rank == 0:
+                run._fetch()
+            try:
+                yield run
+            finally:
+                run.rest()
+                if console is not None:
+                    console.flush()
+
+    def decoders(self, clips: TrainingClips) -> ClipDecoders | None:
+        """Actors on nodes with CPUs to spare, where the recipe wants them."""
+        recipe = self._recipe
+        if not recipe.compute.decoders:
+            return None
+        return RemoteDecoders(
+            clips,
+            partial(open_shards, self._shards, recipe.data.cache),
+            number=recipe.compute.decoders,
+            rank=self.rank,
+            threads=recipe.loader.threads,
+        )
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        """The run's last committed checkpoint, fetched to this node."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+            return
+        with checkpoint.as_directory() as folder:
+            yield Path(folder)
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, *, wait: bool = False) -> None:
+        """Report on all ranks; rank 0's checkpoint is uploaded while training goes on, then removed."""
+        ray.train.report(
+            dict(metrics),
+            checkpoint=None if checkpoint is None else Checkpoint.from_directory(checkpoint),
+            checkpoint_upload_fn=self._upload,
+            checkpoint_upload_mode=CheckpointUploadMode.SYNC if wait else CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def publish(self) -> None:
+        """Upload the files of ``folder`` that changed since the last time."""
+        if self._stored.local is not None:
+            return
+        states = self._states()
+        for name, state in states.items():
+            if self._published.get(name) != state:
+                self._stored.upload(self.folder / name, name)
+        self._published = states
+
+    def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
+        self._stored.upload_folder(Path(checkpoint.path), name)
+        return Checkpoint(f"{self._storage.experiment_fs_path}/{name}", self._storage.storage_filesystem)
+
+    def _fetch(self) -> None:
+        """Bring what an earlier attempt published and this one goes on with."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._stored.local is not None:
+            return
+        for name in self._stored.names():
+            if name.startswith(("checkpoint", "tensorboard", ".")):
+                continue
+            if self._stored.size(name) is None:
+                self._stored.download_folder(name, self.folder / name)
+            else:
+                self._stored.download(name, self.folder / name)
+        self._published = self._states()
+
+    def _states(self) -> dict[str, tuple[int, int]]:
+        """By name, when each file of ``folder`` was changed and how large it is."""
+        files = [path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        facts = ((path.relative_to(self.folder).as_posix(), path.stat()) for path in sorted(files))
+        return {name: (fact.st_mtime_ns, fact.st_size) for name, fact in facts}

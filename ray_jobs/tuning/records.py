@@ -1,0 +1,151 @@
+"""What a search knows of its trials, kept in one file of the run folder, so that it can go on after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ccvid.config import Recipe, TrainOptions
+from data_tools.documents import parse_model
+from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
+from data_tools.wording import shown
+from ray_jobs.begun_runs import changed_settings, refuse_changes
+from ray_jobs.tuning.space import Space
+
+SEARCH_FILE = "search.json"
+
+State = Literal["waiting", "running", "finished", "stopped", "failed"]
+"""stopped: by the scheduler, being worse than others; waiting and running ones go on when the search does."""
+
+
+Score = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class TrialRecord(BaseModel):
+    """One trial; scores are clothes-changing mAP on the held-out identities, fractions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: int = Field(ge=0)
+    values: dict[str, Any]
+    """Drawn value by field."""
+    epochs: int = Field(ge=0)
+    """That it trains if nothing stops it."""
+    state: State = "waiting"
+    epoch: int = Field(default=0, ge=0)
+    """Epochs done."""
+    history: list[tuple[int, Score]] = []
+    """(epoch, score) of each validation that was told of."""
+    score: Score | None = None
+    """At the last validation."""
+    best_score: Score | None = None
+    """The highest of all validations."""
+    seconds: float = Field(default=0, ge=0, lt=1e10)
+    """That it ran, over all attempts."""
+    reason: str | None = None
+    """Why it failed."""
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return f"trial-{self.number:05}"
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state in ("waiting", "running")
+
+    def counted_score(self, train: TrainOptions) -> float | None:
+        """Of the weights that the recipe would score the test set with: the best, or the last."""
+        return self.best_score if train.test_weights == "best" else self.score
+
+    def score_at(self, epoch: int) -> float | None:
+        """At the last validation up to an epoch."""
+        return next((score for done, score in reversed(self.history) if done <= epoch), None)
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    settings: dict[str, Any]
+    trials: list[TrialRecord]
+    bf16: bool | None = None
+    """The precision of all trials, where the recipe left it open and it is decided."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for place, trial in enumerate(self.trials):
+            if trial.number != place:
+                raise ValueError(f"trial {trial.number} stands where trial {place} is expected")
+            if trial.values.keys() != self.trials[0].values.keys():
+                raise ValueError(f"trial {place} has other searched fields than trial 0")
+        return self
+
+
+class SearchRecords:
+    """The trials in the order in which they were drawn; ``save`` writes them, whole or not at all.
+
+    Args:
+        folder: the search's run folder; trials of an earlier attempt are read from it.
+        settings: what decides the search's course, as JSON has it.
+        space: what the trials' values must be drawn from; None: anything.
+
+    Raises:
+        InputError: the folder holds a search with other settings or of another space, or something else.
+    """
+
+    def __init__(self, folder: StorageFolder, settings: Mapping[str, Any], space: Space | None = None) -> None:
+        self.folder = folder
+        self.settings = json.loads(json.dumps(settings))
+        self.trials: list[TrialRecord] = []
+        self._bf16: bool | None = None
+        if folder.exists(SEARCH_FILE):
+            content = _read(folder)
+            told = "holds a search with other settings; name another --run.name or remove it"
+            refuse_changes(folder, told, changed_settings(content.settings, self.settings))
+            self.trials, self._bf16 = content.trials, content.bf16
+            for trial in self.trials:
+                if space is not None and not space.takes(trial.values):
+                    place = f"{folder / SEARCH_FILE}: trials.{trial.number}.values"
+                    raise InputError(f"{place}: {shown(trial.values)}, expected a value of the space for each field")
+
+    def with_precision(self, recipe: Recipe) -> Recipe:
+        """The recipe in the precision that an earlier attempt has decided on, where it leaves it open."""
+        return recipe.with_bf16(self._bf16) if recipe.train.bf16 == "auto" and self._bf16 is not None else recipe
+
+    def keep_precision(self, recipe: Recipe) -> None:
+        """Remember the precision of a recipe that has been decided."""
+        self._bf16 = recipe.train.bf16 is True
+
+    def add(self, values: dict[str, Any], epochs: int) -> TrialRecord:
+        """A further trial, written down before it starts."""
+        record = TrialRecord(number=len(self.trials), values=values, epochs=epochs)
+        self.trials.append(record)
+        self.save()
+        return record
+
+    def save(self) -> None:
+        """Raises ``OSError`` where the folder cannot be written."""
+        content = _Content(settings=self.settings, trials=self.trials, bf16=self._bf16)
+        self.folder.write(SEARCH_FILE, content.model_dump_json(indent=1).encode())
+
+    def ranked(self, train: TrainOptions) -> list[TrialRecord]:
+        """Best first: those that trained to their end, then the stopped, the unfinished and the failed."""
+        order: tuple[State, ...] = ("finished", "stopped", "running", "waiting", "failed")
+
+        def key(record: TrialRecord) -> tuple[int, float, int]:
+            score = record.counted_score(train)
+            return order.index(record.state), 1.0 if score is None else -score, record.number
+
+        return sorted(self.trials, key=key)
+
+    def best(self, train: TrainOptions) -> TrialRecord | None:
+        """The first of ``ranked`` that has a score."""
+        return next((record for record in self.ranked(train) if record.counted_score(train) is not None), None)
+
+
+def _read(folder: StorageFolder) -> _Content:
+    return parse_model(_Content, folder.read(SEARCH_FILE), folder / SEARCH_FILE)

@@ -1,0 +1,230 @@
+"""A whole search: checked, run by Ray Tune, written down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray import tune
+
+from ccvid.config import Recipe
+from ccvid.run_files import CONFIG_FILE
+from ccvid.training.stopping import EndedOnRequestError
+from data_tools.errors import InputError
+from data_tools.progress import message
+from data_tools.storage import StorageFolder
+from ray_jobs.begun_runs import FREE_SETTINGS
+from ray_jobs.cli import UsageError
+from ray_jobs.cluster.machines import decide_precision
+from ray_jobs.cluster.tasks import run_task
+from ray_jobs.cluster.workers import Workers
+from ray_jobs.sharding.shards import compare_checksums, ensure_shards
+from ray_jobs.training.guard import claim, run_until_told
+from ray_jobs.training.run import check_start
+from ray_jobs.tuning.callbacks import Notes, RecordedAsha, TrialSource
+from ray_jobs.tuning.propose import SearcherName
+from ray_jobs.tuning.records import SearchRecords
+from ray_jobs.tuning.results import show_results, write_results
+from ray_jobs.tuning.room import Room, find_room
+from ray_jobs.tuning.space import Space
+from ray_jobs.tuning.tables import RunningTable
+from ray_jobs.tuning.trial import TrialJob, TrialRun
+
+SchedulerName = Literal["asha", "none"]
+
+TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one also tells of trials when it shall be silent
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records and each run's own files tell more
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a checkpoint within an epoch is reported without a score
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+ON_HEAD = {"node:__internal_head__": 0.001}
+"""What a trial's own process takes: no CPU, or it would wait for its workers' ones and they for it."""
+
+LONGEST_NAME = 95
+"""So that best.yaml's run, NAME-best, has a name that a run may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How a search goes about it."""
+
+    trials: int | None
+    """In all; None: every setting of the space."""
+    searcher: SearcherName
+    scheduler: SchedulerName
+    concurrency: int | None
+    """Trials at once; None: as many as find room."""
+    grace: int | None
+    """Epochs before ASHA stops a trial; None: see :func:`default_grace`."""
+    reduction: float
+    """Of as many trials as come to a rung of ASHA, one goes on."""
+
+
+def check_search(recipe: Recipe, space: Space, options: SearchOptions) -> tuple[int, int]:
+    """What is wrong without a look at cluster or data; returns the number of trials and ASHA's grace.
+
+    Raises:
+        UsageError: which flag.
+    """
+    train = recipe.train
+    if train.held_out_share == 0:
+        raise UsageError("--train.held_out_share: a search compares trials on held-out identities, so not 0; try 0.1")
+    if isinstance(recipe.compute.workers, tuple):
+        raise UsageError("--compute.workers: a trial has a fixed number, so that scores can be compared")
+    if len(recipe.run.name) > LONGEST_NAME:
+        raise UsageError(f"--run.name: {len(recipe.run.name)} characters, a search's has at most {LONGEST_NAME}")
+    count = space.count
+    if options.searcher == "grid" and count is None:
+        raise UsageError(
+            "--searcher grid: the space has ranges of floats; name their choices, or take optuna or random"
+        )
+    if options.trials is None and count is None:
+        raise UsageError("--trials: how many? The space has ranges of floats, so it has no end")
+    trials = min(each for each in (options.trials, count) if each is not None)
+    grace = options.grace or default_grace(recipe, space)
+    epochs = _epochs(recipe, space)
+    if options.scheduler == "asha" and grace >= epochs:
+        raise UsageError(f"--grace {grace}: ASHA has nothing to stop in {epochs} epochs; lower it, or --scheduler none")
+    return trials, grace
+
+
+def default_grace(recipe: Recipe, space: Space) -> int:
+    """A ninth of the epochs, if it can be one with CAL's losses, and one that ends with a validation but the last."""
+    least = -(-_epochs(recipe, space) // 9)
+    if recipe.method.clothes_loss:
+        start = int(space.largest("method.start_epoch", recipe.method.start_epoch))
+        if start < recipe.train.epochs:
+            least = max(least, start + 1)
+    every, epochs = recipe.train.validate_every, _epochs(recipe, space)
+    return min(-(-least // every) * every, max(1, epochs - 1) // every * every or epochs)
+
+
+def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
+    """Run a search to its end or go on with it, and print its results.
+
+    Raises:
+        UsageError: as :func:`check_search`.
+        InputError: the data, the cluster or the run folder do not allow it, or every trial failed.
+        EndedOnRequestError: a signal asked it to end.
+        OSError: the run folder cannot be written.
+    """
+    count, grace = check_search(recipe, space, options)
+    folder = StorageFolder(recipe.run.storage) / recipe.run.name
+    guard = claim(str(folder))
+    if folder.exists(CONFIG_FILE):
+        raise InputError(f"{folder}: holds a training run; name another --run.name")
+    records = SearchRecords(folder, _settings(recipe, space, options, grace), space)
+    room = find_room(recipe.compute, _nodes(), concurrency=options.concurrency, trials=count)
+    decided = records.with_precision(recipe.model_copy(update={"compute": room.compute}))
+    source = TrialSource(records, decided, space, options.searcher, count)
+    if source.left == 0:
+        message(f"{folder}: finished before; more --trials go on with it, another --run.name starts anew")
+    if source.left > 0:
+        shards = ensure_shards(recipe.data)
+        compare_checksums(recipe.data)
+        workers = Workers(room.compute)
+        decided = decide_precision(decided, workers)
+        records.keep_precision(decided)
+        run_task(check_start, decided, shards, workers)
+        records.save()
+        message(f"search {recipe.run.name} under {folder}, {source.left} of {count} trials to do, {room}")
+        job = TrialJob(decided, str(shards), folder / "trials", guard)
+        scheduler = None
+        if options.scheduler == "asha":
+            epochs = _epochs(recipe, space)
+            message(f"ASHA: no trial is stopped before epoch {grace}; one of {options.reduction:g} goes on")
+            scheduler = RecordedAsha(records, recipe.train, grace=grace, reduction=options.reduction, epochs=epochs)
+        run_until_told(lambda: _tune(job, records, source, scheduler, room, count), guard)
+        if source.ending:
+            raise EndedOnRequestError(f"search {recipe.run.name} ended as asked; the same command goes on from here")
+    write_results(records, decided, space)
+    show_results(records, decided)
+
+
+def _tune(
+    job: TrialJob,
+    records: SearchRecords,
+    source: TrialSource,
+    scheduler: RecordedAsha | None,
+    room: Room,
+    count: int,
+) -> None:
+    os.environ.update(TUNE_ENVIRONMENT)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    recipe = job.recipe
+    table = RunningTable(records, recipe.train, name=recipe.run.name, count=count, at_once=room.trials)
+    notes = Notes(records, source, table.show)
+    trainable: Any = tune.with_resources(tune.with_parameters(TrialRun, job=job), ON_HEAD)
+    # Tune's own state forgets ASHA's, so a search goes on from the records alone, and this goes with the process.
+    with tempfile.TemporaryDirectory(prefix="ccvid-tune-") as temporary:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=source,
+                scheduler=scheduler,
+                num_samples=source.left,
+                max_concurrent_trials=room.trials,
+                # An actor that is kept for another trial is not asked to clean up.
+                reuse_actors=False,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=temporary,
+                callbacks=[notes],
+                # Ray Train keeps the checkpoints; of a class, Tune would ask for one at the end.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            if notes.problem is not None:
+                raise notes.problem from None
+            raise
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["name"])
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _epochs(recipe: Recipe, space: Space) -> int:
+    return int(space.largest("train.epochs", recipe.train.epochs))
+
+
+def _settings(recipe: Recipe, space: Space, options: SearchOptions, grace: int) -> dict[str, Any]:
+    """What may not change while a search goes on; more trials, or more at once, may be asked for."""
+    searched = {parameter.name for parameter in space.parameters}
+    fixed = {
+        name: value
+        for name, value in _flat(recipe.model_dump(mode="json"))
+        if not name.startswith(FREE_SETTINGS) and name not in searched
+    }
+    asha = {"grace": grace, "reduction": options.reduction} if options.scheduler == "asha" else {}
+    return {
+        "recipe": {**fixed, "compute.workers": recipe.compute.workers or 1},
+        "space": space.describe(),
+        "searcher": options.searcher,
+        "scheduler": options.scheduler,
+        **asha,
+    }
+
+
+def _flat(values: dict[str, Any], place: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        flat += _flat(value, f"{place}{name}.") if isinstance(value, dict) else [(f"{place}{name}", value)]
+    return flat

@@ -1,0 +1,121 @@
+"""The first k of a gallery: those of the exact scores, in every block size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ccvid.retrieval.gallery.candidates import copied_ahead, margin
+from ccvid.retrieval.gallery.search import NearestEntries, search
+from ccvid.retrieval.ranking.distances import CosineDistances
+from data_tools.errors import InputError
+
+
+def dense(query: np.ndarray, gallery: np.ndarray, k: int, left_out: np.ndarray | None = None) -> NearestEntries:
+    """By a stable sort of the whole exact matrix."""
+    rows, columns = np.indices((len(query), len(gallery))).reshape(2, -1)
+    score = 1.0 - CosineDistances(query, gallery).pairs(rows, columns).reshape(len(query), len(gallery))
+    if left_out is not None:
+        score[left_out] = -np.inf
+    order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(score, order, axis=1)
+    missing = k - order.shape[1]
+    order = np.pad(np.where(np.isinf(found), -1, order), ((0, 0), (0, missing)), constant_values=-1)
+    return NearestEntries(order, np.pad(found, ((0, 0), (0, missing)), constant_values=-np.inf))
+
+
+def assert_equal(found: NearestEntries, expected: NearestEntries) -> None:
+    assert np.array_equal(found.gallery_QK, expected.gallery_QK)
+    assert np.array_equal(found.score_QK, expected.score_QK)
+
+
+def vectors(kind: str, rows: int, dimensions: int, seed: int) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
+    if kind == "ties":  # few directions, at several lengths that are powers of two: cosines equal to the bit
+        return values[np.arange(rows) % 7] * np.float32(2.0) ** (np.arange(rows) % 3)[:, None].astype(np.float32)
+    if kind == "near ties":  # differ by less than float32 products can tell
+        return values[:1] + values * np.float32(1e-7)
+    return values
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "near ties"])
+@pytest.mark.parametrize("blocks", [(1024, 8192), (3, 10), (1, 1)])
+@pytest.mark.parametrize("k", [1, 5, 200])
+def test_equals_a_sort_of_the_exact_scores(kind: str, blocks: tuple[int, int], k: int) -> None:
+    query, gallery = vectors("plain", 6, 24, 0), vectors(kind, 90, 24, 1)
+    found = search(query, gallery, k, query_block=blocks[0], gallery_block=blocks[1])
+    assert_equal(found, dense(query, gallery, k))
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "near ties"])
+def test_quick_scores_from_float16_give_the_same(kind: str) -> None:
+    query, gallery = vectors("plain", 6, 24, 0), vectors(kind, 90, 24, 1)
+    assert_equal(search(query, gallery, 5, gallery_block=10, quick_dtype=torch.float16), dense(query, gallery, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dimensions", [1, 24, 2048])
+def test_no_quick_score_errs_by_more_than_half_the_margin(dtype: torch.dtype, dimensions: int) -> None:
+    random = np.random.default_rng(dimensions)
+    small = random.normal(size=(50, dimensions)) * 10.0 ** random.uniform(-8, 0, size=(50, dimensions))
+    values = np.concatenate((small, np.ones((1, dimensions)), random.normal(size=(50, dimensions))))
+    unit = torch.from_numpy(values / np.linalg.norm(values, axis=1, keepdims=True))
+    quick = unit.float().to(dtype).float()
+    error = (quick @ quick.T - unit @ unit.T).abs().max().item()
+    assert error < margin(dimensions, dtype) / 2
+
+
+@pytest.mark.parametrize("starts", [[0], [0, 1, 8, 15], [0, 2000, 4500]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_that_are_copied_ahead_are_the_gallery(starts: list[int], dtype: type[np.floating]) -> None:
+    gallery = vectors("plain", 5000, 3, 6).astype(dtype)
+    gallery.flags.writeable = False
+    blocks = list(copied_ahead(gallery, starts, pin_memory=False))
+    assert [block.start for block in blocks] == starts
+    assert np.array_equal(np.concatenate([block.values.numpy() for block in blocks]), gallery.astype(np.float32))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_and_checks_the_gallery() -> None:
+    query, gallery = vectors("plain", 40, 64, 7), vectors("ties", 9000, 64, 8)
+    assert_equal(search(query, gallery, 20, device="cuda"), search(query, gallery, 20))
+    gallery[8999, 3] = np.nan
+    with pytest.raises(InputError, match="gallery embedding row 8999, column 3 is nan"):
+        search(query, gallery, 20, device="cuda")
+
+
+def test_what_a_query_leaves_out() -> None:
+    query, gallery = vectors("plain", 5, 16, 2), vectors("ties", 40, 16, 3)
+    cameras = np.array([0, 1, 2, -1, 3]), np.arange(40) % 3
+    ids = np.array([100, 101, 102, 103, 104]), np.arange(40) + 80
+    left_out = (cameras[0][:, None] == cameras[1]) | (ids[0][:, None] == ids[1])
+    found = search(query, gallery, 30, exclude=[cameras, ids], gallery_block=7)
+    assert_equal(found, dense(query, gallery, 30, left_out))
+    assert (found.gallery_QK[0, 27:] == -1).all()
+    everything = np.zeros(5, np.int64), np.zeros(40, np.int64)
+    assert (search(query, gallery, 3, exclude=[everything]).gallery_QK == -1).all()
+    unknown = np.full(5, -1), np.full(40, -1)
+    assert_equal(search(query, gallery, 3, exclude=[unknown]), dense(query, gallery, 3))
+
+
+def test_a_memory_map_will_do(tmp_path: object) -> None:
+    query, gallery = vectors("plain", 4, 8, 4), vectors("plain", 50, 8, 5)
+    path = f"{tmp_path}/gallery.npy"
+    np.save(path, gallery)
+    assert_equal(search(query, np.load(path, mmap_mode="r"), 5), dense(query, gallery, 5))
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "k", "told"),
+    [
+        (np.ones((2, 4)), np.ones((3, 4)), 0, "0 matches of a query, expected 1 or more"),
+        (np.ones((0, 4)), np.ones((3, 4)), 1, "nothing to rank: 0 queries, 3 gallery"),
+        (np.ones((2, 4)), np.ones((3, 5)), 1, "different models"),
+        (np.ones((2, 4)), np.full((3, 4), np.nan), 1, "gallery embedding row 0, column 0 is nan"),
+        (np.zeros((2, 4)), np.ones((3, 4)), 1, "query embedding row 0: largest value 0.0, not a direction"),
+    ],
+)
+def test_mistakes(query: np.ndarray, gallery: np.ndarray, k: int, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        search(query.astype(np.float32), gallery.astype(np.float32), k)
