@@ -19,7 +19,7 @@ from data_tools.datasets.last import LastOptions
 from data_tools.datasets.mevid import MevidOptions
 from data_tools.identity_sampler import PkOptions
 from data_tools.loading_options import AugmentOptions, LoaderOptions, ResizeFilter
-from data_tools.options import AbsolutePath, Options, Place
+from data_tools.options import AbsolutePath, MayChange, Options, Place
 from data_tools.shard_cache import CacheOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.walkers import WalkerOptions
@@ -95,11 +95,11 @@ class DataOptions(Options):
     shards: Place | None = None
     """Folder of the Arrow shards, or a URI such as s3://bucket/ccvid; made from the sources when it holds none yet.
     Default: ~/ccvid/data/KIND, and KIND-source or KIND-raw where frames are stored so."""
-    cache: CacheOptions = CacheOptions()
+    cache: Annotated[CacheOptions, MayChange()] = CacheOptions()
     """Where each node keeps remote shards."""
     storage: ShardOptions = ShardOptions()
     """How shards store frames."""
-    verify_checksums: bool = True
+    verify_checksums: Annotated[bool, MayChange()] = True
     """Compare every shard's SHA-256 with the manifest's before training starts."""
     synthetic: WalkerOptions = WalkerOptions()
     """The synthetic walkers."""
@@ -239,15 +239,15 @@ class TrainOptions(Options):
     """Epochs between validations on the held-out identities."""
     test_weights: Literal["best", "last"] = "last"
     """Which weights the test set is scored with: the best on the held-out identities, or the last."""
-    checkpoint_every_epochs: int = Field(default=1, ge=1)
+    checkpoint_every_epochs: Annotated[int, MayChange()] = Field(default=1, ge=1)
     """Epochs between checkpoints; the last epoch always has one."""
-    checkpoint_share: float = Field(default=0.02, gt=0, le=1)
+    checkpoint_share: Annotated[float, MayChange()] = Field(default=0.02, gt=0, le=1)
     """Most of the time that these may hold up training: where epochs are short, some have none. 1: each has one."""
-    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    checkpoint_every_steps: Annotated[int | None, MayChange()] = Field(default=None, ge=1)
     """Also a checkpoint every so many steps of an epoch, for long epochs."""
-    checkpoints_kept: int = Field(default=2, ge=1)
+    checkpoints_kept: Annotated[int, MayChange()] = Field(default=2, ge=1)
     """The last so many checkpoints stay; the best on validation stays beside them."""
-    log_every_seconds: float = Field(default=10, gt=0)
+    log_every_seconds: Annotated[float, MayChange()] = Field(default=10, gt=0)
     """Time between progress lines."""
     bf16: AutoOrBool = False
     """bfloat16 autocast of the backbone. auto: where it is faster than float32, found before the start on the machines
@@ -332,18 +332,18 @@ class ComputeOptions(Options):
 class Recipe(Options):
     """A whole run."""
 
-    run: RunOptions = RunOptions()
+    run: Annotated[RunOptions, MayChange()] = RunOptions()
     data: DataOptions = DataOptions()
     clip: ClipOptions = ClipOptions()
     batch: PkOptions = PkOptions()
     augment: AugmentOptions = AugmentOptions()
-    loader: LoaderOptions = LoaderOptions()
+    loader: Annotated[LoaderOptions, MayChange()] = LoaderOptions()
     model: ModelOptions = ModelOptions()
     method: MethodOptions = MethodOptions()
     optim: OptimOptions = OptimOptions()
     train: TrainOptions = TrainOptions()
     score: ScoreOptions = ScoreOptions()
-    compute: ComputeOptions = ComputeOptions()
+    compute: Annotated[ComputeOptions, MayChange()] = ComputeOptions()
 
     def with_bf16(self, bf16: bool) -> Recipe:
         """The recipe with its precision decided."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
@@ -61,6 +63,20 @@ Place = Annotated[
     AfterValidator(absolute_place),
 ]
 """A folder as the user named it, an absolute path or a URI (s3://bucket/prefix): see data_tools/storage.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class MayChange:
+    """Marks a field or a section that changes no result on the same world size: a run may resume with another value."""
+
+
+def fields_that_may_change(options: type[BaseModel], place: str = "") -> Iterator[str]:
+    """The dotted names of the fields and sections that are marked ``MayChange``."""
+    for name, field in options.model_fields.items():
+        if any(isinstance(mark, MayChange) for mark in field.metadata):
+            yield f"{place}{name}"
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields_that_may_change(field.annotation, f"{place}{name}.")
 
 
 class Options(BaseModel):

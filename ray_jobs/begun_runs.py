@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ccvid.config import Recipe
 from ccvid.run_files import CONFIG_FILE
 from data_tools.documents import parse_yaml
 from data_tools.errors import InputError
+from data_tools.options import fields_that_may_change
 from data_tools.storage import StorageFolder
 from data_tools.wording import cut, shown
 
-FREE_SETTINGS = (
-    "run",
-    "compute",
-    "loader",
-    "data.cache",
-    "data.verify_checksums",
-    "train.log_every_seconds",
-    "train.checkpoint_every_",
-    "train.checkpoints_kept",
-)
-"""How the settings begin that may change when a run goes on: on the same world size they change no result."""
+MAY_CHANGE = frozenset(fields_that_may_change(Recipe))
+"""The settings, and sections of them, that may differ when a run resumes."""
 
 MOST_CHANGES = 50
 """That are told."""
@@ -39,7 +31,7 @@ def as_begun(folder: StorageFolder, recipe: Recipe) -> Recipe:
         return recipe
     recipe = keep_found_precision(recipe, found)
     told = "holds a run with other settings; name another --run.name or remove it"
-    refuse_changes(folder, told, changed_settings(found, recipe.model_dump(mode="json"), FREE_SETTINGS))
+    refuse_changes(folder, told, changed_settings(found, recipe.model_dump(mode="json"), MAY_CHANGE))
     return recipe
 
 
@@ -58,14 +50,16 @@ def refuse_changes(folder: StorageFolder, told: str, changes: Sequence[str]) -> 
         raise InputError(f"{folder}: {told}\n{lines}")
 
 
-def changed_settings(there: object, now: object, free: tuple[str, ...] = (), place: str = "") -> list[str]:
-    """A line for each setting that differs, but for those whose names begin as ``free`` says."""
+def changed_settings(
+    there: object, now: object, may_change: Collection[str] = frozenset(), place: str = ""
+) -> list[str]:
+    """A line for each setting that differs, but for those, and the sections, named in ``may_change``."""
+    if place in may_change:
+        return []
     if isinstance(there, Mapping) and isinstance(now, Mapping):
         return [
             line
             for name in dict.fromkeys([*there, *now])
-            for line in changed_settings(there.get(name), now.get(name), free, f"{place}.{name}".lstrip("."))
+            for line in changed_settings(there.get(name), now.get(name), may_change, f"{place}.{name}".lstrip("."))
         ]
-    if there == now or (free and place.startswith(free)):
-        return []
-    return [f"  {cut(place, 100)}: {shown(there)} there, {shown(now)} now"]
+    return [] if there == now else [f"  {cut(place, 100)}: {shown(there)} there, {shown(now)} now"]

@@ -12,7 +12,7 @@ from typing import Literal
 from data_tools.datasets.annotation_lines import numbered, read_lines, require_folder, whole_number
 from data_tools.datasets.problems import Dataset, ProblemLog, split_origin
 from data_tools.errors import InputError
-from data_tools.options import Options
+from data_tools.options import MayChange, Options
 from data_tools.tracklet import ImageFrames, Split, Tracklet
 from data_tools.wording import shown
 
@@ -31,7 +31,7 @@ Part = Literal["train", "test"]
 class MevidOptions(Options):
     """How MEVID is read."""
 
-    check_files: bool = False
+    check_files: Annotated[bool, MayChange()] = False
     """Look for every chip file before any work starts (some ten million names in all); else a missing chip
     is found while sharding."""
 

@@ -13,10 +13,13 @@ from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.wording import shown
-from ray_jobs.begun_runs import changed_settings, refuse_changes
+from ray_jobs.begun_runs import MAY_CHANGE, changed_settings, refuse_changes
 from ray_jobs.tuning.space import Space
 
 SEARCH_FILE = "search.json"
+
+_MAY_CHANGE = frozenset(f"recipe.{name}" for name in MAY_CHANGE)
+"""An older search may have written some of them down."""
 
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 """stopped: by the scheduler, being worse than others; waiting and running ones go on when the search does."""
@@ -105,7 +108,7 @@ class SearchRecords:
         if folder.exists(SEARCH_FILE):
             content = _read(folder)
             told = "holds a search with other settings; name another --run.name or remove it"
-            refuse_changes(folder, told, changed_settings(content.settings, self.settings))
+            refuse_changes(folder, told, changed_settings(content.settings, self.settings, _MAY_CHANGE))
             self.trials, self._bf16 = content.trials, content.bf16
             for trial in self.trials:
                 if space is not None and not space.takes(trial.values):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
-from ray_jobs.begun_runs import FREE_SETTINGS
+from ray_jobs.begun_runs import MAY_CHANGE
 from ray_jobs.cli import UsageError
 from ray_jobs.cluster.machines import decide_precision
 from ray_jobs.cluster.tasks import run_task
@@ -208,11 +209,7 @@ def _epochs(recipe: Recipe, space: Space) -> int:
 def _settings(recipe: Recipe, space: Space, options: SearchOptions, grace: int) -> dict[str, Any]:
     """What may not change while a search goes on; more trials, or more at once, may be asked for."""
     searched = {parameter.name for parameter in space.parameters}
-    fixed = {
-        name: value
-        for name, value in _flat(recipe.model_dump(mode="json"))
-        if not name.startswith(FREE_SETTINGS) and name not in searched
-    }
+    fixed = {name: value for name, value in _flat(recipe.model_dump(mode="json")) if name not in searched}
     asha = {"grace": grace, "reduction": options.reduction} if options.scheduler == "asha" else {}
     return {
         "recipe": {**fixed, "compute.workers": recipe.compute.workers or 1},
@@ -223,8 +220,12 @@ def _settings(recipe: Recipe, space: Space, options: SearchOptions, grace: int) 
     }
 
 
-def _flat(values: dict[str, Any], place: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
+def _flat(values: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings that may not change, each with its dotted name."""
     for name, value in values.items():
-        flat += _flat(value, f"{place}{name}.") if isinstance(value, dict) else [(f"{place}{name}", value)]
-    return flat
+        if f"{place}{name}" in MAY_CHANGE:
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", value

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ccvid.config import Recipe
 from data_tools.wording import one_line, shown
+from ray_jobs.begun_runs import MAY_CHANGE
 from ray_jobs.cli import UsageError, read_mapping
 
 SPACES = Path(__file__).parents[1] / "spaces"
@@ -24,18 +25,13 @@ Kind = Literal["choices", "range", "log_range"]
 KINDS: tuple[Kind, ...] = ("choices", "range", "log_range")
 
 REFUSED = {
-    "run.": "it only says where results go",
-    "compute.": "it changes what a trial costs, not what it learns",
     "data.": "each value would need other shards",
-    "loader.": "it changes no result",
     "score.": "trials would be scored in different ways",
     "train.held_out_share": "trials would be scored on different identities",
     "train.validate_every": "trials would be scored at different epochs",
     "train.test_weights": "it decides which score of a trial counts",
-    "train.checkpoint": "it changes no result",
-    "train.log_every_seconds": "it changes no result",
 }
-"""How the fields begin that no search may draw, and why."""
+"""How the fields begin that no search may draw, beside those that change no result, and why."""
 
 TRIES = 20
 """Random settings of the other fields with which a value may prove to be possible."""
@@ -201,8 +197,9 @@ def _annotation(name: str) -> Any:
             close = difflib.get_close_matches(name, list(_field_names(Recipe)), n=1)
             raise _SpaceError(f"{name}: a recipe has no such field" + (f"; is it {close[0]}?" if close else ""))
         model = fields[part].annotation
-    for begin, reason in REFUSED.items():
-        if f"{name}.".startswith(begin) or name.startswith(begin):
+    reasons = {**dict.fromkeys(MAY_CHANGE, "it changes no result"), **REFUSED}
+    for begin, reason in reasons.items():
+        if f"{name}.".startswith(f"{begin.rstrip('.')}."):
             raise _SpaceError(f"{name}: may not be searched: {reason}")
     if isinstance(model, type) and issubclass(model, BaseModel):
         raise _SpaceError(

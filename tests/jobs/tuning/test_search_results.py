@@ -135,6 +135,9 @@ def test_records_are_read_again_and_other_settings_are_refused(tmp_path: Path) -
         InputError, match=r"other settings.*\n  searcher: 'random' there, 'optuna' now\n  grace: 20 there"
     ):
         SearchRecords(records.folder, {"searcher": "optuna", "grace": 10})
+    older = {"searcher": "random", "grace": 20, "recipe": {"train.checkpoint_share": 0.02}}
+    (tmp_path / "night" / "search.json").write_text(json.dumps({"settings": older, "trials": []}))
+    SearchRecords(records.folder, {"searcher": "random", "grace": 20, "recipe": {}})
     (tmp_path / "night" / "search.json").write_text('{"settings": {}, "trials": [{"number": 0}]}')
     with pytest.raises(InputError, match=r"search.json: trials.0.values: Field required"):
         SearchRecords(records.folder, {})

@@ -56,8 +56,8 @@ def test_every_kind_of_field_is_read_and_drawn_within_its_ends(tmp_path: Path) -
     [
         ("optim.learning_rte: {choices: [1]}", "optim.learning_rte: a recipe has no such field; is it optim.learn"),
         ("optim: {choices: [1]}", "optim: is a section; name one of its fields, such as optim.name"),
-        ("run.name: {choices: [a, b]}", "run.name: may not be searched: it only says where results go"),
-        ("compute.workers: {range: [1, 2]}", "compute.workers: may not be searched"),
+        ("run.name: {choices: [a, b]}", "run.name: may not be searched: it changes no result"),
+        ("compute.workers: {range: [1, 2]}", "compute.workers: may not be searched: it changes no result"),
         ("data.storage.height: {range: [64, 128]}", "may not be searched: each value would need other shards"),
         ("train.held_out_share: {range: [0.1, 0.2]}", "trials would be scored on different identities"),
         ("batch.clips: {range: [2, 4.5]}", "batch.clips: range [2, 4.5], expected whole numbers"),
