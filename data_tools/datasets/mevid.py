@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from data_tools.datasets.annotation_lines import numbered, read_lines, require_folder, whole_number
 from data_tools.datasets.problems import Dataset, ProblemLog, split_origin
