@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ccvid.retrieval.ranking.distances import Distances, Floats, Indices
 from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
-from ccvid.retrieval.ranking.protocols import PROTOCOLS, Protocol
+from ccvid.retrieval.ranking.protocols import PROTOCOLS, PersonPairLabels, Protocol
 from ccvid.retrieval.ranking.ranks import NearestOthers, PersonPairs, Ranker, rank_part, rank_persons
 from data_tools.errors import InputError
 
@@ -192,7 +192,7 @@ def score_protocols(
         within = tuple(sorted(protocol.within.items()))
         if within not in parts:
             parts[within] = _Part.rank(distances, query, gallery, person, protocol, nearest=top_k, rank=rank)
-        match_P = parts[within].matches(protocol)
+        match_P = parts[within].labels.matches(protocol)
         if match_P.any():
             results[protocol.name] = parts[within].score(protocol, match_P)
         else:
@@ -204,14 +204,11 @@ def score_protocols(
 class _Part:
     """What takes part, ranked once for all protocols within it; indices are those of the whole."""
 
-    query: RetrievalLabels
-    gallery: RetrievalLabels
     query_rows: Indices
     gallery_rows: Indices
     pairs: PersonPairs
+    labels: PersonPairLabels
     others: NearestOthers
-    relation: dict[str, npt.NDArray[np.int8]]
-    """How a label of each same-person pair compares (P,), by column: 1 agrees, −1 differs, 0 unknown."""
 
     @classmethod
     def rank(
@@ -230,27 +227,11 @@ class _Part:
             pairs, others = rank(distances, *person, nearest)
         else:
             pairs, others = rank_part(distances, *person, query_rows, gallery_rows, nearest, rank)
-        return cls(query, gallery, query_rows, gallery_rows, pairs, others, {})
-
-    def matches(self, protocol: Protocol) -> npt.NDArray[np.bool_]:
-        """Which same-person pairs are matches (P,); the rest is junk."""
-        match_P = self._compare("id") < 0
-        for column in protocol.agree:
-            match_P &= self._compare(column) > 0
-        for column in protocol.differ:
-            match_P &= self._compare(column) < 0
-        return match_P
-
-    def _compare(self, column: str) -> npt.NDArray[np.int8]:
-        if column not in self.relation:
-            query_code, gallery_code = joint_codes(self.query.column(column), self.gallery.column(column))
-            query_P, gallery_P = query_code[self.pairs.query], gallery_code[self.pairs.gallery]
-            known_P = (query_P >= 0) & (gallery_P >= 0)
-            self.relation[column] = np.where(known_P, np.where(query_P == gallery_P, 1, -1), 0).astype(np.int8)
-        return self.relation[column]
+        labels = PersonPairLabels(query, gallery, pairs.query, pairs.gallery)
+        return cls(query_rows, gallery_rows, pairs, labels, others)
 
     def score(self, protocol: Protocol, match_P: npt.NDArray[np.bool_]) -> ProtocolResult:
-        pairs, queries = self.pairs, len(self.query)
+        pairs, queries = self.pairs, len(self.labels.query)
         query_M = pairs.query[match_P]
         count_Q = np.bincount(query_M, minlength=queries)
         end_Q = np.cumsum(count_Q)

@@ -100,14 +100,30 @@ def with_own(own: tuple[ProtocolOptions, ...]) -> tuple[Protocol, ...]:
     return tuple(protocols.values())
 
 
-def match_relation(
-    protocol: Protocol, query: RetrievalLabels, gallery: RetrievalLabels, query_P: Indices, gallery_P: Indices
-) -> npt.NDArray[np.bool_]:
-    """Which same-person pairs are matches under the protocol (P,); the rest is junk."""
-    is_match_P = np.ones(len(query_P), np.bool_)
-    asked = [("id", False), *((name, True) for name in protocol.agree), *((name, False) for name in protocol.differ)]
-    for column, agrees in asked:
-        query_code, gallery_code = joint_codes(query.column(column), gallery.column(column))
-        known_P = (query_code[query_P] >= 0) & (gallery_code[gallery_P] >= 0)
-        is_match_P &= known_P & ((query_code[query_P] == gallery_code[gallery_P]) == agrees)
-    return is_match_P
+@dataclass(frozen=True, slots=True)
+class PersonPairLabels:
+    """P pairs of a query and a gallery entry of the same person, by their rows, and how their labels compare."""
+
+    query: RetrievalLabels
+    gallery: RetrievalLabels
+    query_P: Indices
+    gallery_P: Indices
+    _compared: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict, init=False)
+    """By column (P,): 1 where the labels agree, -1 where they differ, 0 where one is unknown."""
+
+    def matches(self, protocol: Protocol) -> npt.NDArray[np.bool_]:
+        """Which pairs are matches under the protocol (P,); the rest is junk."""
+        match_P = self._compare("id") < 0
+        for column in protocol.agree:
+            match_P &= self._compare(column) > 0
+        for column in protocol.differ:
+            match_P &= self._compare(column) < 0
+        return match_P
+
+    def _compare(self, column: str) -> npt.NDArray[np.int8]:
+        if column not in self._compared:
+            query_code, gallery_code = joint_codes(self.query.column(column), self.gallery.column(column))
+            query_P, gallery_P = query_code[self.query_P], gallery_code[self.gallery_P]
+            known_P = (query_P >= 0) & (gallery_P >= 0)
+            self._compared[column] = np.where(known_P, np.where(query_P == gallery_P, 1, -1), 0).astype(np.int8)
+        return self._compared[column]

@@ -20,7 +20,7 @@ import numpy as np
 
 from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices, Scores
 from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
-from ccvid.retrieval.ranking.protocols import Protocol, match_relation
+from ccvid.retrieval.ranking.protocols import PersonPairLabels, Protocol
 from ccvid.retrieval.ranking.ranks import same_person
 from data_tools.errors import InputError
 
@@ -62,7 +62,7 @@ class VerificationPairs:
             query, gallery = (side.take(part.tolist()) for side, part in zip((query, gallery), rows, strict=True))
         query_person, gallery_person = joint_codes(query.person, gallery.person)
         query_S, gallery_S, _ = same_person(query_person, gallery_person)
-        is_match = match_relation(protocol, query, gallery, query_S, gallery_S)
+        is_match = PersonPairLabels(query, gallery, query_S, gallery_S).matches(protocol)
         persons = 1 + int(max(query_person.max(), gallery_person.max()))
         kept = query_S[is_match], gallery_S[is_match]
         pairs = cls(protocol, distances, query_person, gallery_person, persons, *kept, len(query_S))
