@@ -21,11 +21,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from ccvid.config import ScoreOptions
-from ccvid.retrieval.embedding.store import EmbedderDescription
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable, write_embeddings
+from ccvid.retrieval.embedding.table import EmbeddingTable, write_embeddings
 from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
 from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
@@ -34,7 +31,7 @@ from ccvid.retrieval.ranking.scoring import SCORED_PROTOCOLS, ScoredRetrieval, l
 from ccvid.retrieval.report.film_strip import Thumbnails
 from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure, write_figure
 from ccvid.retrieval.report.report import ExtraFigure, ExtraTable, ReportInput, Threshold, write_report
-from ccvid.retrieval.report.stored_pictures import stored_thumbnails
+from ccvid.retrieval.report.stored_pictures import find_tracklets, stored_thumbnails
 from ccvid.retrieval.report.tables import metrics_table, post_processing_lines, write_query_table
 from ccvid.retrieval.report.threshold_pictures import draw_errors, draw_reliability
 from ccvid.retrieval.report.threshold_tables import threshold_lines, threshold_tables
@@ -48,30 +45,29 @@ from data_tools.shards import ShardFolder
 
 def write_scores(
     folder: Path,
-    store: ShardFolder,
     scores: ScoredRetrieval,
-    rows: Sequence[int],
-    embedding_RD: Tensor,
-    clip_count_R: Tensor,
+    query: EmbeddingTable,
+    gallery: EmbeddingTable,
+    stores: Sequence[ShardFolder],
     options: ScoreOptions,
     *,
-    embedder: EmbedderDescription,
+    weights: str,
     title: str,
     facts: Mapping[str, object],
 ) -> dict[str, object]:
     """Write embeddings, ranked pictures with the report, and what ``write_results`` writes; returns ``metrics.json``.
 
     Args:
-        rows: queries, then gallery, as in ``embedding_RD`` and ``clip_count_R``.
+        query, gallery: what was scored.
+        stores: where the pictures of their tracklets are.
+        weights: fingerprint of the weights.
         title: of tables, pictures and the report.
         facts: what else ``metrics.json`` says.
     """
-    labels = (EmbeddingRow.of(store, row, clip_count=int(count)) for row, count in zip(rows, clip_count_R, strict=True))
-    table = EmbeddingTable(tuple(labels), embedding_RD.numpy(), embedder.fingerprint)
-    write_embeddings(table, folder / EMBEDDINGS_FILE)
-    queries = len(scores.evaluation.query)
-    places = [(store, row) for row in rows]
-    query_thumbnails, gallery_thumbnails = map(stored_thumbnails, (places[:queries], places[queries:]))
+    write_embeddings(query + gallery, folder / EMBEDDINGS_FILE)
+    query_thumbnails, gallery_thumbnails = (
+        stored_thumbnails(find_tracklets(table.rows, stores)) for table in (query, gallery)
+    )
     for name in SCORED_PROTOCOLS if options.report else ():
         if name in scores.evaluation.results:
             figure = draw_rankings(
@@ -87,9 +83,9 @@ def write_scores(
         folder,
         scores,
         options,
-        model=embedder.fingerprint,
+        model=query.model,
         title=title,
-        facts={"model": embedder.model, "embedder": embedder.fingerprint, **facts},
+        facts={"model": weights, "embedder": query.model, **facts},
         thumbnails=(query_thumbnails, gallery_thumbnails),
     )
 

@@ -16,6 +16,7 @@ import torch
 from ccvid.config import Recipe
 from ccvid.precision import WORTH_IT, bf16_speed
 from ccvid.retrieval.embedding.embed import embed_tracklets
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.metrics import Evaluation
 from ccvid.retrieval.ranking.scoring import score_embeddings, single_score
 from ccvid.trained_model import write_description
@@ -147,11 +148,8 @@ class Trainer:
                 model.eval(),
                 self.store,
                 own,
-                clip=self.recipe.clip,
-                options=self.recipe.model,
-                loader=self.recipe.loader,
-                score=self.recipe.score,
-                progress=progress,
+                self.recipe,
+                progress,
             )
         except InputError as error:
             problem = str(error)
@@ -166,10 +164,11 @@ class Trainer:
     def score_held_out(self) -> Evaluation | None:
         """Score each tracklet of the held-out identities against all others; None on ranks other than 0."""
         rows = list(self.split.held_out_rows)
-        embedding, _ = self.embed(rows, within=TRAINING)
+        embedded = self.embed(rows, within=TRAINING)
         if self.run.rank != 0:
             return None
-        return score_embeddings(self.store, torch.cat([embedding, embedding]), rows, rows).evaluation
+        table = EmbeddingTable.of(self.store, rows, *embedded, model="in training")
+        return score_embeddings(table, table).evaluation
 
     def _train_epoch(self, epoch: int) -> None:
         train, first = self.recipe.train, self.progress.step

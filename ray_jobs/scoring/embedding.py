@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.machines import decide_precision
 from ray_jobs.cluster.workers import Workers
-from ray_jobs.scoring.actors import EmbeddingOptions, embed_into
+from ray_jobs.scoring.actors import embed_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,22 @@ class UsedModel:
     options: ModelOptions
     clip: ClipOptions | None
     """The clips it was trained on; None where that is not known."""
-    bf16: bool = False
 
-    def in_precision(self, bf16: bool) -> UsedModel:
-        """The same, computing in bfloat16 or in float32; an exported graph stays in float32."""
+    def applied_to(self, recipe: Recipe) -> Recipe:
+        """The recipe with the model's own network, frame size and clips; an exported graph computes in float32."""
+        own = recipe.model_copy(update={"model": self.options, "clip": self.clip or recipe.clip})
+        return own if isinstance(self.embedder, ReIdModel) else own.with_bf16(False)
+
+    def describe(self, recipe: Recipe) -> EmbedderDescription:
+        """What embeddings depend on beside the data, by the recipe ``applied_to`` gives."""
+        return EmbedderDescription.of(self.fingerprint, self.embedder.feature_size, recipe)
+
+    def computing(self, recipe: Recipe) -> ClipEmbedder:
+        """What embeds, in the recipe's precision."""
         if not isinstance(self.embedder, ReIdModel):
-            return self
-        model = ReIdModel(self.embedder.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if bf16 else None)
-        return replace(self, embedder=model.eval(), bf16=bf16)
+            return self.embedder
+        autocast = torch.bfloat16 if recipe.train.bf16 is True else None
+        return ReIdModel(self.embedder.backbone, nn.Identity(), autocast_dtype=autocast).eval()
 
 
 def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
@@ -74,18 +82,6 @@ def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
         return read_trained_model(path, options)
 
 
-def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
-    """What the embeddings of a recipe's data depend on beside the data; the model's clips override the recipe's."""
-    return EmbedderDescription.of(
-        used.fingerprint,
-        used.embedder.feature_size,
-        used.options,
-        used.clip or recipe.clip,
-        flip=recipe.score.flip,
-        bf16=used.bf16,
-    )
-
-
 def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others: Collection[str] = ()) -> Recipe:
     """Where the recipe leaves the precision open, take that of the embeddings that the new ones will be held against.
 
@@ -95,19 +91,11 @@ def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others
     """
     if recipe.train.bf16 == "auto":
         store = read_embedder(place)
-        for bf16 in (False, True):
-            own = describe(used.in_precision(bf16), recipe)
+        for decided in (recipe.with_bf16(False), recipe.with_bf16(True)):
+            own = used.describe(decided)
             if own == store or own.fingerprint in others:
-                return recipe.with_bf16(bf16)
+                return decided
     return recipe
-
-
-def decide_embedder(used: UsedModel, recipe: Recipe, workers: Workers) -> UsedModel:
-    """Look at the machines that embed, say what was found, and decide the precision, see ``decide_precision``."""
-    own = recipe.model_copy(update={"model": used.options, "clip": used.clip or recipe.clip})
-    if not isinstance(used.embedder, ReIdModel):
-        own = own.with_bf16(False)
-    return used.in_precision(decide_precision(own, workers).train.bf16 is True)
 
 
 def embed_data(
@@ -115,32 +103,23 @@ def embed_data(
 ) -> Embedded:
     """Embed stored tracklets into the embedding store at ``place``, those that it lacks, in its precision.
 
-    The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
+    Args:
+        recipe: as ``used.applied_to`` gives it.
 
     Raises:
         InputError: the store is another embedder's, or as ``embed_into``.
         OSError: the store cannot be written.
     """
-    clip, workers, options = used.clip or recipe.clip, Workers(recipe.compute), used.options
-    recipe = keep_precision(used, recipe, place)
-    used = decide_embedder(used, recipe, workers)
-    embeddings = open_store(place, describe(used, recipe))
+    workers, clip = Workers(recipe.compute), recipe.clip
+    recipe = decide_precision(keep_precision(used, recipe, place), workers)
+    embeddings = open_store(place, used.describe(recipe))
     embeddings.add_source(shards)
     lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
     message(
         f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{options.height}x{options.width}, {workers}"
+        f"{recipe.model.height}x{recipe.model.width}, {workers}"
     )
-    unreadable = embed_into(
-        embeddings,
-        lacking,
-        used.embedder,
-        store,
-        rows,
-        EmbeddingOptions(clip, options, recipe.loader, recipe.score, shards, recipe.data.cache),
-        workers,
-        log_every_seconds=recipe.train.log_every_seconds,
-    )
+    unreadable = embed_into(embeddings, lacking, used.computing(recipe), store, rows, recipe, shards, workers)
     for problem in unreadable:
         message(f"left out: {problem}")
     return Embedded(embeddings, lacking, unreadable)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
-
 from ccvid.config import Recipe, RunOptions
 from ccvid.retrieval.ranking.distances import DistanceMatrix
 from ccvid.retrieval.ranking.given import GivenRetrieval
@@ -90,6 +88,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
     """
     with_own(recipe.score.protocols)
     used = read_model(source, recipe.model)
+    recipe = used.applied_to(recipe)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -103,27 +102,21 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
     folder.check_writable()
     done = embed_data(used, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
     table = done.embeddings.read()
-    embedded = {row.id: number for number, row in enumerate(table.rows)}
-    query_rows, gallery_rows = (
-        [row for row in rows if store.rows[row].id in embedded] for rows in (query_rows, gallery_rows)
-    )
-    rows = [*query_rows, *gallery_rows]
-    table = table.take([embedded[store.rows[row].id] for row in rows])
-    embedding_RD = torch.from_numpy(table.embedding_ND)
-    clip_count_R = torch.tensor([row.clip_count for row in table.rows])
-    scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score, cluster_ranks)
+    number_of = {row.id: number for number, row in enumerate(table.rows)}
+    ids = ([store.rows[row].id for row in rows] for rows in (query_rows, gallery_rows))
+    query, gallery = (table.take([number_of[name] for name in names if name in number_of]) for names in ids)
+    scores = score_embeddings(query, gallery, recipe.score, cluster_ranks)
     dataset = store.manifest.dataset
     with folder.filled(last=METRICS_FILE) as path:
         write_scores(
             path,
-            store,
             scores,
-            rows,
-            embedding_RD,
-            clip_count_R,
+            query,
+            gallery,
+            [store],
             recipe.score,
-            embedder=done.embeddings.embedder,
-            title=f"{dataset}, {used.options.backbone} of {source.name}",
+            weights=done.embeddings.embedder.model,
+            title=f"{dataset}, {recipe.model.backbone} of {source.name}",
             facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
         )
     (folder / PARTS_FOLDER).delete("")  # all of it stands in embeddings.parquet

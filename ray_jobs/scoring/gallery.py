@@ -27,7 +27,7 @@ from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
-from ray_jobs.scoring.embedding import UsedModel, describe, embed_data, keep_precision, read_model
+from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, read_model
 from ray_jobs.scoring.time_limits import TimeLimit, ends_after, shown_limit, starts_before
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
@@ -74,7 +74,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
         raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
     used = read_model(checkpoint, recipe.model)
     decisions = None if request.decisions is None else read_decisions(request.decisions)
-    recipe = _matching_precision(used, recipe, request, decisions)
+    recipe = _matching_precision(used, used.applied_to(recipe), request, decisions)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -156,7 +156,7 @@ def _matching_precision(
     others = [] if decisions is None else [decisions.model]
     others += [] if queries is None else [queries]
     recipe = keep_precision(used, recipe, request.gallery, others)
-    own = describe(used.in_precision(recipe.train.bf16 is True), recipe).fingerprint
+    own = used.describe(recipe).fingerprint
     if decisions is not None:
         decisions.check(own)
     if queries not in (None, own):

@@ -15,7 +15,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.begun_runs import keep_found_precision
 from ray_jobs.cluster import machines
 from ray_jobs.cluster.machines import Machine, decide_precision
-from ray_jobs.scoring.embedding import UsedModel, describe, keep_precision
+from ray_jobs.scoring.embedding import UsedModel, keep_precision
 from ray_jobs.tuning.records import SearchRecords
 
 MODEL = {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 64, "width": 32}
@@ -114,7 +114,8 @@ def test_an_embedding_store_and_other_embeddings_keep_theirs(found: bool, tmp_pa
     auto = recipe("auto")
     model = ReIdModel(configured_backbone(auto.model, auto.clip), nn.Identity()).eval()
     used = UsedModel(model, "weights", auto.model, auto.clip)
-    there = describe(used.in_precision(found), auto)
+    there = used.describe(auto.with_bf16(found))
+    assert there.bf16 is found
     empty, place = StorageFolder(str(tmp_path / "none")), StorageFolder(str(tmp_path / "store"))
     open_store(place, there)
     assert keep_precision(used, auto, place).train.bf16 is found
