@@ -46,7 +46,7 @@ def embed(model: ReIdModel, store: ShardFolder, rows: list[int], clip: ClipOptio
 
 def tables(
     store: ShardFolder, embedding_RD: Tensor, query_rows: list[int], gallery_rows: list[int]
-) -> list[EmbeddingTable]:
+) -> tuple[EmbeddingTable, EmbeddingTable]:
     table = EmbeddingTable.of(
         store, [*query_rows, *gallery_rows], embedding_RD, torch.ones(len(embedding_RD), dtype=torch.int64), "m"
     )
@@ -131,5 +131,6 @@ def test_features_that_are_not_numbers_are_refused(tiny_shards: Path) -> None:
     query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
     embedding_RD = torch.ones(len(query_rows) + len(gallery_rows), 4)
     embedding_RD[2, 1] = float("nan")
+    query, gallery = tables(store, embedding_RD, query_rows, gallery_rows)
     with pytest.raises(InputError, match="query embedding row 2, column 1 is nan"):
-        score_embeddings(*tables(store, embedding_RD, query_rows, gallery_rows))
+        score_embeddings(query, gallery)
