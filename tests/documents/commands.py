@@ -14,10 +14,11 @@ import pytest
 
 from ccvid.config import Recipe
 from ray_jobs.cli import parse_recipe
-from tests.documents.markdown import ROOT, blocks, spans
+from tests.documents.markdown import PACKAGES, ROOT, blocks, spans
 
 Parsed = tuple[Recipe, Namespace]
 JOBS = ("shard", "train", "evaluate", "score", "tune", "export")
+_OURS = f"(?:{'|'.join(PACKAGES)})"
 MADE_RECIPES = ("best.yaml", "config.yaml")
 """Files that jobs write, which documents take as recipes."""
 
@@ -90,9 +91,7 @@ def parse_module(command: str, monkeypatch: pytest.MonkeyPatch) -> Namespace:
 
 def _commands_of(line: str) -> list[str]:
     text = _without_comment(line)
-    if found := re.search(
-        r"(?:^|&& |-- )(?:\.venv/bin/)?python (ray_jobs/\w+\.py|-m (?!pytest|venv)[\w.]+\w)(?= |$)", text
-    ):
+    if found := re.search(rf"(?:^|&& |-- )(?:\.venv/bin/)?python (ray_jobs/\w+\.py|-m {_OURS}\.[\w.]+\w)(?= |$)", text):
         return [f"python {text[found.start(1) :]}"]
     if found := re.match(r"(?:ray_jobs/)?(\w+)\.py (?=-)", text):
         return [f"python ray_jobs/{found[1]}.py {text[found.end() :]}"] if found[1] in JOBS else []

@@ -25,18 +25,18 @@ from tests.documents.commands import JOBS, commands, own_flags, parse_job, parse
 from tests.documents.markdown import DOCUMENTS, ROOT, blocks, read, spans
 from tests.jobs.test_cli import fields, parse
 
-ALL = [(document, command) for document in DOCUMENTS for command in commands(read(document))]
-OF_JOBS = [case for case in ALL if " ray_jobs/" in case[1]]
-OF_MODULES = [case for case in ALL if case not in OF_JOBS]
+ALL = sorted({command for document in DOCUMENTS for command in commands(read(document))})
+OF_JOBS = [command for command in ALL if command.startswith("python ray_jobs/")]
+OF_MODULES = [command for command in ALL if command.startswith("python -m ")]
 OF_RAY = [command for document in DOCUMENTS for command in ray_commands(read(document))]
-CHEAP = ("video_backbones.summary c2d",)
+CHEAP = ("python -m video_backbones.summary c2d",)
 """Beginnings of commands that are run as they are: seconds, no data, no network."""
 OF_OTHERS = {"--help", "--head", "--shm-size", "--check"}
 """Flags of Ray, Docker and ruff, and the one that all have."""
 
 
-@pytest.mark.parametrize(("document", "command"), OF_JOBS)
-def test_a_jobs_command_is_understood(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", OF_JOBS)
+def test_a_jobs_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, own = parse_job(command, monkeypatch)
     words = shlex.split(command)
     set_fields = {word[2:]: value for word, value in pairwise(words) if word.startswith("--") and "." in word}
@@ -47,8 +47,8 @@ def test_a_jobs_command_is_understood(document: str, command: str, monkeypatch: 
     assert own.recipe
 
 
-@pytest.mark.parametrize(("document", "command"), OF_MODULES)
-def test_a_modules_command_is_understood(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", OF_MODULES)
+def test_a_modules_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_module(command, monkeypatch) is not None
 
 
@@ -62,14 +62,13 @@ def test_a_command_of_ray_is_understood(command: str) -> None:
 
 
 def test_commands_of_every_job_are_shown() -> None:
-    assert {shlex.split(command)[1] for _, command in OF_JOBS} == {f"ray_jobs/{job}.py" for job in JOBS}
-    assert len(OF_MODULES) > 30
+    assert {shlex.split(command)[1] for command in OF_JOBS} == {f"ray_jobs/{job}.py" for job in JOBS}
+    assert len(OF_MODULES) > 25
     assert len(OF_RAY) > 5
+    assert [command for command in ALL if command.startswith(CHEAP)]
 
 
-@pytest.mark.parametrize(
-    "command", [command for _, command in ALL if any(f"-m {start}" in command for start in CHEAP)] or [""]
-)
+@pytest.mark.parametrize("command", [command for command in ALL if command.startswith(CHEAP)])
 def test_a_cheap_command_runs(command: str) -> None:
     done = subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -85,7 +84,8 @@ def test_every_flag_that_is_named_exists(document: str, monkeypatch: pytest.Monk
         words = shlex.split(span) if span.startswith("--") else []
         flags = [word for word in words if word.startswith("--")]
         assert [flag for flag in flags if flag not in known] == []
-        is_complete = len(words) == 2 * len(flags) and words[::2] == flags
+        values = words[1::2]
+        is_complete = words[::2] == flags and len(values) == len(flags) and not any(map(str.isupper, values))
         if flags and is_complete and all("." in flag for flag in flags):
             parse(*words, *("--data.footage.videos", "V"), *("--data.clips.folder", "C"))
 
@@ -103,9 +103,11 @@ def test_wrong_commands_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_readme_begins_with_the_commands_that_ci_runs() -> None:
     install, run_tests = blocks(read("README.md"))[0].splitlines()
-    assert (
-        install == "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python ray_jobs/train.py"
-    )
+    assert install.split(" && ") == [
+        "python3 -m venv .venv",
+        ".venv/bin/pip install -e '.[test]'",
+        ".venv/bin/python ray_jobs/train.py",
+    ]
     assert run_tests == ".venv/bin/python -m pytest"
     if (ROOT / ".ci" / "run").exists():  # not in a job's upload
         ci = (ROOT / ".ci" / "run").read_text()
@@ -130,7 +132,7 @@ def test_the_label_file_that_is_shown_can_be_read(tmp_path: Path) -> None:
     assert [(label.person, label.clothes, label.split) for label in labels.values()] == [("anna", "red coat", "train")]
 
 
-def test_the_images_requirements_are_the_projects(tmp_path: Path) -> None:
+def test_the_images_requirements_are_the_projects() -> None:
     """The program in the guide's Dockerfile, run on this project's file."""
     guide = re.sub(r"\\\n\s*", "", read("ray_jobs/cluster_guide/GUIDE.md"))
     found = re.search(r'RUN python -c ("import tomllib.*?") > /tmp', guide)

@@ -15,7 +15,7 @@ from ccvid.config import Recipe
 from tests.documents.markdown import DOCUMENTS, PACKAGES, ROOT, anchors, blocks, links, read, spans
 from tests.jobs.test_cli import fields
 
-MOST_WORDS, MOST_LINES = 1300, 125
+MOST_WORDS, MOST_LINES = 1300, 120
 """Of README, which is read in three minutes."""
 FILE_KINDS = ("py", "md", "yaml", "toml", "css", "js", "j2")
 OF_USERS = ("labels.csv", "best.yaml", "config.yaml")
@@ -108,7 +108,7 @@ def _is_module_or_in_one(name: str) -> bool:
         if find_spec(name) is not None:
             return True
     except ModuleNotFoundError:
-        return False
+        pass  # a name within a module, or nothing
     module, _, member = name.rpartition(".")
     spec = find_spec(module)
     if spec is None or spec.origin is None:

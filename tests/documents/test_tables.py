@@ -90,12 +90,14 @@ def test_the_table_of_backbones_has_every_one() -> None:
     assert first(table(read("video_backbones/README.md"), "backbone")) == backbone_names()
 
 
-def test_what_readme_says_that_is_printed_is_printed_by_the_code() -> None:
-    """The words at the beginning of each line of its example, as far as no value follows."""
-    example = blocks(read("README.md"))[1]
-    labels = {line.partition(":")[0] for line in example.splitlines() if re.match(r"\w+: ", line)}
-    assert labels
-    assert [label for label in labels if f"{label}: " not in _words_of_the_code()] == []
+def test_what_readme_shows_as_printed_is_what_the_code_prints() -> None:
+    """The table's heading is the code's, and the lines around it begin with words that it has."""
+    first_line, _, heading, _, *rows, last_line = blocks(read("README.md"))[1].splitlines()
+    written = _words_of_the_code()
+    assert [word for word in heading.split() if word not in written and not word.startswith("top-")] == []
+    assert [row.split()[0] for row in rows] == ["general", "same-clothes", "clothes-changing"]
+    assert f"{first_line.partition(': ')[0]}: " in written
+    assert f"{last_line.partition(': ')[0]}" in written
 
 
 def test_wall_between_blocks_and_prose() -> None:
