@@ -1,16 +1,4 @@
-"""The folder of results of a scored retrieval.
-
-    metrics.json           figures with intervals; written last
-    metrics.txt            the tables that people read
-    queries.parquet        a row a query and protocol
-    thresholds.json        error rates, the recommended threshold, open-set figures, reliability
-    calibration.json       from score to probability, for ``score.py --calibration``
-    embeddings.parquet     a row a tracklet, where embeddings were made here
-    rankings_PROTOCOL.*    a picture of a few rankings
-    report/index.html      all of it as pages, with filmstrips of every query
-
-Each file is written whole.
-"""
+"""Writes the results of a scored retrieval into its run folder, drawn in ``ccvid/run_files.py``; each file whole."""
 
 from __future__ import annotations
 
@@ -37,7 +25,16 @@ from ccvid.retrieval.report.threshold_pictures import draw_errors, draw_reliabil
 from ccvid.retrieval.report.threshold_tables import threshold_lines, threshold_tables
 from ccvid.retrieval.thresholds.calibration import write_calibration
 from ccvid.retrieval.thresholds.find import Thresholds, find_thresholds
-from ccvid.run_files import CALIBRATION_FILE, EMBEDDINGS_FILE, REPORT_FOLDER, THRESHOLDS_FILE
+from ccvid.run_files import (
+    CALIBRATION_FILE,
+    EMBEDDINGS_FILE,
+    METRICS_FILE,
+    QUERIES_FILE,
+    REPORT_FOLDER,
+    TABLES_FILE,
+    THRESHOLDS_FILE,
+    rankings_file,
+)
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.shards import ShardFolder
@@ -78,7 +75,7 @@ def write_scores(
                 title=title,
             )
             for kind in ("svg", "png"):
-                save_figure(figure, folder / f"rankings_{name}.{kind}")
+                save_figure(figure, folder / rankings_file(name, kind))
     return write_results(
         folder,
         scores,
@@ -121,7 +118,7 @@ def write_results(
     except InputError as error:
         without = str(error)
     processed = _post_processing(scores, options)  # before anything is written: it may refuse
-    write_query_table(evaluation, folder / "queries.parquet")
+    write_query_table(evaluation, folder / QUERIES_FILE)
     text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
     text = "\n".join([text, "", *threshold_lines(thresholds, without)])
     if processed:
@@ -130,7 +127,7 @@ def write_results(
     metrics = {**scores.to_json(), "intervals": {name: found.to_json() for name, found in intervals.items()}, **facts}
     for earlier in (THRESHOLDS_FILE, CALIBRATION_FILE):
         (folder / earlier).unlink(missing_ok=True)
-    files = {"metrics.txt": text + "\n"}
+    files = {TABLES_FILE: text + "\n"}
     if thresholds is not None:
         files[THRESHOLDS_FILE] = json.dumps({"model": model, **thresholds.to_json()}, indent=1) + "\n"
         if thresholds.calibration is not None:
@@ -141,7 +138,7 @@ def write_results(
             table = ExtraTable("Post-processing, per cent", *post_processing_rows(processed), POST_PROCESSING_NOTE)
             report = replace(report, tables=[*report.tables, table])
         write_report(report, folder / REPORT_FOLDER)
-    files["metrics.json"] = json.dumps(metrics, indent=1) + "\n"
+    files[METRICS_FILE] = json.dumps(metrics, indent=1) + "\n"
     for file, content in files.items():
         with atomic_file(folder / file) as handle:
             handle.write(content.encode())

@@ -19,6 +19,7 @@ from ccvid.retrieval.embedding.embed import embed_tracklets
 from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.metrics import Evaluation
 from ccvid.retrieval.ranking.scoring import score_embeddings, single_score
+from ccvid.run_files import BEST_FOLDER, TRAINER_FILE, WEIGHTS_FILE
 from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
@@ -35,8 +36,6 @@ from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
 from data_tools.progress import Meter, kept, message, state
 from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
-
-BEST_FOLDER = "best"
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ class Trainer:
     def load_best(self) -> None:
         """Put the best weights on the held-out identities into the model."""
         if self.run.rank == 0:
-            load_weights(self.scored_model, self.run.folder / BEST_FOLDER / "model.safetensors")
+            load_weights(self.scored_model, self.run.folder / BEST_FOLDER / WEIGHTS_FILE)
         broadcast_state(self.scored_model, self.run.world_size)
 
     def embed(self, rows: list[int], *, within: str = "") -> tuple[torch.Tensor, torch.Tensor]:
@@ -313,7 +312,7 @@ class Trainer:
         best = self.run.folder / BEST_FOLDER
         fresh = best.with_name(f".{BEST_FOLDER}.new")
         rmtree(fresh, ignore_errors=True)
-        copytree(checkpoint, fresh, ignore=lambda _, names: [name for name in names if name == "trainer.pt"])
+        copytree(checkpoint, fresh, ignore=lambda _, names: [name for name in names if name == TRAINER_FILE])
         rmtree(best, ignore_errors=True)
         fresh.rename(best)
 

@@ -17,7 +17,7 @@ from ccvid.retrieval.report.filmstrips import Tracklets
 from ccvid.retrieval.report.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.tables import comparison_table
 from ccvid.retrieval.report.unlabelled import write_views
-from ccvid.run_files import EMBEDDINGS_FILE, METRICS_FILE, REPORT_FOLDER
+from ccvid.run_files import EMBEDDINGS_FILE, METRICS_FILE, QUERIES_FILE, REPORT_FOLDER
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
@@ -26,7 +26,6 @@ from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import show_results
 
-QUERIES_FILE = "queries.parquet"
 COMPARISON_FILE = "comparison.json"
 
 

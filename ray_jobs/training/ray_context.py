@@ -14,6 +14,7 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 
 from ccvid.config import Recipe
+from ccvid.run_files import CHECKPOINT_PREFIX, TENSORBOARD_FOLDER
 from ccvid.training.step_log import MetricSink
 from data_tools.loader import ClipDecoders, TrainingClips
 from data_tools.progress import PlainConsole, using_console
@@ -120,7 +121,7 @@ class RayRun:
         if self._stored.local is not None:
             return
         for name in self._stored.names():
-            if name.startswith(("checkpoint", "tensorboard", ".")):
+            if name.startswith((CHECKPOINT_PREFIX, TENSORBOARD_FOLDER, ".")):
                 continue
             if self._stored.size(name) is None:
                 self._stored.download_folder(name, self.folder / name)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from ccvid.config import Recipe
+from ccvid.run_files import BEST_FOLDER
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
@@ -62,7 +63,7 @@ def show_results(records: SearchRecords, recipe: Recipe) -> None:
     message(f"\nresults: {folder}")
     message(f"picture: {folder / PICTURE_FILE}")
     run = trial_folder(folder, best)
-    weights = run / "best" if recipe.train.test_weights == "best" else f"the last checkpoint under {run}"
+    weights = run / BEST_FOLDER if recipe.train.test_weights == "best" else f"the last checkpoint under {run}"
     message(f"best trial: {best.name}, {best.counted_score(recipe.train):.1%}; its weights: {weights}")
     message(f"train it: python ray_jobs/train.py --recipe {folder / BEST_FILE}")
 
