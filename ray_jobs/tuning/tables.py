@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from ccvid.config import TrainOptions
-from data_tools.progress import message
+from data_tools.progress import clock_text, message, seconds_left
 from ray_jobs.tuning.records import SearchRecords, State, TrialRecord
 
 EVERY_SECONDS = 10.0
@@ -131,7 +130,7 @@ def _progress(record: TrialRecord) -> str:
 
 
 def _seconds_left(record: TrialRecord) -> float | None:
-    return record.seconds / record.epoch * (record.epochs - record.epoch) if record.epoch else None
+    return seconds_left(record.epoch, record.epochs, record.seconds)
 
 
 def _percent(score: float | None) -> str:
@@ -139,4 +138,4 @@ def _percent(score: float | None) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+    return "–" if seconds is None else clock_text(seconds)
