@@ -61,6 +61,21 @@ class C2DResNet(VideoBackbone):
         return maps_NCHW
 
 
+def c2d_resnet50(choices: BackboneChoices) -> C2DResNet:
+    """CAL's network, D = 2048."""
+    return C2DResNet(Bottleneck, (3, 4, 6, 3), choices)
+
+
+def c2d_resnet18(choices: BackboneChoices) -> C2DResNet:
+    """D = 512."""
+    return C2DResNet(BasicBlock, (2, 2, 2, 2), choices)
+
+
+def c2d_resnet18_slim(choices: BackboneChoices) -> C2DResNet:
+    """Half the width, for CPUs: D = 256."""
+    return C2DResNet(BasicBlock, (2, 2, 2, 2), choices, width=32)
+
+
 def _stage(
     block: type[BasicBlock] | type[Bottleneck], channels_in: int, planes: int, depth: int, *, stride: int
 ) -> nn.Sequential:

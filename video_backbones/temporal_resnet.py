@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
+from video_backbones.appearance_preserving import AppearancePreservingConvolution
 from video_backbones.c2d import C2DResNet
 from video_backbones.choices import BackboneChoices
-from video_backbones.clip_blocks import ClipBottleneck, ClipConvolution, ClipLayer, middle_slice
+from video_backbones.clip_blocks import ClipBottleneck, ClipConvolution, ClipLayer, InflatedConvolution, middle_slice
 from video_backbones.non_local import NonLocalBlock
 
 _STAGES = ("layer2", "layer3")
@@ -84,3 +85,23 @@ class TemporalResNet50(C2DResNet):
         if isinstance(block, ClipBottleneck) and rest == ["conv2.weight"]:
             rest = [f"conv2.{block.conv2.image_kernel}"]
         return ".".join((stage, place, *rest))
+
+
+def i3d_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Inflated convolutions (Carreira & Zisserman, CVPR 2017)."""
+    return TemporalResNet50(choices, InflatedConvolution)
+
+
+def ap3d_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Appearance-preserving convolutions (Gu et al., ECCV 2020)."""
+    return TemporalResNet50(choices, AppearancePreservingConvolution)
+
+
+def nl_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Non-local blocks (Wang et al., CVPR 2018)."""
+    return TemporalResNet50(choices, None, non_local=True)
+
+
+def ap3d_nl_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Appearance-preserving convolutions and non-local blocks."""
+    return TemporalResNet50(choices, AppearancePreservingConvolution, non_local=True)

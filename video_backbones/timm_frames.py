@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from video_backbones.backbone import VideoBackbone
-from video_backbones.choices import TIMM_PREFIX, BackboneChoices, BackboneError, WeightsError
+from video_backbones.choices import TIMM_PREFIX, BackboneChoices, BackboneError, WeightsError, published_kinds
 from video_backbones.weights import read_weights
 
 _COMPUTED = ("relative_position_index", "attn_mask", "relative_coords_table")
@@ -70,8 +70,8 @@ def build_timm(
         BackboneError, WeightsError: see `TimmFrames`.
     """
     short = name.removeprefix(TIMM_PREFIX)
-    if weights == "kinetics":
-        raise WeightsError(f"no kinetics weights are published for {name}; give random, imagenet or a file")
+    if weights in published_kinds() and weights != "imagenet":
+        raise WeightsError(f"no {weights} weights are published for {name}; give random, imagenet or a file")
     backbone = TimmFrames(short, choices, pretrained=weights == "imagenet")
     if weights in ("random", "imagenet"):
         return backbone, {}

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool3d
-from torchvision.models.video import MViT, VideoResNet, s3d, swin3d_t
+from torchvision.models import video
+from torchvision.models.video import MViT, VideoResNet
 from torchvision.models.video.mvit import MSBlockConfig
 
 from video_backbones.backbone import VideoBackbone
@@ -56,6 +57,21 @@ class ResNet3D18(TorchvisionVideo):
         return maps
 
 
+def r3d_18(choices: BackboneChoices) -> ResNet3D18:
+    """3 x 3 x 3 convolutions throughout."""
+    return ResNet3D18(video.r3d_18(weights=None), choices)
+
+
+def mc3_18(choices: BackboneChoices) -> ResNet3D18:
+    """3 x 3 x 3 convolutions in the first stage, 1 x 3 x 3 after it."""
+    return ResNet3D18(video.mc3_18(weights=None), choices)
+
+
+def r2plus1d_18(choices: BackboneChoices) -> ResNet3D18:
+    """Convolutions over space, then over time."""
+    return ResNet3D18(video.r2plus1d_18(weights=None), choices)
+
+
 class S3D(TorchvisionVideo):
     """S3D (Xie et al., ECCV 2018): any T >= 1, T' = ceil(T / 4) halved, at least 1; maps of H / 32 or so.
 
@@ -64,7 +80,7 @@ class S3D(TorchvisionVideo):
 
     def __init__(self, choices: BackboneChoices) -> None:
         super().__init__(1024, choices.spatial_pool, choices.temporal_pool)
-        self.features = s3d(weights=None).features
+        self.features = video.s3d(weights=None).features
         assert isinstance(self.features[13], nn.MaxPool3d)
         self.features[13] = _HalvingPool()
         for module in self.features.modules():
@@ -92,7 +108,7 @@ class Swin3D(TorchvisionVideo):
 
     def __init__(self, choices: BackboneChoices) -> None:
         super().__init__(768, choices.spatial_pool, choices.temporal_pool)
-        network = swin3d_t(weights=None)
+        network = video.swin3d_t(weights=None)
         self.patch_embed, self.features, self.norm = network.patch_embed, network.features, network.norm
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:

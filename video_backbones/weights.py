@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from video_backbones.backbone import VideoBackbone
-from video_backbones.choices import WeightsError
+from video_backbones.choices import WeightsError, published_kinds
 from video_backbones.pickles import count_values
 
 _TIMEOUT_SECONDS = 15.0
@@ -70,9 +70,10 @@ def read_checkpoint(file: Path) -> dict[Any, Any]:
             return dict(load_file(file))
         content = load_torch_file(file)
     except Exception as error:  # a damaged pickle raises almost anything
+        names = ", ".join(published_kinds())
         raise WeightsError(
             f"{file}: cannot be read as weights ({_reason(error)}); expected a .safetensors file or a "
-            "state dict saved by torch.save (imagenet, kinetics and random are the names that need no file)"
+            f"state dict saved by torch.save ({names} and random are the names that need no file)"
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{file}: expected names mapped to tensors, got {type(content).__name__}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,11 +16,12 @@ from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances
 from ccvid.retrieval.ranking.scoring import SCORED_PROTOCOLS, ScoredRetrieval, leading_result
 from ccvid.retrieval.report.film_strip import Thumbnails
-from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure, write_figure
-from ccvid.retrieval.report.report import ExtraFigure, ExtraTable, ReportInput, Threshold, write_report
+from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure
+from ccvid.retrieval.report.report import write_report
+from ccvid.retrieval.report.report_input import ExtraTable, ReportInput, Threshold
 from ccvid.retrieval.report.stored_pictures import find_tracklets, stored_thumbnails
 from ccvid.retrieval.report.tables import metrics_table, post_processing_lines, write_query_table
-from ccvid.retrieval.report.threshold_pictures import draw_errors, draw_reliability
+from ccvid.retrieval.report.threshold_pictures import threshold_figures
 from ccvid.retrieval.report.threshold_tables import threshold_lines, threshold_tables
 from ccvid.retrieval.thresholds.calibration import write_calibration
 from ccvid.retrieval.thresholds.find import Thresholds, find_thresholds
@@ -181,7 +181,7 @@ def _report(
             report,
             threshold=_recommended(thresholds),
             probability=None if calibration is None else partial(calibration.probability, model=model),
-            figures=_figures(thresholds),
+            figures=threshold_figures(thresholds),
             tables=threshold_tables(thresholds),
         )
     return report
@@ -194,19 +194,3 @@ def _recommended(thresholds: Thresholds) -> Threshold | None:
     return Threshold(
         found.value, (found.low, found.high), f"for a false-accept rate of {100 * recommended.asked_far:g} %"
     )
-
-
-def _figures(thresholds: Thresholds) -> list[ExtraFigure]:
-    name = thresholds.verification.protocol.name.replace("_", "-")
-    errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
-    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.", True)]
-    if thresholds.reliability is not None:
-        reliable = draw_reliability(thresholds.reliability, title="")
-        half = "Fitted to one half of the persons, held against the pairs of the other half."
-        drawn.append(("Reliability of the probabilities", reliable, half, False))
-    figures = []
-    for name, figure, caption, wide in drawn:
-        svg = io.BytesIO()
-        write_figure(figure, svg, "svg")
-        figures.append(ExtraFigure(name, svg.getvalue().decode(), caption, wide))
-    return figures
