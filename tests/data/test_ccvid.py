@@ -112,5 +112,5 @@ def test_missing_and_empty_folders_are_quarantined(root: Path) -> None:
 
 
 def test_a_missing_data_set_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing: is no folder, expected the folder of CCVID"):
+    with pytest.raises(InputError, match="nothing: no such folder, expected the folder of CCVID"):
         read_ccvid(tmp_path / "nothing")

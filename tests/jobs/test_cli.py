@@ -110,7 +110,7 @@ def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: s
         ("\x00", "not readable as YAML"),
         ("data: {root: [[[[[[[[1]]]]]]]]}", r"data\.root: Input is not a valid path .*, got \[\[\["),
         ("train: {seed: !!float nan}", r"train\.seed: Input should be a finite number, got nan"),
-        ('run: {storage: "a\\0b"}', r"run\.storage: 'a\\x00b' is no path: it holds a NUL"),
+        ('run: {storage: "a\\0b"}', r"run\.storage: 'a\\x00b' is not a path: it contains a NUL"),
         ("".join(f"wrong{n}: 1\n" for n in range(50)), r"wrong0: no such setting\n(.*\n)*and 30 more$"),
     ],
 )

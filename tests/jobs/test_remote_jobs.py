@@ -63,7 +63,7 @@ def test_a_wrong_bucket_and_wrong_keys_are_one_line(s3: S3Server, given: Path) -
     assert "knows the scheme s4://" in told("s4://bucket")
     bucket = s3.bucket()
     s3.forbid()
-    assert told(bucket).startswith(f"error: {bucket}/small-scores/config.yaml: refused: ")
+    assert told(bucket).startswith(f"error: {bucket}/small-scores/config.yaml: access denied: ")
 
 
 def test_the_same_checkpoint_is_found_on_any_storage(s3: S3Server, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_time_of_day_needs_start_times() -> None:
 
 @pytest.mark.parametrize("text", ["soon", "2026-13-01T08:00", ""])
 def test_limits_that_are_no_time(text: str) -> None:
-    with pytest.raises(InputError, match="is no time, expected one like 2026-11-20T08:00:00"):
+    with pytest.raises(InputError, match="is not a time, expected one like 2026-11-20T08:00:00"):
         parse_limit(text)
 
 
