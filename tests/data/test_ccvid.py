@@ -92,7 +92,7 @@ def test_a_missing_list_is_an_error(root: Path) -> None:
     (root / "gallery.txt").unlink()
     dataset = read_ccvid(root)
     assert found(dataset, "error") == [("gallery.txt", None, "cannot be read: No such file or directory")]
-    with pytest.raises(InputError, match=r"data set ccvid: 1 problem.*\n.*gallery\.txt: cannot be read"):
+    with pytest.raises(InputError, match=r"data set ccvid: fix 1 error.*\n.*gallery\.txt: cannot be read"):
         dataset.raise_on_errors()
 
 

@@ -161,7 +161,7 @@ def test_labels(folder: Path) -> None:
         (
             "gate,1,anna,red,c1,test\n",
             2,
-            "split is 'test', expected train, query, gallery or nothing (gallery)",
+            "split is 'test', expected train, query, gallery or an empty cell (gallery)",
         ),
         ("gate,1,a,b,c,query\ngate,1,a,b,c,query\n", 3, "duplicate label for gate/1, first seen in line 2"),
         ("gate,1,a,b,c\n", 2, "has 5 columns, expected 6 as in the header"),

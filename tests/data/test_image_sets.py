@@ -192,7 +192,7 @@ def test_a_missing_or_an_empty_folder_is_one_error(name: str, folder: str, tmp_p
         assert {problem.severity for problem in problems} == {"quarantine"}
     else:
         assert [problem.severity for problem in problems] == ["error"]
-        assert problems[0].message.startswith("holds no ")
+        assert problems[0].message.startswith("contains no p")
 
 
 @pytest.mark.parametrize(

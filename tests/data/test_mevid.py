@@ -139,7 +139,7 @@ def test_two_scales_for_one_track_are_an_error(root: Path) -> None:
         file.write("0301O001C508T000F00001.jpg m\n")
     [(_, line, message)] = found(read_mevid(root), "error")
     assert line == 5
-    assert message == "track 0301O001C508T000 has scale m, and l further up"
+    assert message == "track 0301O001C508T000 has scale m, but l in an earlier line"
 
 
 def test_missing_folders_and_chips_are_quarantined(root: Path) -> None:

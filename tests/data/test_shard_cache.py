@@ -192,7 +192,7 @@ def test_a_set_open_in_another_process_stays(remote: StorageFolder, cache: Cache
 
 def test_what_never_fits_evicts_nothing(remote: StorageFolder, cache: CacheOptions, tiny_shards: Path) -> None:
     kept = open_shards(another(remote, 1), cache).folder
-    with pytest.raises(InputError, match="do not fit into the cache .*: its limit is"):
+    with pytest.raises(InputError, match=r"do not fit into the cache .*: its limit is"):
         open_shards(str(remote), cache.model_copy(update={"gibibytes": 0.5 * data_bytes(tiny_shards) / 2**30}))
     assert kept.exists()
 

@@ -42,8 +42,8 @@ def test_another_picture(folder: Path) -> None:
     [(_, line, message)] = found(read(folder), "error")
     assert line == 1
     assert message == (
-        "box x, y, w, h = (200.0, 10.0, 30.0, 50.0) lies outside the picture of 96x64 pixels; the same holds for 29 more of "
-        "the file's 30 boxes (drop them with --data.footage.outside_boxes drop)"
+        "box x, y, w, h = (200.0, 10.0, 30.0, 50.0) lies outside the picture of 96x64 pixels; the same holds for 29 "
+        "more of the file's 30 boxes (drop them with --data.footage.outside_boxes drop)"
     )
 
 

@@ -99,7 +99,7 @@ def test_a_wrong_parquet_file_is_named(folder: Path) -> None:
             None,
             "the header lacks a box (x,y,w,h or x1,y1,x2,y2): 'frame,id,x,y,w'",
         ),
-        (columns | {"h": ["2"]}, None, "column h is of type string, expected numbers"),
+        (columns | {"h": ["2"]}, None, "column h has type string, expected numbers"),
         (columns | {"h": [float("nan")]}, 1, "h is nan, expected a finite number"),
         (columns | {"h": pa.array([None], pa.int64())}, 1, "h is None, expected a finite number"),
     ]

@@ -84,7 +84,7 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (["--nope", "3"], "unrecognized arguments: --nope 3"),
         (["--optim.learning_rate", "-1"], "optim.learning_rate: Input should be greater than 0, got '-1'"),
         (["--optim.learning_rate", "fast"], "optim.learning_rate: .* got 'fast'"),
-        (["--model.backbone", "vgg"], "model.backbone: no backbone 'vgg'; there are c2d_resnet50, "),
+        (["--model.backbone", "vgg"], "model.backbone: no backbone 'vgg', expected one of c2d_resnet50, "),
         (["--data.kind", "ccvid"], "data.kind 'ccvid' needs its sources, --data.root"),
         (["--recipe", "nope"], "no recipe of that name; recipes: ccvid_baseline, ccvid_baseline_paper, ccvid_cal"),
         (["--recipe", "footage"], "data.footage.videos: Field required"),
