@@ -120,7 +120,7 @@ class _PictureStarts:
         return resets > 0
 
     def _unit(self, data: memoryview, begin: int) -> tuple[bool, bool | None]:
-        """Whether the NAL unit's picture resets the decoder, and whether it is the picture's first (None: no picture)."""
+        """Whether the NAL unit's picture resets the decoder, and whether it begins that picture (None: no picture)."""
         if self._hevc:
             kind = data[begin] >> 1 & 0x3F
             if data[begin] & 1 or data[begin + 1] >> 3:  # a layer above the base

@@ -1,4 +1,4 @@
-"""Embedding stored tracklets with Ray Data: a pool of model actors, each chunk written as soon as it is done."""
+"""Embedding stored tracklets with Ray Data: a pool of model actors; each chunk is saved when it is done."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from data_tools.loading_options import LoaderOptions
 from data_tools.progress import Meter, kept, message
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
-from ray_jobs.cluster.job_console import tell_driver
+from ray_jobs.cluster.job_console import use_drivers_console
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.workers import Workers
 
 BATCHES_PER_CHUNK = 8
-"""A chunk is some seconds of work, so that progress is told and a lost worker costs little."""
+"""A chunk is a few seconds of work, so that progress is visible and a lost worker costs little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class EmbeddingOptions:
     loader: LoaderOptions
     score: ScoreOptions
     shards: str
-    """Their place."""
+    """The place of the shards."""
     cache: CacheOptions
 
 
 class Embedder:
-    """One of the actors: the model on its device, the shards mapped."""
+    """One of the actors: it has the model on its device and the shards memory-mapped."""
 
     def __init__(self, model: Any, options: EmbeddingOptions, embeddings: EmbeddingStore, cpus: int) -> None:
-        tell_driver()
+        use_drivers_console()
         threads = limit_threads(cpus)
         loader = options.loader.model_copy(update={"threads": min(options.loader.threads, threads)})
         options = replace(options, loader=loader)
@@ -60,15 +60,15 @@ class Embedder:
         self._store, self._options, self._embeddings = open_shards(options.shards, options.cache), options, embeddings
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Embed the tracklets ``chunk["rows"]`` and keep those of ``chunk["wanted"]``.
+        """Embed the tracklets ``chunk["rows"]`` and save those in ``chunk["wanted"]``.
 
-        The batches are those of the whole chunk, so that a tracklet's embedding does not depend on what is there.
+        Batches are made of the whole chunk, so that a tracklet's embedding does not depend on what is already there.
         """
         rows, wanted = list(chunk["rows"]), set(chunk["wanted"])
         unreadable: dict[int, str] = {}
         try:
             table = self._embed(rows)
-        except InputError:  # of which tracklet? The others go on without it
+        except InputError:  # find the bad tracklets and continue without them
             unreadable = {row: problem for row in rows if (problem := self._problem(row))}
             if not unreadable:
                 raise
@@ -79,7 +79,7 @@ class Embedder:
         return {"rows": list(chunk["rows"]), "unreadable": [unreadable[row] for row in unreadable if row in wanted]}
 
     def _problem(self, row: int) -> str | None:
-        """Why a tracklet's clips cannot be decoded; None where they can."""
+        """Why a tracklet's clips cannot be decoded; None if they can."""
         options = self._options
         size = options.model.height, options.model.width
         try:
@@ -133,16 +133,16 @@ def embed_into(
     *,
     log_every_seconds: float,
 ) -> list[str]:
-    """Embed the tracklets ``lacking`` (ids) of the rows, and add them to ``embeddings``.
+    """Embed those of the rows whose ids are in ``lacking``, and add them to ``embeddings``.
 
-    Chunks and batches are made of ``rows`` alone, so the embeddings depend neither on the number of workers nor on
-    what was there before.
+    Chunks and batches depend only on ``rows``, so the embeddings depend neither on the number of workers nor on what
+    was already there.
 
     Returns:
         A message for each tracklet that could not be read; these are left out.
 
     Raises:
-        InputError: Ray gave the job up.
+        InputError: Ray gave up on the job.
         OSError: ``embeddings`` cannot be written.
     """
     clips = options.score.clips_per_batch
@@ -175,9 +175,9 @@ def embed_into(
 
 
 def _stream(chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Workers) -> Iterator[dict[str, Any]]:
-    """What the actors return, as it comes; Ray Data starts an actor that died anew, and its chunk with it."""
+    """The actors' results as they arrive; Ray Data restarts an actor that died, and its chunk."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # our own lines say more
+    context.enable_progress_bars = False  # our own lines are more informative
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     size = min(workers.count, len(chunks))
     actor: Any = Embedder

@@ -1,4 +1,4 @@
-"""From trained weights and stored tracklets to an embedding store."""
+"""Embedding stored tracklets with trained weights into an embedding store."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from ray_jobs.scoring.actors import EmbeddingOptions, embed_into
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What an embedding job did."""
+    """The outcome of an embedding job."""
 
     embeddings: EmbeddingStore
     ids: frozenset[str]
-    """Tracklets that were not in the store before."""
+    """Tracklets that are new in the store."""
     unreadable: list[str]
     """A message for each tracklet that could not be read, which is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsedModel:
-    """What embeds: a network of trained weights, or an exported graph."""
+    """The embedding model: a network with trained weights, or an exported graph."""
 
     embedder: ClipEmbedder
     fingerprint: str
     options: ModelOptions
     clip: ClipOptions | None
-    """The clips it was trained on; None where that is not known."""
+    """The clips it was trained on; None if unknown."""
     bf16: bool = False
 
     def in_precision(self, bf16: bool) -> UsedModel:
-        """The same, computing in bfloat16 or in float32; an exported graph stays in float32."""
+        """The same model, computing in bfloat16 or float32; an exported graph stays in float32."""
         if not isinstance(self.embedder, ReIdModel):
             return self
         model = ReIdModel(self.embedder.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if bf16 else None)
@@ -54,9 +54,9 @@ class UsedModel:
 
 
 def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
-    """What embeds, in float32: trained weights of a run folder, a checkpoint or a file, or an exported ``.onnx`` file.
+    """Read the model in float32: trained weights (run folder, checkpoint or file) or an exported ``.onnx`` file.
 
-    Raises as ``read_trained_model`` and ``read_onnx_model`` do.
+    Raises the errors of ``read_trained_model`` and ``read_onnx_model``.
     """
     if source.name.endswith(".onnx"):
         with source.parent.fetched() as folder:
@@ -68,14 +68,14 @@ def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
 
 
 def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
-    """Trained weights of a run folder, a checkpoint or a file, see ``read_trained_model``; raises as that does."""
+    """Read trained weights of a run folder, a checkpoint or a file, see ``read_trained_model``."""
     checkpoint = find_checkpoint(source) if source.is_folder() else source
     with checkpoint.fetched() as path:
         return read_trained_model(path, options)
 
 
 def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
-    """What the embeddings of a recipe's data depend on beside the data; the model's clips override the recipe's."""
+    """What the embeddings of a recipe's data depend on besides the data; the model's clips override the recipe's."""
     return EmbedderDescription.of(
         used.fingerprint,
         used.embedder.feature_size,
@@ -87,10 +87,10 @@ def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
 
 
 def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others: Collection[str] = ()) -> Recipe:
-    """Where the recipe leaves the precision open, take that of the embeddings that the new ones will be held against.
+    """If the recipe says auto, use the precision of the embeddings with which the new ones will be compared.
 
     Args:
-        place: of the embedding store, which may be there.
+        place: the embedding store, which may not exist yet.
         others: fingerprints of other embeddings' descriptions.
     """
     if recipe.train.bf16 == "auto":
@@ -103,7 +103,7 @@ def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others
 
 
 def decide_embedder(used: UsedModel, recipe: Recipe, workers: Workers) -> UsedModel:
-    """Look at the machines that embed, say what was found, and decide the precision, see ``decide_precision``."""
+    """Inspect the machines that embed, report the findings, and decide the precision, see ``decide_precision``."""
     own = recipe.model_copy(update={"model": used.options, "clip": used.clip or recipe.clip})
     if not isinstance(used.embedder, ReIdModel):
         own = own.with_bf16(False)
@@ -113,12 +113,12 @@ def decide_embedder(used: UsedModel, recipe: Recipe, workers: Workers) -> UsedMo
 def embed_data(
     used: UsedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
 ) -> Embedded:
-    """Embed stored tracklets into the embedding store at ``place``, those that it lacks, in its precision.
+    """Embed the stored tracklets that the embedding store at ``place`` lacks, in its precision.
 
-    The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
+    Clips, frame size and network stored in the checkpoint override the recipe's.
 
     Raises:
-        InputError: the store is another embedder's, or as ``embed_into``.
+        InputError: the store belongs to another model, or as ``embed_into``.
         OSError: the store cannot be written.
     """
     clip, workers, options = used.clip or recipe.clip, Workers(recipe.compute), used.options

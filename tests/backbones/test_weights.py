@@ -219,9 +219,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**6))
         archive.writestr("archive/version", "3")
-    with pytest.raises(
-        WeightsError, match=r"bomb\.pth: .*the archive is compressed, expected one as written by torch\.save"
-    ):
+    with pytest.raises(WeightsError, match=r"bomb\.pth: .*the archive is compressed, expected one as written by"):
         build_backbone(TINY, weights=tmp_path / "bomb.pth")
 
 

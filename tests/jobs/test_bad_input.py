@@ -143,7 +143,7 @@ def test_a_frame_that_cannot_be_decoded_stops_two_workers_with_one_message(
 def test_verify_is_content_with_good_shards(head: Head, tiny_recipe: Path) -> None:
     done = head.run("shard.py", "--recipe", str(tiny_recipe), "--verify")
     assert done.returncode == 0, done.stderr
-    assert "every checksum and every frame is right" in done.stdout
+    assert "all checksums and frames are correct" in done.stdout
 
 
 def test_a_manifest_of_a_newer_version(head: Head, tiny_recipe: Path, own_shards: Path) -> None:
@@ -174,4 +174,4 @@ def test_a_folder_with_other_storage_or_other_results(head: Head, tiny_recipe: P
     scores.mkdir(parents=True)
     (scores / "metrics.json").write_text("{}")
     done = head.run("train.py", "--recipe", str(tiny_recipe))
-    expect_message(done, "scores of an evaluation; name another --run.name")
+    expect_message(done, "scores of an evaluation; choose another --run.name")
