@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field
 
 from data_tools.decoding_process import HANG_SECONDS, decoding_process
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError, UnreadableSourceError
 from data_tools.files import read_document
 from data_tools.manifest import StorageMode
@@ -114,7 +114,7 @@ def _read_images(tracklet: Tracklet, options: CropOptions) -> TrackletFrames | U
         path = source.folder / name
         try:
             encoded = read_document(path)
-            with opened(io.BytesIO(encoded), ("JPEG", "PNG")) as picture:
+            with open_picture(io.BytesIO(encoded), ("JPEG", "PNG")) as picture:
                 picture.load()
                 content.append(
                     encoded if options.storage == "source" else _encode(picture.convert("RGB"), None, options)

@@ -15,7 +15,7 @@ MOST_PIXELS = 8192 * 4608
 
 
 @contextmanager
-def opened(source: Any, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+def open_picture(source: Any, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """A picture whose size has been checked but whose pixels are not decoded yet.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
-from data_tools.storage import StorageFolder, named, retrying
+from data_tools.storage import StorageFolder, retrying, storage_errors
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class _PatientHandler(fs.FileSystemHandler):  # type: ignore[misc]
 
     def _try(self, verb: str, path: str, action: Callable[[], T]) -> T:
         def attempt() -> T:
-            with named(path):
+            with storage_errors(path):
                 return action()
 
         return retrying(attempt, f"{verb} {path}", patience=self._storage.patience)

@@ -143,7 +143,7 @@ def state(text: str, *, lasting: bool = False) -> None:
     show(State(text, lasting))
 
 
-def kept(thing: str, text: str) -> None:
+def note_kept(thing: str, text: str) -> None:
     """Record what remains if the process stops now, see :class:`Kept`."""
     show(Kept(thing, text))
 

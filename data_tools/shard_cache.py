@@ -39,7 +39,7 @@ from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manif
 from data_tools.options import AbsolutePath, Options
 from data_tools.progress import LINE_SECONDS, Progress, message, seconds_left, show
 from data_tools.shards import IN_USE_NAME, ShardFolder, wrong_checksum
-from data_tools.storage import READ_BYTES, StorageFolder, named, retrying
+from data_tools.storage import READ_BYTES, StorageFolder, retrying, storage_errors
 
 FETCHERS = 4
 """Shards that a process fetches in parallel: one stream from object storage does not saturate the network."""
@@ -214,7 +214,7 @@ class _Filling:
         received = 0
         with self.remote.open(entry.file) as stream:
             while True:
-                with named(place):
+                with storage_errors(place):
                     chunk = stream.read(READ_BYTES)
                 if not chunk:
                     break

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_tools.arrow_compression import is_compressed
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError
 from data_tools.file_lock import lock_file
 from data_tools.files import sha256_of
@@ -176,7 +176,7 @@ def _check_frame(encoded: pa.Buffer | None, size: tuple[int, int] | None, place:
     if size is not None and encoded is not None and encoded.size == size[0] * size[1] * 3:
         return  # raw pixels
     try:
-        with opened(pa.BufferReader(encoded or b""), ("JPEG", "PNG")) as picture:
+        with open_picture(pa.BufferReader(encoded or b""), ("JPEG", "PNG")) as picture:
             picture.load()
     except (OSError, ValueError) as error:
         raise InputError(f"{place}: not a complete picture: {one_line(error)}") from None

@@ -163,8 +163,8 @@ class StorageFolder:
         return self._attempt("reading", name, read)
 
     def open(self, name: str) -> Any:
-        """A file's bytes as a stream, without retries; errors as in :func:`named`."""
-        with named(f"{self}/{name}"):
+        """A file's bytes as a stream, without retries; errors as in :func:`storage_errors`."""
+        with storage_errors(f"{self}/{name}"):
             return self.filesystem.open_input_stream(self._path(name), compression=None)
 
     def write(self, name: str, content: bytes) -> None:
@@ -292,7 +292,7 @@ class StorageFolder:
         place = str(self / name)
 
         def attempt() -> T:
-            with named(place):
+            with storage_errors(place):
                 return action()
 
         return retrying(attempt, f"{verb} {place}", patience=self.patience)
@@ -323,7 +323,7 @@ def retrying(action: Callable[[], T], what: str, *, patience: float) -> T:
 
 
 @contextmanager
-def named(place: str) -> Iterator[None]:
+def storage_errors(place: str) -> Iterator[None]:
     """Convert a storage library's errors into fitting OSErrors that name the place."""
     try:
         yield

@@ -12,7 +12,7 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 from data_tools.clips import Positions
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError
 from data_tools.loading_options import ResizeFilter
 from data_tools.transforms import resize
@@ -73,5 +73,5 @@ def _fill_(out_HWC: Picture, frame: NDArray[np.uint8], resize_filter: ResizeFilt
 
 
 def _decoded(frame: NDArray[np.uint8]) -> Picture:
-    with opened(io.BytesIO(frame.tobytes()), ("JPEG", "PNG")) as picture:
+    with open_picture(io.BytesIO(frame.tobytes()), ("JPEG", "PNG")) as picture:
         return np.asarray(picture.convert("RGB"))

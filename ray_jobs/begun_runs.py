@@ -21,7 +21,7 @@ FREE_SETTINGS = (
     "train.checkpoint_every_",
     "train.checkpoints_kept",
 )
-"""How the settings begin that may change when a run goes on: on the same world size they change no result."""
+"""Prefixes of settings that may change on resume: with the same world size, they do not affect the result."""
 
 MOST_CHANGES = 50
 """Most changes listed in a message."""

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import ImageOps
 
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import UnreadableSourceError
 from data_tools.video.pictures import Pulse, RgbFrame, first_line, no_pulse
 
@@ -120,7 +120,7 @@ def read_pictures(
 def read_picture(path: Path) -> RgbFrame:
     """One picture, upright; raises ``UnreadableSourceError`` naming the file."""
     try:
-        with opened(path, FORMATS) as picture:
+        with open_picture(path, FORMATS) as picture:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, ValueError) as error:
         raise UnreadableSourceError(f"{path}: cannot be read: {first_line(error)}") from error

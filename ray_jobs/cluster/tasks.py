@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from data_tools.errors import InputError
-from data_tools.progress import Meter, kept
+from data_tools.progress import Meter, note_kept
 from ray_jobs.cluster.job_console import with_drivers_console
 from video_backbones import BackboneError
 
@@ -76,7 +76,7 @@ def run_tasks(
                 result: Result = ray.get(reference)
                 done += 1
                 if place is not None:
-                    kept("data", f"{done} of {len(jobs)} {unit} under {place}")
+                    note_kept("data", f"{done} of {len(jobs)} {unit} under {place}")
                 yield index, result
                 meter.add(1, frames=size(result))
     except RayTaskError as error:

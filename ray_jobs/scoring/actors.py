@@ -23,7 +23,7 @@ from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.loader import tracklet_clips
 from data_tools.loading_options import LoaderOptions
-from data_tools.progress import Meter, kept, message
+from data_tools.progress import Meter, message, note_kept
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from ray_jobs.cluster.job_console import use_drivers_console
@@ -169,7 +169,7 @@ def embed_into(
         embedded, clips = len(done["rows"]), sum(clips_of[row] for row in done["rows"])
         meter.add(embedded, work=clips, tracklets=embedded, clips=clips)
         finished += embedded
-        kept("embeddings", f"embeddings of {finished} of {len(to_do)} tracklets under {embeddings.folder}")
+        note_kept("embeddings", f"embeddings of {finished} of {len(to_do)} tracklets under {embeddings.folder}")
         unreadable += done["unreadable"]
     return unreadable
 

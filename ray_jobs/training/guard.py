@@ -77,7 +77,7 @@ def stop_check(guard: Any) -> Callable[[], bool]:
             asked.set()
 
     if guard is not None:
-        threading.Thread(target=wait, daemon=True, name="told-to-end").start()
+        threading.Thread(target=wait, daemon=True, name="stop-request").start()
     return asked.is_set
 
 

@@ -19,7 +19,7 @@ from ccvid.run_files import CONFIG_FILE, METRICS_FILE
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from data_tools.patient_filesystem import patient_filesystem
-from data_tools.progress import kept, message, state
+from data_tools.progress import message, note_kept, state
 from data_tools.storage import StorageFolder
 from ray_jobs.begun_runs import as_begun
 from ray_jobs.cli import write_config
@@ -67,8 +67,8 @@ def train(recipe: Recipe) -> StorageFolder:
     message(f"run {recipe.run.name} under {folder}, {workers}")
     events = WorkerEvents(recipe.compute.max_failures)
     trainer = make_trainer(recipe, shards, workers, guard=guard, callbacks=[events])
-    kept("data", f"the shards under {shards}")
-    kept("run", f"the run under {folder}")
+    note_kept("data", f"the shards under {shards}")
+    note_kept("run", f"the run under {folder}")
     state(f"starting {workers}")
     with message_if_silent(WAITING_SECONDS, lambda: _waiting(workers)):
         run_stoppable(lambda: fit(trainer, folder), guard)

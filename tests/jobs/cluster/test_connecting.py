@@ -143,7 +143,7 @@ def test_one_message_where_no_cluster_can_be_had(tmp_path: Path) -> None:
     messages = [refusal(process) for process in processes]
     for message, expected in zip(messages, (f"RAY_ADDRESS={gone}: ", str(long), str(file)), strict=True):
         assert expected in message
-    assert all("in RAY_TMPDIR" in message for message in messages[1:])
+    assert all("set RAY_TMPDIR to" in message for message in messages[1:])
 
 
 def test_a_start_that_times_out_is_tried_once_more(

@@ -277,7 +277,7 @@ def test_results_side_by_side(given: Path, tmp_path: Path, capsys: pytest.Captur
         evaluate.main([*compare, "--run.name", "scored"])
     with pytest.raises(InputError, match="duplicate folder"):
         evaluate.main(["--compare", folders[0], folders[0]])
-    with pytest.raises(InputError, match="two or more"):
+    with pytest.raises(InputError, match="at least two folders"):
         evaluate.main(["--compare", folders[0]])
     with pytest.raises(InputError, match=r"none: no queries\.parquet; give folders of results"):
         evaluate.main(["--compare", folders[0], str(tmp_path / "none")])

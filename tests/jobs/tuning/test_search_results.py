@@ -244,7 +244,7 @@ def test_flags_that_make_no_search_are_told_before_anything_starts(tmp_path: Pat
         return str(error.value)
 
     no_held_out = recipe.model_copy(update={"train": TrainOptions()})
-    assert "--train.held_out_share: a search compares trials on held-out identities" in told(no_held_out, usual)
+    assert "--train.held_out_share is 0, but trials are compared on held-out identities" in told(no_held_out, usual)
     elastic = recipe.model_copy(update={"compute": ComputeOptions(workers=(1, 2))})
     assert "--compute.workers: expected a fixed number" in told(elastic, usual)
     assert "--searcher grid: the space has ranges of floats" in told(

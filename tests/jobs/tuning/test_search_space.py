@@ -54,7 +54,10 @@ def test_every_kind_of_field_is_read_and_drawn_within_its_ends(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("optim.learning_rte: {choices: [1]}", "optim.learning_rte: a recipe has no such field; is it optim.learn"),
+        (
+            "optim.learning_rte: {choices: [1]}",
+            "optim.learning_rte: a recipe has no such field; did you mean",
+        ),
         ("optim: {choices: [1]}", "optim: is a section; name one of its fields, such as optim.name"),
         ("run.name: {choices: [a, b]}", "run.name: cannot be searched: it only says where results go"),
         ("compute.workers: {range: [1, 2]}", "compute.workers: cannot be searched"),
