@@ -28,7 +28,7 @@ DESCRIPTION = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Score what the flags name, print the table, and say where the results lie."""
+    """Score what the flags name, print the table, and report where the results are."""
     recipe, flags = parse_recipe(arguments, program="evaluate.py", description=DESCRIPTION, extra=_own_flags())
     if flags.compare:
         compare_results(flags.compare, recipe.run, recipe.data.cache, name=vars(flags).get("run.name"))

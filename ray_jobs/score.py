@@ -26,7 +26,7 @@ DESCRIPTION = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Embed what is new, rank, and say where the results lie; or remove a person."""
+    """Embed what is new, rank, and report where the results are; or remove a person."""
     recipe, own = parse_recipe(arguments, program="score.py", description=DESCRIPTION, extra=_own_flags())
     folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
     gallery = own.gallery or folder / "gallery"
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
         remove_from_gallery(gallery, folder, persons=own.remove_person, ids=own.remove_id)
         return
     if own.checkpoint is None:
-        raise UsageError("--checkpoint: which trained weights? A run folder, a checkpoint or a released file")
+        raise UsageError("--checkpoint is missing: give a run folder, a checkpoint or a released file")
     request = GalleryRequest(
         gallery=gallery,
         queries=own.queries,

@@ -25,7 +25,7 @@ def train_on_ray(recipe: Recipe) -> StorageFolder:
 
 
 def main(arguments: Sequence[str], train_run: Callable[[Recipe], StorageFolder] = train_on_ray) -> None:
-    """Make shards where there are none, train, score the test set, and say where everything lies."""
+    """Make shards if there are none, train, score the test set, and report where the results are."""
     recipe, own = parse_recipe(
         arguments,
         program="train.py",

@@ -1,4 +1,4 @@
-"""Networks that turn a clip into one feature: (B, T, C, H, W) -> (B, D)."""
+"""Networks that map a clip to one feature vector: (B, T, C, H, W) -> (B, D)."""
 
 from __future__ import annotations
 

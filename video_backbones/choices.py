@@ -1,4 +1,4 @@
-"""What can be chosen about a backbone: its name and what goes with it. Torch and the networks are not imported here."""
+"""The available backbones and their options. Does not import torch or the networks."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ TIMM_PREFIX = "timm/"
 
 
 class BackboneError(ValueError):
-    """A backbone was asked for that cannot be made; the message is complete for a user."""
+    """The requested backbone cannot be built; the message is complete for a user."""
 
 
 class WeightsError(BackboneError):
-    """Weights were asked for that cannot be had, read, or do not fit; the message is complete for a user."""
+    """The requested weights cannot be obtained or read, or do not fit; the message is complete for a user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneChoices:
-    """What a user may choose about a backbone beside its name."""
+    """What a user may choose about a backbone besides its name."""
 
     last_stride: int = 1
     """1 or 2: the last stage's stride in space."""
     spatial_pool: SpatialPoolName = "max"
     temporal_pool: TemporalPoolName = "mean"
     clip_size: tuple[int, int, int] = (8, 256, 128)
-    """(T, H, W) of the clips; read only where the number of parameters depends on it."""
+    """(T, H, W) of the clips; used only if the number of parameters depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How to make a backbone, and the weights that torchvision publishes for it, by torchvision's names."""
+    """How to build a backbone, and torchvision's names of its published weights."""
 
     maker: str
     """`module:callable` within this package; it takes `BackboneChoices` and returns a `VideoBackbone`."""
@@ -71,12 +71,12 @@ made: that takes seconds, and most processes make none."""
 
 
 def backbone_names() -> list[str]:
-    """Every name that `build_backbone` takes, besides `timm/NAME`."""
+    """Every name that `build_backbone` accepts, besides `timm/NAME`."""
     return list(NETWORKS)
 
 
 def check_name(name: str) -> str:
-    """The name itself, if `build_backbone` takes it; what follows `timm/` only timm can tell.
+    """The name itself, if `build_backbone` accepts it; only timm can check what follows `timm/`.
 
     Raises:
         BackboneError: There is no such backbone.
@@ -87,7 +87,7 @@ def check_name(name: str) -> str:
 
 
 def published_weights(name: str) -> list[str]:
-    """What `weights` may be, besides a file."""
+    """Valid values of `weights`, besides a file."""
     return ["random", "imagenet"] if name.startswith(TIMM_PREFIX) else ["random", *network_named(name).published]
 
 
@@ -97,11 +97,11 @@ def published_kinds() -> list[str]:
 
 
 def network_named(name: str) -> Network:
-    """The row of a backbone.
+    """The entry of a backbone.
 
     Raises:
         BackboneError: There is none.
     """
     if name not in NETWORKS:
-        raise BackboneError(f"no backbone {name!r}; there are {', '.join(NETWORKS)} and {TIMM_PREFIX}NAME")
+        raise BackboneError(f"no backbone {name!r}, expected one of {', '.join(NETWORKS)} or {TIMM_PREFIX}NAME")
     return NETWORKS[name]

@@ -38,17 +38,17 @@ def build_backbone(
         name: A row of `choices.NETWORKS`, or `timm/NAME`, any image network of timm.
             `python -m video_backbones.summary` lists them with their D.
         weights: `random` (from torch's global generator), `imagenet` or `kinetics` (torchvision's, downloaded
-            to its cache unless there), or a file: `.safetensors`, ours or not, a state dict saved by `torch.save`,
+            to its cache if missing), or a file: `.safetensors`, ours or not, a state dict saved by `torch.save`,
             or a released CAL checkpoint.
-        last_stride: 1 or 2, the last stage's stride in space.
+        last_stride: 1 or 2, the spatial stride of the last stage.
         spatial_pool: How a frame's map becomes a vector; `max_avg` doubles D.
         temporal_pool: How the frames' vectors become one.
-        clip_size: (T, H, W) of the clips; read only where the number of parameters depends on it.
-        whole: A file must also hold the neck and the learned pools: it is a trained model, no starting point.
+        clip_size: (T, H, W) of the clips; used only if the number of parameters depends on it.
+        whole: A file must also contain the neck and the learned pools: it is a trained model, not a starting point.
 
     Raises:
-        BackboneError: No such backbone, or not for such clips.
-        WeightsError: The weights cannot be had, read, or do not fit; the message says what to do.
+        BackboneError: There is no such backbone, or not for such clips.
+        WeightsError: The weights cannot be obtained or read, or do not fit; the message says what to do.
     """
     choices = BackboneChoices(
         last_stride=last_stride, spatial_pool=spatial_pool, temporal_pool=temporal_pool, clip_size=clip_size
@@ -65,7 +65,7 @@ def build_backbone(
     if weights in published_kinds():
         if weights not in network.published:
             known = ", ".join(published_weights(name))
-            raise WeightsError(f"no {weights} weights are published for {name}; give {known} or a file")
+            raise WeightsError(f"no {weights} weights are published for {name}; choose {known} or a file")
         published = backbone.from_published(fetch_weights(get_weight(network.published[str(weights)])))
         load_weights(backbone, published, f"{weights} weights of {name}")
     else:

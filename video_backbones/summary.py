@@ -1,9 +1,9 @@
-"""A table of the backbones: size and work. Every one takes clips of any number of frames.
+"""A table of the backbones with their sizes and costs. All accept clips of any number of frames.
 
     python -m video_backbones.summary [NAME ...] [--clip 8 256 128] [--markdown]
 
-GFLOPs are those of one clip's forward, a multiplication and an addition counted as two (torch's FlopCounterMode:
-convolutions, matrix products and attention).
+GFLOPs are for the forward pass of one clip; a multiply-add counts as two (torch's FlopCounterMode: convolutions, matrix
+products and attention).
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class BackboneSummary:
     feature_size: int
     parameters: int
     flops: int
-    """Of one clip's forward."""
+    """For the forward pass of one clip."""
     weights: tuple[str, ...]
     """Initial weights that need no file."""
 
 
 def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
-    """Build a backbone with random weights and count.
+    """Build a backbone with random weights and count its parameters and FLOPs.
 
     Args:
         name: As for `build_backbone`.
         clip_size: (T, H, W).
 
     Raises:
-        BackboneError: No such backbone, or not for such clips.
+        BackboneError: There is no such backbone, or not for such clips.
     """
     backbone = build_backbone(name, weights="random", clip_size=clip_size).eval()
     frames, height, width = clip_size
@@ -64,7 +64,7 @@ def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
 
 
 def table(names: Sequence[str], clip_size: tuple[int, int, int]) -> Table:
-    """A row a backbone; one that cannot be made for the clip says why."""
+    """One row per backbone; one that cannot be built for such clips shows why."""
     frames, height, width = clip_size
     rows = Table(title=f"Backbones, one clip of {frames} frames of {height}x{width}", box=box.SIMPLE_HEAD)
     rows.add_column(HEADINGS[0], no_wrap=True)
@@ -95,8 +95,15 @@ def _cells(name: str, clip_size: tuple[int, int, int]) -> tuple[str, ...]:
 def main(arguments: Sequence[str]) -> int:
     """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser("python -m video_backbones.summary", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="backbones, also timm/NAME; nothing: all but timm's")
-    parser.add_argument("--clip", nargs=3, type=int, default=(8, 256, 128), metavar=("T", "H", "W"), help="8 256 128")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="backbones, also timm/NAME. Default: all but timm's")
+    parser.add_argument(
+        "--clip",
+        nargs=3,
+        type=int,
+        default=(8, 256, 128),
+        metavar=("T", "H", "W"),
+        help="frames, height and width. Default: 8 256 128",
+    )
     parser.add_argument("--markdown", action="store_true", help="the table as documents hold it")
     given = parser.parse_args(arguments)
     frames, height, width = given.clip

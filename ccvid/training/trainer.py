@@ -33,7 +33,7 @@ from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
-from data_tools.progress import Meter, kept, message, state
+from data_tools.progress import Meter, message, note_kept, state
 from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
 
@@ -298,7 +298,7 @@ class Trainer:
         resumed = ""
         if self.progress.updates:
             place = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
-            kept("checkpoint", f"a checkpoint of {place}")
+            note_kept("checkpoint", f"a checkpoint of {place}")
             resumed = f", resumed from {place}"
         workers = "1 worker" if self.run.world_size == 1 else f"{self.run.world_size} workers"
         state(f"training on {workers}{resumed}", lasting=True)

@@ -1,4 +1,4 @@
-"""Embedding stored tracklets with Ray Data: a pool of model actors, each chunk written as soon as it is done."""
+"""Embedding stored tracklets with Ray Data: a pool of model actors; each chunk is saved when it is done."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from data_tools.clips import all_clips
 from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.loader import tracklet_clips
-from data_tools.progress import Meter, kept, message
+from data_tools.progress import Meter, message, note_kept
 from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
-from ray_jobs.cluster.job_console import tell_driver
+from ray_jobs.cluster.job_console import use_drivers_console
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.workers import Workers
 
 BATCHES_PER_CHUNK = 8
-"""A chunk is some seconds of work, so that progress is told and a lost worker costs little."""
+"""A chunk is a few seconds of work, so that progress is visible and a lost worker costs little."""
 
 
 class Embedder:
-    """One of the actors: the model on its device, the shards mapped."""
+    """One of the actors: it has the model on its device and the shards memory-mapped."""
 
     def __init__(self, model: Any, recipe: Recipe, shards: str, embeddings: EmbeddingStore, cpus: int) -> None:
-        tell_driver()
+        use_drivers_console()
         self._recipe = recipe.within(limit_threads(cpus))
         shared: ClipEmbedder = ray.get(model)
         self._model = _placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
         self._store, self._embeddings = open_shards(shards, recipe.data.cache), embeddings
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Embed the tracklets ``chunk["rows"]`` and keep those of ``chunk["wanted"]``.
+        """Embed the tracklets ``chunk["rows"]`` and save those in ``chunk["wanted"]``.
 
-        The batches are those of the whole chunk, so that a tracklet's embedding does not depend on what is there.
+        Batches are made of the whole chunk, so that a tracklet's embedding does not depend on what is already there.
         """
         rows, wanted = list(chunk["rows"]), set(chunk["wanted"])
         unreadable: dict[int, str] = {}
         try:
             table = self._embed(rows)
-        except InputError:  # of which tracklet? The others go on without it
+        except InputError:  # find the bad tracklets and continue without them
             unreadable = {row: problem for row in rows if (problem := self._problem(row))}
             if not unreadable:
                 raise
@@ -62,7 +62,7 @@ class Embedder:
         return {"rows": list(chunk["rows"]), "unreadable": [unreadable[row] for row in unreadable if row in wanted]}
 
     def _problem(self, row: int) -> str | None:
-        """Why a tracklet's clips cannot be decoded; None where they can."""
+        """Why a tracklet's clips cannot be decoded; None if they can."""
         recipe = self._recipe
         size = recipe.model.height, recipe.model.width
         try:
@@ -97,16 +97,16 @@ def embed_into(
     shards: str,
     workers: Workers,
 ) -> list[str]:
-    """Embed the tracklets ``lacking`` (ids) of the rows, and add them to ``embeddings``.
+    """Embed those of the rows whose ids are in ``lacking``, and add them to ``embeddings``.
 
-    Chunks and batches are made of ``rows`` alone, so the embeddings depend neither on the number of workers nor on
-    what was there before.
+    Chunks and batches depend only on ``rows``, so the embeddings depend neither on the number of workers nor on what
+    was already there.
 
     Returns:
         A message for each tracklet that could not be read; these are left out.
 
     Raises:
-        InputError: Ray gave the job up.
+        InputError: Ray gave up on the job.
         OSError: ``embeddings`` cannot be written.
     """
     clips = recipe.score.clips_per_batch
@@ -134,15 +134,15 @@ def embed_into(
         embedded, clips = len(done["rows"]), sum(clips_of[row] for row in done["rows"])
         meter.add(embedded, work=clips, tracklets=embedded, clips=clips)
         finished += embedded
-        kept("embeddings", f"embeddings of {finished} of {len(to_do)} tracklets under {embeddings.folder}")
+        note_kept("embeddings", f"embeddings of {finished} of {len(to_do)} tracklets under {embeddings.folder}")
         unreadable += done["unreadable"]
     return unreadable
 
 
 def _stream(chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Workers) -> Iterator[dict[str, Any]]:
-    """What the actors return, as it comes; Ray Data starts an actor that died anew, and its chunk with it."""
+    """The actors' results as they arrive; Ray Data restarts an actor that died, and its chunk."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # our own lines say more
+    context.enable_progress_bars = False  # our own lines are more informative
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     size = min(workers.count, len(chunks))
     actor: Any = Embedder

@@ -1,4 +1,4 @@
-"""From trained weights and stored tracklets to an embedding store."""
+"""Embedding stored tracklets with trained weights into an embedding store."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from ray_jobs.scoring.actors import embed_into
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What an embedding job did."""
+    """The outcome of an embedding job."""
 
     embeddings: EmbeddingStore
     ids: frozenset[str]
-    """Tracklets that were not in the store before."""
+    """Tracklets that are new in the store."""
     unreadable: list[str]
     """A message for each tracklet that could not be read, which is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsedModel:
-    """What embeds: a network of trained weights, or an exported graph."""
+    """The embedding model: a network with trained weights, or an exported graph."""
 
     embedder: ClipEmbedder
     fingerprint: str
     options: ModelOptions
     clip: ClipOptions | None
-    """The clips it was trained on; None where that is not known."""
+    """The clips it was trained on; None if unknown."""
 
     def applied_to(self, recipe: Recipe) -> Recipe:
         """The recipe with the model's own network, frame size and clips; an exported graph computes in float32."""
@@ -50,11 +50,11 @@ class UsedModel:
         return own if isinstance(self.embedder, ReIdModel) else own.with_bf16(False)
 
     def describe(self, recipe: Recipe) -> EmbedderDescription:
-        """What embeddings depend on beside the data, by the recipe ``applied_to`` gives."""
+        """What embeddings depend on besides the data; ``recipe`` is what ``applied_to`` returns."""
         return EmbedderDescription.of(self.fingerprint, self.embedder.feature_size, recipe)
 
     def computing(self, recipe: Recipe) -> ClipEmbedder:
-        """What embeds, in the recipe's precision."""
+        """The embedder in the recipe's precision."""
         if not isinstance(self.embedder, ReIdModel):
             return self.embedder
         autocast = torch.bfloat16 if recipe.train.bf16 is True else None
@@ -62,9 +62,9 @@ class UsedModel:
 
 
 def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
-    """What embeds, in float32: trained weights of a run folder, a checkpoint or a file, or an exported ``.onnx`` file.
+    """Read the model in float32: trained weights (run folder, checkpoint or file) or an exported ``.onnx`` file.
 
-    Raises as ``read_trained_model`` and ``read_onnx_model`` do.
+    Raises the errors of ``read_trained_model`` and ``read_onnx_model``.
     """
     if source.name.endswith(".onnx"):
         with source.parent.fetched() as folder:
@@ -76,17 +76,17 @@ def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
 
 
 def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
-    """Trained weights of a run folder, a checkpoint or a file, see ``read_trained_model``; raises as that does."""
+    """Read trained weights of a run folder, a checkpoint or a file, see ``read_trained_model``."""
     checkpoint = find_checkpoint(source) if source.is_folder() else source
     with checkpoint.fetched() as path:
         return read_trained_model(path, options)
 
 
 def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others: Collection[str] = ()) -> Recipe:
-    """Where the recipe leaves the precision open, take that of the embeddings that the new ones will be held against.
+    """If the recipe says auto, use the precision of the embeddings with which the new ones will be compared.
 
     Args:
-        place: of the embedding store, which may be there.
+        place: the embedding store, which may not exist yet.
         others: fingerprints of other embeddings' descriptions.
     """
     if recipe.train.bf16 == "auto":
@@ -101,13 +101,13 @@ def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others
 def embed_data(
     used: UsedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
 ) -> Embedded:
-    """Embed stored tracklets into the embedding store at ``place``, those that it lacks, in its precision.
+    """Embed the stored tracklets that the embedding store at ``place`` lacks, in its precision.
 
     Args:
-        recipe: as ``used.applied_to`` gives it.
+        recipe: what ``used.applied_to`` returns.
 
     Raises:
-        InputError: the store is another embedder's, or as ``embed_into``.
+        InputError: the store belongs to another model, or as ``embed_into``.
         OSError: the store cannot be written.
     """
     workers, clip = Workers(recipe.compute), recipe.clip

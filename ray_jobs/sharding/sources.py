@@ -1,4 +1,4 @@
-"""From the recipe's data section to tracklets."""
+"""Reading the tracklets of the recipe's data section."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ OptionT = TypeVar("OptionT")
 
 
 def shard_folder(data: DataOptions) -> StorageFolder:
-    """Where the recipe's shards stand; by default each storage mode has its own folder."""
+    """The folder of the recipe's shards. Default: a folder per storage mode."""
     return StorageFolder(data.shards or str(_default_folder(data)))
 
 
 def walker_folder(data: DataOptions) -> Path:
-    """Where the synthetic walkers' videos stand: beside their shards, or in the user's data folder for remote ones."""
+    """The folder of the walkers' videos: beside their shards, or in the user's data folder if these are remote."""
     shards = shard_folder(data)
     if shards.local is not None:
         return shards.local.with_name(f"{shards.name}-videos")
-    place = hashlib.sha256(str(shards).encode()).hexdigest()[:8]  # of several places with one name
+    place = hashlib.sha256(str(shards).encode()).hexdigest()[:8]  # distinguishes places with the same name
     return _default_folder(data).with_name(f"{shards.name}-{place}-videos")
 
 
@@ -44,10 +44,10 @@ def _default_folder(data: DataOptions) -> Path:
 
 
 def read_dataset(data: DataOptions) -> Dataset:
-    """Read and check the recipe's data set; every finding is printed.
+    """Read and check the recipe's data set; every problem is printed.
 
     Raises:
-        InputError: something must be mended first; all errors in one message.
+        InputError: the data set has errors; all of them in one message.
     """
 
     def tables(videos: Sequence[Path]) -> list[FrameTable | UnreadableSourceError]:
@@ -65,9 +65,9 @@ def read_dataset(data: DataOptions) -> Dataset:
     dataset.raise_on_errors(most=MOST_PROBLEMS_SHOWN)
     findings = list_problems(dataset.problems, MOST_PROBLEMS_SHOWN)
     if not dataset.tracklets:
-        raise InputError(f"data set {dataset.name}: no tracklet can be used\n{findings}".rstrip())
+        raise InputError(f"data set {dataset.name}: no usable tracklets\n{findings}".rstrip())
     if dataset.problems:
-        message(f"{data.kind}: {len(dataset.problems)} findings\n{findings}")
+        message(f"{data.kind}: {len(dataset.problems)} problem(s)\n{findings}")
     return Dataset(data.kind, dataset.tracklets, dataset.problems)
 
 
@@ -79,5 +79,5 @@ def _walker_footage(folder: Path) -> FootageOptions:
 
 def _named(option: OptionT | None, flag: str) -> OptionT:
     if option is None:
-        raise InputError(f"no finished shards and no sources to make them from: name the sources with --data.{flag}")
+        raise InputError(f"no finished shards, and no sources to make them from; set --data.{flag}")
     return option

@@ -29,7 +29,7 @@ def test_the_table_names_every_backbone_and_why_one_does_not_take_the_clip(capsy
     assert main(["c2d_resnet18_slim", "timm/crossvit_tiny_240", "nothing", "--clip", "2", "64", "32"]) == 0
     shown = capsys.readouterr().out
     assert "one clip of 2 frames of 64x32" in shown
-    assert "does not take frames of 64x32" in shown
+    assert "does not accept frames of 64x32" in shown
     assert "no backbone 'nothing'" in shown
 
 

@@ -84,7 +84,7 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (["--nope", "3"], "unrecognized arguments: --nope 3"),
         (["--optim.learning_rate", "-1"], "optim.learning_rate: Input should be greater than 0, got '-1'"),
         (["--optim.learning_rate", "fast"], "optim.learning_rate: .* got 'fast'"),
-        (["--model.backbone", "vgg"], "model.backbone: no backbone 'vgg'; there are c2d_resnet50, "),
+        (["--model.backbone", "vgg"], "model.backbone: no backbone 'vgg', expected one of c2d_resnet50, "),
         (["--data.kind", "ccvid"], "data.kind 'ccvid' needs its sources, --data.root"),
         (["--recipe", "nope"], "no recipe of that name; recipes: ccvid_baseline, ccvid_baseline_paper, ccvid_cal"),
         (["--recipe", "footage"], "data.footage.videos: Field required"),
@@ -110,7 +110,7 @@ def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: s
         ("\x00", "not readable as YAML"),
         ("data: {root: [[[[[[[[1]]]]]]]]}", r"data\.root: Input is not a valid path .*, got \[\[\["),
         ("train: {seed: !!float nan}", r"train\.seed: Input should be a finite number, got nan"),
-        ('run: {storage: "a\\0b"}', r"run\.storage: 'a\\x00b' is no path: it holds a NUL"),
+        ('run: {storage: "a\\0b"}', r"run\.storage: 'a\\x00b' is not a path: it contains a NUL"),
         ("".join(f"wrong{n}: 1\n" for n in range(50)), r"wrong0: no such setting\n(.*\n)*and 30 more$"),
     ],
 )

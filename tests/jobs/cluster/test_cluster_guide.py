@@ -47,11 +47,11 @@ def parts(symptom: str) -> list[str]:
     return [part.strip() for part in symptom.split("…") if part.strip()]
 
 
-@pytest.mark.parametrize("symptom", symptoms("### What ccvid says"))
+@pytest.mark.parametrize("symptom", symptoms("### Messages of ccvid"))
 def test_a_message_of_the_guide_is_one_of_ours(symptom: str) -> None:
     assert [part for part in parts(symptom) if part not in our_words()] == []
 
 
-@pytest.mark.parametrize("symptom", symptoms("### What Ray says"))
+@pytest.mark.parametrize("symptom", symptoms("### Messages of Ray"))
 def test_a_message_of_ray_is_in_the_installed_ray(symptom: str) -> None:
     assert [part for part in parts(symptom) if part not in rays_words()] == []

@@ -49,7 +49,7 @@ def test_one_machine_decides(
     assert decide_precision(recipe("auto"), workers).train.bf16 is expected
     lines = capsys.readouterr().out.splitlines()
     precision = "bfloat16" if expected else "float32"
-    assert lines == [f"found: a, 2 thread(s) a worker, decord 0.6.0; computing in {precision}"]
+    assert lines == [f"found: a, 2 thread(s) per worker, decord 0.6.0; computing in {precision}"]
 
 
 def test_a_mixed_cluster_takes_what_the_slowest_can_do(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,7 @@ def test_a_mixed_cluster_takes_what_the_slowest_can_do(cluster: Cluster, capsys:
     assert decide_precision(recipe("auto"), workers).train.bf16 is False
     (line,) = capsys.readouterr().out.splitlines()
     assert line.count("new, 2 thread(s)") == 1, "a kind of node is named once"
-    assert line.endswith("computing in float32 on all, since old is no faster in bfloat16")
+    assert line.endswith("computing in float32 on all nodes, because old is not faster in bfloat16")
 
 
 def test_an_emulation_that_was_asked_for_is_told(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
