@@ -31,10 +31,12 @@ DEFAULT_RECIPE = "synthetic"
 
 EVERY_SECTION = tuple(Recipe.model_fields)
 
+HELP = "the flags in common use, with the defaults of the recipe; --help all: every flag, explained in full"
+
 MOST_PROBLEMS = 20
 """Of a recipe, shown at once."""
 
-WIDEST_HELP, FLAG_WIDTH = 120, 40
+WIDEST_HELP, FLAG_WIDTH = 120, 36
 """Columns."""
 
 
@@ -81,7 +83,7 @@ def parse_recipe(
         metavar="NAME_OR_FILE",
         help=f"a recipe that comes with the project, or a YAML file. Default: {DEFAULT_RECIPE}",
     )
-    common.add_argument("-h", "--help", nargs="?", const=True, choices=("all",), help="show these flags, or all flags")
+    common.add_argument("-h", "--help", nargs="?", const=True, choices=("all",), metavar="all", help=HELP)
     first, _ = common.parse_known_args(arguments)
     file = _read_file("recipe", first.recipe, RECIPES, "a mapping of sections")
     parser = _Parser(
@@ -267,7 +269,7 @@ def _add_fields(parser: argparse.ArgumentParser, recipe: Mapping[str, Any], visi
     """A flag for each field, grouped by section; with help where it is ``visible``, the recipe's value as default."""
     groups: dict[str, Any] = {}
     for name, field in recipe_fields().items():
-        section = name.rpartition(".")[0]
+        section = name.rpartition(".")[0] if in_full else name.partition(".")[0]
         if name in visible and section not in groups:
             groups[section] = parser.add_argument_group(f"{section} ({recipe_sections()[section].removesuffix('.')})")
         value = _get(recipe, name, field.default)

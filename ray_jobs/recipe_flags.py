@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +15,8 @@ from ccvid.config import Recipe
 from data_tools.documents import parse_yaml
 from data_tools.options import Rare
 
-LONGEST_CHOICES = 24
-"""Characters of choices beside a flag; longer ones follow its explanation."""
+LONGEST_FLAG = 33
+"""Characters of a flag with its choices beside it; longer ones are told after its explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,12 @@ class RecipeField:
     @property
     def metavar(self) -> str:
         """What stands for its value in the help."""
-        choices, kind = "{" + ",".join(_choices(self._kinds)) + "}", self._kinds[0]
-        if choices != "{}":
-            return choices if len(choices) <= LONGEST_CHOICES else "NAME"
+        choices, kind = _choices(self._kinds), self._kinds[0]
+        if choices == ["true", "false"]:
+            return "BOOL"
+        if choices:
+            metavar = "{" + ",".join(choices) + "}"
+            return metavar if len(f"--{self.name} {metavar}") <= LONGEST_FLAG else "NAME"
         names = {"integer": "N", "number": "X", "array": "A,B,..."}
         return names.get(kind["type"], "PATH" if kind.get("format") == "path" else "TEXT")
 
@@ -90,7 +92,7 @@ class RecipeField:
         """
         text, _, without_value = " ".join((self.info.description or "").split()).partition(" Default: ")
         if not in_full:
-            text = re.split(r"(?<=\.) (?=[A-Z0-9({])", text)[0]
+            text = text.partition(". ")[0].removesuffix(".") + "."
         if self.metavar == "NAME":
             text += f" One of {_join(_choices(self._kinds))}."
         if value is None:
