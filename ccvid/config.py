@@ -75,13 +75,12 @@ class RunOptions(Options):
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Results go to storage/name. The same command with the same name resumes the run."""
     storage: Place = "~/ccvid/runs"
-    """Folder or URI of all runs, such as s3://bucket/runs. On several nodes a folder must be on a file system that all
-    of them share."""
+    """Folder or URI of all runs. An example of a URI is s3://bucket/runs. On several nodes a folder must be on a file
+    system that all of them share."""
     patience_seconds: Annotated[float, Rare()] = Field(default=600, ge=0)
     """How long to retry when the storage refuses a write, before the worker fails."""
     mlflow: TrackingUri | None = None
-    """Log to this MLflow server or SQLite file as well. A server has an http:// or https:// address. Default: no
-    MLflow."""
+    """Log to this MLflow server or SQLite file. A server has an http:// or https:// address. Default: no MLflow."""
 
 
 class DataOptions(Options):
@@ -95,8 +94,8 @@ class DataOptions(Options):
     """Folder of the data set as released. It holds train.txt (CCVID), train_name.txt (MEVID), train (LTCC, VC-Clothes,
     LaST), rgb (PRCC) or train-set (DeepChange)."""
     shards: Place | None = None
-    """Folder or URI of the Arrow shards; made if there are none. Default: ~/ccvid/data/KIND, or KIND-source or KIND-raw
-    after the storage mode."""
+    """Folder or URI of the Arrow shards; made if there are none. After KIND the default has -source or -raw for these
+    storage modes. Default: ~/ccvid/data/KIND."""
     cache: Annotated[CacheOptions, MayChange()] = CacheOptions()
     """Where each node keeps copies of remote shards."""
     storage: ShardOptions = ShardOptions()
@@ -209,7 +208,7 @@ class OptimOptions(Options):
     name: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimizer of network and clothes classifier."""
     learning_rate: float = Field(default=3.5e-4, gt=0)
-    """Peak learning rate, for all workers' batches together."""
+    """Peak learning rate for all workers' batches. It is meant for the batches of all workers together."""
     clothes_learning_rate: Annotated[float | None, Rare()] = Field(default=None, gt=0)
     """Peak learning rate of the clothes classifier. Default: optim.learning_rate."""
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -217,7 +216,7 @@ class OptimOptions(Options):
     momentum: Annotated[float, Rare()] = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd."""
     schedule: Literal["multistep", "cosine"] = "multistep"
-    """Decay of the learning rate. multistep: at each milestone; cosine: down to zero at the last step."""
+    """Learning rate decay. multistep: at each milestone; cosine: down to zero at the last step."""
     milestones: tuple[int, ...] = (40, 80, 120)
     """Epochs of the multistep decay."""
     decay: Annotated[float, Rare()] = Field(default=0.1, gt=0, le=1)
@@ -305,11 +304,11 @@ class ScoreOptions(Options):
     threshold: ThresholdOptions = ThresholdOptions()
     """The recommended threshold, and probabilities."""
     post_processing: bool = False
-    """Score re-ranking and other post-processing as well. These are re-ranking, query expansion, gallery centroids and
-    camera means, each with its gain and cost."""
+    """Score with post-processing as well. It is re-ranking, query expansion, gallery centroids and camera means, each
+    with its gain and cost."""
     report: bool = True
-    """Write the report with pictures; false: only numbers. It has tables with confidence intervals, charts and a
-    filmstrip for every query; ranked pictures stand beside it."""
+    """Write the report with pictures. It has tables with confidence intervals, charts and a filmstrip for every query;
+    ranked pictures stand beside it. False: only numbers."""
 
 
 class ComputeOptions(Options):
@@ -322,7 +321,7 @@ class ComputeOptions(Options):
     use_gpu: bool | None = None
     """Run the workers on GPUs. Default: if there are any."""
     cpus_per_worker: int | None = Field(default=None, ge=1)
-    """CPUs of each worker. Default: those of a node, shared by its workers."""
+    """CPUs of each worker. Default: an equal share of the node's."""
     max_failures: Annotated[int, Rare()] = Field(default=3, ge=0)
     """How often workers may fail before the run fails; each time the run resumes from the last checkpoint."""
     resize_every_seconds: Annotated[float, Rare()] = Field(default=60, ge=1)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 import yaml
@@ -30,8 +31,6 @@ RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "synthetic"
 
 EVERY_SECTION = tuple(Recipe.model_fields)
-
-HELP = "the flags in common use, with the defaults of the recipe; --help all: every flag, explained in full"
 
 MOST_PROBLEMS = 20
 """Of a recipe, shown at once."""
@@ -62,6 +61,7 @@ def parse_recipe(
     description: str,
     reads: Collection[str] = EVERY_SECTION,
     extra: argparse.ArgumentParser | None = None,
+    defaults: Mapping[str, Callable[[Any], object]] = MappingProxyType({}),
 ) -> tuple[Recipe, argparse.Namespace]:
     """The recipe that ``--recipe`` names with the flags laid over it, and the job's own flags.
 
@@ -71,6 +71,7 @@ def parse_recipe(
         description: what the job does.
         reads: the sections and fields that the job reads, which its ``--help`` shows.
         extra: a parser, made with ``add_help=False``, of flags that only this job has.
+        defaults: what the job makes of the recipe's values of some fields, for its help.
 
     Raises:
         UsageError: an unknown flag or key, a value out of range, a recipe that is not there; one line each.
@@ -81,9 +82,17 @@ def parse_recipe(
         "--recipe",
         default=DEFAULT_RECIPE,
         metavar="NAME_OR_FILE",
-        help=f"a recipe that comes with the project, or a YAML file. Default: {DEFAULT_RECIPE}",
+        help=f"recipe of the project, or a YAML file. Default: {DEFAULT_RECIPE}",
     )
-    common.add_argument("-h", "--help", nargs="?", const=True, choices=("all",), metavar="all", help=HELP)
+    common.add_argument(
+        "-h",
+        "--help",
+        nargs="?",
+        const=True,
+        choices=("all",),
+        metavar="all",
+        help="common flags; --help all: every flag, explained in full",
+    )
     first, _ = common.parse_known_args(arguments)
     file = _read_file("recipe", first.recipe, RECIPES, "a mapping of sections")
     parser = _Parser(
@@ -96,7 +105,8 @@ def parse_recipe(
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
-    _add_fields(parser, file.values, shown_fields(file.values, reads, in_full=first.help == "all"), first.help == "all")
+    in_full = first.help == "all"
+    _add_fields(parser, file.values, defaults, shown_fields(file.values, reads, in_full=in_full), in_full=in_full)
     if first.help:
         parser.print_help()
         raise SystemExit(0)
@@ -265,14 +275,23 @@ def _fail(problem: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _add_fields(parser: argparse.ArgumentParser, recipe: Mapping[str, Any], visible: list[str], in_full: bool) -> None:
-    """A flag for each field, grouped by section; with help where it is ``visible``, the recipe's value as default."""
+def _add_fields(
+    parser: argparse.ArgumentParser,
+    recipe: Mapping[str, Any],
+    defaults: Mapping[str, Callable[[Any], object]],
+    visible: Collection[str],
+    *,
+    in_full: bool,
+) -> None:
+    """Add a flag for each field, grouped by section, with help if it is ``visible``."""
     groups: dict[str, Any] = {}
     for name, field in recipe_fields().items():
         section = name.rpartition(".")[0] if in_full else name.partition(".")[0]
         if name in visible and section not in groups:
             groups[section] = parser.add_argument_group(f"{section} ({recipe_sections()[section].removesuffix('.')})")
         value = _get(recipe, name, field.default)
+        if name in defaults:
+            value = defaults[name](value)
         text = field.explain(value, in_full=in_full).replace("%", "%%")
         groups.get(section, parser).add_argument(
             f"--{name}",

@@ -97,7 +97,7 @@ class RecipeField:
             text += f" One of {_join(_choices(self._kinds))}."
         if value is None:
             default = without_value.removesuffix(".") or "none"
-            return f"{text} Required." if self.info.is_required() else f"{text} Default: {default}"
+            return f"{text} Required" if self.info.is_required() else f"{text} Default: {default}"
         return f"{text} Default: {_as_typed(value)}"
 
     @property

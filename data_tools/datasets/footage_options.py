@@ -34,11 +34,11 @@ class FootageOptions(Options):
     video with the name of the folder, whose frames are pictures."""
 
     tracks: AbsolutePath | None = None
-    """Track files: a folder with one for each video, or a file. The file of a video is `STEM.txt`, `.csv`, `.tsv` or
-    `.parquet`, or as in MOTChallenge `STEM/gt.txt` or `STEM/gt/gt.txt`, or without any of these `STEM.xml` (CVAT for
-    video or images 1.1) or `STEM.json` (COCO's video kinds, or a list of boxes). A single file serves a single video, a
-    single .json serves all. Text has a header or MOT's columns frame,id,x,y,w,h,conf,class,visibility, separated by
-    commas, semicolons, tabs or spaces. Columns are known by their usual names (x,y,w,h or left,top,… or x1,y1,x2,y2 or
+    """Track files: a folder or a file. In a folder, the file of a video is `STEM.txt`, `.csv`, `.tsv` or `.parquet`, or
+    as in MOTChallenge `STEM/gt.txt` or `STEM/gt/gt.txt`, or without any of these `STEM.xml` (CVAT for video or images
+    1.1) or `STEM.json` (COCO's video kinds, or a list of boxes). A single file serves a single video, a single .json
+    serves all. Text has a header or MOT's columns frame,id,x,y,w,h,conf,class,visibility, separated by commas,
+    semicolons, tabs or spaces. Columns are known by their usual names (x,y,w,h or left,top,… or x1,y1,x2,y2 or
     cx,cy,w,h; id, track_id or tracker_id; conf, confidence or score; class, class_name or label …). Boxes are in pixels
     from the picture's upper left corner at 0, 0. Default: beside the videos."""
 
@@ -49,20 +49,21 @@ class FootageOptions(Options):
     are unlabelled gallery. Default: all tracks are unlabelled gallery."""
 
     first_frame: Annotated[Literal[0, 1, "auto"], BeforeValidator(_number_or_word)] = "auto"
-    """Number of the first frame in track files. auto decides for each file: by its format (CVAT: 0), by a frame 0, by a
-    frame equal to the number of frames of the video (1), or by other files like it; otherwise it is 1, and a message
-    says so. In a sequence of pictures, auto takes the numbers in their names; 0 and 1 count the pictures."""
+    """Number of the first frame. It is the number in the track files. auto decides for each file: by its format (CVAT:
+    0), by a frame 0, by a frame equal to the number of frames of the video (1), or by other files like it; otherwise it
+    is 1, and a message says so. In a sequence of pictures, auto takes the numbers in their names; 0 and 1 count the
+    pictures."""
 
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_texts)] = Field(default=None, min_length=1)
-    """Classes of boxes to take: person,rider or 0,3 or all. Ground truth of MOT16, MOT17 or MOT20 is known by a flag of
-    0 or 1 (without a header the seventh of nine columns), a class from 1 to 13 (the eighth) and a visibility from 0 to
-    1 (the ninth) in every row. There, classes 1 (pedestrian), 2 (person on vehicle) and 7 (static person) are persons,
-    and boxes with flag 0 are left out; a class other than pedestrian that is named here is taken whatever its flag.
-    Classes that are only numbered are an error until some are named here, because 0 is a person in COCO's numbering and
-    1 in MOTChallenge's; a file with only 0, or only 1, is taken whole. Default: persons, where a file names its classes
-    or is such ground truth."""
+    """Classes of boxes, such as person,rider or 0,3. They are taken, all others left out; all takes all. By default
+    persons are taken where a file names its classes or is ground truth of MOT16, MOT17 or MOT20. Such ground truth is
+    known by a flag of 0 or 1 (without a header the seventh of nine columns), a class from 1 to 13 (the eighth) and a
+    visibility from 0 to 1 (the ninth) in every row. There, classes 1 (pedestrian), 2 (person on vehicle) and 7 (static
+    person) are persons, and boxes with flag 0 are left out; a class other than pedestrian that is named here is taken
+    whatever its flag. Classes that are only numbered are an error until some are named here, because 0 is a person in
+    COCO's numbering and 1 in MOTChallenge's; a file with only 0, or only 1, is taken whole. Default: persons."""
 
-    minimum_confidence: float | None = Field(default=None, allow_inf_nan=False)
+    minimum_confidence: Annotated[float | None, Rare()] = Field(default=None, allow_inf_nan=False)
     """Least confidence of a box. A box without a confidence is taken; a file without any confidence is an error.
     Default: take all."""
 
@@ -85,18 +86,18 @@ class FootageOptions(Options):
     frame_stride: Annotated[int, Rare()] = Field(default=1, ge=1)
     """Keep only the boxes of every n-th frame."""
 
-    minimum_length: int = Field(default=8, ge=1)
+    minimum_length: Annotated[int, Rare()] = Field(default=8, ge=1)
     """Fewest boxes of a tracklet. Shorter tracklets are left out, after all other rules."""
 
     maximum_length: Annotated[int | None, Rare()] = Field(default=None, ge=1)
     """Cut tracklets with more boxes into equal parts. Default: keep them whole."""
 
     people_from_tracks: bool = False
-    """Take every track for a person, to try out footage without labels. A track is one outfit and is cut into pieces in
-    time. Each piece has a camera of its own, `VIDEO#1`, `VIDEO#2` …. This is a rule of the protocol and no real camera:
-    entries of the same person and camera as the query are junk, so pieces under one camera would have no match. A share
-    of the people is kept for testing; their first pieces are queries and the rest gallery. Training tracks are cut in
-    the same way, so that held-out training people can be validated in the same way."""
+    """Take each track for a person, without labels. This is to try out footage: a track is one outfit, and is cut into
+    pieces in time. Each piece has a camera of its own, `VIDEO#1`, `VIDEO#2` …. This is a rule of the protocol and no
+    real camera: entries of the same person and camera as the query are junk, so pieces under one camera would have no
+    match. A share of the people is kept for testing; their first pieces are queries and the rest gallery. Training
+    tracks are cut in the same way, so that held-out training people can be validated in the same way."""
 
     test_share: Annotated[float, Rare()] = Field(default=0.5, gt=0.0, lt=1.0)
     """People from tracks: share of the people to keep for testing, of those whose tracks are long enough to cut."""
@@ -114,10 +115,10 @@ class FootageOptions(Options):
     """People from tracks: seed of the choice of people to keep for testing."""
 
     start_times: str | None = None
-    """Recording times: container, a pattern or a CSV file. It gives the attributes start_time and end_time (UTC).
-    `container` takes the creation time of the file (some cameras write when the recording ended). A pattern such as
-    `%Y%m%d_%H%M%S` finds the time of the first frame in the name of the file. A CSV file has the columns
-    `video,start_time` (ISO 8601). A column `start_time` of the labels comes before all of these. Default: unknown."""
+    """Recording times: container, pattern or file. It gives the attributes start_time and end_time (UTC). `container`
+    takes the creation time of the file (some cameras write when the recording ended). A pattern such as `%Y%m%d_%H%M%S`
+    finds the time of the first frame in the name of the file. A CSV file has the columns `video,start_time` (ISO 8601).
+    A column `start_time` of the labels comes before all of these. Default: unknown."""
 
     time_zone: Annotated[str, Rare()] = "UTC"
     """Time zone of start times that name none, such as `Europe/Berlin`."""

@@ -21,11 +21,11 @@ class WalkerOptions(Options):
     """People in the training split."""
     test_people: int = Field(default=40, ge=0, le=100_000)
     """Other people, in the query and gallery splits."""
-    outfits: int = Field(default=5, ge=1, le=1_000)
+    outfits: Annotated[int, Rare()] = Field(default=5, ge=1, le=1_000)
     """Outfits of each training person."""
     test_outfits: Annotated[int, Rare()] = Field(default=4, ge=2, le=1_000)
     """Outfits of each test person; a clothes-changing match needs two."""
-    cameras: int = Field(default=4, ge=2, le=64)
+    cameras: Annotated[int, Rare()] = Field(default=4, ge=2, le=64)
     """Cameras, from a side view to a frontal one."""
     tracklets: Annotated[int, Rare()] = Field(default=2, ge=1, le=1_000)
     """Tracklets of each training person in each outfit, by different cameras as far as there are enough."""
