@@ -26,7 +26,8 @@ DESCRIPTION = (
     "(queries.parquet) to run.storage/run.name."
 )
 READS = (
-    *("run.name", "run.storage", "data", "clip.length", "clip.stride", "loader", "model", "train.bf16", "score"),
+    *("run.name", "run.storage", "run.patience_seconds", "data", "clip.length", "clip.stride", "loader", "model"),
+    *("train.bf16", "train.log_every_seconds", "score"),
     *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
 
@@ -79,8 +80,8 @@ def _own_flags() -> argparse.ArgumentParser:
         "--keep-junk",
         action="store_true",
         help="with --distances and --embeddings: take persons -1 and 0 as ordinary persons. Default: as in "
-        "Market-1501, entries of person -1 (or nan, none, null, N/A, unknown) are junk and left out; entries of person 0 are "
-        "distractors that stay in the gallery as wrong answers, unless a query has person 0",
+        "Market-1501, entries of person -1 (or nan, none, null, N/A, unknown) are junk and left out; entries of person "
+        "0 are distractors that stay in the gallery as wrong answers, unless a query has person 0",
     )
     source.add_argument(
         "--checkpoint",

@@ -25,8 +25,9 @@ DESCRIPTION = (
     "run.storage/run.name."
 )
 READS = (
-    *("run.name", "run.storage", "data", "clip.length", "clip.stride", "loader", "model", "train.bf16"),
-    *("score.flip", "score.report", "compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
+    *("run.name", "run.storage", "run.patience_seconds", "data", "clip.length", "clip.stride", "loader", "model"),
+    *("train.bf16", "train.log_every_seconds", "score.flip", "score.report", "score.threshold.prior"),
+    *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
 
 

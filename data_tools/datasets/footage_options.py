@@ -49,7 +49,7 @@ class FootageOptions(Options):
     are unlabelled gallery. Default: all tracks are unlabelled gallery."""
 
     first_frame: Annotated[Literal[0, 1, "auto"], BeforeValidator(_number_or_word)] = "auto"
-    """Number of the first frame. It is the number in the track files. auto decides for each file: by its format (CVAT:
+    """Number of the first frame. Track files number frames from it. auto decides for each file: by its format (CVAT:
     0), by a frame 0, by a frame equal to the number of frames of the video (1), or by other files like it; otherwise it
     is 1, and a message says so. In a sequence of pictures, auto takes the numbers in their names; 0 and 1 count the
     pictures."""
