@@ -17,11 +17,11 @@ from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.released import RELEASED_SETS, kinds_of, listed_roots
 from data_tools.identity_sampler import PkOptions
 from data_tools.loading_options import AugmentOptions, LoaderOptions, ResizeFilter
-from data_tools.options import AbsolutePath, MayChange, Options, Place
+from data_tools.options import AbsolutePath, MayChange, Options, Place, Rare, absolute_path
 from data_tools.shard_cache import CacheOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.walkers import WalkerOptions
-from data_tools.wording import listed
+from data_tools.wording import listed, shown
 from video_backbones import SpatialPoolName, TemporalPoolName, backbone_names, check_name, published_kinds
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ else:  # what there is, the tables say
 
 
 def _one_or_range(workers: object) -> object:
-    """A number, also as the command line's list of one, or a range."""
+    """A number, also in a list of one as the command line gives it, or a range."""
     if workers is None:
         return None
     numbers = map(str, workers if isinstance(workers, list | tuple) else [workers])
     counts = [int(number) if number.isdecimal() else 0 for number in numbers]
     if len(counts) not in (1, 2) or not 1 <= counts[0] <= counts[-1]:
-        raise ValueError(f"{workers!r} is no number of workers and no range of them, expected 8 or [2, 8]")
+        raise ValueError(f"expected a number of workers such as 8, or a range such as [2, 8], got {shown(workers)}")
     return counts[0] if len(counts) == 1 else tuple(counts)
 
 
@@ -53,8 +53,8 @@ def _check_tracking_uri(uri: str) -> str:
         return uri
     path = uri.removeprefix("sqlite:///")
     if "://" in path:
-        raise ValueError(f"{uri} is neither a server's http:// or https:// address nor a file")
-    return f"sqlite:///{Path(path).expanduser().absolute()}"  # workers run in folders of their own
+        raise ValueError(f"expected the http:// or https:// address of a server, or a path, got {shown(uri)}")
+    return f"sqlite:///{absolute_path(Path(path))}"  # workers run in folders of their own
 
 
 TrackingUri = Annotated[str, AfterValidator(_check_tracking_uri)]
@@ -66,7 +66,7 @@ def _auto_or_bool(value: object) -> object:
     try:
         return TypeAdapter(bool).validate_python(value)
     except ValidationError:
-        raise ValueError(f"{value!r}, expected auto, true or false") from None
+        raise ValueError(f"expected auto, true or false, got {shown(value)}") from None
 
 
 AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
@@ -76,39 +76,40 @@ class RunOptions(Options):
     """Where a run's results go."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    """Results stand under storage/name; the same command with the same name goes on with the run."""
+    """Results go to storage/name. The same command with the same name resumes the run."""
     storage: Place = "~/ccvid/runs"
-    """Folder of all runs, or a URI such as s3://bucket/runs. On several nodes a folder must be the same one on each (a
-    network file system)."""
-    patience_seconds: float = Field(default=600, ge=0)
-    """How long a write that the storage refuses is tried again before the worker fails."""
+    """Folder or URI of all runs. An example of a URI is s3://bucket/runs. On several nodes a folder must be on a file
+    system that all of them share."""
+    patience_seconds: Annotated[float, Rare()] = Field(default=600, ge=0)
+    """How long to retry when the storage refuses a write, before the worker fails."""
     mlflow: TrackingUri | None = None
-    """Log to MLflow as well: its server's http(s):// address, or a file for its SQLite database."""
+    """Log to this MLflow server or SQLite file. A server has an http:// or https:// address. Default: no MLflow."""
 
 
 class DataOptions(Options):
-    """Which tracklets, and how they are stored."""
+    """The tracklets, and how they are stored."""
 
     kind: DatasetKind = Field(
         default="synthetic",
-        description=f"synthetic: rendered walkers; {', '.join(kinds_of('tracklets'))}: tracklets as released; "
-        f"{', '.join(kinds_of('images'))}: images as released, each a tracklet of one frame; "
-        "footage: videos with tracks; clips: a folder of video files, one person each.",
+        description="Where the tracklets come from. synthetic: rendered walkers. "
+        f"{', '.join(kinds_of('tracklets'))}: tracklets as released. "
+        f"{', '.join(kinds_of('images'))}: images as released, each a tracklet of one frame. "
+        "footage: videos with tracks. clips: a folder of video files with one person each.",
     )
     root: AbsolutePath | None = Field(
-        default=None, description=f"Folder of the released data set: the one that holds {listed_roots()}."
+        default=None, description=f"Folder of the data set as released. It holds {listed_roots()}."
     )
     shards: Place | None = None
-    """Folder of the Arrow shards, or a URI such as s3://bucket/ccvid; made from the sources when it holds none yet.
-    Default: ~/ccvid/data/KIND, and KIND-source or KIND-raw where frames are stored so."""
+    """Folder or URI of the Arrow shards; made if there are none. After KIND the default has -source or -raw for these
+    storage modes. Default: ~/ccvid/data/KIND."""
     cache: Annotated[CacheOptions, MayChange()] = CacheOptions()
-    """Where each node keeps remote shards."""
+    """Where each node keeps copies of remote shards."""
     storage: ShardOptions = ShardOptions()
     """How shards store frames."""
-    verify_checksums: Annotated[bool, MayChange()] = True
-    """Compare every shard's SHA-256 with the manifest's before training starts."""
+    verify_checksums: Annotated[bool, MayChange(), Rare()] = True
+    """Compare the SHA-256 of every shard with the manifest before the run starts."""
     synthetic: WalkerOptions = WalkerOptions()
-    """The synthetic walkers."""
+    """Synthetic walkers."""
     footage: FootageOptions | None = None
     """Videos with tracks."""
     clips: ClipFolderOptions | None = None
@@ -117,7 +118,7 @@ class DataOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_other_sources(cls, values: object) -> object:
-        """How sources of another kind are read says nothing where none are named: a recipe of footage with clips."""
+        """Drop how another kind of data is read where its sources are not set: a footage recipe used for clips."""
         if not isinstance(values, dict):
             return values
         needed = {"footage": "videos", "clips": "folder"}
@@ -157,73 +158,73 @@ class ModelOptions(Options):
     weights: str = Field(
         default="imagenet",
         description=f"Initial weights: {listed(['random', *published_kinds()], 'or')} (from torchvision), or a file: "
-        ".safetensors, a state dict saved by torch.save, or a released .pth.tar.",
+        ".safetensors, a state dict saved with torch.save, or a released .pth.tar.",
     )
-    last_stride: Literal[1, 2] = 1
+    last_stride: Annotated[Literal[1, 2], Rare()] = 1
     """Stride of the last stage; 1 keeps twice the resolution."""
     height: int = Field(default=256, ge=16, le=2048)
-    """Height in pixels of the frames that the network sees."""
+    """Height in pixels of the network's input."""
     width: int = Field(default=128, ge=16, le=2048)
-    """Width in pixels of the frames that the network sees."""
-    resize_filter: ResizeFilter = "bicubic"
-    """How stored frames of another size are resized: bicubic as published for video, bilinear for images."""
-    spatial_pool: SpatialPoolName = "max"
-    """How a frame's map becomes one vector; max_avg is both, one after the other, twice the features."""
-    temporal_pool: TemporalPoolName = "mean"
-    """How a clip's frames become one vector."""
+    """Width in pixels of the network's input."""
+    resize_filter: Annotated[ResizeFilter, Rare()] = "bicubic"
+    """How stored frames of another size are resized. Published results use bicubic for video, bilinear for images."""
+    spatial_pool: Annotated[SpatialPoolName, Rare()] = "max"
+    """How a frame's feature map is pooled to one vector. max_avg concatenates both, which doubles the feature size."""
+    temporal_pool: Annotated[TemporalPoolName, Rare()] = "mean"
+    """How the frame features of a clip are pooled to one vector."""
 
 
 class MethodOptions(Options):
     """The losses: CAL, or the identity baseline."""
 
     clothes_loss: bool = True
-    """Clothes-based adversarial loss (CAL). False: the identity baseline."""
+    """Use the clothes-based adversarial loss (CAL). False: the identity baseline."""
     start_epoch: int = Field(default=50, ge=0)
-    """Epoch at which the clothes classifier begins to learn and the adversarial loss to act."""
-    scale: float = Field(default=16, gt=0)
-    """s: scale of the cosines in both clothes losses."""
+    """Epoch from which the clothes losses apply. The clothes classifier is trained from then on, too."""
+    scale: Annotated[float, Rare()] = Field(default=16, gt=0)
+    """Scale s of the cosines in both clothes losses."""
     epsilon: float = Field(default=0.1, ge=0, le=1)
-    """Share of the adversarial loss that is spread over all outfits of the person."""
-    weight: float = Field(default=1, ge=0)
-    """Weight of the adversarial loss beside the identity loss."""
-    clothes_labels: Literal["given", "colours"] = "given"
-    """given: the data's clothes labels; colours: outfits guessed from colour histograms, for data without labels."""
-    colour_distance: float = Field(default=0.4, gt=0, lt=1)
-    """Distance of colour histograms (0 to 1) from which on guessed outfits differ."""
-    clothes_memory: bool = False
-    """Class means in a memory bank in place of the clothes classifier."""
-    memory_momentum: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a class's old mean that a batch leaves in the memory bank."""
+    """Share of the adversarial loss spread over all outfits of the person."""
+    weight: Annotated[float, Rare()] = Field(default=1, ge=0)
+    """Weight of the adversarial loss relative to the identity loss."""
+    clothes_labels: Annotated[Literal["given", "colours"], Rare()] = "given"
+    """Clothes labels of the data, or outfits guessed from colour histograms for data without labels."""
+    colour_distance: Annotated[float, Rare()] = Field(default=0.4, gt=0, lt=1)
+    """Distance between colour histograms (0 to 1) above which guessed outfits differ."""
+    clothes_memory: Annotated[bool, Rare()] = False
+    """Use class means in a memory bank instead of the clothes classifier."""
+    memory_momentum: Annotated[float, Rare()] = Field(default=0.2, ge=0, lt=1)
+    """Share of a class's old mean that an update keeps in the memory bank."""
     identity_loss: IdentityLossName = Field(
         default="cross_entropy",
-        description="Loss of the identity classifier; all but "
+        description="Loss of the identity classifier. All but "
         f"{listed(name for name, loss in IDENTITY_LOSSES.items() if not loss.cosines)} classify by cosines.",
     )
-    identity_scale: float = Field(default=16, gt=0)
+    identity_scale: Annotated[float, Rare()] = Field(default=16, gt=0)
     """Scale of the cosines in the identity loss."""
-    identity_margin: float = Field(
+    identity_margin: Annotated[float, Rare()] = Field(
         default=0,
         ge=0,
         lt=1,
         description=f"Margin in the identity losses {listed(losses_with('margin', IDENTITY_LOSSES))}: "
         "of the angle in radians for arcface, else of the cosine.",
     )
-    label_smoothing: float = Field(
+    label_smoothing: Annotated[float, Rare()] = Field(
         default=0,
         ge=0,
         lt=1,
         description=f"Label smoothing of the identity loss {listed(losses_with('label_smoothing', IDENTITY_LOSSES))}.",
     )
     pair_loss: PairLossName = "none"
-    """A loss between the features of all workers' batches, beside the identity loss."""
-    pair_weight: float = Field(default=1, gt=0)
-    """Weight of the pair loss beside the identity loss."""
-    pair_scale: float = Field(
+    """Loss between features, added to the identity loss. The features are those in the batches of all workers."""
+    pair_weight: Annotated[float, Rare()] = Field(default=1, gt=0)
+    """Weight of the pair loss relative to the identity loss."""
+    pair_scale: Annotated[float, Rare()] = Field(
         default=16,
         gt=0,
         description=f"Scale of the cosines in the pair losses {listed(losses_with('scale', PAIR_LOSSES))}.",
     )
-    pair_margin: float = Field(
+    pair_margin: Annotated[float, Rare()] = Field(
         default=0.3, ge=0, lt=1, description=f"Margin in the pair losses {listed(losses_with('margin', PAIR_LOSSES))}."
     )
 
@@ -241,128 +242,132 @@ class OptimOptions(Options):
     """Optimizer and learning rate."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    """Of both optimizers."""
+    """Optimizer of network and clothes classifier."""
     learning_rate: float = Field(default=3.5e-4, gt=0)
-    """At its height, for batches of all workers together."""
-    clothes_learning_rate: float | None = Field(default=None, gt=0)
-    """Of the clothes classifier; nothing: the same."""
+    """Peak learning rate for all workers' batches. It is meant for the batches of all workers together."""
+    clothes_learning_rate: Annotated[float | None, Rare()] = Field(default=None, gt=0)
+    """Peak learning rate of the clothes classifier. Default: optim.learning_rate."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """Of all parameters; part of the gradient for adam and sgd, apart from it for adamw."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """For sgd."""
+    """Weight decay of all parameters. It is part of the gradient (L2) for adam and sgd, decoupled for adamw."""
+    momentum: Annotated[float, Rare()] = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd."""
     schedule: Literal["multistep", "cosine"] = "multistep"
-    """multistep: times decay at each milestone; cosine: down to nothing at the last step."""
+    """Learning rate decay. multistep: at each milestone; cosine: down to zero at the last step."""
     milestones: tuple[int, ...] = (40, 80, 120)
-    """Epochs of the multistep schedule."""
-    decay: float = Field(default=0.1, gt=0, le=1)
-    """Factor at each milestone."""
+    """Epochs of the multistep decay."""
+    decay: Annotated[float, Rare()] = Field(default=0.1, gt=0, le=1)
+    """Factor by which the multistep schedule decays the learning rate."""
     warmup_epochs: float = Field(default=0, ge=0)
-    """Epochs over which the learning rate rises evenly from near nothing."""
-    clip_norm: float | None = Field(default=None, gt=0)
-    """Largest norm of the model's gradient; nothing: not clipped."""
+    """Epochs of linear warmup from near zero."""
+    clip_norm: Annotated[float | None, Rare()] = Field(default=None, gt=0)
+    """Clip the gradient of the network to this norm. Default: no clipping."""
 
 
 class TrainOptions(Options):
-    """The course of training."""
+    """Epochs, validation, checkpoints and precision."""
 
     epochs: int = Field(default=150, ge=1)
-    """Passes over the training identities' clips."""
+    """Passes over the clips of the training identities."""
     seed: int = Field(default=1, ge=0, lt=2**32)
-    """Decides the first weights, batches, clips and augmentation."""
+    """Seed of weights, batches, clips and augmentation."""
     held_out_share: float = Field(default=0, ge=0, lt=1)
-    """Share of the training identities kept out of training, to choose the best checkpoint on; 0: none."""
+    """Share of training identities held out; 0: none. The best checkpoint is chosen on them."""
     validate_every: int = Field(default=10, ge=1)
-    """Epochs between validations on the held-out identities."""
+    """Epochs between validations on held-out identities."""
     test_weights: Literal["best", "last"] = "last"
-    """Which weights the test set is scored with: the best on the held-out identities, or the last."""
+    """Weights to score the test set with. best: on the held-out identities."""
     checkpoint_every_epochs: Annotated[int, MayChange()] = Field(default=1, ge=1)
-    """Epochs between checkpoints; the last epoch always has one."""
-    checkpoint_share: Annotated[float, MayChange()] = Field(default=0.02, gt=0, le=1)
-    """Most of the time that these may hold up training: where epochs are short, some have none. 1: each has one."""
-    checkpoint_every_steps: Annotated[int | None, MayChange()] = Field(default=None, ge=1)
-    """Also a checkpoint every so many steps of an epoch, for long epochs."""
-    checkpoints_kept: Annotated[int, MayChange()] = Field(default=2, ge=1)
-    """The last so many checkpoints stay; the best on validation stays beside them."""
-    log_every_seconds: Annotated[float, MayChange()] = Field(default=10, gt=0)
-    """Time between progress lines."""
+    """Epochs between checkpoints. The last epoch always has one."""
+    checkpoint_share: Annotated[float, MayChange(), Rare()] = Field(default=0.02, gt=0, le=1)
+    """Largest share of the training time that checkpoints may take. Where epochs are short, some have no checkpoint; 1:
+    all have one."""
+    checkpoint_every_steps: Annotated[int | None, MayChange(), Rare()] = Field(default=None, ge=1)
+    """Steps between further checkpoints within an epoch, for long epochs. Default: no further checkpoints."""
+    checkpoints_kept: Annotated[int, MayChange(), Rare()] = Field(default=2, ge=1)
+    """Number of latest checkpoints to keep, besides the best on validation."""
+    log_every_seconds: Annotated[float, MayChange(), Rare()] = Field(default=10, gt=0)
+    """Seconds between progress lines."""
     bf16: AutoOrBool = False
-    """bfloat16 autocast of the backbone. auto: where it is faster than float32, found before the start on the machines
-    that train, or that embed; a run that resumes and an embedding store keep what was found."""
-    sync_batchnorm: bool = False
-    """Batch statistics over all workers' clips."""
-    compile: bool = False
-    """torch.compile the model."""
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Score with an exponential moving average of the weights, which keeps so much of itself at each step."""
+    """Run the backbone in bfloat16 (autocast). auto: where that is faster than float32, measured before the start on
+    the machines that train or embed; a resumed run and an embedding store keep what was found."""
+    sync_batchnorm: Annotated[bool, Rare()] = False
+    """Compute batch statistics over the clips of all workers."""
+    compile: Annotated[bool, Rare()] = False
+    """Compile the network with torch.compile."""
+    ema_decay: Annotated[float | None, Rare()] = Field(default=None, gt=0, lt=1)
+    """Score with an exponential moving average of the weights, with this decay. Default: no average."""
 
 
 class ProtocolOptions(Options):
-    """A retrieval protocol of one's own: which gallery entries of the query's person count as matches."""
+    """A further retrieval protocol: which gallery entries of the query's person count as matches."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", max_length=60)
     """Its name in metrics.json."""
     agree: tuple[str, ...] = ()
-    """What a match has in common with the query: camera, clothes, or an attribute."""
+    """What a match shares with the query: camera, clothes, or an attribute."""
     differ: tuple[str, ...] = ("camera",)
-    """In what a match differs from the query."""
+    """What differs between a match and the query."""
     within: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Only queries and gallery entries that have one of these labels take part: {camera: ["2", "3"]}."""
+    """Use only queries and gallery entries with one of these labels: {camera: ["2", "3"]}."""
 
 
 class ThresholdOptions(Options):
-    """From which score on two tracklets are taken for one person."""
+    """The score above which two tracklets are taken for the same person, and what it is worth."""
 
-    far: float = Field(default=0.01, gt=0, lt=1)
-    """The false-accept (false-match) rate that the recommended threshold keeps: of pairs of two persons, the share
-    that it takes for one."""
-    calibration: Literal["logistic", "isotonic"] = "logistic"
-    """How scores become probabilities; isotonic bends more and needs more people."""
-    prior: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the pairs looked at that show one person, which probabilities depend on. Nothing: that of the scored
-    queries and gallery."""
-    draws: int = Field(default=1000, ge=100, le=100_000)
-    """Bootstrap draws of persons for each interval."""
+    far: Annotated[float, Rare()] = Field(default=0.01, gt=0, lt=1)
+    """False-accept (false-match) rate of the recommended threshold. It is the share of pairs of different persons that
+    are taken for the same person."""
+    calibration: Annotated[Literal["logistic", "isotonic"], Rare()] = "logistic"
+    """How scores become probabilities. isotonic is more flexible and needs more people."""
+    prior: Annotated[float | None, Rare()] = Field(default=None, gt=0, lt=1)
+    """Share of same-person pairs among the pairs to decide on, on which probabilities depend. Default: that of the
+    scored queries and gallery."""
+    draws: Annotated[int, Rare()] = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap draws over persons for each confidence interval."""
 
 
 class ScoreOptions(Options):
     """How tracklets are embedded and scored."""
 
-    clips_per_batch: int | None = Field(default=None, ge=1)
-    """Clips embedded at a time. Nothing: 16, on a GPU as many as its memory holds, to 256."""
+    clips_per_batch: Annotated[int | None, Rare()] = Field(default=None, ge=1)
+    """Clips embedded at a time. Default: 16, on a GPU as many as fit into its memory, up to 256."""
     flip: bool = False
     """Add the feature of the mirrored clip."""
-    protocols: tuple[ProtocolOptions, ...] = ()
-    """Protocols beside the usual ones, each {"name": ..., "agree": [...], "differ": [...], "within": {...}}."""
-    single_shot_draws: int = Field(default=0, ge=0, le=1000)
-    """Score also against galleries of one tracklet a person, drawn so many times (PRCC: 10); 0: not."""
+    protocols: Annotated[tuple[ProtocolOptions, ...], Rare()] = ()
+    """Protocols besides the usual ones: [{name: ..., agree: [...], differ: [...], within: {...}}, ...]."""
+    single_shot_draws: Annotated[int, Rare()] = Field(default=0, ge=0, le=1000)
+    """Score also against galleries of one tracklet per person, drawn this many times (PRCC: 10); 0: do not."""
     threshold: ThresholdOptions = ThresholdOptions()
-    """The recommended threshold and probabilities."""
+    """The recommended threshold, and probabilities."""
     post_processing: bool = False
-    """Score re-ranking, query expansion, gallery centroids and camera means too, each with its gain and cost."""
+    """Score with post-processing as well. It is re-ranking, query expansion, gallery centroids and camera means, each
+    with its gain and cost."""
     report: bool = True
-    """Write a report (tables with intervals, charts, filmstrips of every query) and ranked pictures. False: numbers
-    alone."""
+    """Write the report with pictures. It has tables with confidence intervals, charts and a filmstrip for every query;
+    ranked pictures stand beside it. False: only numbers."""
 
 
 class ComputeOptions(Options):
-    """Workers and what each is given."""
+    """Workers and their resources."""
 
     workers: WorkerCount | None = None
-    """Training workers. [2, 8]: as many of 2 to 8 as find room, also while the run goes on; optim.learning_rate is that
-    of the most, and falls in proportion. Nothing: one a GPU, or without GPUs one for each node's CPUs."""
+    """Number of workers, or a range such as 2,8. With a range there are as many as there is room for, also while the
+    run goes on; optim.learning_rate is that of the largest number, and scales down with it. Default: one per GPU, or
+    without GPUs one per node."""
     use_gpu: bool | None = None
-    """Nothing: where there are GPUs."""
+    """Run the workers on GPUs. Default: if there are any."""
     cpus_per_worker: int | None = Field(default=None, ge=1)
-    """CPUs of each worker. Nothing: a node's CPUs, divided by its workers."""
-    max_failures: int = Field(default=3, ge=0)
-    """How often workers may fail before the run does; each time it goes on from the last checkpoint."""
-    resize_every_seconds: float = Field(default=60, ge=1)
-    """With a range of workers: time between looks for room for more; each change goes on from the last checkpoint."""
-    hang_seconds: float = Field(default=900, ge=1)
-    """A worker that neither makes a step nor embeds a batch for so long hangs: it is ended, which counts as a
-    failure."""
-    decoders: int = Field(default=0, ge=0, le=256)
-    """Actors that decode for each worker, on nodes without GPUs where there are such; 0: it decodes itself."""
+    """CPUs of each worker. Default: an equal share of the node's."""
+    max_failures: Annotated[int, Rare()] = Field(default=3, ge=0)
+    """How often workers may fail before the run fails; each time the run resumes from the last checkpoint."""
+    resize_every_seconds: Annotated[float, Rare()] = Field(default=60, ge=1)
+    """With a range of workers: seconds between checks for room for more. Each change resumes from the last
+    checkpoint."""
+    hang_seconds: Annotated[float, Rare()] = Field(default=900, ge=1)
+    """Seconds without a finished step or an embedded batch after which a worker is taken to hang. It is ended, which
+    counts as a failure."""
+    decoders: Annotated[int, Rare()] = Field(default=0, ge=0, le=256)
+    """Decoding actors for each worker, on nodes without GPUs where there are any; 0: workers decode themselves."""
 
 
 class Recipe(Options):
@@ -394,16 +399,20 @@ class Recipe(Options):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.run.patience_seconds >= self.compute.hang_seconds:
-            raise ValueError("run.patience_seconds must be below compute.hang_seconds: who waits does not hang")
+            raise ValueError(
+                "run.patience_seconds must be below compute.hang_seconds: a worker that waits for storage does not hang"
+            )
         if self.compute.decoders and self.loader.processes:
-            raise ValueError("compute.decoders decode in place of loader.processes: name one of them")
+            raise ValueError("compute.decoders replace loader.processes: set only one of them")
         if self.train.test_weights == "best" and self.train.held_out_share == 0:
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
         if self.method.pair_loss != "none" and self.batch.clips == 1:
-            raise ValueError("method.pair_loss needs batch.clips of 2 or more: a clip has to have another to pair with")
+            raise ValueError("method.pair_loss needs pairs of clips: batch.clips of 2 or more")
         data = self.data
         own_sources = {"synthetic": data.synthetic, "footage": data.footage, "clips": data.clips}
         if own_sources.get(data.kind, data.root) is None and data.shards is None:
             flag = {"footage": "footage.videos", "clips": "clips.folder"}.get(data.kind, "root")
-            raise ValueError(f"data.kind {data.kind!r} needs its sources, --data.{flag}, or made shards, --data.shards")
+            raise ValueError(
+                f"data.kind {data.kind!r} needs its sources (--data.{flag}) or finished shards (--data.shards)"
+            )
         return self

@@ -27,7 +27,7 @@ class ClipOptions(Options):
     stride: int = Field(default=4, ge=1, le=256)
     """Frames from one frame of a clip to the next."""
     piece: int = Field(default=64, ge=0)
-    """Training tracklets are cut into pieces of this many frames, each an item of its own; 0: left whole."""
+    """Frames of a training piece; 0: do not cut. Training tracklets are cut into pieces, each an item of its own."""
 
 
 def dense_pieces(frame_count: int, piece: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError, UnreadableSourceError
 from data_tools.files import read_document
 from data_tools.manifest import StorageMode
-from data_tools.options import Options
+from data_tools.options import Options, Rare
 from data_tools.tracklet import Box, ImageFrames, Tracklet, VideoFrames
 from data_tools.video import FrameTable, RgbFrame, read_frames
 from data_tools.video.pictures import Pulse
@@ -37,16 +37,16 @@ class CropOptions(Options):
     """How a person crop is stored."""
 
     storage: StorageMode = "jpeg"
-    """jpeg: resized crops, JPEG-coded; source: pictures byte for byte as released (crops of videos: their own size,
-    JPEG-coded); raw: resized uint8 pixels, for data sets that fit local disks."""
+    """Form of stored frames. jpeg: resized crops, JPEG-coded. source: pictures byte for byte as released (crops of
+    videos in their own size, JPEG-coded). raw: resized uint8 pixels, for data sets that fit local disks."""
     height: int = Field(default=256, ge=8, le=4096)
-    """Stored height in pixels (not for 'source')."""
+    """Height in pixels of stored frames (not for source)."""
     width: int = Field(default=128, ge=8, le=4096)
-    """Stored width in pixels (not for 'source')."""
-    quality: int = Field(default=95, ge=1, le=100)
-    """JPEG quality of crops that are coded here."""
-    hang_seconds: float = Field(default=HANG_SECONDS, gt=0)
-    """A video whose decoding makes no progress for so long is given up, and the others go on."""
+    """Width in pixels of stored frames (not for source)."""
+    quality: Annotated[int, Rare()] = Field(default=95, ge=1, le=100)
+    """JPEG quality of crops that are encoded here."""
+    hang_seconds: Annotated[float, Rare()] = Field(default=HANG_SECONDS, gt=0)
+    """Seconds without a decoded frame after which a video is given up; the other videos go on."""
 
     @property
     def size(self) -> tuple[int, int] | None:

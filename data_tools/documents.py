@@ -78,6 +78,22 @@ def parse_yaml(content: bytes, place: object) -> Any:
             loader.dispose()
 
 
+def yaml_line(content: bytes, location: Sequence[object]) -> int | None:
+    """The line, from 1, of the key at ``location`` (keys from the top down) in a text that ``parse_yaml`` has read; of
+    the last key above it where an entry of a list is meant. None where no key of that name is written there."""
+    loader = _Loader(content)
+    try:
+        node, line = loader.get_single_node(), None
+    finally:
+        loader.dispose()
+    for part in location:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        key, node = next((pair for pair in node.value if pair[0].value == str(part)), (None, None))
+        line = key.start_mark.line + 1 if key else None
+    return line
+
+
 def _count_nodes(node: yaml.Node, known: dict[int, float]) -> float:
     """Number of nodes in a tree with its aliases expanded; infinite if a node contains itself."""
     if id(node) not in known:

@@ -12,13 +12,14 @@ How an epoch is dealt, identically on every rank:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from data_tools.errors import InputError
-from data_tools.options import Options
+from data_tools.options import Options, Rare
 
 Integers = NDArray[np.int64]
 
@@ -27,11 +28,11 @@ class PkOptions(Options):
     """The make-up of one worker's batch: identities × clips of each."""
 
     identities: int = Field(default=4, ge=1)
-    """P: different identities in one worker's batch."""
+    """P: identities in the batch of a worker."""
     clips: int = Field(default=4, ge=1)
-    """K: clips of each identity; an identity with fewer items repeats some."""
-    spread_outfits: bool = False
-    """Deal the clips of an identity from as many of its outfits as there are: at least two where it has two."""
+    """K: clips of each identity. An identity with fewer items repeats some."""
+    spread_outfits: Annotated[bool, Rare()] = False
+    """Take the clips of an identity from as many of its outfits as possible, at least two where it has two."""
 
 
 @dataclass(frozen=True, slots=True)

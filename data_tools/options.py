@@ -10,7 +10,7 @@ from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 import fsspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from data_tools.wording import one_line, shown
 
@@ -26,7 +26,7 @@ def absolute_place(place: str) -> str:
     """
     _check_name(place)
     if "://" not in place:
-        return str(_absolute_path(Path(place)))
+        return str(absolute_path(Path(place)))
     scheme = place.partition("://")[0]
     if scheme == "file":
         return unquote(urlsplit(place).path).rstrip("/") or "/"
@@ -36,7 +36,8 @@ def absolute_place(place: str) -> str:
     return f"{base if base.endswith('://') else base.rstrip('/')}{mark}{query}"
 
 
-def _absolute_path(path: Path) -> Path:
+def absolute_path(path: Path) -> Path:
+    """A path made absolute, "~" expanded; raises ``ValueError`` where no file can have that name."""
     _check_name(str(path))
     try:
         return path.expanduser().absolute()
@@ -54,15 +55,21 @@ def _check_name(path: str) -> None:
         raise ValueError(f"{shown(path)} is not a path: it contains a NUL")
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute_path)]
+AbsolutePath = Annotated[Path, AfterValidator(absolute_path)]
 """A path made absolute at once, because workers run in other folders."""
 
 Place = Annotated[
     str,
     BeforeValidator(lambda place: str(place) if isinstance(place, Path) else place),
     AfterValidator(absolute_place),
+    Field(json_schema_extra={"format": "path"}),
 ]
 """A folder given by the user, as an absolute path or a URI (s3://bucket/prefix): see data_tools/storage.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rare:
+    """Marks a field that few need: only ``--help all`` shows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 from uuid import uuid4
 
 from pydantic import Field
@@ -36,7 +36,7 @@ from data_tools.errors import InputError
 from data_tools.file_lock import lock_file, locked
 from data_tools.files import atomic_file, read_document, sha256_of
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest
-from data_tools.options import AbsolutePath, Options
+from data_tools.options import AbsolutePath, Options, Rare
 from data_tools.progress import LINE_SECONDS, Progress, message, seconds_left, show
 from data_tools.shards import IN_USE_NAME, ShardFolder, wrong_checksum
 from data_tools.storage import READ_BYTES, StorageFolder, retrying, storage_errors
@@ -50,10 +50,10 @@ GIBIBYTE = 2**30
 class CacheOptions(Options):
     """Where a node keeps the shards of remote data sets."""
 
-    folder: AbsolutePath = Path("~/ccvid/cache")
-    """Folder on a disk of the node; its processes share it."""
-    gibibytes: float = Field(default=100, gt=0)
-    """Most that it may hold. Data sets opened longest ago make room for a new one."""
+    folder: Annotated[AbsolutePath, Rare()] = Path("~/ccvid/cache")
+    """Folder on a local disk of the node, shared by its processes."""
+    gibibytes: Annotated[float, Rare()] = Field(default=100, gt=0)
+    """Largest size of the cache in GiB. The data sets opened longest ago make room for a new one."""
 
 
 def open_shards(place: str, cache: CacheOptions) -> ShardFolder:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
 from data_tools.crops import CropOptions
+from data_tools.options import Rare
 from data_tools.tracklet import ImageFrames, Tracklet, VideoFrames
 
 JPEG_BYTES_PER_PIXEL = 0.45
@@ -18,10 +20,11 @@ JPEG_BYTES_PER_PIXEL = 0.45
 class ShardOptions(CropOptions):
     """How frames are stored and how shards are cut."""
 
-    shard_mebibytes: float = Field(default=128, gt=0)
-    """Aim of a shard's size in MiB; a long tracklet is never cut, so single shards may be larger."""
-    max_quarantine_share: float = Field(default=0.01, ge=0, le=1)
-    """Share of tracklets that may be unreadable (one always may); more is an error."""
+    shard_mebibytes: Annotated[float, Rare()] = Field(default=128, gt=0)
+    """Target size of a shard in MiB. Tracklets are never cut, so a shard can be larger."""
+    max_quarantine_share: Annotated[float, Rare()] = Field(default=0.01, ge=0, le=1)
+    """Largest share of tracklets that may be unreadable; more is an error. One unreadable tracklet is always
+    allowed."""
 
 
 @dataclass(frozen=True, slots=True)

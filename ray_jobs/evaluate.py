@@ -15,21 +15,33 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 
 from ccvid.retrieval.ranking.given import read_distances, read_features
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import parse_recipe, run_job, show_results
+from ray_jobs.cli import parse_recipe, path_flag, place_flag, run_job, show_results
 from ray_jobs.scoring.comparison import compare_results
 from ray_jobs.scoring.evaluation import name_after, results_folder, score_checkpoint, score_given
 
 DESCRIPTION = (
-    "Score general, same-clothes, clothes-changing and further retrieval protocols: CMC, mAP, mINP. A match is "
-    "another tracklet of the query's person before another camera; other entries of that person are removed as junk. "
-    "Equal distances stand in the order of the gallery. Prints a table and writes metrics.json, metrics.txt and a "
-    "row for each query (queries.parquet) under --run.storage/--run.name, by default named after what is scored."
+    "Score general, same-clothes, clothes-changing and further retrieval protocols: CMC, mAP, mINP. A match is a "
+    "tracklet of the query's person from another camera; other entries of that person are removed as junk. Equal "
+    "distances rank in gallery order. Prints a table and writes metrics.json, metrics.txt and a row for each query "
+    "(queries.parquet) to run.storage/run.name."
+)
+READS = (
+    *("run.name", "run.storage", "run.patience_seconds", "data", "clip.length", "clip.stride", "loader", "model"),
+    *("train.bf16", "train.log_every_seconds", "score"),
+    *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Score what the flags name, print the table, and report where the results are."""
-    recipe, flags = parse_recipe(arguments, program="evaluate.py", description=DESCRIPTION, extra=_own_flags())
+    """Score what the flags name, print the table, and print where the results are."""
+    recipe, flags = parse_recipe(
+        arguments,
+        program="evaluate.py",
+        description=DESCRIPTION,
+        reads=READS,
+        extra=_own_flags(),
+        defaults={"run.name": "FILE-scores, or {}-scores with --checkpoint".format},
+    )
     if flags.compare:
         compare_results(flags.compare, recipe.run, recipe.data.cache, name=vars(flags).get("run.name"))
         return
@@ -52,53 +64,41 @@ def _own_flags() -> argparse.ArgumentParser:
     source = own.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--distances",
-        type=_path,
+        type=path_flag,
         metavar="FILE.npz",
-        help="distances that others made: distmat (queries x gallery), q_pids, g_pids, q_camids, g_camids; further "
-        "q_oids, g_oids (outfits), and pairs like q_location, g_location or q_scale, g_scale. Needs no cluster",
+        help="score a distance matrix: distmat (queries x gallery), q_pids, g_pids, q_camids, g_camids; optional "
+        "q_oids, g_oids (outfits), and pairs such as q_location, g_location or q_scale, g_scale. Needs no cluster",
     )
     source.add_argument(
         "--embeddings",
-        type=_path,
+        type=path_flag,
         metavar="FILE",
-        help="features that others made, compared by cosine: Parquet with the columns id, person, camera, split "
-        "(query, gallery), embedding, further clothes and attributes; or .npz with qf, gf in place of distmat",
+        help="score features by cosine: Parquet with the columns id, person, camera, split (query, gallery), "
+        "embedding, optional clothes and attributes; or .npz with qf, gf instead of distmat",
     )
     own.add_argument(
         "--keep-junk",
         action="store_true",
-        help="with --distances and --embeddings: take persons -1 and 0 for persons like any other. Without it they are "
-        "what Market-1501 makes of them: entries of person -1 (or nan, none, null, N/A, unknown) are junk, left out "
-        "of queries and gallery; entries of person 0 are distractors, which stay in the gallery as wrong answers, "
-        "unless a query is of person 0: then persons are counted from 0, and it is one of them",
+        help="with --distances and --embeddings: take persons -1 and 0 as ordinary persons. Default: as in "
+        "Market-1501, entries of person -1 (or nan, none, null, N/A, unknown) are junk and left out; entries of person "
+        "0 are distractors that stay in the gallery as wrong answers, unless a query has person 0",
     )
     source.add_argument(
         "--checkpoint",
-        type=_place,
+        type=place_flag,
         metavar="PATH",
-        help="trained weights to embed and score the recipe's query and gallery with: a run folder, a checkpoint "
-        "folder, or a released .pth.tar file; a path or a URI (s3://bucket/runs/NAME)",
+        help="embed query and gallery of the recipe's data with trained weights and score them: the path or URI of a "
+        "run folder, a checkpoint folder, a released .pth.tar file or an exported model.onnx",
     )
     source.add_argument(
         "--compare",
-        type=_place,
+        type=place_flag,
         nargs="+",
         metavar="RESULTS",
-        help="two or more folders of results (of train.py or this command) side by side: each against the first, by "
-        "the queries that both hold, with a bootstrap over persons",
+        help="compare two or more folders of results (of train.py or evaluate.py): each with the first, on the queries "
+        "that both have, with a bootstrap over persons",
     )
     return own
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
-
-
-def _place(text: str) -> StorageFolder:
-    try:
-        return StorageFolder(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

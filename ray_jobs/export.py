@@ -26,21 +26,22 @@ from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from data_tools.stored_frames import decode_clip_
-from ray_jobs.cli import parse_recipe, run_job
+from ray_jobs.cli import parse_recipe, place_flag, run_job
 from ray_jobs.scoring.embedding import read_weights
 from ray_jobs.sharding.sources import shard_folder
 
 DESCRIPTION = (
-    "Write a trained backbone as safetensors, ONNX and torch.export program into a new folder, with a card that says "
-    "what they take and give. Each is read back and compared with the original on real clips, of the recipe's shards. "
-    "score.py and evaluate.py take FOLDER/model.onnx as --checkpoint."
+    "Export a trained backbone as safetensors, ONNX and torch.export program into a new folder, with a card that "
+    "describes their inputs and outputs. Each file is read back and compared with the original on clips from the "
+    "recipe's shards. score.py and evaluate.py take FOLDER/model.onnx as --checkpoint."
 )
+READS = ("data.kind", "data.shards", "data.storage.storage", "data.cache", "clip.length", "clip.stride", "model")
 CLIPS = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Export, and report how far each file is from the original."""
-    recipe, own = parse_recipe(arguments, program="export.py", description=DESCRIPTION, extra=_own_flags())
+    """Export, and say how far each file is from the original."""
+    recipe, own = parse_recipe(arguments, program="export.py", description=DESCRIPTION, reads=READS, extra=_own_flags())
     place: StorageFolder = own.to
     if place.exists():
         raise InputError(f"{place}: already exists; choose a new folder")
@@ -97,12 +98,12 @@ def _own_flags() -> argparse.ArgumentParser:
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument(
         "--checkpoint",
-        type=StorageFolder,
+        type=place_flag,
         required=True,
         metavar="PATH",
-        help="trained weights: a run folder, a checkpoint of it, or a released file; folders and files may be URIs",
+        help="trained weights: the path or URI of a run folder, a checkpoint folder, or a released file. Required",
     )
-    own.add_argument("--to", type=StorageFolder, required=True, metavar="FOLDER", help="a new folder, or a URI")
+    own.add_argument("--to", type=place_flag, required=True, metavar="FOLDER", help="new folder, or its URI. Required")
     return own
 
 

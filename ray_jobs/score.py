@@ -13,28 +13,34 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 from ccvid.retrieval.gallery.clusters import REACH
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import UsageError, parse_recipe, run_job, show_results
+from data_tools.wording import shown
+from ray_jobs.cli import UsageError, parse_recipe, place_flag, run_job, show_results, whole_number_flag
 from ray_jobs.scoring.gallery import GalleryRequest, remove_from_gallery, score_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, parse_limit
 
 DESCRIPTION = (
-    "Embed footage and rank its tracklets for each query tracklet by cosine: exactly, whatever is known of the people. "
-    "Queries are the tracklets of split query, of this data or of another gallery; the gallery is all others. "
-    "Embeddings are kept in a gallery (--gallery, by default under the run), to which each run adds what is new. "
-    "Writes matches.parquet, matches.csv and pages of filmstrips under --run.storage/--run.name."
+    "Embed footage and rank its tracklets by cosine for each query tracklet. It needs no labels. Queries are the "
+    "tracklets of split query, in this data or in another gallery; all others are the gallery. Embeddings are kept in "
+    "a gallery, to which each run adds what is new. Writes matches.parquet, matches.csv and pages of filmstrips to "
+    "run.storage/run.name."
+)
+READS = (
+    *("run.name", "run.storage", "run.patience_seconds", "data", "clip.length", "clip.stride", "loader", "model"),
+    *("train.bf16", "train.log_every_seconds", "score.flip", "score.report", "score.threshold.prior"),
+    *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Embed what is new, rank, and report where the results are; or remove a person."""
-    recipe, own = parse_recipe(arguments, program="score.py", description=DESCRIPTION, extra=_own_flags())
+    """Embed what is new, rank, and print where the results are; or remove a person."""
+    recipe, own = parse_recipe(arguments, program="score.py", description=DESCRIPTION, reads=READS, extra=_own_flags())
     folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
     gallery = own.gallery or folder / "gallery"
     if own.remove_person or own.remove_id:
         remove_from_gallery(gallery, folder, persons=own.remove_person, ids=own.remove_id)
         return
     if own.checkpoint is None:
-        raise UsageError("--checkpoint is missing: give a run folder, a checkpoint or a released file")
+        raise UsageError("--checkpoint is required: a run folder, a checkpoint folder, a released file or a model.onnx")
     request = GalleryRequest(
         gallery=gallery,
         queries=own.queries,
@@ -56,32 +62,42 @@ def _own_flags() -> argparse.ArgumentParser:
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument(
         "--checkpoint",
-        type=StorageFolder,
+        type=place_flag,
         metavar="PATH",
-        help="trained weights: a run folder, a checkpoint of it, or a released file; folders and files may be URIs",
+        help="trained weights: the path or URI of a run folder, a checkpoint folder, a released file or a model.onnx",
     )
-    own.add_argument("--gallery", type=StorageFolder, metavar="PATH", help="where embeddings are kept, a folder or URI")
     own.add_argument(
-        "--queries", type=StorageFolder, metavar="PATH", help="a gallery all of whose tracklets are the queries"
+        "--gallery",
+        type=place_flag,
+        metavar="PATH",
+        help="folder or URI of the gallery. Default: run.storage/run.name/gallery",
     )
-    own.add_argument("--top", type=_whole, default=20, metavar="K", help="matches of a query (default: 20)")
+    own.add_argument(
+        "--queries",
+        type=place_flag,
+        metavar="PATH",
+        help="gallery whose tracklets are the queries. Default: the split query",
+    )
+    own.add_argument(
+        "--top", type=whole_number_flag(10**6), default=20, metavar="K", help="matches per query. Default: 20"
+    )
     own.add_argument("--camera", action="append", default=[], metavar="NAME", help="only this camera; may be repeated")
-    time = "seconds of its video, or a time of day such as 2026-11-20T08:00 (UTC where it names no zone)"
+    time = "seconds of its video, or a date and time such as 2026-11-20T08:00 (UTC unless it names a zone)"
     own.add_argument("--since", type=_time, metavar="TIME", help=f"only tracklets that end at or after this: {time}")
     own.add_argument("--until", type=_time, metavar="TIME", help="only tracklets that start at or before this")
-    own.add_argument("--other-cameras", action="store_true", help="not the query's own camera")
+    own.add_argument("--other-cameras", action="store_true", help="leave out the camera of the query")
     own.add_argument("--only-new", action="store_true", help="rank only what this run adds to the gallery")
     own.add_argument(
         "--approximate",
         action="store_true",
-        help="search by an index (usearch): faster in galleries of millions, may miss some; prints its recall",
+        help="search with an index (usearch): faster for millions of tracklets, but may miss some; prints its recall",
     )
     own.add_argument(
         "--decisions",
-        type=StorageFolder,
+        type=place_flag,
         metavar="RESULTS",
-        help="results of train.py or evaluate.py with the same weights and clips, on labelled tracklets: their "
-        "recommended threshold is drawn into the pages, and scores become probabilities",
+        help="results of train.py or evaluate.py on labelled tracklets, with the same weights and clips: the pages "
+        "show their recommended threshold, and scores become probabilities",
     )
     own.add_argument(
         "--groups",
@@ -89,18 +105,18 @@ def _own_flags() -> argparse.ArgumentParser:
         nargs="?",
         const=REACH,
         metavar="REACH",
-        help="also group the gallery's tracklets into probable people: clusters.parquet and pages of groups; the "
-        f"further the reach, the larger the groups (0 to 1, without a number: {REACH})",
+        help="also group the tracklets of the gallery into probable people (clusters.parquet and pages); a larger "
+        f"reach, between 0 and 1, makes larger groups. {REACH} without a value. Default: do not group",
     )
     own.add_argument(
         "--remove-person",
         action="append",
         default=[],
         metavar="NAME",
-        help="remove a person's embeddings from the gallery, with the run's matches and pages, and do nothing else; "
-        "may be repeated",
+        help="only remove the embeddings of a person from the gallery, and the matches and pages of the run; may be "
+        "repeated",
     )
-    own.add_argument("--remove-id", action="append", default=[], metavar="ID", help="the same for one tracklet")
+    own.add_argument("--remove-id", action="append", default=[], metavar="ID", help="the same for a tracklet")
     return own
 
 
@@ -117,14 +133,8 @@ def _share(text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number between 0 and 1")
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {shown(text)}")
     return share
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
-    return int(text)
 
 
 if __name__ == "__main__":

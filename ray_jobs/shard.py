@@ -21,12 +21,15 @@ def main(arguments: Sequence[str]) -> None:
     """Make the recipe's shards, or verify them."""
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument(
-        "--verify", action="store_true", help="check the checksum and decode every frame of finished shards instead"
+        "--verify",
+        action="store_true",
+        help="check finished shards instead: compare their checksums and decode every frame",
     )
     recipe, flags = parse_recipe(
         arguments,
         program="shard.py",
-        description="Turn a data set, footage with tracks or a folder of clips into Arrow shards.",
+        description="Turn a data set, footage with tracks, or a folder of clips into Arrow shards.",
+        reads=("data",),
         extra=own,
     )
     connect()

@@ -13,24 +13,25 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 from ccvid.config import Recipe
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import parse_recipe, run_job, show_results
-from ray_jobs.cluster.connection import connect
-from ray_jobs.training.run import train
+from ray_jobs.cli import parse_recipe, run_job, show_results, whole_number_flag
 
 
 def train_on_ray(recipe: Recipe) -> StorageFolder:
     """One run on the cluster; returns its folder."""
+    from ray_jobs.cluster.connection import connect  # with Ray and torch, which --help does not need
+    from ray_jobs.training.run import train
+
     connect()
     return train(recipe)
 
 
 def main(arguments: Sequence[str], train_run: Callable[[Recipe], StorageFolder] = train_on_ray) -> None:
-    """Make shards if there are none, train, score the test set, and report where the results are."""
+    """Make shards if there are none, train, score the test set, and print where the results are."""
     recipe, own = parse_recipe(
         arguments,
         program="train.py",
-        description="Train clothes-changing video person re-identification and score the test set. With no flag: "
-        "synthetic walkers, a small network, a few minutes.",
+        description="Train clothes-changing video person re-identification and score the test set. Without flags it "
+        "trains a small network on synthetic walkers, which takes a few minutes.",
         extra=_own_flags(),
     )
     if own.seeds is not None:
@@ -45,18 +46,12 @@ def _own_flags() -> argparse.ArgumentParser:
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument(
         "--seeds",
-        type=_seeds,
+        type=whole_number_flag(most=1000),
         metavar="N",
-        help="N runs, one after the other, with train.seed and the next ones, named NAME-seed1, NAME-seed2, ...; then "
-        "mean and standard deviation over them, in storage/NAME/seeds.json. The same command goes on with them",
+        help="train N runs in turn, with train.seed and the seeds after it, named NAME-seed1, NAME-seed2, ...; write "
+        "mean and standard deviation to storage/NAME/seeds.json. The same command resumes them. Default: one run",
     )
     return own
-
-
-def _seeds(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs, expected 1 to 1000")
-    return int(text)
 
 
 if __name__ == "__main__":

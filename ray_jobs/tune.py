@@ -12,22 +12,33 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_tools.errors import InputError
-from ray_jobs.cli import parse_recipe, run_job
+from data_tools.wording import shown
+from ray_jobs.cli import parse_recipe, run_job, whole_number_flag
 from ray_jobs.cluster.connection import connect
 
 DESCRIPTION = (
-    "Search a recipe's fields with Ray Tune: each trial is a training run of its own, scored by clothes-changing mAP "
-    "on held-out training identities (train.held_out_share), never on the test set. compute.workers is that of one "
-    "trial, 1 if nothing is said. Under --run.storage/--run.name (the recipe's name and -search if nothing is said) "
-    "stand all trials (trials.txt, trials.parquet), a picture (parallel_coordinates.svg), which fields mattered "
-    "(importance.txt), and the best setting as a recipe (best.yaml), which train.py runs as it is. The same command "
-    "goes on with a search that was stopped."
+    "Search hyper-parameters with Ray Tune. Each trial is a training run, scored by clothes-changing mAP on held-out "
+    "training identities (train.held_out_share), never on the test set, with compute.workers of its own. Results in "
+    "run.storage/run.name: all trials (trials.txt, trials.parquet), parallel_coordinates.svg, importance.txt, and the "
+    "best recipe (best.yaml), which train.py takes. The same command resumes a search that was stopped."
+)
+MOST_TRIALS = 100_000
+READS = (
+    *("run", "data", "clip", "batch", "augment", "loader", "model", "method", "optim", "train", "compute"),
+    *("score.flip", "score.protocols"),
 )
 
 
 def main(arguments: Sequence[str]) -> None:
     """Search, and print the results."""
-    recipe, own = parse_recipe(arguments, program="tune.py", description=DESCRIPTION, extra=_own_flags())
+    recipe, own = parse_recipe(
+        arguments,
+        program="tune.py",
+        description=DESCRIPTION,
+        reads=READS,
+        extra=_own_flags(),
+        defaults={"run.name": "{}-search".format, "compute.workers": lambda workers: workers or 1},
+    )
     missing = [name for name in ("optuna", "pandas") if find_spec(name) is None]
     if missing:
         raise InputError(f"a search needs {' and '.join(missing)}: pip install 'ccvid[tune]'")
@@ -50,50 +61,50 @@ def _own_flags() -> argparse.ArgumentParser:
         "--space",
         default="cal",
         metavar="NAME_OR_FILE",
-        help="what is searched: a YAML file of recipe fields, each with {choices: [...]}, {range: [low, high]} or "
-        "{log_range: [low, high]}, ends included; or one that comes with the project: cal (the default)",
+        help="space to search: a YAML file of recipe fields, each with {choices: [...]}, {range: [low, high]} or "
+        "{log_range: [low, high]}, both ends included; or the name of one that comes with the project. Default: cal",
     )
     own.add_argument(
-        "--trials", type=_whole, metavar="N", help="trials in all; without it, every setting of a space of choices"
+        "--trials",
+        type=whole_number_flag(MOST_TRIALS),
+        metavar="N",
+        help="number of trials. Default: all combinations, if they are finite",
     )
     own.add_argument(
         "--searcher",
         choices=("optuna", "random", "grid"),
         default="optuna",
-        help="optuna: TPE, which learns from the trials before; random; grid: every setting (default: optuna)",
+        help="optuna: TPE, which learns from earlier trials; random; grid: every combination. Default: optuna",
     )
     own.add_argument(
         "--scheduler",
         choices=("asha", "none"),
         default="asha",
-        help="asha: trials that do worse than others at the same epoch are stopped; none: all train to their end "
-        "(default: asha)",
+        help="asha: stop trials that score worse than others at the same epoch; none: train all to the end. "
+        "Default: asha",
     )
     own.add_argument(
-        "--concurrency", type=_whole, metavar="N", help="trials at once (default: as many as the cluster has room for)"
+        "--concurrency",
+        type=whole_number_flag(MOST_TRIALS),
+        metavar="N",
+        help="trials at the same time. Default: as many as fit the cluster",
     )
     own.add_argument(
         "--grace",
-        type=_whole,
+        type=whole_number_flag(MOST_TRIALS),
         metavar="EPOCHS",
-        help="epochs before asha stops a trial (default: a ninth of train.epochs, and at least one epoch with CAL's "
-        "losses, rounded up to a validation)",
+        help="epochs before asha may stop a trial. Default: a ninth of train.epochs, at least one epoch with CAL's "
+        "losses, rounded up to a validation",
     )
     own.add_argument(
         "--reduction",
         type=_above_one,
         default=3.0,
         metavar="X",
-        help="one of so many trials goes on from each of asha's rungs, which stand at epochs grace, grace X, grace X "
-        "X, ... (default: 3)",
+        help="one in X trials continues at each of asha's rungs, which are at epochs grace, grace*X, grace*X*X, .... "
+        "Default: 3",
     )
     return own
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 to 100000")
-    return int(text)
 
 
 def _above_one(text: str) -> float:
@@ -102,7 +113,7 @@ def _above_one(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 1 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number above 1, at most 1000")
+        raise argparse.ArgumentTypeError(f"expected a number above 1 and of at most 1000, got {shown(text)}")
     return value
 
 

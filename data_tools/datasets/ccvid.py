@@ -26,12 +26,11 @@ class CcvidOptions(Options):
     """How CCVID is read."""
 
     camera_rule: CameraRule = "released"
-    """What the retrieval protocol takes for the camera of `session1/001_05`. CCVID names no real cameras;
-    entries of the same person and "camera" as the query are junk, so the rule changes the scores.
-    `released`: the walk index after the underscore (5), plus 12 in session3, so that sessions 1 and 2 share
-    their cameras and session 3 has its own, as in the released code and the published figures. `walk`: the
-    walk index alone, the same in every session. `session_and_walk`: every session has its own
-    (session1_5)."""
+    """What counts as the camera of a walk such as session1/001_05. CCVID names no real cameras; entries of the same
+    person and "camera" as the query are junk, so the rule changes the scores. released: the walk number after the
+    underscore (5), plus 12 in session3, so that sessions 1 and 2 share their cameras and session 3 has its own, as in
+    the released code and the published figures. walk: the walk number alone, the same in every session.
+    session_and_walk: every session has its own (session1_5)."""
 
 
 def read_ccvid(root: Path, options: CcvidOptions | None = None) -> Dataset:

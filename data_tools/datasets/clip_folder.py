@@ -16,13 +16,13 @@ class ClipFolderOptions(Options):
     """Clips and, optionally, labels."""
 
     folder: AbsolutePath
-    """The folder; every video file in it is taken as one tracklet, at any depth."""
+    """Folder of video files at any depth, each one tracklet."""
 
     labels: AbsolutePath | None = None
-    """A CSV file with the header `file,person,clothes,camera,split` and any other columns as attributes;
-    `file` is the path below the folder. A cell that is empty, -1, nan, none, null, N/A or unknown is unknown; an
-    unknown camera is the file itself and an empty split is gallery. Clips of the split train whose person is unknown
-    are left out. Clips without a row, and all without this file, are unlabelled gallery."""
+    """CSV file of labels. Its header is `file,person,clothes,camera,split`; other columns become attributes. `file` is
+    the path below the folder. A cell that is empty, -1, nan, none, null, N/A or unknown means unknown; an unknown
+    camera is the file itself, and an empty split is gallery. Clips of the split train with an unknown person are left
+    out. Clips without a row are unlabelled gallery. Default: all clips are unlabelled gallery."""
 
 
 def read_clip_folder(options: ClipFolderOptions) -> Dataset:

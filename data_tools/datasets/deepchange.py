@@ -25,7 +25,7 @@ class DeepChangeOptions(Options):
     """How DeepChange is read."""
 
     part: TestPart = "test"
-    """The part that is queried and searched: the test set, or the validation set."""
+    """Set of queries and gallery: test or validation."""
 
 
 def read_deepchange(root: Path, options: DeepChangeOptions | None = None) -> Dataset:

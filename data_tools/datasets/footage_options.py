@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from data_tools.datasets.start_times import CONTAINER, name_pattern
-from data_tools.options import AbsolutePath, Options
+from data_tools.options import AbsolutePath, Options, Rare, absolute_path
 
 
 def _number_or_word(value: object) -> object:
@@ -28,100 +28,99 @@ class FootageOptions(Options):
     """Videos, a tracker's boxes and, optionally, labels."""
 
     videos: AbsolutePath
-    """A video file, or a folder in which every video file is taken, at any depth. A video is named by its
-    stem, or where several share it by its path below the folder without suffix. A sequence as MOTChallenge has it,
-    a folder with `img1/` or `seqinfo.ini`, is a video of that folder's name, whose frames are pictures."""
+    """Video file, or folder of video files at any depth. The name of a video is its stem, or where several share it the
+    path below the folder without suffix. A sequence as in MOTChallenge, a folder with `img1/` or `seqinfo.ini`, is a
+    video with the name of the folder, whose frames are pictures."""
 
     tracks: AbsolutePath | None = None
-    """Track files: a folder with one for each video, named `STEM.txt`, `.csv`, `.tsv` or `.parquet`, or as in
-    MOTChallenge `STEM/gt.txt` or `STEM/gt/gt.txt`, or where there is none of these `STEM.xml` (CVAT for video or images
-    1.1) or `STEM.json` (COCO's video kinds, or a list of boxes); or a single file for a single video; or a single .json
-    for all. Nothing: beside each video. Text has a header or MOT's columns frame,id,x,y,w,h,conf,class,visibility, and
-    commas, semicolons, tabs or spaces between them; columns are known by their usual names (x,y,w,h or left,top,… or
-    x1,y1,x2,y2 or cx,cy,w,h; id, track_id or tracker_id; conf, confidence or score; class, class_name or label …).
-    Boxes are in pixels from the picture's upper left corner at 0, 0."""
+    """Track files: a folder or a file. In a folder, the file of a video is `STEM.txt`, `.csv`, `.tsv` or `.parquet`, or
+    as in MOTChallenge `STEM/gt.txt` or `STEM/gt/gt.txt`, or without any of these `STEM.xml` (CVAT for video or images
+    1.1) or `STEM.json` (COCO's video kinds, or a list of boxes). A single file serves a single video, a single .json
+    serves all. Text has a header or MOT's columns frame,id,x,y,w,h,conf,class,visibility, separated by commas,
+    semicolons, tabs or spaces. Columns are known by their usual names (x,y,w,h or left,top,… or x1,y1,x2,y2 or
+    cx,cy,w,h; id, track_id or tracker_id; conf, confidence or score; class, class_name or label …). Boxes are in pixels
+    from the picture's upper left corner at 0, 0. Default: beside the videos."""
 
     labels: AbsolutePath | None = None
-    """A CSV file with the header `video,track,person,clothes,camera,split` and any other columns as
-    attributes. A cell that is empty, -1, nan, none, null, N/A or unknown is unknown; an unknown camera is the video's
-    name and an empty split is gallery. Tracks of the split train whose person is unknown are left out. Tracks without
-    a row, and all without this file, are unlabelled gallery."""
+    """CSV file of labels. Its header is `video,track,person,clothes,camera,split`; other columns become attributes. A
+    cell that is empty, -1, nan, none, null, N/A or unknown means unknown; an unknown camera is the name of the video,
+    and an empty split is gallery. Tracks of the split train with an unknown person are left out. Tracks without a row
+    are unlabelled gallery. Default: all tracks are unlabelled gallery."""
 
     first_frame: Annotated[Literal[0, 1, "auto"], BeforeValidator(_number_or_word)] = "auto"
-    """The number by which the track files call a video's first frame. auto, for each file: its format tells (CVAT: 0),
-    or it has a frame 0, or one equal to the video's number of frames (1), or it is like such files; else 1, which is
-    said. In a sequence of pictures auto takes the numbers in their names, 0 and 1 count the pictures."""
+    """Number of the first frame. Track files number frames from it. auto decides for each file: by its format (CVAT:
+    0), by a frame 0, by a frame equal to the number of frames of the video (1), or by other files like it; otherwise it
+    is 1, and a message says so. In a sequence of pictures, auto takes the numbers in their names; 0 and 1 count the
+    pictures."""
 
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_texts)] = Field(default=None, min_length=1)
-    """Take boxes of these classes, names or numbers (person,rider or 0,3), or `all`. Nothing: persons, where a
-    file names its classes or is ground truth of MOT16, MOT17 or MOT20, which it is if every row has a flag of 0
-    or 1 (without a header the seventh of nine columns), a class from 1 to 13 (the eighth) and a visibility from 0
-    to 1 (the ninth). Of that, classes 1 (pedestrian), 2 (person on vehicle) and 7 (static person) are persons,
-    and boxes with flag 0 are left out; a class other than pedestrian that is named here is taken whatever its
-    flag. Classes that are only numbered are an error until some are named here, for 0 is a person in COCO's
-    numbering and 1 in MOTChallenge's; a file with 0 alone, or 1 alone, is taken whole."""
+    """Classes of boxes, such as person,rider or 0,3. They are taken, all others left out; all takes all. By default
+    persons are taken where a file names its classes or is ground truth of MOT16, MOT17 or MOT20. Such ground truth is
+    known by a flag of 0 or 1 (without a header the seventh of nine columns), a class from 1 to 13 (the eighth) and a
+    visibility from 0 to 1 (the ninth) in every row. There, classes 1 (pedestrian), 2 (person on vehicle) and 7 (static
+    person) are persons, and boxes with flag 0 are left out; a class other than pedestrian that is named here is taken
+    whatever its flag. Classes that are only numbered are an error until some are named here, because 0 is a person in
+    COCO's numbering and 1 in MOTChallenge's; a file with only 0, or only 1, is taken whole. Default: persons."""
 
-    minimum_confidence: float | None = Field(default=None, allow_inf_nan=False)
-    """Leave out boxes whose confidence is lower; nothing takes all, a box without one is always taken. A file without
-    confidences is an error."""
+    minimum_confidence: Annotated[float | None, Rare()] = Field(default=None, allow_inf_nan=False)
+    """Least confidence of a box. A box without a confidence is taken; a file without any confidence is an error.
+    Default: take all."""
 
-    minimum_width: float = Field(default=8.0, ge=1.0)
-    """Leave out boxes whose part inside the picture is narrower, in pixels."""
+    minimum_width: Annotated[float, Rare()] = Field(default=8.0, ge=1.0)
+    """Least width of a box in pixels. Only its part inside the picture counts; narrower boxes are left out."""
 
     minimum_height: float = Field(default=16.0, ge=1.0)
-    """Leave out boxes whose part inside the picture is lower, in pixels."""
+    """Least height of a box in pixels. Only its part inside the picture counts; lower boxes are left out."""
 
-    outside_boxes: Literal["error", "drop"] = "error"
-    """A box wholly outside the picture is an error, for it often means the wrong video; or leave it out and
-    count."""
+    outside_boxes: Annotated[Literal["error", "drop"], Rare()] = "error"
+    """A box wholly outside the picture is an error, as it often means the wrong video; drop: leave it out and count
+    it."""
 
-    box_padding: float = Field(default=0.0, ge=0.0, le=1.0)
+    box_padding: Annotated[float, Rare()] = Field(default=0.0, ge=0.0, le=1.0)
     """Grow boxes on each side by this share of their width and height, as far as the picture goes."""
 
-    max_gap: int = Field(default=10, ge=0)
-    """Split a track where more frames than this are missing between two boxes."""
+    max_gap: Annotated[int, Rare()] = Field(default=10, ge=0)
+    """Split a track where more than this many frames are missing between two boxes."""
 
-    frame_stride: int = Field(default=1, ge=1)
-    """Keep the boxes of every n-th frame only."""
+    frame_stride: Annotated[int, Rare()] = Field(default=1, ge=1)
+    """Keep only the boxes of every n-th frame."""
 
-    minimum_length: int = Field(default=8, ge=1)
-    """Leave out tracklets with fewer boxes, counted after everything else."""
+    minimum_length: Annotated[int, Rare()] = Field(default=8, ge=1)
+    """Fewest boxes of a tracklet. Shorter tracklets are left out, after all other rules."""
 
-    maximum_length: int | None = Field(default=None, ge=1)
-    """Cut tracklets with more boxes into equal parts; nothing leaves them whole."""
+    maximum_length: Annotated[int | None, Rare()] = Field(default=None, ge=1)
+    """Cut tracklets with more boxes into equal parts. Default: keep them whole."""
 
     people_from_tracks: bool = False
-    """For trying things on footage without labels: take every track for one person in one outfit, and cut
-    it in time into pieces. Each piece is given its own camera, `VIDEO#1`, `VIDEO#2` …. This is a rule of
-    the protocol and no real camera: entries of the same person and camera as the query are junk, so that
-    pieces under one camera would have nothing to be found. A share of the people is held for test, where
-    the first pieces are queries and the rest gallery; training tracks are cut alike so that held-out
-    training people can be validated the same way."""
+    """Take each track for a person, without labels. This is to try out footage: a track is one outfit, and is cut into
+    pieces in time. Each piece has a camera of its own, `VIDEO#1`, `VIDEO#2` …. This is a rule of the protocol and no
+    real camera: entries of the same person and camera as the query are junk, so pieces under one camera would have no
+    match. A share of the people is kept for testing; their first pieces are queries and the rest gallery. Training
+    tracks are cut in the same way, so that held-out training people can be validated in the same way."""
 
-    test_share: float = Field(default=0.5, gt=0.0, lt=1.0)
-    """People from tracks: the share of people held for test, of those whose tracks are long enough to cut."""
+    test_share: Annotated[float, Rare()] = Field(default=0.5, gt=0.0, lt=1.0)
+    """People from tracks: share of the people to keep for testing, of those whose tracks are long enough to cut."""
 
-    pieces: int = Field(default=2, ge=2)
-    """People from tracks: the number of pieces a track is cut into."""
+    pieces: Annotated[int, Rare()] = Field(default=2, ge=2)
+    """People from tracks: number of pieces that a track is cut into."""
 
-    query_pieces: int = Field(default=1, ge=1)
-    """People from tracks: how many of a test track's pieces, from its start, are queries."""
+    query_pieces: Annotated[int, Rare()] = Field(default=1, ge=1)
+    """People from tracks: number of pieces, from the start of a test track, that are queries."""
 
-    piece_gap: int = Field(default=10, ge=0)
-    """People from tracks: how many of a track's boxes between two pieces are left out, so that they do not
-    touch."""
+    piece_gap: Annotated[int, Rare()] = Field(default=10, ge=0)
+    """People from tracks: number of boxes left out between two pieces of a track, so that they do not touch."""
 
-    seed: int = Field(default=0, ge=0)
-    """People from tracks: chooses the people held for test."""
+    seed: Annotated[int, Rare()] = Field(default=0, ge=0)
+    """People from tracks: seed of the choice of people to keep for testing."""
 
     start_times: str | None = None
-    """When each video's first frame was recorded, for the attributes start_time and end_time (UTC): `container` takes
-    its creation time (some cameras write when the recording ended); a pattern such as `%Y%m%d_%H%M%S` finds the time in
-    the file's name; the path of a CSV file with the columns `video,start_time` (ISO 8601) tells it of each. A column
-    `start_time` of the labels tells it too, and goes before all of them."""
+    """Recording times: container, pattern or file. It gives the attributes start_time and end_time (UTC). `container`
+    takes the creation time of the file (some cameras write when the recording ended). A pattern such as `%Y%m%d_%H%M%S`
+    finds the time of the first frame in the name of the file. A CSV file has the columns `video,start_time` (ISO 8601).
+    A column `start_time` of the labels comes before all of these. Default: unknown."""
 
-    time_zone: str = "UTC"
-    """The zone of start times that name none, such as `Europe/Berlin`."""
+    time_zone: Annotated[str, Rare()] = "UTC"
+    """Time zone of start times that name none, such as `Europe/Berlin`."""
 
     @field_validator("start_times")
     @classmethod
@@ -131,7 +130,7 @@ class FootageOptions(Options):
         if "%" in source:
             name_pattern(source)
             return source
-        return str(Path(source).expanduser().absolute())
+        return str(absolute_path(Path(source)))
 
     @field_validator("time_zone")
     @classmethod

@@ -21,7 +21,7 @@ class LastOptions(Options):
     """How LaST is read."""
 
     part: TestPart = "test"
-    """The part that is queried and searched: the test set, or the validation set."""
+    """Set of queries and gallery: test or validation."""
 
 
 def read_last(root: Path, options: LastOptions | None = None) -> Dataset:

@@ -32,8 +32,8 @@ class MevidOptions(Options):
     """How MEVID is read."""
 
     check_files: Annotated[bool, MayChange()] = False
-    """Look for every chip file before any work starts (some ten million names in all); else a missing chip
-    is found while sharding."""
+    """Look for every chip file before any work starts. There are some ten million names in all; otherwise a missing
+    chip is found while sharding."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
-from data_tools.options import Options
+from data_tools.options import Options, Rare
 
 HEADROOM = 1.4
 """Picture height a tall person near the camera needs, in heights of a person of 1.75 m."""
@@ -13,34 +15,34 @@ HEADROOM = 1.4
 class WalkerOptions(Options):
     """A synthetic clothes-changing set: every person walks in every outfit before several cameras."""
 
-    seed: int = Field(default=1, ge=0, lt=2**32)
-    """Everything drawn depends on this number and on nothing else."""
+    seed: Annotated[int, Rare()] = Field(default=1, ge=0, lt=2**32)
+    """Seed of everything that is drawn."""
     train_people: int = Field(default=80, ge=1, le=100_000)
     """People in the training split."""
     test_people: int = Field(default=40, ge=0, le=100_000)
     """Other people, in the query and gallery splits."""
-    outfits: int = Field(default=5, ge=1, le=1_000)
-    """Outfits of each person."""
-    test_outfits: int = Field(default=4, ge=2, le=1_000)
-    """Outfits of each test person; two are needed for a clothes-changing match."""
-    cameras: int = Field(default=4, ge=2, le=64)
-    """Cameras, spread from a side view to a frontal one."""
-    tracklets: int = Field(default=2, ge=1, le=1_000)
-    """Tracklets of each training person in each outfit, under different cameras as far as there are."""
-    test_tracklets: int = Field(default=2, ge=2, le=1_000)
+    outfits: Annotated[int, Rare()] = Field(default=5, ge=1, le=1_000)
+    """Outfits of each training person."""
+    test_outfits: Annotated[int, Rare()] = Field(default=4, ge=2, le=1_000)
+    """Outfits of each test person; a clothes-changing match needs two."""
+    cameras: Annotated[int, Rare()] = Field(default=4, ge=2, le=64)
+    """Cameras, from a side view to a frontal one."""
+    tracklets: Annotated[int, Rare()] = Field(default=2, ge=1, le=1_000)
+    """Tracklets of each training person in each outfit, by different cameras as far as there are enough."""
+    test_tracklets: Annotated[int, Rare()] = Field(default=2, ge=2, le=1_000)
     """Tracklets of each test person in each outfit: the first is a query, the others are gallery."""
     frames: int = Field(default=24, ge=1, le=100_000)
     """Frames of each tracklet."""
-    frames_per_second: int = Field(default=12, ge=1, le=120)
-    """Frame rate of the videos; the walk goes on in real time, so fewer make longer steps between frames."""
-    picture_width: int = Field(default=224, ge=64, le=4_096, multiple_of=2)
+    frames_per_second: Annotated[int, Rare()] = Field(default=12, ge=1, le=120)
+    """Frame rate of the videos. People walk in real time, so a lower rate makes longer steps between frames."""
+    picture_width: Annotated[int, Rare()] = Field(default=224, ge=64, le=4_096, multiple_of=2)
     """Width of the videos in pixels."""
-    picture_height: int = Field(default=128, ge=64, le=4_096, multiple_of=2)
+    picture_height: Annotated[int, Rare()] = Field(default=128, ge=64, le=4_096, multiple_of=2)
     """Height of the videos in pixels."""
-    person_pixels_min: float = Field(default=68, ge=24)
-    """Smallest height, in pixels, of a person of 1.75 m; every camera has its own between the two."""
-    person_pixels_max: float = Field(default=88, ge=24)
-    """Largest height, in pixels, of a person of 1.75 m."""
+    person_pixels_min: Annotated[float, Rare()] = Field(default=68, ge=24)
+    """Smallest height in pixels of a person of 1.75 m. Each camera has its own, between the two."""
+    person_pixels_max: Annotated[float, Rare()] = Field(default=88, ge=24)
+    """Largest height in pixels of a person of 1.75 m."""
 
     @model_validator(mode="after")
     def _people_fit_the_picture(self) -> WalkerOptions:

@@ -124,9 +124,9 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seeds", "0"], "argument --seeds: '0' is not a number of runs, expected 1 to 1000"),
+        (["--seeds", "0"], "argument --seeds: expected a whole number from 1 to 1000, got '0'"),
         (["--seeds", "-2"], "--seeds"),
-        (["--seeds", "few"], "'few' is not a number of runs"),
+        (["--seeds", "few"], "expected a whole number from 1 to 1000, got 'few'"),
         (["--seeds", "2", "--train.seed", str(2**32 - 1)], "train.seed: Input should be less than 4294967296"),
         (["--seeds", "2", "--run.name", "n" * 96], "run.name: String should have at most 100 characters"),
     ],
