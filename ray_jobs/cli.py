@@ -115,7 +115,10 @@ def parse_recipe(
     flags: dict[str, Any] = {}
     for name, field in recipe_fields().items():
         if texts := vars(own).get(name):
-            _set(flags, name, field.read(texts))
+            try:
+                _set(flags, name, field.read(texts))
+            except InputError as error:
+                raise UsageError(str(error)) from None
             setattr(own, name, texts[-1])
     try:
         return Recipe.model_validate(_merge(file.values, flags)), own

@@ -79,7 +79,7 @@ class RecipeField:
             return None
         if self.takes_list:
             counted = texts if len(self._kinds) == 1 else texts[-1:]  # workers 4, then 8, are no range
-            return [entry for text in counted for entry in _entries(text, f"--{self.name}")]
+            return [entry for text in counted for entry in _entries(text, f"--{self.name} {text}")]
         values = {str(value): value for kind in self._kinds for value in kind.get("enum", ())}
         return values.get(texts[-1], texts[-1])
 

@@ -101,7 +101,7 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (["--train.compile", "maybe"], "^--train.compile: expected true or false, got 'maybe'$"),
         (["--train.bf16", "maybe"], "^--train.bf16: expected auto, true or false, got 'maybe'$"),
         (["--optim.milestones", "40,late"], "^--optim.milestones: expected a list of whole numbers, got 'late'$"),
-        (["--optim.milestones", "[40"], "^--optim.milestones: not readable as YAML"),
+        (["--optim.milestones", "[40"], r"^--optim.milestones \[40: not readable as YAML"),
         (
             ["--compute.workers", "8,2"],
             r"^--compute.workers: expected .* 8, or a range such as \[2, 8\], got \['8', '2'\]$",
@@ -138,7 +138,7 @@ def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: s
         ("surprise: 1", ":1: surprise: no such setting$"),
         ("train:\n  seed: 1\n  epochs: 0\n", ":3: train.epochs: expected a whole number of at least 1, got 0$"),
         ("optim:\n  milestones:\n  - 3\n  - x", ":2: optim.milestones: expected a list of whole numbers, got 'x'$"),
-        ("data: {footage: {pieces: 1}}", ":1: data.footage.pieces: expected a whole number of at least 2, got 1"),
+        ("data: {deepchange: {part: x}}", ":1: data.deepchange.part: expected test or val, got 'x'$"),
         ("- a list", r"holds \['a list'\], expected a mapping"),
         ("a: [", "not readable as YAML"),
         ("!!python/object/apply:os.system [true]", "not readable as YAML"),
@@ -155,9 +155,8 @@ def test_wrong_recipe_files_get_one_message(tmp_path: Path, content: str, messag
     path.write_text(content)
     with pytest.raises(UsageError, match=message) as caught:
         parse("--recipe", str(path))
-    assert re.match(rf"--recipe {re.escape(str(path))}:(\d+:)? ", str(caught.value)), (
-        "what no flag has set is the file's"
-    )
+    origin = rf"--recipe {re.escape(str(path))}:(\d+:)? "
+    assert re.match(origin, str(caught.value)), "what no flag has set is the file's"
 
 
 def test_what_a_flag_has_set_is_not_the_files(tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_what_a_flag_has_set_is_not_the_files(tmp_path: Path) -> None:
         (["--method.pair_loss", "none"], "method.pair_loss", "none"),
         (["--train.bf16", "false"], "train.bf16", False),
         (["--run.name", "123"], "run.name", "123"),
-        (["--data.footage.videos", "/v", "--data.footage.classes", '["a,b"]'], "data.footage", None),
+        (["--data.footage.videos", "/v", "--data.footage.classes", '["a,b"]'], "data.footage.classes", ("a,b",)),
         (
             ["--score.protocols", '{"name": "a"}', "--score.protocols", "[{name: b, differ: [clothes]}]"],
             "score.protocols",
