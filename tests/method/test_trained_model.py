@@ -136,7 +136,7 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             read_trained_model(tmp_path / "made", SLIM)
     model.unlink()
-    with pytest.raises(InputError, match=r"model\.json: no such file; a checkpoint folder has it"):
+    with pytest.raises(InputError, match=r"model\.json: no such file; a checkpoint folder needs it"):
         read_trained_model(tmp_path / "made", SLIM)
     model.write_text(whole)
     weights.write_bytes(weights.read_bytes()[:-9])

@@ -65,7 +65,7 @@ def _interval_lines(intervals: Mapping[str, ResultIntervals]) -> list[str]:
 
 def _single_shot_lines(single_shot: SingleShot) -> list[str]:
     draws = f"{single_shot.draws} draw{'s' if single_shot.draws > 1 else ''}"
-    title = f"One gallery tracklet a person, {draws}"
+    title = f"One gallery tracklet per person, {draws}"
     return [spread_table(title, single_shot.protocols), *_left_out(single_shot.left_out)]
 
 

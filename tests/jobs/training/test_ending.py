@@ -57,7 +57,7 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     wait_for(lambda: steps_done(place) >= moment, "step")
     expect_success(head.jobs("stop", "first"))
     told = head.jobs("logs", "first").stdout
-    assert re.search(r"ended as asked after epoch \d+, step \d+, with a checkpoint", told), told
+    assert re.search(r"stopped on request in epoch \d+ after step \d+, with a checkpoint", told), told
     wait_for(lambda: not any(map(is_alive, workers)), "end of the workers")
     done = steps_done(place)
     assert len([name for name in place.names() if name.startswith("checkpoint_20")]) == 1

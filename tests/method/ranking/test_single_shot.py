@@ -88,7 +88,7 @@ def test_in_metrics_json_and_in_the_table() -> None:
     assert list(general["cmc"]) == ["1", "5", "10", "20"]
     assert list(general["cmc"]["1"]) == list(general["map"]) == ["mean", "sd"]
     table = metrics_table(scores.evaluation, scores.single_shot)
-    assert "One gallery tracklet a person, 4 draws (%)" in table
+    assert "One gallery tracklet per person, 4 draws (%)" in table
     shown = f"{100 * general['map']['mean']:.1f} ± {100 * general['map']['sd']:.1f}"
     assert shown in table.split("One gallery")[1]
 

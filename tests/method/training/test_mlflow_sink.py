@@ -107,9 +107,9 @@ def test_a_server_that_is_not_there_is_told_once_and_holds_nothing_up(
     wait_for(lambda: caplog.records, "warning")
     time.sleep(0.5)  # several more tries
     assert len(caplog.records) == 1
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
     sink.close()
-    assert "2000 values were not sent; they stand in steps.jsonl" in caplog.text
+    assert "2000 values were not sent; find them in steps.jsonl" in caplog.text
     assert not (tmp_path / "mlflow.json").exists()
 
 
@@ -137,9 +137,9 @@ def test_a_server_killed_while_values_flow_has_each_value_once(
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
         add_steps(sink, range(step, step + 100))
-        wait_for(lambda: "training goes on" in caplog.text, "warning")
+        wait_for(lambda: "training continues" in caplog.text, "warning")
         server = start_server(tmp_path, port)
-        wait_for(lambda: "answers again" in caplog.text, "recovery")
+        wait_for(lambda: "connected again" in caplog.text, "recovery")
         sink.close()
         assert logged(uri, "train/identity_loss") == [(number, number / 2) for number in range(step + 100)]
         assert only_run(uri).info.status == "FINISHED"

@@ -73,7 +73,7 @@ def test_single_shot_means_are_spread_over_the_seeds_too() -> None:
     summary = SeedSummary.of({1: with_draws(0.2), 2: with_draws(0.4)})
     single_shot: Any = summary.to_json()["single_shot"]
     assert single_shot["protocols"]["general"]["cmc"]["1"]["mean"] == pytest.approx(0.3)
-    assert "One gallery tracklet a person" in summary.table("x")
+    assert "One gallery tracklet per person" in summary.table("x")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"protocols": {"general": {"map": 1}}}', '{"protocols": 3}'])
