@@ -1,15 +1,15 @@
-"""The folder of results of a scored retrieval.
+"""The results folder of a scored retrieval.
 
-    metrics.json           figures with intervals; written last
-    metrics.txt            the tables that people read
-    queries.parquet        a row a query and protocol
-    thresholds.json        error rates, the recommended threshold, open-set figures, reliability
+    metrics.json           metrics with intervals; written last
+    metrics.txt            the same as tables
+    queries.parquet        one row per query and protocol
+    thresholds.json        error rates, the recommended threshold, open-set rates, reliability
     calibration.json       from score to probability, for ``score.py --calibration``
-    embeddings.parquet     a row a tracklet, where embeddings were made here
+    embeddings.parquet     one row per tracklet, if the embeddings were made here
     rankings_PROTOCOL.*    a picture of a few rankings
     report/index.html      all of it as pages, with filmstrips of every query
 
-Each file is written whole.
+Each file is written atomically.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
 from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances
-from ccvid.retrieval.ranking.scoring import SCORED_PROTOCOLS, ScoredRetrieval, leading_result
+from ccvid.retrieval.ranking.scoring import PICTURED_PROTOCOLS, ScoredRetrieval, leading_result
 from ccvid.retrieval.report.film_strip import Thumbnails
 from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure, write_figure
 from ccvid.retrieval.report.report import ExtraFigure, ExtraTable, ReportInput, Threshold, write_report
@@ -59,12 +59,12 @@ def write_scores(
     title: str,
     facts: Mapping[str, object],
 ) -> dict[str, object]:
-    """Write embeddings, ranked pictures with the report, and what ``write_results`` writes; returns ``metrics.json``.
+    """Write embeddings, pictures of rankings and the files of ``write_results``; returns what ``metrics.json`` holds.
 
     Args:
         rows: queries, then gallery, as in ``embedding_RD`` and ``clip_count_R``.
         title: of tables, pictures and the report.
-        facts: what else ``metrics.json`` says.
+        facts: further entries of ``metrics.json``.
     """
     labels = (EmbeddingRow.of(store, row, clip_count=int(count)) for row, count in zip(rows, clip_count_R, strict=True))
     table = EmbeddingTable(tuple(labels), embedding_RD.numpy(), embedder.fingerprint)
@@ -72,7 +72,7 @@ def write_scores(
     queries = len(scores.evaluation.query)
     places = [(store, row) for row in rows]
     query_thumbnails, gallery_thumbnails = map(stored_thumbnails, (places[:queries], places[queries:]))
-    for name in SCORED_PROTOCOLS if options.report else ():
+    for name in PICTURED_PROTOCOLS if options.report else ():
         if name in scores.evaluation.results:
             figure = draw_rankings(
                 scores.evaluation,
@@ -104,11 +104,11 @@ def write_results(
     facts: Mapping[str, object],
     thumbnails: tuple[Thumbnails, Thumbnails] | None = None,
 ) -> dict[str, object]:
-    """Write figures, intervals, thresholds and the report and, last, ``metrics.json``; returns what that holds.
+    """Write metrics, intervals, thresholds, the report and, last, ``metrics.json``; returns the content of the last.
 
     Args:
-        model: what a calibration is bound to.
-        thumbnails: of queries and gallery; without them the report's filmstrips are captions alone.
+        model: fingerprint of the model that a calibration is valid for.
+        thumbnails: of queries and gallery; without them the report's filmstrips show only captions.
     """
     evaluation, draws = scores.evaluation, options.threshold.draws
     intervals = {
@@ -124,7 +124,7 @@ def write_results(
         )
     except InputError as error:
         without = str(error)
-    processed = _post_processing(scores, options)  # before anything is written: it may refuse
+    processed = _post_processing(scores, options)  # before anything is written, because it may raise
     write_query_table(evaluation, folder / "queries.parquet")
     text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
     text = "\n".join([text, "", *threshold_lines(thresholds, without)])
@@ -206,10 +206,10 @@ def _recommended(thresholds: Thresholds) -> Threshold | None:
 def _figures(thresholds: Thresholds) -> list[ExtraFigure]:
     name = thresholds.verification.protocol.name.replace("_", "-")
     errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
-    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.", True)]
+    drawn = [("Errors at every threshold", errors, f"Match pairs: as the {name} protocol defines them.", True)]
     if thresholds.reliability is not None:
         reliable = draw_reliability(thresholds.reliability, title="")
-        half = "Fitted to one half of the persons, held against the pairs of the other half."
+        half = "Calibrated on one half of the persons, checked on the pairs of the other half."
         drawn.append(("Reliability of the probabilities", reliable, half, False))
     figures = []
     for name, figure, caption, wide in drawn:

@@ -289,7 +289,7 @@ def _read_decisions(folder: Path) -> None:
     decisions = read_decisions(StorageFolder(str(folder)))
     row = EmbeddingRow("t", None, None, "east", "gallery", {}, 1, "s")
     matches = RankedMatches([row], [row], np.zeros((1, 3), np.int64), np.array([[0.9, 0.3, -np.inf]]))
-    laid = decisions.laid_on(matches, model=decisions.model).probability_QK
+    laid = decisions.add_probabilities(matches, model=decisions.model).probability_QK
     if laid is not None and not ((laid >= 0) & (laid <= 1)).all():
         raise BrokenPromiseError("probabilities outside 0 to 1")
     if decisions.threshold is not None and not np.isfinite(decisions.threshold):

@@ -244,7 +244,7 @@ def test_refused_imports_leave_nothing_behind(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert main(["import", str(file), str(tmp_path / "full"), "--backbone", "c2d_resnet50"]) == 1
-    assert "full: exists" in capsys.readouterr().err
+    assert "full: already exists" in capsys.readouterr().err
     assert main(["import", str(file), str(tmp_path / "ours"), "--backbone", "i3d_resnet50"]) == 1
     assert "file holds c2dres50, asked for i3d_resnet50" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_code:

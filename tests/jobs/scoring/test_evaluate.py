@@ -177,7 +177,7 @@ def test_protocols_of_ones_own_and_single_shot(given: Path, tmp_path: Path) -> N
         (
             ["--distances", "{}/small.npz", "--score.protocols", '[{"name": "general"}]'],
             InputError,
-            "score.protocols: the name 'general' is taken",
+            "score.protocols: duplicate name 'general'; already used: general",
         ),
     ],
 )
@@ -218,7 +218,7 @@ def test_junk_and_distractors(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     general = metrics["protocols"]["general"]
     assert (general["map"], general["queries"]) == (1 / 2, 1), "behind the distractor alone"
     assert len(metrics["warnings"]) == 4
-    assert f"warning: {path}: 1 of 4 gallery entries of person -1 were left out as junk" in capsys.readouterr().out
+    assert f"warning: {path}: 1 of 4 gallery entries left out as junk (person -1)" in capsys.readouterr().out
     general = run(tmp_path, "--distances", str(path), "--keep-junk")["protocols"]["general"]
     assert (general["map"], general["queries"]) == ((1 / 3 + 1) / 2, 2)
     features = tmp_path / "features.NPZ"
@@ -248,7 +248,7 @@ def test_a_mistake_is_one_line_and_help_tells_the_keys(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_text("no archive")
     failed = subprocess.run([*command, "--distances", str(tmp_path / "bad.npz")], capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr == f"error: {tmp_path / 'bad.npz'}: not a .npz archive as numpy.savez writes it\n"
+    assert failed.stderr == f"error: {tmp_path / 'bad.npz'}: not a .npz archive written by numpy.savez\n"
     shown = subprocess.run([*command, "--help"], check=True, capture_output=True, text=True).stdout
     words = " ".join(shown.split())
     assert "--distances FILE.npz" in words

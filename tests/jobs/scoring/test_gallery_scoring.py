@@ -197,5 +197,5 @@ def test_removal_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert results.names() == ["steps.jsonl"]
     with pytest.raises(InputError, match="holds no tracklet of g1"):
         remove_from_gallery(store.folder, results, persons=[], ids=["g1"])
-    with pytest.raises(InputError, match="no embedding store"):
+    with pytest.raises(InputError, match="not an embedding store"):
         remove_from_gallery(StorageFolder(str(tmp_path / "none")), results, persons=["x"], ids=[])

@@ -82,7 +82,7 @@ def test_another_embedder_is_refused_with_what_differs(store: EmbeddingStore) ->
 
 
 def test_the_same_id_of_other_data_is_refused(store: EmbeddingStore) -> None:
-    with pytest.raises(InputError, match=r"a tracklet 'bob/1' of other shards"):
+    with pytest.raises(InputError, match=r"a tracklet 'bob/1' from other shards"):
         store.missing({"bob/1": "another"})
 
 
@@ -91,7 +91,7 @@ def test_the_same_id_of_other_data_is_refused(store: EmbeddingStore) -> None:
     [
         ("store.json", b"{", "store.json: top level"),
         ("store.json", b'{"model": 3}', "store.json: model"),
-        ("removed.json", b"{", "removed.json: not a readable list"),
+        ("removed.json", b"{", "removed.json: not a valid JSON list of strings"),
         ("part-0.parquet", b"PAR1", "part-0.parquet: not a readable Parquet file"),
     ],
 )
@@ -102,13 +102,13 @@ def test_damaged_files_are_named(store: EmbeddingStore, file: str, content: byte
 
 
 def test_no_store_and_an_empty_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no embedding store"):
+    with pytest.raises(InputError, match="not an embedding store"):
         read_store(StorageFolder(str(tmp_path / "none")))
-    with pytest.raises(InputError, match="holds no tracklet"):
+    with pytest.raises(InputError, match="the embedding store is empty"):
         open_store(StorageFolder(str(tmp_path / "new")), EMBEDDER).read()
 
 
 def test_an_id_in_two_parts_is_refused(store: EmbeddingStore) -> None:
     store.add(table_of("bob/1"))
-    with pytest.raises(InputError, match="'bob/1' stands in it twice"):
+    with pytest.raises(InputError, match="duplicate tracklet id 'bob/1'"):
         store.read()

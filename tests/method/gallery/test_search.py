@@ -109,11 +109,11 @@ def test_a_memory_map_will_do(tmp_path: object) -> None:
 @pytest.mark.parametrize(
     ("query", "gallery", "k", "told"),
     [
-        (np.ones((2, 4)), np.ones((3, 4)), 0, "0 matches of a query, expected 1 or more"),
+        (np.ones((2, 4)), np.ones((3, 4)), 0, "0 matches per query, expected 1 or more"),
         (np.ones((0, 4)), np.ones((3, 4)), 1, "nothing to rank: 0 queries, 3 gallery"),
-        (np.ones((2, 4)), np.ones((3, 5)), 1, "different models"),
+        (np.ones((2, 4)), np.ones((3, 5)), 1, "from the same model"),
         (np.ones((2, 4)), np.full((3, 4), np.nan), 1, "gallery embedding row 0, column 0 is nan"),
-        (np.zeros((2, 4)), np.ones((3, 4)), 1, "query embedding row 0: largest value 0.0, not a direction"),
+        (np.zeros((2, 4)), np.ones((3, 4)), 1, "query embedding row 0: largest absolute value is 0.0, expected 1e-30"),
     ],
 )
 def test_mistakes(query: np.ndarray, gallery: np.ndarray, k: int, told: str) -> None:

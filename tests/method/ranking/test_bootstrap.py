@@ -88,7 +88,7 @@ def test_too_few_pairs_for_a_rate_are_said_to_be() -> None:
     found = recommend_threshold(pairs, verify(pairs), 1e-9, draws=5)
     assert found.threshold is found.far is found.tar is None
     assert found.reason is not None
-    assert "impostor pairs cannot show a rate of 1e-09; it takes 1,000,000,000" in found.reason
+    assert "impostor pairs are too few for a rate of 1e-09; 1,000,000,000 are needed" in found.reason
     with pytest.raises(InputError, match=r"false accept rate 1\.5, expected"):
         recommend_threshold(pairs, verify(pairs), 1.5)
 

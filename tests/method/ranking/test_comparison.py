@@ -83,7 +83,7 @@ def test_what_cannot_be_compared() -> None:
     first, second = made(2, 1, 0.0, 0.0)
     with pytest.raises(InputError, match="no query in common"):
         compare(first, scores(np.ones(1), ["p0"], first=50))
-    with pytest.raises(InputError, match="query 'q000' shows 'p0' in one result and 'x' in the other"):
+    with pytest.raises(InputError, match="query 'q000' is person 'p0' in one result and 'x' in the other"):
         compare(first, replace(second, person=("x", "p1")))
 
 
@@ -106,13 +106,13 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"average_precision": ["x"]}, "not the columns of a query table"),
+        ({"average_precision": ["x"]}, "not a query table, columns of another type"),
         ({"average_precision": [2.0]}, "row 0: average_precision is 2.0, expected a number from 0 to 1"),
         ({"average_precision": [float("nan")]}, "row 0: average_precision is nan, expected a number from 0 to 1"),
         ({"person": [None]}, "row 0: no person"),
-        ({"first_match_rank": [0]}, "row 0: first_match_rank is 0, expected a place from 1"),
-        ({"distances": [[0.1, 0.2]]}, "row 0: gallery_ids, distances and is_match are no lists of one length"),
-        ({"gallery_ids": [[None]]}, "row 0: gallery_ids, distances and is_match are no lists of one length"),
+        ({"first_match_rank": [0]}, "row 0: first_match_rank is 0, expected at least 1"),
+        ({"distances": [[0.1, 0.2]]}, "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls"),
+        ({"gallery_ids": [[None]]}, "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls"),
         ({"distances": [[float("inf")]]}, "row 0: a distance is not finite"),
     ],
 )

@@ -56,7 +56,7 @@ def test_matches_and_junk(protocol: str, matches: list[str]) -> None:
 
 def test_the_names_are_those_of_metrics_json() -> None:
     assert [protocol.name for protocol in PROTOCOLS.values()] == list(PROTOCOLS)
-    assert PROTOCOLS["clothes_changing"].describe() == "same person, other camera, other clothes"
+    assert PROTOCOLS["clothes_changing"].describe() == "same person, different camera, different clothes"
 
 
 def test_a_set_without_camera_rule() -> None:
@@ -78,7 +78,7 @@ def test_a_new_protocol_is_only_data() -> None:
 
 def test_within_leaves_out_wrong_entries_too() -> None:
     cameras = Protocol("x", within={"camera": ("1", "3")})
-    assert cameras.describe() == "same person, other camera, within camera 1 and 3"
+    assert cameras.describe() == "same person, different camera, only camera 1 and 3"
     assert ranking(cameras) == ([UNKNOWN], [UNKNOWN])  # the other person stands before camera 2
     assert ranking(Protocol("x", within={"camera": ("1", "2")})) == ([SAME, OTHER, NAMES[5]], [SAME, OTHER])
     assert ranking(Protocol("x", within={"camera": ("1", "2"), "scale": ("l",)})) == ([SAME, NAMES[5]], [SAME])
@@ -169,7 +169,7 @@ def test_a_protocol_that_cannot_be_applied_says_why() -> None:
 
 @pytest.mark.parametrize("names", [["general"], ["mine", "mine"]])
 def test_a_name_that_is_taken(names: list[str]) -> None:
-    with pytest.raises(InputError, match=f"the name '{names[-1]}' is taken; taken are general, "):
+    with pytest.raises(InputError, match=f"duplicate name '{names[-1]}'; already used: general, "):
         with_own(tuple(ProtocolOptions(name=name) for name in names))
 
 

@@ -113,7 +113,7 @@ def test_strangers_among_the_queries_need_no_draw() -> None:
     assert half.fnir is not None
     assert half.threshold.mean == np.nextafter(1 - 0.7, 1)
     assert (half.fnir[1].mean, half.threshold.sd) == (0.5, None)
-    assert hundredth.reason == "4 non-mated queries cannot show a rate of 0.01; it takes 100"
+    assert hundredth.reason == "4 non-mated queries are too few for a rate of 0.01; 100 are needed"
     assert hundredth.fnir is None
 
 
