@@ -142,7 +142,7 @@ def write_results(
     if options.report:
         report = _report(scores, intervals, thresholds, model, title, facts, thumbnails)
         if processed:
-            table = ExtraTable("Post-processing, per cent", *post_processing_rows(processed), POST_PROCESSING_NOTE)
+            table = ExtraTable("Post-processing (%)", *post_processing_rows(processed), POST_PROCESSING_NOTE)
             report = replace(report, tables=[*report.tables, table])
         write_report(report, folder / REPORT_FOLDER)
     files["metrics.json"] = json.dumps(metrics, indent=1) + "\n"
@@ -199,14 +199,15 @@ def _recommended(thresholds: Thresholds) -> Threshold | None:
     if (found := recommended.threshold) is None:
         return None
     return Threshold(
-        found.value, (found.low, found.high), f"for a false-accept rate of {100 * recommended.asked_far:g} %"
+        found.value, (found.low, found.high), f"threshold for a false accept rate of {100 * recommended.asked_far:g} %"
     )
 
 
 def _figures(thresholds: Thresholds) -> list[ExtraFigure]:
     name = thresholds.verification.protocol.name.replace("_", "-")
     errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
-    drawn = [("Errors at every threshold", errors, f"Match pairs: as the {name} protocol defines them.", True)]
+    matches = f"Same-person pairs are the matches of the {name} protocol."
+    drawn = [("Error rates at every threshold", errors, matches, True)]
     if thresholds.reliability is not None:
         reliable = draw_reliability(thresholds.reliability, title="")
         half = "Calibrated on one half of the persons, checked on the pairs of the other half."

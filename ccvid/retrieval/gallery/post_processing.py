@@ -80,7 +80,7 @@ def post_processing_rows(found: Sequence[ProcessedScores]) -> tuple[list[str], l
 
 
 NOTE = (
-    "These methods use the whole gallery before ranking, and re-ranking also all queries: compare them with each other, "
-    "not with plain results. In brackets: the gain over plain ranking. Cost: seconds for processing, distances and "
-    "scoring on this machine."
+    "These methods use the whole gallery before ranking, and re-ranking also all queries: compare them with each "
+    "other, not with plain results. In brackets: the gain over plain ranking. Cost: seconds for processing, distances "
+    "and scoring on this machine."
 )

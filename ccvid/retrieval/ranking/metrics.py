@@ -161,7 +161,8 @@ def evaluate(
     Raises InputError for empty sets, labels that do not fit the distances, and when no protocol applies.
     """
     if distances.shape != (len(query), len(gallery)):
-        raise InputError(f"distances have shape {distances.shape}, expected {(len(query), len(gallery))} for these labels")
+        expected = (len(query), len(gallery))
+        raise InputError(f"distances have shape {distances.shape}, expected {expected} for these labels")
     if not len(query) or not len(gallery):
         raise InputError(f"nothing to score: {len(query)} queries, {len(gallery)} gallery tracklets")
     results, left_out = score_protocols(distances, query, gallery, protocols, top_k, rank)

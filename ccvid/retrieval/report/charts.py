@@ -1,4 +1,4 @@
-"""Charts as SVG text that stands in a page: CMC curves, and the scores of same and different persons."""
+"""Charts as SVG text embedded in a page: CMC curves, and the scores of same and different persons."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ccvid.retrieval.ranking.labels import joint_codes
 from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult
 
 INK = "#1f2a44"
-"""Becomes the page's text colour, so that charts follow a dark page."""
+"""Replaced by the page's text colour, so that charts follow dark mode."""
 COLORS = ("#2f86c8", "#d9741a", "#1d9a72", "#b35fa0", "#8a8f98", "#c9493f", "#9a8a00")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (2, 1)), (0, (6, 2, 1, 2)))
 LONGEST_CURVE = 50
 SAMPLE = 200_000
-"""Pairs of different persons in the chart of scores."""
+"""Most pairs of different persons in the chart of scores."""
 
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it is found, read aloud and takes the page's colour
-    "text.parse_math": False,  # labels from data are no formulas
+    "svg.fonttype": "none",  # text stays text: searchable, accessible and in the page's colour
+    "text.parse_math": False,  # labels from data are not formulas
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans", "sans-serif"],
     "font.size": 9,
@@ -49,7 +49,7 @@ def cmc_chart(results: Mapping[str, ProtocolResult], gallery_size: int) -> str:
         for (name, result), (color, dash) in zip(results.items(), style, strict=False):
             curve = result.cmc_curve(length)
             axes.plot(range(1, length + 1), 100 * curve, color=color, linestyle=dash, label=_shown(name), linewidth=1.8)
-        axes.set(xlabel="rank", ylabel="queries with a match so far", xlim=(1, length), ylim=(0, 101))
+        axes.set(xlabel="rank", ylabel="queries with a match up to this rank", xlim=(1, length), ylim=(0, 101))
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return _svg(figure, "cmc")
@@ -58,7 +58,7 @@ def cmc_chart(results: Mapping[str, ProtocolResult], gallery_size: int) -> str:
 def score_chart(
     scores: Mapping[str, Scores], threshold: float | None, interval: tuple[float, float] | None = None
 ) -> str:
-    """How the scores of each kind of pair are distributed, as densities, with the threshold and its interval."""
+    """The distribution of scores for each kind of pair, as densities, with the threshold and its interval."""
     with rc_context(STYLE):
         figure, axes = _figure()
         everything = np.concatenate(list(scores.values()))
@@ -70,18 +70,18 @@ def score_chart(
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle=(0, (4, 2)), linewidth=1.2, label=f"threshold {threshold:.3f}")
         if interval is not None:
-            axes.axvspan(*interval, color=INK, alpha=0.12, linewidth=0, label="its 95 % interval")
+            axes.axvspan(*interval, color=INK, alpha=0.12, linewidth=0, label="95 % interval")
         axes.set(xlabel="score", ylabel="density of pairs", ylim=(0, None))
         return _svg(figure, "scores")
 
 
 def pair_scores(evaluation: Evaluation, distances: Distances) -> dict[str, Scores]:
-    """Scores of the matches, same and other clothes apart where they are known, and of ``SAMPLE`` other pairs at most.
+    """Scores of the matches, split by same and different clothes if known, and of at most ``SAMPLE`` other pairs.
 
-    The others are drawn evenly over queries and gallery, the same ones every time.
+    The other pairs are drawn uniformly over queries and gallery, the same ones every time.
     """
     results = evaluation.results
-    by_clothes = {"same_clothes": "same person, same clothes", "clothes_changing": "same person, other clothes"}
+    by_clothes = {"same_clothes": "same person, same clothes", "clothes_changing": "same person, different clothes"}
     if by_clothes.keys() <= results.keys():
         kinds = by_clothes
     else:
@@ -105,7 +105,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The chart with a legend below; ``name`` keeps its ids apart from those of other charts in a page."""
+    """The chart with a legend below; ``name`` makes its ids differ from those of other charts on the page."""
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     text = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -1,4 +1,4 @@
-"""The report of a scored retrieval: figures, charts and matrices on one page, filmstrips of all queries on another."""
+"""The report of a scored retrieval: metrics, charts and matrices on one page, filmstrips of all queries on another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ccvid.retrieval.report.matrices import ScoreMatrix, matrix_columns, score_m
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The score from which on two tracklets are taken for the same person; ``meaning`` says what it was chosen for."""
+    """The least score at which two tracklets count as the same person; ``meaning`` says how it was chosen."""
 
     score: float
     interval: tuple[float, float] | None
@@ -31,9 +31,9 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class ExtraFigure:
-    """A chart made elsewhere: SVG text, shown as a picture, so that nothing in it can act on the page.
+    """A chart made elsewhere: SVG text, shown as an image, so that scripts in it cannot run.
 
-    ``wide`` ones take the whole width.
+    A ``wide`` one takes the whole width.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ExtraFigure:
 
 @dataclass(frozen=True, slots=True)
 class ExtraTable:
-    """A table made elsewhere: the first cell of a row names it; ``note`` says how to read it."""
+    """A table made elsewhere: the first cell of each row is its name; ``note`` explains the table."""
 
     name: str
     headings: Sequence[str]
@@ -54,11 +54,11 @@ class ExtraTable:
 
 @dataclass(frozen=True, slots=True)
 class ReportInput:
-    """All that a report tells.
+    """The content of a report.
 
-    ``evaluation`` must have kept rankings (``top_k``): they are the places shown. ``distances`` are those that it
-    came from; a score is 1 − distance. Times come from the attributes ``TIMES`` of its labels. ``intervals`` are
-    by protocol.
+    ``evaluation`` must have kept rankings (``top_k``), which are shown. ``distances`` are those that it was computed
+    from; a score is 1 − distance. Times come from the attributes ``TIMES`` of its labels. ``intervals`` are by
+    protocol.
     """
 
     title: str
@@ -75,10 +75,10 @@ class ReportInput:
 
 
 def write_report(report: ReportInput, folder: Path) -> None:
-    """Write the report as ``folder``, whole or not at all; an earlier report there is replaced.
+    """Write the report to ``folder``, completely or not at all; an earlier report there is replaced.
 
-    Takes one pass over the distances for each label column that makes a matrix. Raises InputError where the folder
-    cannot be written or holds something else, and whatever the thumbnails raise.
+    Takes one pass over the distances for each label column with a matrix. Raises InputError if the folder cannot be
+    written or holds something else, and whatever the thumbnails raise.
     """
     evaluation = report.evaluation
     for result in evaluation.results.values():

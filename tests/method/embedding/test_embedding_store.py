@@ -77,7 +77,7 @@ def test_another_embedder_is_refused_with_what_differs(store: EmbeddingStore) ->
     with pytest.raises(InputError, match=r"model a there, b now, flip False there, True now"):
         open_store(store.folder, other)
     stranger = EmbeddingTable(table_of("eva/1").rows, np.ones((1, 3), np.float32), other.fingerprint)
-    with pytest.raises(InputError, match="embeddings of another model"):
+    with pytest.raises(InputError, match="embeddings made with another model or other clips"):
         store.add(stranger)
 
 

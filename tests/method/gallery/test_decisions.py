@@ -66,7 +66,7 @@ def test_too_few_people_give_neither_and_earlier_ones_go(tmp_path: Path) -> None
     results(tmp_path / "run", scored(20, 0.6))
     found = read_decisions(results(tmp_path / "run", scored(2, 0.6), far=1e-6))
     assert found == Decisions(str(tmp_path / "run"), "m", None, None)
-    assert "no threshold for a false-accept rate of 0.0001 %" in (tmp_path / "run" / "metrics.txt").read_text()
+    assert "no threshold for a false accept rate of 0.0001 %" in (tmp_path / "run" / "metrics.txt").read_text()
     assert found.add_probabilities(matches([[0.5]]), model="m").probability_QK is None
 
 

@@ -111,8 +111,14 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
         ({"average_precision": [float("nan")]}, "row 0: average_precision is nan, expected a number from 0 to 1"),
         ({"person": [None]}, "row 0: no person"),
         ({"first_match_rank": [0]}, "row 0: first_match_rank is 0, expected at least 1"),
-        ({"distances": [[0.1, 0.2]]}, "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls"),
-        ({"gallery_ids": [[None]]}, "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls"),
+        (
+            {"distances": [[0.1, 0.2]]},
+            "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls",
+        ),
+        (
+            {"gallery_ids": [[None]]},
+            "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls",
+        ),
         ({"distances": [[float("inf")]]}, "row 0: a distance is not finite"),
     ],
 )

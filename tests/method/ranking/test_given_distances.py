@@ -126,8 +126,14 @@ def test_a_table_of_features(tmp_path: Path) -> None:
         ({"g_scale": ["l", "m", "l"]}, "no key q_scale to go with g_scale"),
         ({"q_oids": [1, 2], "g_oids": [1, 2]}, "g_oids: labels of shape (2,), expected (3,)"),
         ({"q_clothes": [1, 2], "g_clothes": [1, 2, 3]}, "q_clothes: name clothes labels q_oids and g_oids"),
-        ({"distmat": np.zeros((0, 3)), "q_pids": np.zeros(0, int), "q_camids": np.zeros(0, int)}, "no query entry"),
-        ({"distmat": np.zeros((2, 0)), "g_pids": np.zeros(0, int), "g_camids": np.zeros(0, int)}, "no gallery entry"),
+        (
+            {"distmat": np.zeros((0, 3)), "q_pids": np.zeros(0, int), "q_camids": np.zeros(0, int)},
+            "no query entries, nothing to score",
+        ),
+        (
+            {"distmat": np.zeros((2, 0)), "g_pids": np.zeros(0, int), "g_camids": np.zeros(0, int)},
+            "no gallery entries, nothing to score",
+        ),
         ({"q_oids": np.array([Planted(), None]), "g_oids": [1, 2, 3]}, "q_oids holds pickled objects, which are not"),
         ({"distmat": np.array([[Planted()] * 3] * 2)}, "distmat holds pickled objects, which are not loaded"),
     ],

@@ -282,8 +282,8 @@ def below_a_file(folder: Path) -> Path:
     ("spoil", "message"),
     [
         (a_file, "this is a file"),
-        (something_else, "holds 'thesis.tex', which no report holds"),
-        (a_report_with_notes, "holds 'notes.txt', which no report holds"),
+        (something_else, "holds 'thesis.tex', which is not part of a report"),
+        (a_report_with_notes, "holds 'notes.txt', which is not part of a report"),
         (below_a_file, "the report cannot be written"),
     ],
 )

@@ -75,7 +75,7 @@ def open_page(browser: WebDriver, page: Path, fragment: str = "") -> None:
     browser.get("about:blank")
     browser.get(page.as_uri() + fragment)
     if page.name == "filmstrips.html":
-        wait(browser, lambda: bool(rows(browser)) or "fits" in text(browser, "#rows"))
+        wait(browser, lambda: bool(rows(browser)) or "match these filters" in text(browser, "#rows"))
 
 
 def wait(browser: WebDriver, condition: Callable[[], bool]) -> None:
@@ -219,7 +219,7 @@ def test_search_by_person_and_hostile_id(browser: WebDriver, folder: Path, repor
         wait(browser, partial(found_by, typed))
     one(browser, "#search").send_keys("no such person")
     wait(browser, lambda: rows(browser) == [])
-    assert "Nothing fits" in text(browser, "#rows")
+    assert "No rows match these filters" in text(browser, "#rows")
 
 
 @pytest.mark.parametrize("name", [f"q {HOSTILE}", f"q {LONG}"])
@@ -286,5 +286,5 @@ def test_a_report_with_a_missing_part_says_so(browser: WebDriver, folder: Path, 
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "data" / "0-0.js").unlink()
     browser.get((tmp_path / "copy" / "filmstrips.html").as_uri())
-    wait(browser, lambda: "not complete: data/0-0.js cannot be read" in text(browser, "#rows"))
+    wait(browser, lambda: "incomplete: data/0-0.js cannot be read" in text(browser, "#rows"))
     assert "ERR_FILE_NOT_FOUND" in complaints(browser)[0]

@@ -58,7 +58,7 @@ def test_the_scores_are_drawn_with_the_threshold_and_its_interval() -> None:
     assert np.asarray(axes.lines[0].get_xdata())[0] == recommended.threshold.value
     shown = legend(figure)
     assert shown[0] == f"same person: {len(verification.genuine_score_P):,} pairs"
-    assert f"threshold {recommended.threshold.value:.3f} for a false-accept rate of 5 %" in shown
+    assert f"threshold {recommended.threshold.value:.3f} for a false accept rate of 5 %" in shown
     assert len(legend(draw_scores(verification, title="Walkers"))) == len(shown) - 2
 
 
