@@ -281,7 +281,7 @@ def below_a_file(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (a_file, "this is a file"),
+        (a_file, "is a file, but the report needs a folder"),
         (something_else, "holds 'thesis.tex', which is not part of a report"),
         (a_report_with_notes, "holds 'notes.txt', which is not part of a report"),
         (below_a_file, "the report cannot be written"),

@@ -58,7 +58,7 @@ def test_scores_of_same_and_different_persons() -> None:
     report = small()
     scores = pair_scores(report.evaluation, report.distances)
     matches = report.evaluation.results["clothes_changing"]
-    np.testing.assert_array_equal(scores["same person, other clothes"], 1 - matches.match_distance_M)
+    np.testing.assert_array_equal(scores["same person, different clothes"], 1 - matches.match_distance_M)
     different = [
         1 - float(report.distances.pairs(np.array([q]), np.array([g]))[0])
         for q, asked in enumerate(report.evaluation.query.person)

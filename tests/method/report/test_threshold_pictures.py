@@ -68,7 +68,7 @@ def test_reliability_is_drawn_bin_by_bin() -> None:
     table = reliability(fit_calibration(sample, "logistic", model="m"), sample, prior=0.1)
     (axes,) = draw_reliability(table, title="Walkers").axes
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), np.stack((table.said_B, table.true_B), axis=1))
-    assert "if 10 % of pairs show one person" in axes.get_title()
+    assert "prior 10 %" in axes.get_title()
 
 
 @pytest.mark.parametrize("matrix", [[[0.1, 0.5], [0.6, 0.2]], [[0.3, 0.3], [0.3, 0.3]]], ids=["perfect", "all equal"])
