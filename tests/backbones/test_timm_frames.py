@@ -62,7 +62,7 @@ def test_position_tables_of_a_file_are_interpolated(name: str, tmp_path: Path) -
     backbone = build_backbone(f"timm/{name}", weights=tmp_path / "w.pth", clip_size=(3, 256, 128))
     own = {n.removeprefix("network."): value for n, value in backbone.state_dict().items() if n.startswith("network.")}
     given = network.state_dict()
-    other = [n for n, value in own.items() if not torch.equal(value, given[n])]  # also tells that every other came
+    other = [n for n, value in own.items() if not torch.equal(value, given[n])]  # shows that the others were loaded
     assert other
     assert all("pos_embed" in n or "relative_position_bias_table" in n for n in other)
 

@@ -1,4 +1,4 @@
-"""Weights come whole and fitting, or not at all and with a reason."""
+"""Weights are loaded completely and only if they fit; otherwise the error gives the reason."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_stands_for_more_than_can_be_written_out_is_refused(tmp_path: Path, zipped: bool) -> None:
-    """torch's reader would write it out within a message."""
+    """torch's reader would print it in full within a message."""
     laughs: list[Any] = ["lol"]
     for _ in range(30):
         laughs = [laughs] * 10

@@ -38,7 +38,7 @@ def features(queries: int, gallery: int, dimensions: int) -> tuple[npt.NDArray[n
 def dense_seconds(
     query_QD: npt.NDArray[np.float32], gallery_GD: npt.NDArray[np.float32], query: Codes, gallery: Codes, rows: range
 ) -> tuple[float, list[float]]:
-    """Seconds for some queries, and the mean average precision of each protocol over them."""
+    """Seconds for some queries, and each protocol's mean average precision over them."""
     unit_GD = gallery_GD / np.linalg.norm(gallery_GD, axis=1, keepdims=True)
     started = time.perf_counter()
     unit_QD = query_QD[rows] / np.linalg.norm(query_QD[rows], axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What is checked of every data set."""
+"""Checks that run on every data set."""
 
 from __future__ import annotations
 

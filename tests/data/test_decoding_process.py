@@ -1,4 +1,4 @@
-"""Decoding in a process that can be ended: nothing hangs, nothing that crashes takes the others along."""
+"""Decoding in a process that can be killed: hangs and crashes do not affect the others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def process_id(_pulse: Pulse) -> Iterator[int]:
 
 
 def loop_deaf(_pulse: Pulse) -> Iterator[int]:
-    """As a decoder that loops inside its own code, without giving Python's lock back."""
+    """Like a decoder that loops in native code without releasing the GIL."""
     yield 1
     ctypes.PyDLL(None).usleep(ctypes.c_uint(2**31))
 

@@ -1,4 +1,4 @@
-"""JSON, YAML and texts that nobody vouches for: bounded in depth, size and time, and in what is said of them."""
+"""Untrusted JSON, YAML and text: bounded in depth, size and time, and in the length of messages."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MemoryStore:
-    """Tracklets in memory: their frames as JPEG bytes, or as RGB pictures where ``raw``."""
+    """Tracklets in memory: their frames as JPEG bytes, or as RGB pictures if ``raw``."""
 
     rows: list[Row]
     frames: list[list[NDArray[np.uint8]]]
@@ -42,7 +42,7 @@ class MemoryStore:
 
 
 def picture(row: int, position: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    """A picture that tells its row (red) and its position (green); blue rises to the right."""
+    """A picture that encodes its row (red) and its position (green); blue increases to the right."""
     pixels = np.empty((*size, 3), np.uint8)
     pixels[...] = 10 + 12 * row, 5 + 3 * position, 0
     pixels[..., 2] = np.linspace(20, 220, size[1])
@@ -82,7 +82,7 @@ def loader_threads() -> list[str]:
 
 
 def frames_of(batch: TrackletClips) -> list[list[tuple[int, int]]]:
-    """The (row, position) that each frame of each clip tells."""
+    """The (row, position) that each frame of each clip encodes."""
     red_green = batch.frames_BTCHW[:, :, :2].float().mean((-2, -1))
     rows, positions = ((red_green - torch.tensor([10, 5])) / torch.tensor([12, 3])).round().int().unbind(-1)
     return [list(zip(r, p, strict=True)) for r, p in zip(rows.tolist(), positions.tolist(), strict=True)]
@@ -216,7 +216,7 @@ def test_a_broken_frame_names_its_tracklet_and_ends_the_threads(code: bytes) -> 
 
 @dataclass(frozen=True)
 class CountingStore(MemoryStore):
-    """Counts the clips asked for, each after a pause."""
+    """Counts the requested clips, and pauses before each."""
 
     asked: list[int]
 
@@ -266,7 +266,7 @@ def test_the_wait_is_measured() -> None:
     busy = ClipLoader(make_clips(store), LoaderOptions(threads=1, prefetch=len(schedule)))
     batches = busy.batches(schedule)
     next(batches)
-    wait_for(lambda: len(store.asked) == 4 * len(schedule), "the last clip")  # so long the consumer is busy
+    wait_for(lambda: len(store.asked) == 4 * len(schedule), "the last clip")  # the consumer is busy that long
     first = busy.wait_seconds
     for _ in batches:
         pass

@@ -1,4 +1,4 @@
-"""Folders on this disk, on an S3 server, and behind fsspec keep the same promises."""
+"""Folders on this disk, on an S3 server and behind fsspec keep the same promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(params=["local", "s3", "fsspec"])
 def folder(request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path) -> StorageFolder:
-    """A folder that is not there yet; the local:// scheme is fsspec's own file system."""
+    """A folder that does not exist yet; the local:// scheme is fsspec's own file system."""
     places: dict[str, Callable[[], str]] = {
         "local": lambda: str(tmp_path / "disk"),
         "s3": s3.bucket,
@@ -160,7 +160,7 @@ def test_wrong_keys_are_told_at_once(s3: S3Server) -> None:
 def test_a_refused_write_is_tried_again(s3: S3Server, capfd: pytest.CaptureFixture[str]) -> None:
     folder = StorageFolder(s3.bucket(), patience=60)
     s3.refuse_writes()
-    mend = threading.Timer(8, s3.accept_writes)  # pyarrow itself tries again for six seconds
+    mend = threading.Timer(8, s3.accept_writes)  # pyarrow itself retries for six seconds
     mend.start()
     folder.write("x", b"1")
     mend.join()
@@ -198,7 +198,7 @@ def test_a_file_that_is_written_anew_while_it_is_read_comes_whole(
     folder = StorageFolder(s3.bucket())
     folder.write("file", b"the new content")
     opened = StorageFolder.open
-    cut_short = [io.BytesIO(b"the new")]  # as many bytes as the old content had
+    cut_short = [io.BytesIO(b"the new")]  # as many bytes as the old content
     monkeypatch.setattr(StorageFolder, "open", lambda self, name: cut_short.pop() if cut_short else opened(self, name))
     assert folder.read("file") == b"the new content"
     assert "changed while it was read" in capfd.readouterr().out

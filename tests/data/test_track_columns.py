@@ -1,4 +1,4 @@
-"""Tables of boxes as trackers and their libraries write them: columns, separators, text encodings."""
+"""Tables of boxes from trackers and their libraries: columns, separators, text encodings."""
 
 from __future__ import annotations
 

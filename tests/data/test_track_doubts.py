@@ -1,4 +1,4 @@
-"""Boxes that can be read and look wrong are told with counts."""
+"""Boxes that can be read but look wrong are reported with counts."""
 
 from __future__ import annotations
 

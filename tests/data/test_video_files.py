@@ -1,4 +1,4 @@
-"""Finding users' videos: links, loops, what is passed over and what is told."""
+"""Finding users' videos: links, loops, and which files are skipped or reported."""
 
 from __future__ import annotations
 

@@ -86,14 +86,14 @@ def test_the_same_checkpoint_is_found_on_any_storage(s3: S3Server, tmp_path: Pat
 
 
 def test_from_walkers_to_scores_on_object_storage(head: Head, s3: S3Server, tmp_path: Path) -> None:
-    """Sharded, verified, trained and scored again, nothing of it on a shared disk."""
+    """Sharded, verified, trained and scored again, with nothing on a shared disk."""
     bucket = StorageFolder(s3.bucket())
     values = yaml.safe_load(write_tiny_recipe(tmp_path, Path("unused")).read_text())
     values["run"]["storage"] = f"{bucket}/runs"
     values["data"] = {
         "kind": "synthetic",
         "shards": f"{bucket}/walkers",
-        "synthetic": TINY_WALKERS.model_dump(mode="json") | {"frames": 10},  # tracks of 8 boxes at least are kept
+        "synthetic": TINY_WALKERS.model_dump(mode="json") | {"frames": 10},  # tracks of 8 boxes or more are kept
         "storage": {"height": 32, "width": 16, "shard_mebibytes": 0.05},
         "cache": {"folder": str(tmp_path / "cache")},
     }

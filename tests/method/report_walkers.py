@@ -18,7 +18,7 @@ from ccvid.retrieval.report.film_strip import Picture, Thumbnails
 from ccvid.retrieval.report.report import ExtraFigure, ReportInput, Threshold, write_report
 
 KEPT = 4
-"""Places of ``small``."""
+"""Places kept by ``small``."""
 HOSTILE = "<script>alert(1)</script>"
 LONG = "a/very long identifier, with spaces / and “quotes” \"'& </script> ümläut 人 " + "x" * 80
 
@@ -74,7 +74,7 @@ def walkers(
 
 
 def unlabelled_walkers(count: int, seed: int = 3) -> tuple[list[EmbeddingRow], Thumbnails]:
-    """Tracklets of nobody known, and their frames."""
+    """Tracklets of unknown persons, and their frames."""
     random = np.random.default_rng(seed)
     outfit, camera = random.integers(0, 6, count), random.integers(0, 3, count)
     rows = [
@@ -149,7 +149,7 @@ def small(seed: int = 0, queries: int = 60, gallery: int = 90) -> ReportInput:
 
 
 def one_query() -> ReportInput:
-    """One query, one match, nobody else."""
+    """One query, one match, and no other person."""
     sides = [RetrievalLabels((name,), ("p",), (camera,), (None,)) for name, camera in (("q", "a"), ("g", "b"))]
     distances = DistanceMatrix(np.array([[0.25]]))
     return ReportInput("One", evaluate(distances, *sides, top_k=5), distances, frames, frames)

@@ -1,4 +1,4 @@
-"""Exports against the original: what each file takes, and what is refused."""
+"""Exports against the original: what each file accepts, and what is refused."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_card_says_how_far_off_each_file_is(exported: tuple[TrainedModel, Pa
 def test_networks_over_time(
     name: str, least: int, most: int | None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The fewest blocks that have a layer of each kind and stride: the time goes with the number of layers."""
+    """The fewest blocks with a layer of each kind and stride: the time grows with the number of layers."""
     monkeypatch.setattr(temporal_resnet, "_BLOCKS", (1, 3, 2, 1))
     model = trained(name, 8, *size)
     card = export_model(model, clips(model, 2), tmp_path)

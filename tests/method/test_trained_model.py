@@ -1,4 +1,4 @@
-"""Trained models on disk: folders tell what they hold; released checkpoints come in and go out to the bit."""
+"""Trained models on disk: folders describe themselves; released checkpoints are imported and exported bit by bit."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_refused_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def break_down(path: Path, name: str, bad: float = math.nan) -> None:
-    """Let a tensor of a file hold a value that is not finite."""
+    """Put a non-finite value into a tensor of a file."""
     state = load_file(path)
     state[name].view(-1)[-1] = bad
     save_file(state, path)

@@ -1,4 +1,4 @@
-"""The cluster guide: its commands and settings have only names that exist, its messages are ours and Ray's."""
+"""The cluster guide: its commands and settings use only names that exist, its messages are ours and Ray's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def text() -> str:
 
 
 def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> Parsed:
-    """What the script of a command line makes of its flags; it is stopped before it does anything."""
+    """How the script of a command line parses its flags; it is stopped before it does anything."""
     python, script, *arguments = shlex.split(command)
     arguments = ["synthetic" if argument == "best.yaml" else argument for argument in arguments]  # a search writes it
     assert python == "python"
@@ -100,7 +100,7 @@ def sections(model: type[BaseModel], place: str = "") -> Iterator[str]:
 
 @cache
 def our_words() -> str:
-    """All text in our code; f-strings in their constant parts, which lines do not cut."""
+    """All text in our code; the constant parts of f-strings, which lines do not split."""
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
@@ -122,7 +122,7 @@ def rays_words() -> str:
 
 
 def parts(symptom: str) -> list[str]:
-    """A message's words between what differs from case to case."""
+    """A message's words between the parts that vary."""
     return [part.strip() for part in symptom.split("…") if part.strip()]
 
 

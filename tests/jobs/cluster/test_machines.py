@@ -1,4 +1,4 @@
-"""What is found on the machines, what is made of it, and who keeps it."""
+"""What is found on the machines, which settings follow from it, and where they are kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def machine(device: str, speed: float | None, threads: int = 2) -> Machine:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """Pretends that these machines were found."""
+    """Pretend that these machines were found."""
 
     def pretend(*found: Machine) -> None:
         monkeypatch.setattr(machines, "_look_everywhere", lambda *_, **__: list(found))

@@ -1,4 +1,4 @@
-"""Embedding with Ray Data: killed and run again it does only what is missing; what cannot be read is left out."""
+"""Embedding with Ray Data: a killed run does only what is missing; what cannot be read is left out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def overwrite_a_frame(shards: Path) -> str:
-    """Damage the first frame of one query tracklet, and the manifest's checksum with it; returns its id."""
+    """Damage the first frame of one query tracklet and update the manifest's checksum; returns its id."""
     store = ShardFolder(shards)
     row = next(number for number, row in enumerate(store.rows) if row.split == "query" and row.person is not None)
     frame = store.encoded_frames(row, [0])[0].tobytes()
@@ -39,7 +39,7 @@ def overwrite_a_frame(shards: Path) -> str:
 
 
 def _with_an_actor_killed(head: Head, evaluate: list[str], parts: Path) -> subprocess.CompletedProcess[str]:
-    """Run evaluate.py, and kill the process of its embedding actor once that has written a part."""
+    """Run evaluate.py, and kill the process of its embedding actor once it has written a part."""
     before = len(list(parts.glob("part-*")))
     process = head.start("evaluate.py", *evaluate)
     wait_for(lambda: len(list(parts.glob("part-*"))) > before or process.poll() is not None, "another part")
@@ -52,7 +52,7 @@ def _with_an_actor_killed(head: Head, evaluate: list[str], parts: Path) -> subpr
 
 @pytest.fixture(scope="module")
 def evaluated(head: Head, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """Flags with a checkpoint, and the folder of runs, of which ``whole`` has its scores."""
+    """Flags with a checkpoint, and the folder of runs, in which ``whole`` has its scores."""
     folder = tmp_path_factory.mktemp("evaluated")
     flags = ["--recipe", str(write_tiny_recipe(folder, tiny_shards)), "--score.clips_per_batch", "1"]
     checkpoint(folder / "trained")
@@ -122,7 +122,7 @@ def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple
     told = expect_success(head.run("score.py", *score, "--remove-person", person))
     assert f"of {person} removed" in told
     told = expect_success(head.run("score.py", *score))
-    assert "embedding 0 of" in told  # what was removed does not come back
+    assert "embedding 0 of" in told  # removed tracklets do not come back
     assert person not in pq.read_table(folder / "matches.parquet")["person"].to_pylist()
 
     refused = head.run("score.py", *score, "--decisions", str(runs))

@@ -1,4 +1,4 @@
-"""Scoring what others made, without Ray; and trained weights, on a cluster."""
+"""Scoring given distances and features without Ray, and trained weights on a cluster."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def given(tmp_path: Path) -> Path:
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """What metrics.json holds after the job, run in this process."""
+    """The content of metrics.json after the job, run in this process."""
     evaluate.main([*arguments, "--run.storage", str(tmp_path / "runs"), "--run.name", "scored"])
     assert not ray.is_initialized()
     return dict(json.loads((tmp_path / "runs" / "scored" / "metrics.json").read_text()))
@@ -294,7 +294,7 @@ def test_chunks_depend_on_the_data_alone() -> None:
 
 @pytest.mark.slow
 def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
-    """One worker and two, from the run folder; a released-style mistake in one line."""
+    """One worker and two, from the run folder; a mistake with a released file gives one line."""
 
     def expect_success(done: subprocess.CompletedProcess[str]) -> str:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]

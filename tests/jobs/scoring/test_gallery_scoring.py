@@ -1,4 +1,4 @@
-"""Ranking a gallery: who is ranked for whom, filters, tables, removal, and what is refused."""
+"""Ranking a gallery: who is ranked for whom, filters, tables, removal, and refused input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips decoded by actors on other nodes: the bytes of threads, whatever becomes of actors and nodes."""
+"""Clips decoded by actors on other nodes: the same bytes as in threads, whatever happens to actors and nodes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuCluster]:
 
 
 def findings(driver: subprocess.Popen[str], told: str = "") -> tuple[list[Any], str]:
-    """What the driver found, and all that it told."""
+    """The driver's findings, and all of its messages."""
     output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
     assert driver.returncode == 0, (told + output)[-5000:]
     return [json.loads(line) for line in re.findall(r"^FOUND (.*)$", told + output, re.MULTILINE)], told + output

@@ -1,4 +1,4 @@
-"""A run that is asked to end, that another would enter, that hangs, and whose storage refuses writes for a while."""
+"""A run that is asked to end, that another would enter, that hangs, or whose storage refuses writes for a while."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def undisturbed(head: Head, tiny_recipe: Path, tmp_path: Path) -> Outcome:
 def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     head: Head, tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    """`ray job stop`; while the run lives, a second submission of its name is refused and changes nothing."""
+    """`ray job stop`; while the run is alive, a second submission of its name is refused and changes nothing."""
     place = StorageFolder(str(tmp_path / "runs" / "stopped"))
     working_dir = checkout(tmp_path / "checkout")
     flags = ["--recipe", str(tiny_recipe), "--run.name", "stopped", "--train.checkpoint_every_epochs", "4000"]
@@ -78,7 +78,7 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
 def test_a_worker_that_hangs_is_ended_and_the_run_goes_on(
     head: Head, tiny_recipe: Path, tmp_path: Path, undisturbed: Outcome
 ) -> None:
-    """A worker is stopped as a whole (SIGSTOP), as where a disk does not answer; an actor decodes for it."""
+    """A worker is stopped as a whole (SIGSTOP), as if a disk does not answer; an actor decodes for it."""
     place = StorageFolder(str(tmp_path / "runs" / "hung"))
     arguments = ["--recipe", str(tiny_recipe), *LONG, "--run.name", "hung"]
     arguments += ["--compute.hang_seconds", "6", "--run.patience_seconds", "3", "--compute.decoders", "1"]
@@ -97,7 +97,7 @@ def test_a_worker_that_hangs_is_ended_and_the_run_goes_on(
 
 @pytest.mark.parametrize("hang", ["time.sleep(60)", "ctypes.PyDLL(None).sleep(60)"])
 def test_a_process_without_signs_of_life_ends_with_a_traceback(hang: str) -> None:
-    """Also where a library hangs and holds the interpreter lock."""
+    """Also if a library hangs while holding the interpreter lock."""
     script = (
         "import ctypes, time\nfrom ray_jobs.training.watchdog import Watchdog\ndog = Watchdog(1)\ntime.sleep(1.5)\n"
         "dog.alive(); dog.rest(); time.sleep(1.5)\nfor _ in range(8): dog.alive(); time.sleep(0.2)\n"

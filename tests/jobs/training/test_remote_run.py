@@ -1,4 +1,4 @@
-"""A training run, and a search, whose shards, checkpoints and results stand on an S3 server."""
+"""A training run, and a search, whose shards, checkpoints and results are on an S3 server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = ["--train.epochs", "30", "--train.log_every_seconds", "0.01", "--train.c
 def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
     s3: S3Server, head: Head, tiny_shards: Path, tmp_path: Path
 ) -> None:
-    """It ends as one on a local disk; nothing of it stands on the node but the cache of shards."""
+    """It ends like one on a local disk; nothing of it is on the node except the cache of shards."""
     recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(s3.bucket())
     expect_success(head.run("train.py", "--recipe", str(recipe), *FLAGS, "--run.name", "local"))
     undisturbed = Outcome.of(StorageFolder(str(tmp_path / "runs" / "local")))
@@ -61,7 +61,7 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
 def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
     s3: S3Server, head: Head, tiny_shards: Path, tmp_path: Path
 ) -> None:
-    """Its trials, records and best recipe stand there; the recipe is trained from there."""
+    """Its trials, records and best recipe are stored there; the recipe is trained from there."""
     recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(s3.bucket())
     (tmp_path / "space.yaml").write_text("optim.learning_rate: {choices: [0.003, 0.001]}")
     search = ["--recipe", str(recipe), "--space", str(tmp_path / "space.yaml"), "--searcher", "grid"]

@@ -27,7 +27,7 @@ ROOT_FILES = (
 
 
 def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
-    """Two gloo workers, one identity each a batch, checkpoints within epochs; then the finished run entered again."""
+    """Two gloo workers, one identity each per batch, checkpoints within epochs; then the finished run is run again."""
     arguments = ["--recipe", str(tiny_recipe), "--compute.workers", "2", "--batch.identities", "1"]
     arguments += ["--train.checkpoint_every_steps", "1", "--train.log_every_seconds", "0.1", "--run.name", "two"]
     arguments += ["--score.report", "true"]
@@ -67,7 +67,7 @@ def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_pat
 def test_submitted_as_a_job_where_only_the_dependencies_are_installed(
     head: Head, tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    """`ray job submit --working-dir .` of a checkout with data and a run in it, which must not travel."""
+    """`ray job submit --working-dir .` of a checkout with data and a run in it, which must not be uploaded."""
     checkout = tmp_path / "checkout"
     shutil.copytree(
         ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv", "tests", "runs", "data", "*.egg-info")

@@ -1,4 +1,4 @@
-"""Records, tables, importance, picture and best recipe of made-up trials; and how many trials find room."""
+"""Records, tables, importance, picture and best recipe of made-up trials; and how many trials fit the cluster."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_picture_shows_every_axis_and_explains_itself(tmp_path: Path) -> Non
     picture = (tmp_path / "night" / "parallel_coordinates.svg").read_bytes()
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg")
-    comments = picture.decode()  # matplotlib draws letters as shapes, and writes the text beside them
+    comments = picture.decode()  # matplotlib draws letters as shapes, and writes the text next to them
     for text in ("learning_rate", "(log scale)", "batch.", "milestones", "clothes-", "stopped early", "1 failed"):
         assert text in comments, text
     write_results(records, recipe, space)
@@ -263,4 +263,4 @@ def test_asha_waits_for_the_losses_that_the_space_is_about(tmp_path: Path) -> No
     baseline = recipe.model_copy(update={"method": MethodOptions(clothes_loss=False)})
     assert default_grace(baseline, read_space("cal", baseline)) == 10
     short = baseline.model_copy(update={"train": TrainOptions(held_out_share=0.1, epochs=10)})
-    assert default_grace(short, read_space("cal", short)) == 10  # no validation before the end: told by check_search
+    assert default_grace(short, read_space("cal", short)) == 10  # no validation before the end: see check_search

@@ -1,4 +1,4 @@
-"""The search space's file, and what trials are drawn from it. Without Ray."""
+"""The search space's file, and the trials drawn from it. Without Ray."""
 
 from __future__ import annotations
 

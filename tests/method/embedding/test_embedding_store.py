@@ -1,4 +1,4 @@
-"""A live gallery: it grows and forgets by parts, and lets no other model in."""
+"""A live gallery: tracklets are added and removed in parts, and embeddings of other models are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMBEDDER = EmbedderDescription(
 
 
 def table_of(*ids: str, shard: str = "s") -> EmbeddingTable:
-    """Tracklets PERSON/NUMBER with an embedding that tells the id."""
+    """Tracklets PERSON/NUMBER with an embedding that encodes the id."""
     rows = tuple(EmbeddingRow(id, id.partition("/")[0], None, "c", "gallery", {}, 2, shard) for id in ids)
     values = [[len(id), *map(ord, id[-2:])] for id in ids]
     return EmbeddingTable(rows, np.array(values, np.float32), EMBEDDER.fingerprint)
@@ -57,14 +57,14 @@ def test_what_is_added_leaves_the_rest_as_it_is(store: EmbeddingStore) -> None:
 
 
 def test_a_removed_person_leaves_no_trace_and_does_not_come_back(store: EmbeddingStore) -> None:
-    store.add(table_of("ann/3", shard="u"))  # a part of its own, which goes
+    store.add(table_of("ann/3", shard="u"))  # a separate part, which is deleted
     store.add(table_of("dan/1", shard="u"))
     before = contents(store)
     assert store.remove(persons=["ann"]) == ["ann/1", "ann/2", "ann/3"]
     after = contents(store)
     assert [row.id for row in store.read().rows] == ["bob/1", "cid/1", "dan/1"]
     assert not [name for name, (content, _) in after.items() if b"ann" in content]
-    assert len(before) == len(after)  # one part went, removed.json came
+    assert len(before) == len(after)  # one part was deleted, removed.json was added
     untouched = [name for name in before if after.get(name) == before[name]]
     assert len(untouched) == 2  # store.json and dan's part
     assert store.missing({"ann/1": "t", "ann/3": "u", "eva/1": "u"}) == {"eva/1"}

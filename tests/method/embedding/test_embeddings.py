@@ -1,4 +1,4 @@
-"""Pooling of clips, and the embedding table: what is written is read, what is wrong is named."""
+"""Pooling of clips, and the embedding table: what is written can be read, and errors name what is wrong."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_equal(table: EmbeddingTable, expected: EmbeddingTable) -> None:
 
 
 def others_table(path: Path, **changes: Any) -> Path:
-    """A table as others may write it, the least that is asked for, with some columns changed or left out."""
+    """A minimal table as other programs may write it, with some columns changed or left out."""
     columns: dict[str, Any] = {
         "id": ["x", "y"],
         "person": [7, 8],

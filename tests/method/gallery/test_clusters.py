@@ -1,4 +1,4 @@
-"""Groups of probable people, who can never be one, and figures against labels."""
+"""Groups of probable persons, tracklets that cannot be one person, and scores against labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thresholds and probabilities that results hold, laid on other matches."""
+"""Thresholds and probabilities from results, applied to other matches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method scored as by itself, with its gain and its cost."""
+"""Every method scores as it does by itself, with its gain and its cost."""
 
 from __future__ import annotations
 

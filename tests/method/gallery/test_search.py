@@ -1,4 +1,4 @@
-"""The first k of a gallery: those of the exact scores, in every block size."""
+"""The first k of a gallery: those of the exact scores, for every block size."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def assert_equal(found: NearestEntries, expected: NearestEntries) -> None:
 
 def vectors(kind: str, rows: int, dimensions: int, seed: int) -> np.ndarray:
     values = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
-    if kind == "ties":  # few directions, at several lengths that are powers of two: cosines equal to the bit
+    if kind == "ties":  # few directions, at several lengths that are powers of two: bit-identical cosines
         return values[np.arange(rows) % 7] * np.float32(2.0) ** (np.arange(rows) % 3)[:, None].astype(np.float32)
-    if kind == "near ties":  # differ by less than float32 products can tell
+    if kind == "near ties":  # differ by less than float32 products can resolve
         return values[:1] + values * np.float32(1e-7)
     return values
 

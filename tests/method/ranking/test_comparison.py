@@ -1,4 +1,4 @@
-"""Two results side by side: paired differences, their intervals, and which queries changed."""
+"""Comparing two results: paired differences, their intervals, and which queries changed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_differences_are_those_of_the_means() -> None:
 
 
 def test_the_interval_is_that_of_persons_not_of_queries() -> None:
-    """Copies of a query say nothing new: the interval stays, and fits the spread of a mean of 40 persons."""
+    """Copies of a query add no information: the interval stays, and fits the spread of a mean of 40 persons."""
     once, often = (compare(*made(40, each, 0.0, 0.1)).differences["map"] for each in (1, 10))
     expected = 2 * 1.96 * 0.1 / np.sqrt(40)
     for difference in (once, often):

@@ -1,4 +1,4 @@
-"""Archives and tables that others made: what is read, and the one error for what cannot be."""
+"""Archives and tables of other programs: what is read, and one error for what cannot be read."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FEATURES: dict[str, Any] = {
 
 
 class Planted:
-    """Pickled, it would run code when loaded."""
+    """When pickled, it would run code on loading."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("planted"),)
 
 
 def archive(path: Path, given: dict[str, Any] = GIVEN, **changes: Any) -> Path:
-    """The archive with some keys changed, or left out where None."""
+    """The archive with some keys changed, or left out if None."""
     arrays = {key: value for key, value in {**given, **changes}.items() if value is not None}
     np.savez(path, **arrays)
     return path
@@ -189,7 +189,7 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
 
 
 def test_damaged_archives_are_read_or_refused(tmp_path: Path) -> None:
-    """Flipped and lost bytes anywhere: an InputError that names the file, or a read, and nothing else."""
+    """Flipped and lost bytes anywhere: an InputError that names the file, or a successful read, and nothing else."""
     whole = io.BytesIO()
     np.savez_compressed(whole, **GIVEN)
     content, random, refused = whole.getvalue(), np.random.default_rng(0), []
@@ -225,7 +225,7 @@ def test_a_small_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize(("descr", "shape"), [("<f8", (10**12,)), ("<U40000000", (2, 3)), ("<f8", (2**40, 2**40))])
 def test_a_header_that_says_more_than_there_is(tmp_path: Path, descr: str, shape: tuple[int, ...]) -> None:
-    """NumPy would make room for it, and fill it, before it found that the array is not there."""
+    """NumPy would allocate memory for it, and fill it, before it notices that the array is not there."""
     path = archive(tmp_path / "d.npz", q_pids=None)
     with zipfile.ZipFile(path, "a") as made, made.open("q_pids.npy", "w") as member:
         np.lib.format.write_array_header_2_0(member, {"descr": descr, "fortran_order": False, "shape": shape})

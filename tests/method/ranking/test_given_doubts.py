@@ -1,4 +1,4 @@
-"""Market-1501's junk and distractors in what others made, and scores below chance."""
+"""Market-1501's junk and distractors in given distances and features, and scores below chance."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_junk_is_left_out(junk: str) -> None:
 
 
 def test_scores_are_those_without_the_junk() -> None:
-    """As if the rows had never been there, of matrices and of features alike."""
+    """As if the rows had never been there, for matrices and for features."""
     random = np.random.default_rng(1)
     gallery = [*map(str, random.integers(1, 6, 30)), *["-1"] * 10, *["0000"] * 5]
     query = [str(person) for person in range(1, 6)]

@@ -1,4 +1,4 @@
-"""CMC, mAP and mINP equal the released numbers and plain loops, whatever the blocks."""
+"""CMC, mAP and mINP equal the released numbers and plain loops, for any blocks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_equals_the_released_numbers(number: int, protocol: str) -> None:
 
 @dataclass
 class CutMatrix:
-    """A matrix handed out in uneven blocks, the last first."""
+    """A matrix in uneven blocks, the last first."""
 
     matrix: npt.NDArray[np.float64]
     query_cuts: list[int]
@@ -191,7 +191,7 @@ def test_embeddings_give_the_same_bits_whatever_the_blocks(
     every_query, every_gallery = (index.ravel() for index in np.indices(blocked.shape))
     assert np.array_equal(blocked.pairs(every_query, every_gallery), matrix.ravel())
 
-    # Another order of the sum, as another BLAS or device may take it.
+    # Another order of the sum, as another BLAS or device may use.
     shuffled = np.random.default_rng(0).permutation(96)
     whole = next(CosineDistances(query_QD[:, shuffled], gallery_GD[:, shuffled]).blocks()).values
     assert np.array_equal(matrix, whole)
@@ -226,7 +226,7 @@ def test_equal_distances_stand_in_the_order_of_the_gallery(kind: type[np.floatin
     result = evaluate(DistanceMatrix(matrix), query, gallery, top_k=5)
     assert result.ranked_gallery("general").gallery_QK.tolist() == [[0, 1, 2, 3, 4]]
     assert result.results["general"].average_precision_Q.tolist() == [(1 / 2 + 2 / 4) / 2]
-    # One unit in the last place of the given precision is no tie.
+    # A difference of one unit in the last place of the given precision is not a tie.
     matrix[0, 3] = np.nextafter(kind(0.1), kind(0))
     result = evaluate(DistanceMatrix(matrix), query, gallery, top_k=5)
     assert result.ranked_gallery("general").gallery_QK.tolist() == [[3, 0, 1, 2, 4]]

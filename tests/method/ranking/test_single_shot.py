@@ -1,4 +1,4 @@
-"""Galleries of one tracklet a person: drawn by the stated rule, and their spread."""
+"""Galleries of one tracklet per person: drawn by the stated rule, and the spread of their scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MATRIX = np.random.default_rng(3).random((20, 60))
 
 
 def drawn_by_the_rule(gallery: RetrievalLabels, draw: int) -> list[int]:
-    """As the module states it, in other words."""
+    """The rule of the module, written differently."""
     generator = np.random.Generator(np.random.PCG64(draw))
     chosen = []
     for person in sorted(set(gallery.person)):

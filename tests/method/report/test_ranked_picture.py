@@ -1,4 +1,4 @@
-"""The picture of rankings shows the right tracklets, marks and words, whatever the labels hold."""
+"""The picture of rankings shows the right tracklets, marks and words, for any labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERSONS = ("$x_1$", "<b>&\"'", "a name that is far too long for the room below a
 
 
 def scored() -> Evaluation:
-    """Twelve queries of four persons with hostile names before a gallery of 40, random distances."""
+    """Twelve queries of four persons with hostile names, a gallery of 40, random distances."""
     random = np.random.default_rng(2)
     sides = []
     for prefix, size in (("q", 12), ("g", 40)):
@@ -34,7 +34,7 @@ def scored() -> Evaluation:
 
 
 def thumbnails(index: int) -> list[Picture]:
-    """Frames of another size for each tracklet, as source shards hold them."""
+    """Frames of another size for each tracklet, as in source shards."""
     return [np.full((40 + index, 20 + frame, 3), 5 * index, np.uint8) for frame in range(3)]
 
 

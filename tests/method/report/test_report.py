@@ -1,4 +1,4 @@
-"""The report tells what was scored, escapes what it tells, and stands whole or not at all."""
+"""The report shows what was scored, escapes all values, and is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(path: Path) -> Any:
-    """What a data script assigns."""
+    """The value that a data script assigns."""
     return json.loads(path.read_text().split("=", 1)[1].rstrip(";\n"))
 
 
 def rows_of(folder: Path, view: int) -> list[tuple[str, dict[str, Any]]]:
-    """A view's rows in order: the name from the index, and the row with its chunk's captions in place."""
+    """A view's rows in order: the name from the index, and the row with its chunk's captions filled in."""
     index = told(folder / "data" / "index.js")
     rows = []
     for number, subject in enumerate(index["views"][view]["subjects"]):
@@ -52,7 +52,7 @@ def rows_of(folder: Path, view: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def expected_entries(evaluation: Evaluation, distances: DistanceMatrix, name: str, query: int) -> list[tuple[Any, ...]]:
-    """By a full sort: id, rank, score, mark; junk to the last place shown, the first match behind it."""
+    """By a full sort: id, rank, score, mark; junk up to the last place shown, then the first match if later."""
     protocol, asked, there = evaluation.results[name].protocol, evaluation.query, evaluation.gallery
     values = distances.pairs(np.full(len(there), query), np.arange(len(there)))
     shown: list[tuple[Any, ...]] = []
@@ -252,7 +252,7 @@ def test_one_query_and_one_match(tmp_path: Path) -> None:
 def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
     write_report(small(), tmp_path / "r")
     write_report(one_query(), tmp_path / "r")
-    assert len(list((tmp_path / "r" / "pictures").rglob("*.jpg"))) == 1  # both sides' frames are of one function
+    assert len(list((tmp_path / "r" / "pictures").rglob("*.jpg"))) == 1  # both sides use the same function for frames
     assert "One" in (tmp_path / "r" / "index.html").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 

@@ -67,7 +67,7 @@ def _no_complaint(browser: WebDriver) -> Iterator[None]:
 
 
 def complaints(browser: WebDriver) -> list[str]:
-    """What the pages logged since the last call."""
+    """Messages that the pages logged since the last call."""
     return [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
 
 
@@ -99,7 +99,7 @@ def text(browser: WebDriver, selector: str) -> str:
 
 
 def hardest(report: ReportInput, protocol: str) -> list[str]:
-    """Ids in the order of the page, the plain way; every query here takes part."""
+    """Ids in the order of the page, sorted naively; every query here takes part."""
     result, ids = report.evaluation.results[protocol], report.evaluation.query.ids
     precision, rank = result.average_precision_Q, result.first_match_rank_Q
     order = sorted(range(QUERIES), key=lambda q: (not rank[q], precision[q] if rank[q] else 0, -rank[q], q))

@@ -1,4 +1,4 @@
-"""The pictures of thresholds show the figures they are given, and are whole SVG files."""
+"""The pictures of thresholds show the given values, and are valid SVG files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_reliability_is_drawn_bin_by_bin() -> None:
 
 @pytest.mark.parametrize("matrix", [[[0.1, 0.5], [0.6, 0.2]], [[0.3, 0.3], [0.3, 0.3]]], ids=["perfect", "all equal"])
 def test_extremes_are_drawn_and_written(matrix: list[list[float]], tmp_path: Path) -> None:
-    """No error at all, no difference at all, a rate that cannot be shown: pictures without a warning."""
+    """No error at all, no difference at all, a rate that is too small to measure: pictures without a warning."""
     pairs = VerificationPairs.of(DistanceMatrix(np.array(matrix)), labels("q", "ab"), labels("g", "ab"), GENERAL)
     verification = verify(pairs)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Probabilities that keep their word on other pairs, whatever the prior; files that are checked."""
+"""Probabilities that hold on other pairs, for any prior; files that are validated."""
 
 from __future__ import annotations
 

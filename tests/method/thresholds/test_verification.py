@@ -1,4 +1,4 @@
-"""Verification figures equal plain counts over all pairs, ties included, whatever the blocks."""
+"""Verification rates equal plain counts over all pairs, ties included, for any blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GENERAL = PROTOCOLS["general"]
 
 
 def labels(prefix: str, person: str, camera: str | None = None) -> RetrievalLabels:
-    """A tracklet for each letter."""
+    """One tracklet per letter."""
     ids = tuple(f"{prefix}{row}" for row in range(len(person)))
     return RetrievalLabels(ids, tuple(person), tuple(camera or prefix * len(person)), (None,) * len(person))
 

@@ -28,7 +28,7 @@ PARAMETERS = {f"section.field{number}": number for number in range(230)} | {"run
 
 @pytest.fixture(autouse=True)
 def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may need long for what is left; tests of a server that is gone set less."""
+    """A slow machine may need long to send the rest; tests of a missing server set a shorter time."""
     monkeypatch.setattr(mlflow_sink, "CLOSE_SECONDS", PATIENCE_SECONDS)
 
 
@@ -55,10 +55,10 @@ def logged(uri: str, name: str) -> list[tuple[int, float]]:
 
 
 def test_a_run_that_goes_on_continues_its_mlflow_run(tmp_path: Path) -> None:
-    """Steps 20 to 29 are done twice, as after a kill: they stand in MLflow once."""
+    """Steps 20 to 29 are repeated, as after a kill: MLflow has them once."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     sink = open_sink(uri, tmp_path, world_size="2")
-    add_steps(sink, range(1500))  # more than one request takes
+    add_steps(sink, range(1500))  # more than fit one request
     sink.add("validation", 1499, {"general_map": 0.25})
     sink.close("FAILED")
     run = only_run(uri)
@@ -105,7 +105,7 @@ def test_a_server_that_is_not_there_is_told_once_and_holds_nothing_up(
     add_steps(sink, range(1000))
     assert time.monotonic() - started < 1
     wait_for(lambda: caplog.records, "warning")
-    time.sleep(0.5)  # several more tries
+    time.sleep(0.5)  # several more retries
     assert len(caplog.records) == 1
     assert "training continues" in caplog.text
     sink.close()
@@ -162,7 +162,7 @@ def test_what_is_missing_or_wrong_is_told_before_the_start(monkeypatch: pytest.M
 
 
 def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """A real tracking server, in a process group of its own."""
+    """A real tracking server, in its own process group."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files")]
     environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -1,4 +1,4 @@
-"""Several seeds of a recipe: the summary, and the runs behind it (training itself stands aside)."""
+"""Several seeds of a recipe: the summary, and the runs behind it (without the training itself)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_metrics_of_another_kind_are_an_input_error(tmp_path: Path, content: str
 
 
 def trainer_of(trained: list[int], fail_at: int | None = None) -> Callable[[Recipe], StorageFolder]:
-    """Trains nothing: a finished run is left as it is, as the real one does."""
+    """Trains nothing: a finished run is left unchanged, as in the real one."""
 
     def train(recipe: Recipe) -> StorageFolder:
         folder = StorageFolder(recipe.run.storage) / recipe.run.name

@@ -1,4 +1,4 @@
-"""The training loop in one process: resumes to the bit, learns, and scores."""
+"""The training loop in one process: resumes bit-identically, learns, and scores."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def tiny_recipe(shards: Path, method: Mapping[str, object] | None = None, **trai
 
 
 class Killed(Exception):  # noqa: N818
-    """Stands for a SIGKILL: nothing after it runs."""
+    """Stands in for a SIGKILL: nothing runs after it."""
 
 
 class DyingRun(LocalRun):
-    """Dies at its n-th report; before it, unless the checkpoint was committed, or after."""
+    """Dies at its n-th report, before or after the checkpoint is committed."""
 
     def __init__(self, folder: Path, reports: int, *, committed: bool) -> None:
         super().__init__(folder)
@@ -72,7 +72,7 @@ ALL_STATE: dict[str, Any] = {
     "method": {"clothes_memory": True, "identity_loss": "arcface", "identity_margin": 0.1, "pair_loss": "triplet"},
     "ema_decay": 0.8,
 }
-"""A recipe of all that a checkpoint may hold beside the usual."""
+"""A recipe with everything that a checkpoint may hold."""
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_learning_rates() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     tiny_shards: Path, tmp_path: Path, log_every_seconds: float
 ) -> None:
-    """Found at the next progress line or, if that is far, before the next checkpoint."""
+    """Found at the next progress line or, if that is far away, before the next checkpoint."""
     store = ShardFolder(tiny_shards)
     recipe = tiny_recipe(tiny_shards, epochs=20, checkpoint_every_steps=1, log_every_seconds=log_every_seconds)
     wild = recipe.model_copy(update={"optim": OptimOptions(name="sgd", momentum=0, learning_rate=1e30)})
@@ -296,4 +296,4 @@ def test_the_offending_batch_is_named(tiny_shards: Path, tmp_path: Path) -> None
     others = {row.id for row in trainer.store.rows} - named
     assert all(name in str(stopped.value) for name in named)
     assert not any(f" {name}," in str(stopped.value) for name in others)
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("clips")]  # the error is held
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("clips")]  # the error is kept
