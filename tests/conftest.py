@@ -69,8 +69,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for report in reports:
         busy[getattr(report, "worker_id", "pytest")] += report.duration
         seconds[_file_of(report.nodeid)] += report.duration
-    told = ", ".join(f"{worker} {spent:.0f} s" for worker, spent in sorted(busy.items()))
-    terminalreporter.write_line(f"busy: {told}; {SEED_VARIABLE}={kill_seed()}")
+    output = ", ".join(f"{worker} {spent:.0f} s" for worker, spent in sorted(busy.items()))
+    terminalreporter.write_line(f"busy: {output}; {SEED_VARIABLE}={kill_seed()}")
     if any("chromium or chromedriver" in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
         terminalreporter.write_line(
             "The pages of the report were not tested, for want of a browser: apt-get install chromium chromium-driver"

@@ -82,7 +82,7 @@ def test_what_cannot_be_made() -> None:
         build_backbone("timm/resnet10t", weights="kinetics")
 
 
-def test_without_timm_one_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(BackboneError, match=r"needs timm: pip install 'ccvid\[timm\]'"):
         build_backbone("timm/resnet10t", weights="random")

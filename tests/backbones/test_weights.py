@@ -197,7 +197,7 @@ def test_a_value_too_large_for_the_network_is_refused_by_name(state: dict[str, T
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "message"),
     [
         (lambda x: x.to(torch.complex64), r"conv1\.weight is of torch.complex64, expected torch.float32"),
         (lambda x: x.to(torch.int64), r"conv1\.weight is of torch.int64, expected torch.float32"),
@@ -208,10 +208,10 @@ def test_a_value_too_large_for_the_network_is_refused_by_name(state: dict[str, T
     ],
 )
 def test_tensors_of_another_kind_are_refused(
-    state: dict[str, Tensor], tmp_path: Path, made: Callable[[Tensor], Tensor], told: str
+    state: dict[str, Tensor], tmp_path: Path, made: Callable[[Tensor], Tensor], message: str
 ) -> None:
     file = save({**state, "conv1.weight": made(state["conv1.weight"])}, tmp_path / "strange.pth")
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         build_backbone(TINY, weights=file)
 
 

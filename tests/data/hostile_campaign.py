@@ -208,7 +208,7 @@ def run_campaign(
     """
     result = Result({name: Tally() for name in kinds_of(setup)})
     waiting, done = iter(numbers), 0
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
     slots = [_Slot(setup, hang_seconds) for _ in range(min(workers, len(numbers)))]
     try:
         for slot in slots:
@@ -226,9 +226,9 @@ def run_campaign(
                     _keep(setup, outcome, kept)
                 if (number := next(waiting, None)) is not None:
                     slot.give(number)
-            if progress and time.monotonic() - told > LINE_SECONDS:
-                told = time.monotonic()
-                _tell(done, len(numbers), told - began, len(result.faults))
+            if progress and time.monotonic() - printed > LINE_SECONDS:
+                printed = time.monotonic()
+                _print_progress(done, len(numbers), printed - began, len(result.faults))
     finally:
         for slot in slots:
             slot.close()
@@ -254,7 +254,7 @@ def _keep(setup: Setup, outcome: Outcome, kept: Path) -> None:
     )
 
 
-def _tell(done: int, count: int, seconds: float, faults: int) -> None:
+def _print_progress(done: int, count: int, seconds: float, faults: int) -> None:
     left = timedelta(seconds=round(seconds / done * (count - done))) if done else "unknown time"
     print(
         f"{done:,} of {count:,} inputs, {done / seconds:.0f}/s, {left} left; {faults} faults",

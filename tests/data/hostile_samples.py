@@ -24,7 +24,7 @@ MOST_BYTES = 512 * 2**20
 class Sample:
     """Valid files in a folder.
 
-    ``read`` is given the folder. It raises what a user may be told of, and anything else where a promise was broken;
+    ``read`` is given the folder. It raises the errors meant for users, or anything else if a promise was broken;
     where it returns, the input was read.
     """
 

@@ -83,7 +83,7 @@ def test_items_come_in_order_from_one_long_lived_process(process: DecodingProces
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         (loop_deaf, "a.mp4: decoding made no progress for 6 s and was ended"),
         (crash, r"a.mp4: decoding it killed the decoder's process \(exit code -6\)"),
@@ -91,10 +91,10 @@ def test_items_come_in_order_from_one_long_lived_process(process: DecodingProces
         (fail, "^a.mp4: decoding failed: IndexError: of nothing$"),
     ],
 )
-def test_what_goes_wrong_is_told_and_the_next_source_is_read(
-    process: DecodingProcess, function: object, told: str
+def test_what_goes_wrong_is_reported_and_the_next_source_is_read(
+    process: DecodingProcess, function: object, message: str
 ) -> None:
-    with pytest.raises(UnreadableSourceError, match=told):
+    with pytest.raises(UnreadableSourceError, match=message):
         list(process.run(function, what="a.mp4", hang_seconds=HANG_SECONDS))  # type: ignore[arg-type]
     assert len(list(process.run(count_to, 3, what="b.mp4"))) == 3
 

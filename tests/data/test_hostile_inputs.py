@@ -24,8 +24,8 @@ def result() -> Result:
 
 def test_every_input_is_read_or_refused_as_it_should_be(result: Result) -> None:
     assert sum(tally.verdicts.total() for tally in result.tallies.values()) == INPUTS
-    told = "\n".join(f"{count} x {fault}" for count, fault in result.distinct_faults())
-    assert not result.faults, f"{told}\n{result.table()}"
+    output = "\n".join(f"{count} x {fault}" for count, fault in result.distinct_faults())
+    assert not result.faults, f"{output}\n{result.table()}"
 
 
 def test_each_kind_is_both_read_and_refused(result: Result) -> None:

@@ -111,11 +111,11 @@ def test_batches_hold_the_clips_that_the_schedule_names(raw: bool) -> None:
         for label in ("row", "person", "clothes", "camera"):
             given = getattr(batch, f"{'tracklet' if label == 'row' else label}_B")
             np.testing.assert_array_equal(given, getattr(clips.items, f"{label}_I")[item_B])
-        for told, item, seed in zip(frames_of(batch), item_B, seed_B, strict=True):
+        for shown, item, seed in zip(frames_of(batch), item_B, seed_B, strict=True):
             start, end = clips.items.start_I[item], clips.items.end_I[item]
             rng = np.random.Generator(np.random.PCG64(int(seed)))
             positions = start + random_clip(int(end - start), CLIP, rng)
-            assert told == [(clips.items.row_I[item], position) for position in positions.tolist()]
+            assert shown == [(clips.items.row_I[item], position) for position in positions.tolist()]
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("JPEG", 3), ("PNG", 3), ("JPEG", 1)])
@@ -298,7 +298,7 @@ def test_every_clip_of_the_tracklets_comes_in_order(clips_per_batch: int) -> Non
         for row in rows
         for positions in all_clips(COUNTS[row], ClipOptions(length=4, stride=1))
     ]
-    assert [told for batch in batches for told in frames_of(batch)] == expected
+    assert [shown for batch in batches for shown in frames_of(batch)] == expected
     assert torch.cat([batch.tracklet_B for batch in batches]).tolist() == [clip[0][0] for clip in expected]
     assert {len(batch) for batch in batches[:-1]} <= {clips_per_batch}
     assert tracklets(make_store(*COUNTS), []) == []

@@ -112,7 +112,7 @@ def test_the_time_left_goes_by_the_work_where_that_is_not_what_is_counted(heard:
     assert heard.lines == ["embedding: 2/4 tracklets  left 0:00:08"]
 
 
-def test_brief_work_is_told_only_if_it_takes_long(heard: Heard) -> None:
+def test_brief_work_is_reported_only_if_it_takes_long(heard: Heard) -> None:
     clock = Clock()
     quick = Meter("embedding", 2, every_seconds=5, brief=True, clock=clock)
     quick.add(2)

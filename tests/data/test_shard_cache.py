@@ -73,7 +73,7 @@ def test_shards_are_fetched_once(remote: StorageFolder, cache: CacheOptions, tin
     assert (again.encoded_frames(0, [0])[0] == store.encoded_frames(0, [0])[0]).all()
 
 
-def test_progress_is_told_by_one_process_of_the_node(
+def test_progress_is_reported_by_one_process_of_the_node(
     remote: StorageFolder, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("data_tools.shard_cache.LINE_SECONDS", 0)
@@ -197,7 +197,7 @@ def test_what_never_fits_evicts_nothing(remote: StorageFolder, cache: CacheOptio
     assert kept.exists()
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(
+def test_a_full_disk_is_reported_before_anything_is_fetched(
     remote: StorageFolder, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")

@@ -321,13 +321,13 @@ def test_shards_that_hold_something_else_than_was_written(tmp_path: Path) -> Non
     frames = [row["frames"] for row in rows]
     assert len(rewritten(tmp_path / "out", frames=frames).rows) == 2
     gap = [frames[0], [frames[1][0], None, frames[1][2]]]
-    for columns, told in (
+    for columns, expected in (
         ({"frames": gap}, "tracklet 1 cannot be read: 3 frames with 3 numbers"),
         ({"frame_index": [[0, None, 2], [5, 6, 7]]}, "tracklet 0 cannot be read: 3 frames with 3 numbers"),
         ({"frame_index": [[0, 1, 2], [5, 6]]}, "tracklet 1 cannot be read: 3 frames with 2 numbers"),
         ({"split": ["train", "x" * 5000]}, "tracklet 1 cannot be read: split 'x"),
     ):
-        with pytest.raises(InputError, match=rf"shard-00000\.arrow: {told}"):
+        with pytest.raises(InputError, match=rf"shard-00000\.arrow: {expected}"):
             rewritten(tmp_path / "out", **columns)
         rewritten(tmp_path / "out", frames=frames, frame_index=[[0, 1, 2], [5, 6, 7]], split=["train", "train"])
 
@@ -341,9 +341,10 @@ def test_compressed_shards_are_refused(tmp_path: Path, compression: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("side", "told"), [(6200, "it has 6200x6200 pixels, expected at most 37 million"), (100_000, "10000000000 pixels")]
+    ("side", "expected"),
+    [(6200, "it has 6200x6200 pixels, expected at most 37 million"), (100_000, "10000000000 pixels")],
 )
-def test_a_stored_picture_of_too_many_pixels_is_refused(side: int, told: str) -> None:
+def test_a_stored_picture_of_too_many_pixels_is_refused(side: int, expected: str) -> None:
     picture = np.frombuffer(large_png(side), np.uint8)
     assert len(picture) < 2_000_000
 
@@ -356,7 +357,7 @@ def test_a_stored_picture_of_too_many_pixels_is_refused(side: int, told: str) ->
     clip = torch.empty((1, 32, 16, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     with pytest.raises(InputError, match="tracklet a: its stored frame 0") as caught:
         decode_clip_(clip, Store(), 0, np.array([0]))
-    assert told in str(caught.value.__cause__)
+    assert expected in str(caught.value.__cause__)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def test_separators(line: str, mark: str) -> None:
         ("frame,id,x,y,w,h,flag", ("flag (a flag counts beside class and visibility)",)),
     ],
 )
-def test_columns_that_look_useful_are_told(header: str, unused: tuple[str, ...]) -> None:
+def test_columns_that_look_useful_are_reported(header: str, unused: tuple[str, ...]) -> None:
     assert find_columns(header.split(",")).unused == unused
 
 

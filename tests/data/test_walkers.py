@@ -233,6 +233,6 @@ def test_folder_of_another_set_is_refused(tmp_path: Path) -> None:
 
 def test_progress_counts_every_video(tmp_path: Path) -> None:
     options = WalkerOptions(train_people=1, test_people=0, outfits=1, frames=2)
-    told: list[tuple[int, int]] = []
-    render_walkers(options, tmp_path, workers=1, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    calls: list[tuple[int, int]] = []
+    render_walkers(options, tmp_path, workers=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]

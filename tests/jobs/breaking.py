@@ -121,8 +121,8 @@ class Run:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             at = f"after step {steps_done(self.place)}, without {what}"
-            assert self.process.poll() is None, f"the run ended {at}:\n{self.told()}"
-            assert time.monotonic() < deadline, f"{PATIENCE_SECONDS} s passed {at}:\n{self.told()}"
+            assert self.process.poll() is None, f"the run ended {at}:\n{self.output_end()}"
+            assert time.monotonic() < deadline, f"{PATIENCE_SECONDS} s passed {at}:\n{self.output_end()}"
             time.sleep(0.02)
 
     def hit(self, kind: str, chance: random.Random) -> Broken:
@@ -153,7 +153,7 @@ class Run:
             code: int | None = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
-        assert code == 0, f"exit code {code}: {self.told()}"
+        assert code == 0, f"exit code {code}: {self.output_end()}"
         return Outcome.of(self.place)
 
     def end(self) -> None:
@@ -161,7 +161,7 @@ class Run:
         self.process.kill()
         self.process.wait()
 
-    def told(self) -> str:
+    def output_end(self) -> str:
         """The end of the drivers' output."""
         return self._log.read_text()[-6000:]
 

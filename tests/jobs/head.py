@@ -105,14 +105,14 @@ class Node:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        while not ("Ray runtime started" in (told := self._log.read_text()) and self._listens()):
+        while not ("Ray runtime started" in (output := self._log.read_text()) and self._listens()):
             ended = self.process.poll() is not None
             if ended or time.monotonic() > deadline:
                 self.kill()
-                told = self._log.read_text()
-                if ended and TOO_SLOW in told and time.monotonic() < deadline:
+                output = self._log.read_text()
+                if ended and TOO_SLOW in output and time.monotonic() < deadline:
                     return False
-                raise RuntimeError(f"a node did not start:\n{told[-3000:]}")
+                raise RuntimeError(f"a node did not start:\n{output[-3000:]}")
             time.sleep(0.2)
         return True
 

@@ -37,8 +37,8 @@ class Network:
             _ip("-n", self._bridge, "link", "set", "bridge", "up")
         except (OSError, subprocess.CalledProcessError) as error:
             self.close()
-            told = getattr(error, "stderr", None) or error
-            pytest.skip(f"this machine allows no network namespaces: {str(told).strip()}")
+            output = getattr(error, "stderr", None) or error
+            pytest.skip(f"this machine allows no network namespaces: {str(output).strip()}")
 
     def add(self) -> Namespace:
         """Add a machine, at 10.77.0.1, 10.77.0.2, …"""

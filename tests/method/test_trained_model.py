@@ -280,7 +280,7 @@ def test_a_checkpoint_that_broke_down_is_refused_by_name(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "told"),
+    ("part", "name", "expected"),
     [
         ("model_state_dict", "layer1.0.conv1.weight", "layer1.0.conv1.weight is inf at"),
         ("classifier_state_dict", "classifier.bias", "classifier_state_dict: classifier.bias is inf at [4]"),
@@ -288,7 +288,12 @@ def test_a_checkpoint_that_broke_down_is_refused_by_name(tmp_path: Path, name: s
     ],
 )
 def test_a_released_checkpoint_that_broke_down_is_refused_by_name(
-    c2d_state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, name: str, told: str
+    c2d_state: dict[str, Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+    name: str,
+    expected: str,
 ) -> None:
     file = released_file(tmp_path / "in.pth.tar", c2d_state)
     content = torch.load(file, weights_only=False)
@@ -298,7 +303,7 @@ def test_a_released_checkpoint_that_broke_down_is_refused_by_name(
     assert main(["import", str(file), str(tmp_path / "ours"), "--backbone", "c2d_resnet50"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {file}")
-    assert told in error
+    assert expected in error
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth.tar"]
 
 

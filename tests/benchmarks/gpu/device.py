@@ -40,9 +40,9 @@ def machine_facts() -> dict[str, str]:
 def _driver() -> str:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
-        if told:
-            return told[0]
+        facts = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        if facts:
+            return facts[0]
     return "unknown"
 
 

@@ -69,8 +69,8 @@ def start_connecting(settings: Mapping[str, str], before: str = "") -> subproces
 
 def refusal(process: subprocess.Popen[str]) -> str:
     """The message of a command that ends with exactly one."""
-    told, complaint = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 1, told + complaint
+    output, complaint = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1, output + complaint
     assert complaint.startswith("error: "), complaint
     assert complaint.count("\n") == 1, complaint
     return complaint
@@ -115,9 +115,9 @@ def test_a_cluster_that_nobody_named_and_is_gone_is_passed_over(
     gone = closed_port()
     (folder / "ray_current_cluster").write_text(gone)  # like `ray start --head`
     assert address.cluster_to_join() is None
-    told = capsys.readouterr().out
-    assert gone in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().out
+    assert gone in output
+    assert output.count("\n") == 1
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert address.cluster_to_join() is None
     assert capsys.readouterr().out == ""
@@ -199,9 +199,9 @@ def test_a_living_cluster_is_joined_if_it_accepts_the_user(head: Head, tmp_path:
     (tmp_path / "ray" / "ray_current_cluster").write_text(head.address)
     token = head.environment["RAY_AUTH_TOKEN_PATH"]
     found = start_connecting(environment(tmp_path, RAY_TMPDIR=str(tmp_path), RAY_AUTH_TOKEN_PATH=token))
-    told, complaint = found.communicate(timeout=PATIENCE_SECONDS)
+    output, complaint = found.communicate(timeout=PATIENCE_SECONDS)
     assert (found.returncode, complaint) == (0, ""), complaint
-    first, joined = told.splitlines()
+    first, joined = output.splitlines()
     assert first == f"joining the Ray cluster at {head.address}"
     assert joined.endswith(head.address.partition(":")[2])
     named = environment(tmp_path, RAY_ADDRESS=head.address)
@@ -214,8 +214,8 @@ def test_a_living_cluster_is_joined_if_it_accepts_the_user(head: Head, tmp_path:
 def test_a_cluster_without_cpus(tmp_path: Path) -> None:
     before = "connection.CPU_SECONDS, start._cpus = 1, lambda: 0"
     process = start_connecting(environment(tmp_path, RAY_ADDRESS="local"), before)
-    told, complaint = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 1, told + complaint
+    output, complaint = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1, output + complaint
     assert "has no CPUs; add a node that has some" in complaint.splitlines()[-1]
     assert "Traceback" not in complaint
 
@@ -240,9 +240,9 @@ def test_two_commands_at_once_beside_a_cluster_of_another_user(head: Head, tiny_
         for name in ("one", "other")
     ]
     for run in runs:
-        told, complaint = run.communicate(timeout=PATIENCE_SECONDS)
-        assert run.returncode == 0, told + complaint
-        assert told.startswith(f"passing over the Ray cluster at {head.address}: it does not accept")
+        output, complaint = run.communicate(timeout=PATIENCE_SECONDS)
+        assert run.returncode == 0, output + complaint
+        assert output.startswith(f"passing over the Ray cluster at {head.address}: it does not accept")
         for sign in ("multiple active Ray instances", "PlacementGroupCleaner", "Token authentication"):
-            assert sign not in told + complaint
-        assert "clothes-changing" in told
+            assert sign not in output + complaint
+        assert "clothes-changing" in output

@@ -61,7 +61,7 @@ def test_a_mixed_cluster_takes_what_the_slowest_can_do(cluster: Cluster, capsys:
     assert line.endswith("computing in float32 on all, since old is no faster in bfloat16")
 
 
-def test_an_emulation_that_was_asked_for_is_told(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_emulation_that_was_asked_for_is_reported(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     workers: Any = None
     cluster(machine("new", 2.0), machine("old", 0.1))
     assert decide_precision(recipe(True), workers).train.bf16 is True

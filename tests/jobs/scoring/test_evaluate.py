@@ -68,11 +68,11 @@ def test_a_small_archive_by_hand(given: Path, tmp_path: Path, capsys: pytest.Cap
             "queries": 3,
             "queries_without_match": 1,
         }
-    told = capsys.readouterr().out
-    assert "clothes-changing" in told
-    assert "left out: same-location, different-location (no query tracklet has a location label)" in told
+    output = capsys.readouterr().out
+    assert "clothes-changing" in output
+    assert "left out: same-location, different-location (no query tracklet has a location label)" in output
     folder = tmp_path / "runs" / "scored"
-    assert told.endswith(f"results: {folder}\nreport: {folder}/report/index.html\n")
+    assert output.endswith(f"results: {folder}\nreport: {folder}/report/index.html\n")
     files = {"metrics.json", "metrics.txt", "queries.parquet", "thresholds.json", "report"}
     assert {path.name for path in folder.iterdir()} == files
     assert pq.read_table(folder / "queries.parquet").num_rows == 9
@@ -266,8 +266,8 @@ def test_results_side_by_side(given: Path, tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     compare = ["--compare", *folders, "--run.storage", str(tmp_path / "runs")]
     evaluate.main(compare)
-    told = capsys.readouterr().out
-    assert "95 % interval" in told
+    output = capsys.readouterr().out
+    assert "95 % interval" in output
     found = json.loads((tmp_path / "runs" / "squared-against-scored" / "comparison.json").read_text())
     for comparison in found["compared"][folders[1]].values():
         assert comparison["differences"]["map"]["difference"]["value"] == 0
@@ -309,12 +309,12 @@ def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, 
         name = f"again-{workers}"
         flags = ["--checkpoint", str(trained), "--compute.workers", workers, "--run.name", name]
         flags += ["--score.report", str(workers == "1").lower()]
-        told = expect_success(head.run("evaluate.py", *recipe, *flags))
+        output = expect_success(head.run("evaluate.py", *recipe, *flags))
         folder = tmp_path / "runs" / name
-        assert "tracklets/s" in told
-        assert "left 0:00:00" in told
+        assert "tracklets/s" in output
+        assert "left 0:00:00" in output
         pictures = f"pictures: {folder / 'rankings_clothes_changing.svg'}"
-        assert (pictures in told, (folder / "report").exists()) == (workers == "1",) * 2
+        assert (pictures in output, (folder / "report").exists()) == (workers == "1",) * 2
         found = json.loads((folder / "metrics.json").read_text())
         assert found["protocols"] == expected["protocols"]
         assert found["single_shot"] == expected["single_shot"]

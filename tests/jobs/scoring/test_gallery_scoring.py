@@ -103,7 +103,7 @@ def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"cameras": ("south",)}, "--camera south: no such camera in the gallery; there are east, north, west"),
         ({"since": 50.0}, "no tracklet is left to be ranked"),
@@ -111,8 +111,8 @@ def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.Captu
         ({"only_new": True}, "no tracklet is left to be ranked"),
     ],
 )
-def test_filters_that_leave_nothing(change: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_filters_that_leave_nothing(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         choose(replace(REQUEST, **change), table(), frozenset())  # type: ignore[arg-type]
 
 
@@ -191,9 +191,9 @@ def test_removal_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert results.names() == ["matches.csv", "report", "steps.jsonl"]
     store.add_source("/data/shards")
     remove_from_gallery(store.folder, results, persons=[], ids=["g1", "bob"])
-    told = capsys.readouterr().out
-    assert "2 tracklets of g1, bob removed" in told
-    assert "their frames are still in /data/shards, and in what was copied" in told
+    message = capsys.readouterr().out
+    assert "2 tracklets of g1, bob removed" in message
+    assert "their frames are still in /data/shards, and in what was copied" in message
     assert results.names() == ["steps.jsonl"]
     with pytest.raises(InputError, match="holds no tracklet of g1"):
         remove_from_gallery(store.folder, results, persons=[], ids=["g1"])

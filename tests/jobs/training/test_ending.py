@@ -56,8 +56,8 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     moment = random_step(200)
     wait_for(lambda: steps_done(place) >= moment, "step")
     expect_success(head.jobs("stop", "first"))
-    told = head.jobs("logs", "first").stdout
-    assert re.search(r"stopped on request in epoch \d+ after step \d+, with a checkpoint", told), told
+    output = head.jobs("logs", "first").stdout
+    assert re.search(r"stopped on request in epoch \d+ after step \d+, with a checkpoint", output), output
     wait_for(lambda: not any(map(is_alive, workers)), "end of the workers")
     done = steps_done(place)
     assert len([name for name in place.names() if name.startswith("checkpoint_20")]) == 1
@@ -65,9 +65,9 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     more = head.start("train.py", *flags, *ENDLESS)
     wait_for(lambda: steps_done(place) > done, "step after the stop")
     more.send_signal(signal.SIGINT)
-    told, _ = more.communicate(timeout=PATIENCE_SECONDS)
-    assert more.returncode == 130, told
-    assert "the same command goes on from here" in told
+    output, _ = more.communicate(timeout=PATIENCE_SECONDS)
+    assert more.returncode == 130, output
+    assert "the same command goes on from here" in output
     numbers = [
         int(match) for match in re.findall(r'"step": (\d+), "learning_rate"', place.read("steps.jsonl").decode())
     ]

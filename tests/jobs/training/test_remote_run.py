@@ -42,14 +42,14 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
         print(f"writes are refused from step {step} on")
         time.sleep(12)
         held = steps_done(place)
-        assert run.process.poll() is None, run.told()
+        assert run.process.poll() is None, run.output_end()
         s3.accept_writes()
         assert run.finish() == undisturbed
     finally:
         run.end()
     assert held < 60, "the run was over before writes were refused"
-    told = (tmp_path / "driver.log").read_text()
-    assert "Traceback" not in told
+    output = (tmp_path / "driver.log").read_text()
+    assert "Traceback" not in output
     assert {"metrics.json", "metrics.txt", "config.yaml", "embeddings.parquet", "best"} <= set(place.names())
     assert not (tmp_path / "runs" / "remote").exists()
 
@@ -75,9 +75,9 @@ def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
     process = head.start("tune.py", *search)
     wait_for(lambda: any(trial["history"] for trial in trials()) or process.poll() is not None, "validation")
     process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130, told
-    assert "search night ended as asked; the same command goes on from here" in told
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, output
+    assert "search night ended as asked; the same command goes on from here" in output
     before = trials()
     assert [trial["state"] for trial in before if trial["history"]] != ["finished", "finished"]
 

@@ -99,7 +99,9 @@ def test_the_log_and_mlflow_learn_how_a_run_ended(
     assert run.data.metrics["speed/clips_per_second"] == 8.0
 
 
-def test_mlflow_that_is_not_installed_is_told_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_that_is_not_installed_is_reported_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ccvid.training.mlflow_sink.find_spec", lambda _: None)
     recipe = Recipe(run=RunOptions(mlflow="http://127.0.0.1:1"))
     with (

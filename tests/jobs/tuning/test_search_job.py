@@ -108,15 +108,15 @@ def test_a_killed_search_goes_on_stops_trials_without_a_trace_and_its_best_recip
     assert any(trial["state"] == "running" for trial in before)
 
     with Watch(folder).over(head) as watch:
-        told = expect_success(head.run("tune.py", *arguments))
+        output = expect_success(head.run("tune.py", *arguments))
         time.sleep(2)
-    check_course(folder, before, told)
+    check_course(folder, before, output)
     check_nothing_stayed(watch)
     check_best_recipe(head, folder)
     check_entered_again(head, folder, arguments)
 
 
-def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
+def check_course(folder: Path, before: list[dict[str, Any]], output: str) -> None:
     after = trials_of(folder)
     assert len(after) == 4
     for old, new in zip(before, after, strict=False):
@@ -139,10 +139,10 @@ def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
     assert "stopped" in states.values(), after
     assert "finished" in states.values()
     of_ray = "\x1b[33m(raylet)"  # warns of many processes for two CPUs
-    assert not [line for line in told.splitlines() if "\x1b" in line and not line.startswith(of_ray)]
+    assert not [line for line in output.splitlines() if "\x1b" in line and not line.startswith(of_ray)]
     for word in ("best so far", "left", "What explains the scores", "too few trials", str(folder / "best.yaml")):
-        assert word in told, word
-    assert "Traceback" not in told
+        assert word in output, word
+    assert "Traceback" not in output
     table = pq.read_table(folder / "trials.parquet")
     assert table["state"].to_pylist() == [trial["state"] for trial in after]
     for trial in after:

@@ -141,7 +141,7 @@ def test_records_are_read_again_and_other_settings_are_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"number": 7}, "trial 7 stands where trial 1 is expected"),
         ({"values": {}}, "trial 1 has other searched fields than trial 0"),
@@ -155,14 +155,14 @@ def test_records_are_read_again_and_other_settings_are_refused(tmp_path: Path) -
         ),
     ],
 )
-def test_records_that_no_search_wrote_are_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_records_that_no_search_wrote_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     records, _, space = made_up(tmp_path, 2)
     file = tmp_path / "night" / "search.json"
     content = json.loads(file.read_text())
     SearchRecords(records.folder, records.settings, space)
     content["trials"][1] |= changes
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=rf"search\.json: .*{told}"):
+    with pytest.raises(InputError, match=rf"search\.json: .*{message}"):
         SearchRecords(records.folder, records.settings, space)
 
 
@@ -231,27 +231,27 @@ def test_what_does_not_fit_is_an_error(
         find_room(compute, nodes, concurrency=concurrency, trials=20)
 
 
-def test_flags_that_make_no_search_are_told_before_anything_starts(tmp_path: Path) -> None:
+def test_flags_that_make_no_search_are_reported_before_anything_starts(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     space = read_space(str(tmp_path / "space.yaml"), recipe)
     usual = SearchOptions(9, "optuna", "asha", None, None, 3.0)
     assert check_search(recipe, space, usual) == (9, 50)  # CAL's losses begin at 50
 
-    def told(recipe: Recipe, options: SearchOptions) -> str:
+    def message(recipe: Recipe, options: SearchOptions) -> str:
         with pytest.raises(UsageError) as error:
             check_search(recipe, space, options)
         return str(error.value)
 
     no_held_out = recipe.model_copy(update={"train": TrainOptions()})
-    assert "--train.held_out_share: a search compares trials on held-out identities" in told(no_held_out, usual)
+    assert "--train.held_out_share: a search compares trials on held-out identities" in message(no_held_out, usual)
     elastic = recipe.model_copy(update={"compute": ComputeOptions(workers=(1, 2))})
-    assert "--compute.workers: a trial has a fixed number" in told(elastic, usual)
-    assert "--searcher grid: the space has ranges of floats" in told(
+    assert "--compute.workers: a trial has a fixed number" in message(elastic, usual)
+    assert "--searcher grid: the space has ranges of floats" in message(
         recipe, SearchOptions(9, "grid", "asha", None, None, 3)
     )
-    assert "--trials: how many?" in told(recipe, SearchOptions(None, "random", "asha", None, None, 3))
-    assert "--grace 60: ASHA has nothing to stop" in told(recipe, SearchOptions(9, "random", "asha", None, 60, 3))
+    assert "--trials: how many?" in message(recipe, SearchOptions(None, "random", "asha", None, None, 3))
+    assert "--grace 60: ASHA has nothing to stop" in message(recipe, SearchOptions(9, "random", "asha", None, 60, 3))
 
 
 def test_asha_waits_for_the_losses_that_the_space_is_about(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_same_id_of_other_data_is_refused(store: EmbeddingStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "told"),
+    ("file", "content", "message"),
     [
         ("store.json", b"{", "store.json: top level"),
         ("store.json", b'{"model": 3}', "store.json: model"),
@@ -95,9 +95,9 @@ def test_the_same_id_of_other_data_is_refused(store: EmbeddingStore) -> None:
         ("part-0.parquet", b"PAR1", "part-0.parquet: not a readable Parquet file"),
     ],
 )
-def test_damaged_files_are_named(store: EmbeddingStore, file: str, content: bytes, told: str) -> None:
+def test_damaged_files_are_named(store: EmbeddingStore, file: str, content: bytes, message: str) -> None:
     store.folder.write(file, content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_store(store.folder).missing({"x": "s"})
 
 

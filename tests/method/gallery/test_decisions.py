@@ -49,8 +49,8 @@ def matches(score_QK: list[list[float]]) -> RankedMatches:
 def test_what_results_hold_is_laid_on_other_scores(tmp_path: Path) -> None:
     place = results(tmp_path / "run", scored(20, 0.6))
     found = read_decisions(place)
-    told = json.loads((tmp_path / "run" / "thresholds.json").read_text())
-    assert found.threshold == told["recommended"]["threshold"]["value"]
+    written = json.loads((tmp_path / "run" / "thresholds.json").read_text())
+    assert found.threshold == written["recommended"]["threshold"]["value"]
     assert found.calibration is not None
     laid = found.add_probabilities(matches([[0.9, 0.1]]), model="m").probability_QK
     assert laid is not None

@@ -107,7 +107,7 @@ def test_a_memory_map_will_do(tmp_path: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "gallery", "k", "told"),
+    ("query", "gallery", "k", "message"),
     [
         (np.ones((2, 4)), np.ones((3, 4)), 0, "0 matches per query, expected 1 or more"),
         (np.ones((0, 4)), np.ones((3, 4)), 1, "nothing to rank: 0 queries, 3 gallery"),
@@ -116,6 +116,6 @@ def test_a_memory_map_will_do(tmp_path: object) -> None:
         (np.zeros((2, 4)), np.ones((3, 4)), 1, "query embedding row 0: largest absolute value is 0.0, expected 1e-30"),
     ],
 )
-def test_mistakes(query: np.ndarray, gallery: np.ndarray, k: int, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_mistakes(query: np.ndarray, gallery: np.ndarray, k: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         search(query.astype(np.float32), gallery.astype(np.float32), k)

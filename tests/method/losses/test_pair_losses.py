@@ -83,7 +83,7 @@ def test_a_sample_without_positives_is_a_negative_of_the_others(name: str) -> No
     assert gradient.isfinite().all()
     assert gradient[4].abs().max() > 0
     alone = LOSSES[name](feature[:4], persons[:4])
-    assert loss * (5 if name in ("cosface", "circle") else 4) > alone * 4  # the added stranger is near the first of them
+    assert loss * (5 if name in ("cosface", "circle") else 4) > alone * 4  # the stranger is near the first of them
 
 
 @pytest.mark.parametrize("name", ["contrastive", "cosface", "circle"])

@@ -55,7 +55,7 @@ def test_the_interval_is_that_of_persons_not_of_queries() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_chance_is_told_from_a_difference(seed: int) -> None:
+def test_chance_is_distinguished_from_a_difference(seed: int) -> None:
     assert compare(*made(40, 2, 0.1, 0.1, seed)).differences["map"].p_value < 0.01
     nothing = [compare(*made(40, 2, 0.0, 0.1, 10 * seed + again)).differences["map"].p_value for again in range(10)]
     assert np.median(nothing) > 0.1
@@ -104,7 +104,7 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"average_precision": ["x"]}, "not a query table, columns of another type"),
         ({"average_precision": [2.0]}, "row 0: average_precision is 2.0, expected a number from 0 to 1"),
@@ -122,7 +122,7 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
         ({"distances": [[float("inf")]]}, "row 0: a distance is not finite"),
     ],
 )
-def test_rows_that_are_no_querys_results(tmp_path: Path, changes: dict[str, list[Any]], told: str) -> None:
+def test_rows_that_are_no_querys_results(tmp_path: Path, changes: dict[str, list[Any]], message: str) -> None:
     row = {
         "query_id": ["q"],
         "person": ["p"],
@@ -138,7 +138,7 @@ def test_rows_that_are_no_querys_results(tmp_path: Path, changes: dict[str, list
     pq.write_table(pa.table(row), path)
     assert read_query_scores(path)["general"].ids == ("q",)
     pq.write_table(pa.table({**row, **changes}), path)
-    with pytest.raises(InputError, match=f"^{path}: {told}"):
+    with pytest.raises(InputError, match=f"^{path}: {message}"):
         read_query_scores(path)
 
 

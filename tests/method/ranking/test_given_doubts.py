@@ -76,7 +76,7 @@ def test_the_chance_of_a_random_order() -> None:
     assert random_precision(result).mean() == pytest.approx(np.mean(found), abs=4 * float(np.std(found)) / 20)
 
 
-def test_similarities_are_told_from_distances() -> None:
+def test_similarities_are_distinguished_from_distances() -> None:
     query, gallery = [str(person) for person in range(4)], [str(number % 7) for number in range(20)]
     same = np.array([[q == g for g in gallery] for q in query], float)
     good = evaluate(*given(query, gallery, DistanceMatrix(1 - same)))

@@ -96,7 +96,7 @@ def test_a_run_that_was_deleted_in_mlflow_or_logs_elsewhere_begins_a_new_one(tmp
     assert len(logged(elsewhere, "train/identity_loss")) == 3
 
 
-def test_a_server_that_is_not_there_is_told_once_and_holds_nothing_up(
+def test_a_server_that_is_not_there_is_reported_once_and_holds_nothing_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mlflow_sink, "LONGEST_PAUSE_SECONDS", 0.05)
@@ -148,7 +148,7 @@ def test_a_server_killed_while_values_flow_has_each_value_once(
         server.wait()
 
 
-def test_what_is_missing_or_wrong_is_told_before_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_missing_or_wrong_is_reported_before_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mlflow_sink, "find_spec", lambda name: None if name == "sqlalchemy" else object())
     check_mlflow("http://server")
     with pytest.raises(InputError, match=r"needs the package sqlalchemy: pip install 'ccvid\[mlflow\]'"):

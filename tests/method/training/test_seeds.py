@@ -113,10 +113,10 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path: Path, capsys: pytes
     found = json.loads((tmp_path / "walk" / "seeds.json").read_text())
     assert found["seeds"] == [3, 4, 5]
     assert found["protocols"]["general"]["map"]["mean"] == pytest.approx(0.4)
-    told = capsys.readouterr().out
-    assert "40.0 ± 10.0" in told
-    assert f"results: {tmp_path / 'walk'}" in told
-    assert (tmp_path / "walk" / "seeds.txt").read_text() in told
+    output = capsys.readouterr().out
+    assert "40.0 ± 10.0" in output
+    assert f"results: {tmp_path / 'walk'}" in output
+    assert (tmp_path / "walk" / "seeds.txt").read_text() in output
     main([*arguments[:-1], "4"], trainer_of(trained))
     assert trained == [3, 4, 5, 6]
 

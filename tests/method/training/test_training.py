@@ -128,7 +128,7 @@ def test_the_loop_learns_and_scores(tiny_shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["arcface", "cosface", "circle"])
-def test_every_loss_is_told_of_and_its_head_is_kept(tiny_shards: Path, tmp_path: Path, name: str) -> None:
+def test_every_loss_is_logged_and_its_head_is_kept(tiny_shards: Path, tmp_path: Path, name: str) -> None:
     pairs = {"arcface": "contrastive", "cosface": "cosface", "circle": "circle"}
     method = {"identity_loss": name, "identity_margin": 0.1, "pair_loss": pairs[name], "pair_weight": 0.1}
     recipe = tiny_recipe(tiny_shards, method, epochs=4)
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_broke_down_is_not_resumed(tiny_shards: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ('{"epoch": -1}', "epoch: Input should be greater than or equal to 0, got -1"),
         ('{"epoch": 1e400}', "epoch: Input should be a finite number"),
@@ -241,11 +241,13 @@ def test_a_checkpoint_that_broke_down_is_not_resumed(tiny_shards: Path, tmp_path
         ("[" * 5000, "top level: Invalid JSON: recursion limit exceeded"),
     ],
 )
-def test_a_progress_that_is_none_is_an_input_error(tiny_shards: Path, tmp_path: Path, content: str, told: str) -> None:
+def test_a_progress_that_is_none_is_an_input_error(
+    tiny_shards: Path, tmp_path: Path, content: str, message: str
+) -> None:
     trainer = Trainer(tiny_recipe(tiny_shards, epochs=1), ShardFolder(tiny_shards), LocalRun(tmp_path))
     trainer.fit()
     (tmp_path / "checkpoint" / "progress.json").write_text(content)
-    with pytest.raises(InputError, match=rf"progress\.json: {told}"):
+    with pytest.raises(InputError, match=rf"progress\.json: {message}"):
         load_checkpoint(tmp_path / "checkpoint", trainer.parts)
 
 
