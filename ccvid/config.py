@@ -6,29 +6,32 @@ A recipe file names only what differs from the defaults here; every field is als
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, create_model, model_validator
 
+from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES, losses_with
 from data_tools.clips import ClipOptions
-from data_tools.datasets.ccvid import CcvidOptions
 from data_tools.datasets.clip_folder import ClipFolderOptions
-from data_tools.datasets.deepchange import DeepChangeOptions
 from data_tools.datasets.footage_options import FootageOptions
-from data_tools.datasets.last import LastOptions
-from data_tools.datasets.mevid import MevidOptions
+from data_tools.datasets.released import RELEASED_SETS, kinds_of, listed_roots
 from data_tools.identity_sampler import PkOptions
 from data_tools.loading_options import AugmentOptions, LoaderOptions, ResizeFilter
 from data_tools.options import AbsolutePath, MayChange, Options, Place, Rare, absolute_path
 from data_tools.shard_cache import CacheOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.walkers import WalkerOptions
-from data_tools.wording import shown
-from video_backbones import SpatialPoolName, TemporalPoolName, check_name
+from data_tools.wording import listed, shown
+from video_backbones import SpatialPoolName, TemporalPoolName, backbone_names, check_name, published_kinds
 
-DatasetKind = Literal[
-    "synthetic", "ccvid", "mevid", "footage", "clips", "ltcc", "prcc", "vc_clothes", "deepchange", "last"
-]
+if TYPE_CHECKING:
+    DatasetKind = str
+    IdentityLossName = str
+    PairLossName = str
+else:  # what there is, the tables say
+    DatasetKind = Literal[("synthetic", *RELEASED_SETS, "footage", "clips")]
+    IdentityLossName = Literal[tuple(IDENTITY_LOSSES)]
+    PairLossName = Literal[("none", *PAIR_LOSSES)]
 
 
 def _one_or_range(workers: object) -> object:
@@ -86,13 +89,15 @@ class RunOptions(Options):
 class DataOptions(Options):
     """The tracklets, and how they are stored."""
 
-    kind: DatasetKind = "synthetic"
-    """Where the tracklets come from. synthetic: rendered walkers. ccvid, mevid: tracklets as released. ltcc, prcc,
-    vc_clothes, deepchange, last: images as released, each a tracklet of one frame. footage: videos with tracks. clips:
-    a folder of video files with one person each."""
-    root: AbsolutePath | None = None
-    """Folder of the data set as released. It holds train.txt (CCVID), train_name.txt (MEVID), train (LTCC, VC-Clothes,
-    LaST), rgb (PRCC) or train-set (DeepChange)."""
+    kind: DatasetKind = Field(
+        default="synthetic",
+        description=f"Where the tracklets come from. synthetic: rendered walkers. {', '.join(kinds_of('tracklets'))}: "
+        f"tracklets as released. {', '.join(kinds_of('images'))}: images as released, each a tracklet of one frame. "
+        "footage: videos with tracks. clips: a folder of video files with one person each.",
+    )
+    root: AbsolutePath | None = Field(
+        default=None, description=f"Folder of the data set as released. It holds {listed_roots()}."
+    )
     shards: Place | None = None
     """Folder or URI of the Arrow shards; made if there are none. After KIND the default has -source or -raw for these
     storage modes. Default: ~/ccvid/data/KIND."""
@@ -104,14 +109,6 @@ class DataOptions(Options):
     """Compare the SHA-256 of every shard with the manifest before the run starts."""
     synthetic: WalkerOptions = WalkerOptions()
     """Synthetic walkers."""
-    ccvid: CcvidOptions = CcvidOptions()
-    """How CCVID is read."""
-    mevid: MevidOptions = MevidOptions()
-    """How MEVID is read."""
-    deepchange: DeepChangeOptions = DeepChangeOptions()
-    """How DeepChange is read."""
-    last: LastOptions = LastOptions()
-    """How LaST is read."""
     footage: FootageOptions | None = None
     """Videos with tracks."""
     clips: ClipFolderOptions | None = None
@@ -131,16 +128,37 @@ class DataOptions(Options):
         ]
         return {name: value for name, value in values.items() if name not in unused}
 
+    def released(self) -> Options | None:
+        """How the released data set of this kind is read; None where there is nothing to choose."""
+        return getattr(self, self.kind, None)
+
+
+if not TYPE_CHECKING:  # with a section for each released data set that has options
+    DataOptions = create_model(
+        "DataOptions",
+        __base__=DataOptions,
+        __doc__=DataOptions.__doc__,
+        __module__=__name__,
+        **{
+            kind: (row.options, Field(default=row.options(), description=f"How {row.title} is read."))
+            for kind, row in RELEASED_SETS.items()
+            if row.options is not None
+        },
+    )
+
 
 class ModelOptions(Options):
     """The network."""
 
-    backbone: Annotated[str, AfterValidator(check_name)] = "c2d_resnet50"
-    """Network from clip to feature: c2d_resnet50, i3d_resnet50, ap3d_resnet50, nl_resnet50, ap3d_nl_resnet50,
-    c2d_resnet18, c2d_resnet18_slim, r3d_18, mc3_18, r2plus1d_18, s3d, swin3d_t, mvit_v2_s, or timm/NAME."""
-    weights: str = "imagenet"
-    """Initial weights: random, imagenet, kinetics or a file. imagenet and kinetics are torchvision's; a file is
-    .safetensors, a state dict saved with torch.save, or a released .pth.tar."""
+    backbone: Annotated[str, AfterValidator(check_name)] = Field(
+        default="c2d_resnet50",
+        description=f"Network from clip to feature: {', '.join(backbone_names())}, or timm/NAME.",
+    )
+    weights: str = Field(
+        default="imagenet",
+        description=f"Initial weights: {', '.join(['random', *published_kinds()])} or a file. Published weights are "
+        "torchvision's; a file is .safetensors, a state dict saved with torch.save, or a released .pth.tar.",
+    )
     last_stride: Annotated[Literal[1, 2], Rare()] = 1
     """Stride of the last stage; 1 keeps twice the resolution."""
     height: int = Field(default=256, ge=16, le=2048)
@@ -176,27 +194,44 @@ class MethodOptions(Options):
     """Use class means in a memory bank instead of the clothes classifier."""
     memory_momentum: Annotated[float, Rare()] = Field(default=0.2, ge=0, lt=1)
     """Share of a class's old mean that an update keeps in the memory bank."""
-    identity_loss: Literal["cross_entropy", "arcface", "cosface", "circle"] = "cross_entropy"
-    """Loss of the identity classifier. All but cross_entropy classify by cosines."""
+    identity_loss: IdentityLossName = Field(
+        default="cross_entropy",
+        description="Loss of the identity classifier. All but "
+        f"{listed(name for name, loss in IDENTITY_LOSSES.items() if not loss.cosines)} classify by cosines.",
+    )
     identity_scale: Annotated[float, Rare()] = Field(default=16, gt=0)
     """Scale of the cosines in the identity loss."""
-    identity_margin: Annotated[float, Rare()] = Field(default=0, ge=0, lt=1)
-    """Margin in the identity loss: an angle in radians for arcface, a cosine for cosface and circle."""
-    label_smoothing: Annotated[float, Rare()] = Field(default=0, ge=0, lt=1)
-    """Label smoothing of the identity loss cross_entropy."""
-    pair_loss: Literal["none", "triplet", "contrastive", "cosface", "circle"] = "none"
+    identity_margin: Annotated[float, Rare()] = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description=f"Margin in the identity losses {listed(losses_with('margin', IDENTITY_LOSSES))}. It is an angle "
+        "in radians for arcface, a cosine for the others.",
+    )
+    label_smoothing: Annotated[float, Rare()] = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description=f"Label smoothing of the identity loss {listed(losses_with('label_smoothing', IDENTITY_LOSSES))}.",
+    )
+    pair_loss: PairLossName = "none"
     """Loss between features, added to the identity loss. The features are those in the batches of all workers."""
     pair_weight: Annotated[float, Rare()] = Field(default=1, gt=0)
     """Weight of the pair loss relative to the identity loss."""
-    pair_scale: Annotated[float, Rare()] = Field(default=16, gt=0)
-    """Scale of the cosines in the pair losses contrastive, cosface and circle."""
-    pair_margin: Annotated[float, Rare()] = Field(default=0.3, ge=0, lt=1)
-    """Margin in the pair losses triplet, cosface and circle."""
+    pair_scale: Annotated[float, Rare()] = Field(
+        default=16,
+        gt=0,
+        description=f"Scale of the cosines in the pair losses {listed(losses_with('scale', PAIR_LOSSES))}.",
+    )
+    pair_margin: Annotated[float, Rare()] = Field(
+        default=0.3, ge=0, lt=1, description=f"Margin in the pair losses {listed(losses_with('margin', PAIR_LOSSES))}."
+    )
 
     @model_validator(mode="after")
     def _no_setting_without_effect(self) -> MethodOptions:
-        if self.label_smoothing and self.identity_loss != "cross_entropy":
-            raise ValueError(f"label_smoothing needs identity_loss cross_entropy, not {self.identity_loss}")
+        smoothed = losses_with("label_smoothing", IDENTITY_LOSSES)
+        if self.label_smoothing and self.identity_loss not in smoothed:
+            raise ValueError(f"label_smoothing needs identity_loss {listed(smoothed, 'or')}, not {self.identity_loss}")
         if self.clothes_memory and not self.clothes_loss:
             raise ValueError("clothes_memory needs clothes_loss")
         return self
@@ -371,7 +406,7 @@ class Recipe(Options):
         if self.train.test_weights == "best" and self.train.held_out_share == 0:
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
         if self.method.pair_loss != "none" and self.batch.clips == 1:
-            raise ValueError("method.pair_loss needs pairs of clips: batch.clips of 2 or more")
+            raise ValueError("method.pair_loss needs batch.clips of 2 or more: it compares clips of the same person")
         data = self.data
         own_sources = {"synthetic": data.synthetic, "footage": data.footage, "clips": data.clips}
         if own_sources.get(data.kind, data.root) is None and data.shards is None:

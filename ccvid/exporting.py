@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ccvid.exported_model import CARD_FILE, ONNX_FILE, Deviation, ModelCard, OnnxModel
-from ccvid.trained_model import WEIGHTS_FILE, TrainedModel, read_trained_model, write_description
+from ccvid.run_files import WEIGHTS_FILE
+from ccvid.trained_model import TrainedModel, read_trained_model, write_description
 from data_tools.errors import InputError
 from data_tools.files import sha256_of
 from data_tools.manifest import write_model

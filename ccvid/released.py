@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ccvid.config import ModelOptions
-from ccvid.trained_model import WEIGHTS_FILE, configured_backbone, read_description, write_description
+from ccvid.run_files import CLOTHES_FILE, WEIGHTS_FILE
+from ccvid.trained_model import configured_backbone, read_description, write_description
 from data_tools.documents import first_problem
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
@@ -30,7 +31,6 @@ from video_backbones import BackboneError, SpatialPoolName
 from video_backbones.released import VIDEO_LAYOUTS, to_released
 from video_backbones.weights import check_finite, named_tensors, read_checkpoint
 
-CLOTHES_FILE = "clothes.safetensors"
 _IDENTITY = "identity_classifier."
 
 

@@ -1,16 +1,54 @@
-"""Names of a run folder's files that several packages read."""
+"""The names of every file in a run folder and in a checkpoint.
+
+    RUN.STORAGE/NAME/                 a run folder: a training run, or what a checkpoint scores
+    ├── config.yaml                   the resolved recipe (training run)
+    ├── steps.jsonl, tensorboard/     the losses of every step (training run)
+    ├── checkpoint_TIME/              the last train.checkpoints_kept checkpoints (training run)
+    │   ├── model.json                which network it is: all that is needed to build it
+    │   ├── model.safetensors         backbone and identity classifier, as they are scored; averaged where the
+    │   │                             recipe says so
+    │   ├── unaveraged.safetensors    the same as the optimizer left them, where the recipe averages
+    │   ├── clothes.safetensors       clothes classifier or memory, where the recipe has CAL
+    │   ├── trainer.pt                both optimizers, and how many steps the average has seen
+    │   └── progress.json             epochs and steps done, best validation
+    ├── best/                         the best checkpoint on the held-out identities, without trainer.pt
+    ├── metrics.json                  figures with intervals; written last: a run that has it is scored
+    ├── metrics.txt                   the tables that people read
+    ├── queries.parquet               one row per query and protocol
+    ├── thresholds.json               error rates, the recommended threshold, open-set figures, reliability
+    ├── calibration.json              from scores to probabilities; none where it could not be fitted
+    ├── embeddings.parquet            one row per scored tracklet; none where distances were given
+    ├── rankings_PROTOCOL.svg, .png   a picture of a few rankings
+    └── report/index.html             all of it as pages, with filmstrips of every query
+
+Ray keeps two files of its own beside them: ``checkpoint_manager_snapshot.json`` and ``.validate_storage_marker``.
+"""
 
 from __future__ import annotations
 
 CONFIG_FILE = "config.yaml"
-"""The whole recipe, as decided."""
+STEPS_FILE = "steps.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+CHECKPOINT_PREFIX = "checkpoint"
+"""Checkpoint folders begin with it; Ray adds the time."""
+BEST_FOLDER = "best"
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+UNAVERAGED_FILE = "unaveraged.safetensors"
+CLOTHES_FILE = "clothes.safetensors"
+TRAINER_FILE = "trainer.pt"
+PROGRESS_FILE = "progress.json"
+
 METRICS_FILE = "metrics.json"
-"""Written last: a run that has it is scored."""
-EMBEDDINGS_FILE = "embeddings.parquet"
-"""One row a scored tracklet."""
+TABLES_FILE = "metrics.txt"
+QUERIES_FILE = "queries.parquet"
 THRESHOLDS_FILE = "thresholds.json"
-"""The recommended thresholds."""
 CALIBRATION_FILE = "calibration.json"
-"""From scores to probabilities; beside the thresholds."""
+EMBEDDINGS_FILE = "embeddings.parquet"
 REPORT_FOLDER = "report"
-"""The pages."""
+
+
+def rankings_file(protocol: str, kind: str) -> str:
+    """The picture of a few rankings, ``kind`` svg or png."""
+    return f"rankings_{protocol}.{kind}"

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from ccvid.config import ModelOptions
-from ccvid.run_files import CONFIG_FILE
+from ccvid.run_files import BEST_FOLDER, CHECKPOINT_PREFIX, CONFIG_FILE, DESCRIPTION_FILE, PROGRESS_FILE, WEIGHTS_FILE
 from data_tools.clips import ClipOptions
 from data_tools.documents import parse_json, parse_model, parse_yaml
 from data_tools.errors import InputError
@@ -23,9 +23,6 @@ from data_tools.storage import StorageFolder
 from video_backbones import BackboneError
 from video_backbones.backbone import VideoBackbone
 from video_backbones.factory import build_backbone
-
-DESCRIPTION_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
 
 
 class ModelDescription(Options):
@@ -105,10 +102,10 @@ def find_checkpoint(place: StorageFolder) -> StorageFolder:
     """
     if place.exists(WEIGHTS_FILE):
         return place
-    best = place / "best"
+    best = place / BEST_FOLDER
     if _scores_with_best(place) and best.exists(WEIGHTS_FILE):
         return best
-    folders = [place / name for name in place.names() if name.startswith("checkpoint") and place.is_folder(name)]
+    folders = [place / name for name in place.names() if name.startswith(CHECKPOINT_PREFIX) and place.is_folder(name)]
     whole = [folder for folder in folders if {WEIGHTS_FILE, DESCRIPTION_FILE} <= set(folder.names())]
     if not whole:
         raise InputError(f"{place}: neither a checkpoint ({WEIGHTS_FILE}) nor a run folder with one (checkpoint*)")
@@ -164,7 +161,7 @@ def _scores_with_best(run: StorageFolder) -> bool:
 def _progress(folder: StorageFolder) -> tuple[int, int]:
     """Epochs and steps done; a folder that does not tell comes before all that do."""
     try:
-        progress = parse_json(folder.read("progress.json"), folder / "progress.json")
+        progress = parse_json(folder.read(PROGRESS_FILE), folder / PROGRESS_FILE)
         return int(progress["epoch"]), int(progress["step"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return -1, 0

@@ -1,21 +1,21 @@
-"""Whether an Arrow file is compressed: pyarrow tells only by having inflated it, to whatever size it may be."""
+"""Whether an Arrow file is compressed. pyarrow shows it only after decompressing, which may take unlimited memory."""
 
 from __future__ import annotations
 
 import struct
 
 NOT_LENGTH = 0xFFFFFFFF
-"""Stands before a message's length."""
+"""Marker that precedes a message's length."""
 END_BYTES = 10
 """The footer's length and the format's name, at a file's end."""
 BLOCK_BYTES = 24
 
 
 def is_compressed(file: memoryview) -> bool:
-    """Whether a record batch of a file that pyarrow has opened is compressed.
+    """Whether any record batch of a file that pyarrow has already opened is compressed.
 
-    Format: https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format; its tables are FlatBuffers, whose fields
-    are looked up by their number.
+    Format: https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format. Its tables are FlatBuffers, whose fields
+    are looked up by number.
 
     Raises:
         ValueError: it is not an Arrow file.
@@ -39,7 +39,7 @@ def is_compressed(file: memoryview) -> bool:
 
 
 def _field(file: memoryview, table: int, number: int) -> int | None:
-    """Where a table has a field; None where it has not."""
+    """Offset of a table's field; None if the table lacks it."""
     fields = table - _number(file, "<i", table)
     place = 4 + 2 * number
     offset = _number(file, "<H", fields + place) if place < _number(file, "<H", fields) else 0

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class BatchMemory:
-    """Gives out the frames of one batch after another, in memory that is used again when no tensor shares it.
+    """Allocates the frames of each batch, reusing a block once no tensor shares it.
 
-    Fresh memory costs a tenth of the time to decode into it, for the system clears its pages. (Page-locked memory
-    torch keeps and gives out again by itself.)
+    Fresh memory adds a tenth to the decoding time, because the system zeroes its pages. (torch itself pools page-locked
+    memory.)
     """
 
     def __init__(self, *, pin_memory: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Which frames of a tracklet make a clip: for training, at random; for testing, all of them.
+"""Which frames of a tracklet form a clip: random ones for training, all of them for testing.
 
     N frames, clips of L frames at stride S (here L = 4, S = 2, N = 14)
 
@@ -62,11 +62,10 @@ def random_clip(frame_count: int, clip: ClipOptions, rng: np.random.Generator) -
 
 
 def all_clips(frame_count: int, clip: ClipOptions) -> Positions:
-    """All test-time clips of a tracklet: together they hold every frame, as the released recombination does.
+    """All test-time clips of a tracklet. Together they cover every frame, as the released recombination does.
 
-    Windows of L·S frames are de-interleaved into S clips each. The frames left over form one window at the
-    largest stride that they fill (⌊rest / L⌋), and what then remains, fewer than L frames, is repeated in
-    order until it fills a clip.
+    Each window of L·S frames is de-interleaved into S clips. The frames left over form one window at the largest
+    stride that they fill (⌊rest / L⌋). The last frames, fewer than L, are repeated in order until they fill a clip.
 
     Returns:
         int64, shape (clips, L), each in [0, frame_count).

@@ -1,8 +1,8 @@
-"""Outfits guessed from clothing colours, for training persons whose outfits nobody has labelled.
+"""Outfits guessed from clothing colours, for training identities without outfit labels.
 
-    4 frames of a tracklet → HSV histograms of upper and lower body → Hellinger distance → clusters of a person
+    4 frames of a tracklet → HSV histograms of upper and lower body → Hellinger distance → clusters per person
 
-R tracklets, T frames of each, D histogram cells, H and W height and width.
+R tracklets, T frames each, D histogram bins, H and W height and width.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from data_tools.stored_frames import FrameStore, decode_clip_
 Floats = NDArray[np.float64]
 
 FRAMES = 4
-"""Evenly spaced frames that a tracklet is judged by."""
+"""Evenly spaced frames sampled from a tracklet."""
 SIZE = (64, 32)
-"""Height and width at which they are judged."""
+"""Height and width to which they are resized."""
 BODY = {"upper": slice(11, 31), "lower": slice(33, 57)}
-"""Rows of that height that show chest and arms, hips and legs, in a box that fits the person."""
+"""Rows that show chest and arms, and hips and legs, in a box that fits the person."""
 HUES, SHADES, GREYS = 16, 2, 6
-"""Cells of a histogram: hues in dark and bright for strong colours, levels for greys."""
+"""Histogram bins: each hue dark and bright for strong colours, brightness levels for greys."""
 GREY_BELOW = 60
-"""Saturation (of 255) under which a colour counts as grey, for its hue is mostly noise."""
+"""Saturation (of 255) below which a colour counts as grey, because its hue is mostly noise."""
 
 
 def guess_outfits(
     store: FrameStore, rows_of_person: Mapping[str, Sequence[int]], *, distance: float, threads: int = 2
 ) -> dict[int, str]:
-    """A clothes label, "colour0", "colour1", …, for each stored row; unique within its person only.
+    """A clothes label ("colour0", "colour1", …) for each stored row, unique only within its person.
 
-    A person's labels are numbered in the order of the tracklets' ids, so that the same tracklets give the same labels
-    wherever and in whatever order they are stored. The cost is that of decoding ``FRAMES`` frames a tracklet.
+    A person's labels are numbered in order of tracklet id, so the same tracklets get the same labels wherever and in
+    whatever order they are stored. The cost is decoding ``FRAMES`` frames per tracklet.
 
     Args:
-        distance: mean distance (0 to 1) between clusters from which on they are different outfits.
-        threads: that decode.
+        distance: clusters at least this far apart on average (0 to 1) are different outfits.
+        threads: decoding threads.
 
     Raises:
         InputError: a frame cannot be decoded.
@@ -57,9 +57,9 @@ def guess_outfits(
 
 
 def colour_histograms(store: FrameStore, rows: Sequence[int], *, threads: int = 2) -> Floats:
-    """Square roots of the shares of colours on upper and lower body, (R, D) float64, each row of length 1.
+    """Square roots of the colour histograms of upper and lower body, (R, D) float64, each row of norm 1.
 
-    The share of a pixel falls off from the middle column to the edges, where the background is.
+    A pixel's weight falls off from the middle column to the edges, where the background is.
     """
     colours_RD = np.empty((len(rows), len(BODY) * (HUES * SHADES + GREYS)))
 
@@ -73,14 +73,14 @@ def colour_histograms(store: FrameStore, rows: Sequence[int], *, threads: int = 
 
 
 def cluster_colours(colours_RD: Floats, distance: float) -> list[int]:
-    """Agglomerative clusters (average linkage, Hellinger distance), numbered by their first rows."""
+    """Agglomerative clusters (average linkage, Hellinger distance), numbered by first appearance."""
     if len(colours_RD) < 2:
         return [0] * len(colours_RD)
-    from sklearn.cluster import AgglomerativeClustering  # seconds, and most runs have labels
+    from sklearn.cluster import AgglomerativeClustering  # takes seconds, and most runs have labels
 
     clusters = AgglomerativeClustering(
         n_clusters=None, metric="euclidean", linkage="average", distance_threshold=distance * 2**0.5
-    ).fit_predict(colours_RD)  # Hellinger's distance is that of the roots, divided by the root of 2
+    ).fit_predict(colours_RD)  # the Hellinger distance is the distance of the roots divided by √2
     number: dict[int, int] = {}
     return [number.setdefault(cluster, len(number)) for cluster in clusters.tolist()]
 
@@ -95,7 +95,7 @@ def _frames(store: FrameStore, row: int) -> NDArray[np.uint8]:
 
 
 def _histogram(frames_THWC: NDArray[np.uint8]) -> Floats:
-    """Upper body's cells, then lower body's, (D,); each half has half of the whole."""
+    """Bins of the upper body, then of the lower body, (D,); each part has half the total weight."""
     flat = frames_THWC.reshape(-1, frames_THWC.shape[2], 3)
     hsv = np.asarray(Image.fromarray(flat).convert("HSV")).reshape(frames_THWC.shape).astype(np.int64)
     hue, saturation, value = np.moveaxis(hsv, -1, 0)

@@ -1,4 +1,4 @@
-"""How many CPUs a process may use, and keeping its libraries' threads within them."""
+"""How many CPUs a process may use, and limiting its libraries' threads to them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
-    """CPUs that this process may keep busy: those it may run on, fewer where a cgroup grants less time; at least 1."""
+    """CPUs that this process may keep busy: its affinity, or less if a cgroup's quota is smaller; at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(int(quota) for quota in _quotas())]))
 
 
 def limit_threads(cpus: int) -> int:
-    """Keep torch, OpenMP, BLAS, Arrow and OpenCV within ``cpus``, or within what the process may use; returns which.
+    """Limit torch, OpenMP, BLAS, Arrow and OpenCV to ``cpus`` threads, and to the CPUs available; returns the limit.
 
-    Limits this process, for good, as far as the libraries are loaded by now.
+    The limit is permanent for this process, and covers only libraries that are already loaded.
     """
-    import pyarrow as pa  # what only wants to know the number of CPUs need not load all this
+    import pyarrow as pa  # callers of available_cpus need none of these libraries
     import torch
     from threadpoolctl import ThreadpoolController
 
@@ -36,7 +36,7 @@ def limit_threads(cpus: int) -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """CPUs' worth of time that each cgroup around this process grants, of version 2 and of version 1."""
+    """CPU quotas of the cgroups that contain this process, versions 1 and 2."""
     try:
         memberships = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
     except OSError:  # not Linux

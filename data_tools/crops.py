@@ -1,4 +1,4 @@
-"""From frame sources to the encoded crops that a shard stores."""
+"""Reads frame sources and encodes the crops that a shard stores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field
 
 from data_tools.decoding_process import HANG_SECONDS, decoding_process
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError, UnreadableSourceError
 from data_tools.files import read_document
 from data_tools.manifest import StorageMode
@@ -28,9 +28,9 @@ from data_tools.video.pictures import Pulse
 from data_tools.wording import one_line
 
 SPOOL_BYTES = 64 * 2**20
-"""A tracklet's frames beyond this wait in a temporary file, so that a long one cannot fill the memory."""
+"""A tracklet with more bytes than this is spooled to a temporary file, so that a long one cannot fill the memory."""
 MOST_TRACKLET_BYTES = 2**31 - 1
-"""An Arrow binary column's offsets are 32 bits wide."""
+"""The offsets of an Arrow binary column have 32 bits."""
 
 
 class CropOptions(Options):
@@ -55,17 +55,17 @@ class CropOptions(Options):
 
 
 class TrackletFrames:
-    """The encoded frames of one tracklet, one after another in one buffer."""
+    """The encoded frames of one tracklet, concatenated in one buffer."""
 
     def __init__(self) -> None:
         self.sizes = array("q")
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
 
     def append(self, encoded: bytes) -> None:
-        """Raises ``UnreadableSourceError`` when the tracklet grows beyond what one row can hold."""
+        """Add a frame; raises ``UnreadableSourceError`` if the tracklet becomes too large for one row."""
         if self._spool.tell() + len(encoded) > MOST_TRACKLET_BYTES:
             raise UnreadableSourceError(
-                f"frame {len(self.sizes)}: more than 2 GiB of frames in one tracklet; cut it into shorter ones"
+                f"frame {len(self.sizes)}: the tracklet has more than 2 GiB of frames; split it into shorter ones"
             )
         self.sizes.append(len(encoded))
         self._spool.write(encoded)
@@ -76,7 +76,7 @@ class TrackletFrames:
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int32)
 
     def data(self) -> bytes | mmap.mmap:
-        """All frames' bytes; mapped from disk where the tracklet is long."""
+        """All frames' bytes; memory-mapped if the tracklet was spooled to disk."""
         self._spool.flush()
         if self._spool.tell() > SPOOL_BYTES:
             return mmap.mmap(self._spool.fileno(), 0, access=mmap.ACCESS_READ)
@@ -87,9 +87,9 @@ class TrackletFrames:
 def read_tracklets(
     tracklets: Sequence[Tracklet], options: CropOptions
 ) -> Iterator[tuple[Tracklet, TrackletFrames | UnreadableSourceError]]:
-    """Yield every tracklet, in order, with its frames or with the reason why they cannot be read.
+    """Yield every tracklet, in order, with its frames or the reason why they cannot be read.
 
-    A video that several neighbouring tracklets share is decoded once.
+    A video shared by consecutive tracklets is decoded once.
     """
     for video, group in groupby(tracklets, _video_of):
         if video is None:
@@ -114,7 +114,7 @@ def _read_images(tracklet: Tracklet, options: CropOptions) -> TrackletFrames | U
         path = source.folder / name
         try:
             encoded = read_document(path)
-            with opened(io.BytesIO(encoded), ("JPEG", "PNG")) as picture:
+            with open_picture(io.BytesIO(encoded), ("JPEG", "PNG")) as picture:
                 picture.load()
                 content.append(
                     encoded if options.storage == "source" else _encode(picture.convert("RGB"), None, options)
@@ -132,7 +132,7 @@ def _read_images(tracklet: Tracklet, options: CropOptions) -> TrackletFrames | U
 def _read_video(
     video: Path, tracklets: Sequence[Tracklet], options: CropOptions
 ) -> list[TrackletFrames | UnreadableSourceError]:
-    """Decode the video once for all its tracklets, in the process that may be ended."""
+    """Decode the video once for all its tracklets, in the decoding process."""
     contents: list[TrackletFrames | UnreadableSourceError] = [TrackletFrames() for _ in tracklets]
     sources = [source for tracklet in tracklets if isinstance(source := tracklet.source, VideoFrames)]
     wanted = [(source.frames, source.boxes) for source in sources]
@@ -175,13 +175,13 @@ def encoded_crops(
     table: FrameTable | None,
     options: CropOptions,
 ) -> Iterator[tuple[int, bytes | UnreadableSourceError]]:
-    """Yield the crops of one video's tracklets as ``(tracklet, encoded crop)``, or the reason why one has no more.
+    """Yield ``(tracklet number, encoded crop)`` for one video's tracklets; an error in place of a crop ends a tracklet.
 
     Args:
-        pulse: called as decoding goes on.
+        pulse: called as decoding progresses.
         video: the file.
         wanted: frames and boxes of each tracklet, as in ``VideoFrames``.
-        table: the video's frame table, where it is known.
+        table: the video's frame table, if known.
         options: how crops are stored.
     """
     places: dict[int, list[tuple[int, Box | None]]] = {}
@@ -208,7 +208,7 @@ def encoded_crops(
 
 
 def _cut(pixels: RgbFrame, box: Box | None, place: str) -> tuple[Image.Image, Box | None]:
-    """The picture region that covers the box, and the box's left, upper, right, lower edges within it."""
+    """The region of the picture that covers the box, and the box's left, upper, right and lower edges within it."""
     if box is None:
         return Image.fromarray(pixels), None
     height, width, _ = pixels.shape

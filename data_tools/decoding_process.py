@@ -1,9 +1,9 @@
-"""Decoding in a child process that can be ended, for decoders may loop for ever or crash on a damaged file.
+"""Decoding in a child process that can be killed, because decoders may hang or crash on a damaged file.
 
     caller ──function and arguments──▶ child, one for all sources: runs the generator function
-    caller ◀──what it yields, by the megabyte; a sign of life each second── child
+    caller ◀──what it yields, in batches of 1 MiB; a heartbeat every second── child
 
-A source that makes no progress for the time named, or kills the child, is given up with its reason; the next one gets a
+A source that makes no progress for too long, or crashes the child, is abandoned with the reason; the next one gets a
 new child.
 """
 
@@ -25,23 +25,20 @@ from data_tools.wording import one_line
 
 HANG_SECONDS = 120.0
 START_SECONDS = 600.0
-"""The child may take so long to start and to import what it runs; a busy machine takes a while."""
+"""Limit for starting the child and importing what it runs; a busy machine takes a while."""
 DECODERS = ("av", "decord")
-"""Imported at the start, for that may take a while and is no source's fault."""
+"""Imported at the start, so that the time it takes does not count against a source."""
 BATCH_BYTES = 2**20
-"""What is sent at a time, about."""
+"""Approximate size of a message to the caller."""
 PULSE_SECONDS = 1.0
 
 Item = TypeVar("Item")
 Answer: TypeAlias = tuple[Sequence[Any], bool, UnreadableSourceError | str | None]
-"""Items, whether they are the last, and what went wrong: the function's own error, or another in words."""
+"""Items, whether they are the last, and the error: the function's own, or the text of any other."""
 
 
 class DecodingProcess:
-    """A child process that runs one generator function after another; started when it is first needed.
-
-    For one thread at a time.
-    """
+    """A child process that runs one generator function after another; started on first use. Not thread-safe."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -57,17 +54,17 @@ class DecodingProcess:
         what: object,
         hang_seconds: float = HANG_SECONDS,
     ) -> Iterator[Item]:
-        """Yield what ``function(pulse, *arguments)`` yields there; ``pulse()`` tells of progress, as does each yield.
+        """Yield what ``function(pulse, *arguments)`` yields in the child; each yield or ``pulse()`` signals progress.
 
         Args:
-            function: found by its module and name; arguments and items are pickled.
+            function: a module-level function; arguments and items are pickled.
             what: the source, for messages.
-            hang_seconds: without progress; then the child is killed.
+            hang_seconds: the child is killed after this long without progress.
 
         Raises:
             UnreadableSourceError: raised by the function, or the function failed, hung, or its process died.
         """
-        child = self._sent(pickle.dumps((function, arguments)))
+        child = self._send(pickle.dumps((function, arguments)))
         assert child.stdout is not None
         finished, limit = False, START_SECONDS
         try:
@@ -84,14 +81,14 @@ class DecodingProcess:
                 self.close()
 
     def close(self) -> None:
-        """End the child."""
+        """Kill the child."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
             child.communicate()
 
-    def _sent(self, job: bytes) -> subprocess.Popen[bytes]:
-        """The child, given the job; a new one where the last has died meanwhile."""
+    def _send(self, job: bytes) -> subprocess.Popen[bytes]:
+        """Send the job to the child, or to a new one if it has died, and return the child."""
         for _ in range(2):
             child = self._child or self._start()
             assert child.stdin is not None
@@ -101,7 +98,7 @@ class DecodingProcess:
                 return child
             except BrokenPipeError:
                 self.close()
-        raise UnreadableSourceError("a process for decoding cannot be started")
+        raise UnreadableSourceError("the decoding process cannot be started")
 
     def _start(self) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
@@ -110,7 +107,7 @@ class DecodingProcess:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         )
-        self._child, self._hung = child, False  # before the watch looks
+        self._child, self._hung = child, False  # before the watching thread reads them
         threading.Thread(target=self._watch, args=(child,), daemon=True, name="decoding watch").start()
         return child
 
@@ -121,9 +118,9 @@ class DecodingProcess:
         except (EOFError, pickle.UnpicklingError, OSError):
             code = child.wait()
             reason = (
-                f"decoding made no progress for {self._hang_seconds:g} s and was ended"
+                f"decoding made no progress for {self._hang_seconds:g} s and was stopped"
                 if self._hung
-                else f"decoding it killed the decoder's process (exit code {code})"
+                else f"the decoding process crashed on it (exit code {code})"
             )
             raise UnreadableSourceError(f"{what}: {reason}") from None
         finally:
@@ -131,7 +128,7 @@ class DecodingProcess:
         return message
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
-        """Kill the child when it has been waited for too long; what its caller does meanwhile does not count."""
+        """Kill the child when the caller has waited too long for it; the caller's own work does not count."""
         while child.poll() is None and child is self._child:
             since = self._waiting_since
             if since is not None and time.monotonic() - since > self._hang_seconds:
@@ -145,7 +142,7 @@ _shared: DecodingProcess | None = None
 
 
 def decoding_process() -> DecodingProcess:
-    """This process's own."""
+    """The decoding process of this process."""
     global _shared
     if _shared is None or _shared.owner != os.getpid():
         _shared = DecodingProcess()
@@ -154,7 +151,7 @@ def decoding_process() -> DecodingProcess:
 
 
 class _Sender:
-    """Collects what is yielded; sends it when it is much, or old."""
+    """Collects what is yielded; sends it when there is enough or a second has passed."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -175,7 +172,7 @@ class _Sender:
             self.pulse()
 
     def send(self, *, finished: bool = False, error: UnreadableSourceError | str | None = None) -> None:
-        """An error is the function's own, or what else went wrong in it."""
+        """Send the items collected so far. ``error`` is the function's own, or the text of any other."""
         pickle.dump((self._items, finished, error), self._stream, protocol=pickle.HIGHEST_PROTOCOL)
         self._stream.flush()
         self._items, self._bytes, self._sent = [], 0, time.monotonic()
@@ -188,7 +185,7 @@ def _serve(jobs: IO[bytes], results: IO[bytes]) -> None:
             function, arguments = pickle.load(jobs)
         except EOFError:
             return
-        sender.send()  # the work begins
+        sender.send()  # from now on, the caller's limit is hang_seconds
         error: UnreadableSourceError | str | None = None
         try:
             for item in function(sender.pulse, *arguments):
@@ -201,7 +198,7 @@ def _serve(jobs: IO[bytes], results: IO[bytes]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent, whatever it is doing; also where a decoder is deaf to closed pipes."""
+    """Exit soon after the parent, even while a decoder is busy and does not notice the closed pipes."""
     while os.getppid() == parent:
         time.sleep(PULSE_SECONDS)
     os._exit(1)

@@ -14,13 +14,13 @@ from threadpoolctl import ThreadpoolController
 
 BatchT = TypeVar("BatchT", bound=Sized)
 Job = tuple[BatchT, Callable[[int], None]]
-"""A batch yet to be filled, and what fills its b-th place."""
+"""A batch to fill, and a function that fills its b-th place."""
 
 
 def fill_in_threads(jobs: Iterator[Job[BatchT]], *, threads: int, ahead: int) -> Generator[BatchT]:
-    """Give the batches in order and filled, ``threads`` working on the next one and up to ``ahead`` more.
+    """Yield the filled batches in order; ``threads`` threads work on the next one and up to ``ahead`` more.
 
-    What a thread raises is raised here. The threads end with the generator, also when it is closed early.
+    An exception in a thread is raised here. The threads end with the generator, even if it is closed early.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clips", initializer=_one_core_a_thread)
     pending: deque[tuple[BatchT, list[Future[None]]]] = deque()
@@ -45,12 +45,12 @@ def _fill_share(fill: Callable[[int], None], share: range) -> None:
 
 
 def _one_core_a_thread() -> None:
-    """Keep torch, in this thread alone, from starting an OpenMP team: many teams fight over the cores."""
-    torch.get_num_threads()  # gives the thread torch's default once, so the limit must come after
+    """Keep torch from starting an OpenMP team in this thread: many teams would compete for the cores."""
+    torch.get_num_threads()  # sets torch's default for the thread once, so the limit must come after
     _openmp().limit(limits=1, user_api="openmp")
 
 
 @cache
 def _openmp() -> ThreadpoolController:
-    """Found once: it looks through every library that is loaded."""
+    """Cached, because it scans every loaded library."""
     return ThreadpoolController()

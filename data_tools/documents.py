@@ -1,4 +1,4 @@
-"""JSON and YAML that nobody vouches for: read within bounds, or refused with a message that names the file."""
+"""Untrusted JSON and YAML: parsed within bounds, or refused with a message that names the file."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from data_tools.errors import InputError
 from data_tools.wording import cut, one_line, shown
 
 MOST_YAML_BYTES = 2**18
-"""A whole recipe has a fiftieth of it. PyYAML takes seconds for more."""
+"""A complete recipe has a fiftieth of this. PyYAML takes seconds for more."""
 MOST_YAML_NODES = 50_000
-"""With every alias written out, as whoever goes through the document meets it."""
+"""Counted with every alias expanded, as any code that walks the document sees it."""
 LONGEST_PLACE = 200
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes whole numbers of 64 bits: larger ones Python may read and yet not write."""
+    """Accepts integers of up to 64 bits: Python can read larger ones that it cannot print."""
 
 
 def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     value = loader.construct_yaml_int(node)
     if value.bit_length() > 63:
-        raise ValueError(f"a whole number of {value.bit_length()} bits, expected at most 63")
+        raise ValueError(f"an integer of {value.bit_length()} bits, expected at most 63")
     return value
 
 
@@ -36,7 +36,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def parse_json(content: bytes, place: object) -> Any:
-    """What the JSON text ``content`` of the file ``place`` holds.
+    """Parse the JSON text ``content`` of the file ``place``.
 
     Raises:
         InputError: it is not JSON, not UTF-8, or nested too deeply.
@@ -50,14 +50,14 @@ def parse_json(content: bytes, place: object) -> Any:
 
 
 def parse_yaml(content: bytes, place: object) -> Any:
-    """What the YAML text ``content`` of the file ``place`` holds; None where it is empty.
+    """Parse the YAML text ``content`` of the file ``place``; None if it is empty.
 
     Raises:
-        InputError: it is not YAML, of more than ``MOST_YAML_BYTES``, or of more than ``MOST_YAML_NODES`` nodes.
+        InputError: it is not YAML, or has more than ``MOST_YAML_BYTES`` or ``MOST_YAML_NODES`` nodes.
     """
     if len(content) > MOST_YAML_BYTES:
         size, most = len(content) // 1024, MOST_YAML_BYTES // 1024
-        raise InputError(f"{place}: has {size} KiB, expected at most {most} of YAML")
+        raise InputError(f"{place}: has {size} KiB, expected at most {most} KiB of YAML")
     loader = None
     try:
         loader = _Loader(content)
@@ -65,13 +65,13 @@ def parse_yaml(content: bytes, place: object) -> Any:
         if root is None:
             return None
         if _count_nodes(root, {}) > MOST_YAML_NODES:
-            raise InputError(f"{place}: its aliases make more than {MOST_YAML_NODES} values of it")
+            raise InputError(f"{place}: its aliases expand to more than {MOST_YAML_NODES} values")
         return loader.construct_document(root)
     except InputError:
         raise
     except RecursionError:
         raise InputError(f"{place}: not readable as YAML: it is nested too deeply") from None
-    except Exception as error:  # what is made of a tag and a text that do not fit raises almost anything
+    except Exception as error:  # a tag that does not fit its text raises almost anything
         raise InputError(f"{place}: not readable as YAML: {one_line(error)}") from None
     finally:
         if loader is not None:
@@ -95,7 +95,7 @@ def yaml_line(content: bytes, location: Sequence[object]) -> int | None:
 
 
 def _count_nodes(node: yaml.Node, known: dict[int, float]) -> float:
-    """Nodes below a node and itself, each as often as aliases name it; endless where it holds itself."""
+    """Number of nodes in a tree with its aliases expanded; infinite if a node contains itself."""
     if id(node) not in known:
         known[id(node)] = float("inf")
         parts: list[yaml.Node] = []
@@ -108,10 +108,10 @@ def _count_nodes(node: yaml.Node, known: dict[int, float]) -> float:
 
 
 def parse_model(model: type[Model], content: bytes, place: object) -> Model:
-    """A model from the JSON text ``content`` of the file ``place``.
+    """Parse a model from the JSON text ``content`` of the file ``place``.
 
     Raises:
-        InputError: it is not JSON, or not such a model; the message names the field.
+        InputError: it is not JSON, or does not fit the model; the message names the field.
     """
     try:
         return model.model_validate_json(content)
@@ -120,12 +120,12 @@ def parse_model(model: type[Model], content: bytes, place: object) -> Model:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first of a validation's problems: its place, what was expected, and the value that was found."""
+    """The first problem of a validation: the field, what was expected, and the value found."""
     first = error.errors(include_url=False, include_context=False)[0]
     found = "" if first["type"] in ("missing", "json_invalid") else f", got {shown(first['input'])}"
     return f"{place_of(first['loc'])}: {one_line(first['msg'])}{found}"
 
 
 def place_of(location: Sequence[object]) -> str:
-    """Where in a document, with points between the keys."""
+    """A location in a document, as keys joined by dots."""
     return cut(".".join(map(str, location)), LONGEST_PLACE) or "top level"

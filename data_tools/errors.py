@@ -1,4 +1,4 @@
-"""The one error that a user's data can cause."""
+"""The error raised when a user's input cannot be used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ LONGEST_LINE = 2000
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used.
+    """The user's input cannot be used.
 
     The message is complete for a user: it names the file, the line or frame, the value found and what was
-    expected. Commands print it without a traceback and exit non-zero. Whatever a file has put into it, its lines are of
-    bounded length, and a terminal shows them as they are.
+    expected. Commands print it without a traceback and exit non-zero. Lines are cut to a bounded length and control
+    characters are escaped, because the message may quote any file.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -20,4 +20,4 @@ class InputError(ValueError):
 
 
 class UnreadableSourceError(InputError):
-    """The frames of one tracklet cannot be read; sharding quarantines the tracklet and goes on."""
+    """The frames of one tracklet cannot be read; sharding quarantines the tracklet and continues."""

@@ -1,4 +1,4 @@
-"""Locks between the processes of one machine, which the kernel frees when their holder ends, however it ends."""
+"""Locks between the processes of one machine. The kernel releases them when the holder exits, even if it is killed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import IO
 
 
 def lock_file(path: Path, *, shared: bool = False, wait: bool = True) -> IO[bytes] | None:
-    """Open a file, made where it is not there, and lock it until it is closed.
+    """Open a file, creating it if needed, and lock it until it is closed.
 
     Args:
-        shared: hold it together with others that share it.
-        wait: for those who hold it otherwise; without, None is returned where there are any.
+        shared: take a shared lock instead of an exclusive one.
+        wait: wait for a conflicting lock; if False, return None instead.
     """
-    import fcntl  # not on Windows, where only the shard cache does not work
+    import fcntl  # missing on Windows, where only the shard cache does not work
 
     file = path.open("a+b")
     try:
@@ -31,7 +31,7 @@ def lock_file(path: Path, *, shared: bool = False, wait: bool = True) -> IO[byte
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[IO[bytes] | None]:
-    """Hold a file's lock alone in the block; None where others hold it and ``wait`` is False."""
+    """Hold a file's lock exclusively in the block; None if another process holds it and ``wait`` is False."""
     import fcntl
 
     file = lock_file(path, wait=wait)
@@ -39,5 +39,5 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[IO[bytes] | None]:
         yield file
     finally:
         if file is not None:
-            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the open file, too
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile has the file open, too
             file.close()

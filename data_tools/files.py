@@ -1,4 +1,4 @@
-"""Files of this machine: written whole or not at all, read within bounds, and their checksums."""
+"""Local files: atomic writes, bounded reads and checksums."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import IO
 from data_tools.errors import InputError
 
 MOST_DOCUMENT_BYTES = 2**27
-"""Of a file that is read as a whole: documents, pictures. None of ours comes near."""
+"""Limit for a file that is read as a whole (a document or a picture). Ours are far smaller."""
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` that takes its place on success and vanishes on failure."""
+    """Open a temporary file beside ``path`` that replaces it on success and is removed on failure."""
     handle = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False)  # noqa: SIM115
     try:
         with handle:
@@ -29,7 +29,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         os.replace(handle.name, path)
     except OSError as error:
         Path(handle.name).unlink(missing_ok=True)
-        if error.errno is not None and error.filename is None:  # a full disk does not say where it is
+        if error.errno is not None and error.filename is None:  # the error of a full disk names no file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     except BaseException:
@@ -49,9 +49,9 @@ def read_document(path: Path, most: int = MOST_DOCUMENT_BYTES) -> bytes:
 
 
 def check_document_size(place: object, size: int, most: int = MOST_DOCUMENT_BYTES) -> None:
-    """Raise ``InputError`` where ``place`` is too large to be read as a whole."""
+    """Raise ``InputError`` if ``place`` is too large to be read as a whole."""
     if size > most:
-        raise InputError(f"{place}: has {size / 2**20:.0f} MiB, expected at most {most / 2**20:.0f}")
+        raise InputError(f"{place}: has {size / 2**20:.0f} MiB, expected at most {most / 2**20:.0f} MiB")
 
 
 def sha256_of(path: Path) -> str:

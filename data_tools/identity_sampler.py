@@ -1,11 +1,11 @@
-"""PK batches: P identities with K clips each, one schedule for all ranks from (seed, epoch).
+"""PK sampling: batches of P identities with K clips each; one schedule for all ranks from (seed, epoch).
 
-How an epoch is dealt, the same on every rank that asks:
+How an epoch is dealt, identically on every rank:
 
-1. Each identity's items are shuffled and cut into groups of K, or dealt to them outfit by outfit.
-2. Each identity gets its number of places: as many as it has groups, but no more than there are batches.
-3. Batch by batch, identities are drawn with chances in proportion to the places that they have left; those of
-   a *global* batch (all ranks' together) all differ.
+1. Each identity's items are shuffled and cut into groups of K, or dealt to the groups outfit by outfit.
+2. Each identity gets a number of places: as many as it has groups, but at most one per batch.
+3. Batch by batch, identities are drawn with probability proportional to the places they have left. The identities
+   of a *global* batch (over all ranks) are distinct.
 4. Rank r takes the r-th run of P identities of each global batch.
 """
 
@@ -39,9 +39,9 @@ class PkOptions(Options):
 class Schedule:
     """One rank's batches of one epoch.
 
-    ``item_SB`` and ``clip_seed_SB`` are int64, (steps, P·K): the item of each place and the seed of its
-    random clip and augmentation, so that a sample depends on (seed, epoch, place in the global schedule)
-    alone. The K clips of an identity stand side by side.
+    ``item_SB`` and ``clip_seed_SB`` are int64, (steps, P·K): the item of each place and the seed of its random clip
+    and augmentation, so that a sample depends only on (seed, epoch, place in the global schedule). The K clips of an
+    identity are adjacent.
     """
 
     item_SB: Integers
@@ -52,28 +52,28 @@ class Schedule:
 
 
 class PkSampler:
-    """Schedules of PK batches over the items whose persons are given.
+    """Schedules of PK batches over labelled items.
 
-    The global schedule depends on the labels, the seed, the epoch, K and P × ``world_size``: two workers of
-    P = 4 see together what one of P = 8 sees. An epoch has the released length on every rank, always
-    ⌊groups / (P × ``world_size``)⌋ steps, an identity having ⌊items / K⌋ groups and at least one.
+    The global schedule depends on the labels, the seed, the epoch, K and P × ``world_size``: two workers with P = 4
+    together see what one with P = 8 sees. An epoch has the released length on every rank,
+    ⌊groups / (P × ``world_size``)⌋ steps; an identity has ⌊items / K⌋ groups, at least one.
 
-    An item comes twice in an epoch only in two cases: an identity with fewer than K items repeats them in
-    turn within its group; and where some identities have more groups than there are batches, the places that
-    they cannot take go evenly to the others, dealt anew once fewer than K of their items are unused.
+    An item repeats within an epoch in two cases only. An identity with fewer than K items repeats them in turn within
+    its group. And if some identities have more groups than there are batches, their surplus places go evenly to the
+    other identities, whose items are dealt again once fewer than K are unused.
 
-    With ``options.spread_outfits`` every group of an identity with two outfits or more holds at least two (K ≥ 2),
-    and as many clips of each outfit as any other group of its round, or one more. Lengths and places stay as they
-    are. What changes: the fewer than K items that a round lets go are of the identity's largest outfits; and where
-    all other outfits together have fewer items than there are groups, these come again in turn, each time for an
-    item of the largest outfit.
+    With ``options.spread_outfits``, every group of an identity with two or more outfits has at least two of them
+    (K ≥ 2), and the groups of a round differ by at most one in their clips of any outfit. Lengths and places do not
+    change. Two things do: the items that a round leaves out (fewer than K) are from the identity's largest outfits;
+    and if all other outfits together have fewer items than there are groups, their items repeat in turn, each in
+    place of an item of the largest outfit.
 
     Args:
         person_I: person class of each item.
         clothes_I: clothes class of each item, for ``options.spread_outfits``.
 
     Raises:
-        InputError: fewer identities than P × ``world_size``.
+        InputError: there are fewer identities than P × ``world_size``.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class PkSampler:
         return Schedule(item_SB[:, own], clip_seed_SB[:, own])
 
     def _places(self, rng: np.random.Generator) -> Integers:
-        """How many batches each identity is in: at most one place a batch, all places taken."""
+        """How many batches each identity is in: at most one place per batch, and all places are filled."""
         steps = self.steps_per_epoch
         places: Integers = np.minimum(self._groups, steps)
         total = steps * self._global_identities
@@ -132,7 +132,7 @@ class PkSampler:
         return places
 
     def _deal(self, items: Integers, count: int, rng: np.random.Generator) -> Integers:
-        """Groups of K items, (count, K), dealt in rounds; a round repeats items only if there are under K."""
+        """Groups of K items, (count, K), dealt in rounds; a round repeats items only if there are fewer than K."""
         clips = self._options.clips
         per_round = max(1, len(items) // clips)
         rounds = -(-count // per_round)
@@ -147,14 +147,14 @@ class PkSampler:
         return np.resize(items, (groups, self._options.clips))
 
     def _batches(self, places: Integers, rng: np.random.Generator) -> Integers:
-        """The identities of each global batch, (steps, P × world size), those of one batch all different."""
+        """The identities of each global batch, (steps, P × world size), distinct within a batch."""
         left = places.copy()
         batches = np.empty((self.steps_per_epoch, self._global_identities), np.int64)
         for step in range(self.steps_per_epoch):
-            # The first exponential clocks of rates `left`: a draw without replacement, weighted by `left`.
+            # The earliest of exponential clocks with rates `left`: a draw without replacement, weighted by `left`.
             arrival = np.full(len(left), np.inf)
             np.divide(rng.standard_exponential(len(left)), left, out=arrival, where=left > 0)
-            arrival[left == self.steps_per_epoch - step] = 0  # needed in every batch that is left
+            arrival[left == self.steps_per_epoch - step] = 0  # needed in every remaining batch
             batches[step] = rng.permutation(np.argsort(arrival, kind="stable")[: self._global_identities])
             left[batches[step]] -= 1
         assert not left.any()
@@ -162,14 +162,14 @@ class PkSampler:
 
 
 def _spread_outfits(clothes_N: Integers, groups: int, clips: int, rng: np.random.Generator) -> Integers:
-    """Positions in ``clothes_N`` (two outfits or more, in random order) of each group's items: (groups, clips)."""
+    """Positions in ``clothes_N`` (at least two outfits, in random order) of each group's items: (groups, clips)."""
     _, outfit_N, size = np.unique(clothes_N, return_inverse=True, return_counts=True)
     by_outfit = np.argsort(outfit_N, kind="stable")
-    number_N = np.empty_like(by_outfit)  # the how-manieth of its outfit each item is
+    number_N = np.empty_like(by_outfit)  # each item's index within its outfit
     number_N[by_outfit] = np.arange(len(by_outfit)) - np.repeat(np.cumsum(size) - size, size)
     kept = np.resize(np.argsort(number_N, kind="stable"), groups * clips)
-    # Like cards: each group gets one in turn, outfit by outfit. With the largest at the end, the others reach every
-    # group that they can.
+    # Deal like cards, one per group in turn, outfit by outfit. The largest outfit comes last, so that the others reach
+    # as many groups as possible.
     turn, largest = rng.permutation(len(size)), size.argmax()
     turn[largest] = len(size)
     dealt = kept[np.argsort(turn[outfit_N[kept]], kind="stable")].reshape(clips, groups).T
@@ -182,9 +182,9 @@ def _spread_outfits(clothes_N: Integers, groups: int, clips: int, rng: np.random
 def _too_few_identities(found: int, per_worker: int, world_size: int) -> str:
     ways = [f"lower the number of workers to {found // per_worker}"] if found >= per_worker else []
     if found >= world_size:
-        ways.append(f"lower the identities of a worker's batch to {found // world_size}")
-    remedy = " or ".join(ways) or "lower both the number of workers and the identities of a worker's batch"
+        ways.append(f"lower the identities per worker to {found // world_size}")
+    remedy = " or ".join(ways) or "lower both the number of workers and the identities per worker"
     return (
-        f"too few identities: the training items show {found} persons, and {world_size} workers with "
-        f"{per_worker} identities each need {per_worker * world_size} different ones in a batch; {remedy}"
+        f"too few identities: the training items have {found}, but {world_size} workers with "
+        f"{per_worker} identities each need {per_worker * world_size} distinct ones per batch; {remedy}"
     )

@@ -1,10 +1,10 @@
-"""From stored tracklets to batches of clips, decoded ahead in threads or in processes.
+"""Loads batches of clips from stored tracklets, decoded ahead in threads or processes.
 
     Schedule ─(item, clip seed)──▶ TrainingClips: draw, decode, augment ─▶ ClipBatch      by ClipLoader
     rows ────all clips in order──▶ decode ───────────────────────────────▶ TrackletClips  by tracklet_clips
 
-Threads or processes fill the places of a batch, channels last in memory. B clips, T frames of a clip, C = 3
-colours, H and W height and width, I training items.
+Threads or processes fill a batch clip by clip, channels last in memory. B clips, T frames per clip, C = 3 colours,
+H and W height and width, I training items.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from data_tools.transforms import Augmentation, augment_, draw_augmentation
 
 Integers = NDArray[np.int64]
 Fill = Callable[[], None]
-"""Fills some of the clips of a batch; raises InputError where a frame cannot be decoded."""
+"""Fills some clips of a batch; raises InputError if a frame cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackletClips:
-    """Clips without any label: ``frames_BTCHW`` uint8; ``tracklet_B`` int64, the stored rows they show."""
+    """Clips without labels: ``frames_BTCHW`` uint8; ``tracklet_B`` int64, the stored row of each clip."""
 
     frames_BTCHW: Tensor
     tracklet_B: Tensor
@@ -57,7 +57,7 @@ class TrackletClips:
         return len(self.frames_BTCHW)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """The same clips on ``device``; without waiting where they are pinned and ``non_blocking``."""
+        """The same clips on ``device``; asynchronously if they are pinned and ``non_blocking`` is set."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
@@ -79,7 +79,7 @@ class ClipBatch(TrackletClips):
 
 @dataclass(frozen=True, slots=True)
 class TrainingItems:
-    """What training draws from: pieces [start, end) of stored rows, with their labels; each int64, (I,)."""
+    """The items that training draws from: pieces [start, end) of stored rows, with their labels; each int64, (I,)."""
 
     row_I: Integers
     start_I: Integers
@@ -98,7 +98,7 @@ class TrainingItems:
         camera: Integers,
         piece: int,
     ) -> TrainingItems:
-        """Items of the tracklets ``row``, labelled one by one, in pieces of ``piece`` frames (0: whole)."""
+        """Cut the tracklets ``row`` into items of ``piece`` frames (0: whole). The labels are per tracklet."""
         assert len(row) == len(person) == len(clothes) == len(camera), f"{len(row)=} {len(person)=}"
         pieces = [dense_pieces(store.rows[index].frame_count, piece) for index in row]
         spans = np.array([span for tracklet in pieces for span in tracklet], np.int64).reshape(-1, 2)
@@ -111,7 +111,7 @@ class TrainingItems:
 
 @dataclass(frozen=True, slots=True)
 class ClipDraw:
-    """One training clip: which frames of which stored row, and how they are changed."""
+    """One training clip: its frames, its stored row and its augmentation."""
 
     row: int
     positions: Positions
@@ -122,7 +122,7 @@ class ClipDraw:
 class TrainingClips(Dataset[ClipBatch | InputError]):
     """Makes training clips from (item, clip seed) pairs, in any process: it is picklable if its store is.
 
-    ``image_size`` is (height, width). A clip is a function of store, items, options and its seed alone.
+    ``image_size`` is (height, width). A clip depends only on the store, the items, the options and its seed.
     """
 
     store: FrameStore
@@ -133,7 +133,7 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
     resize_filter: ResizeFilter = "bicubic"
 
     def empty_batch(self, item_B: Integers, memory: BatchMemory) -> ClipBatch:
-        """The batch of these items with its labels, its frames yet to be filled."""
+        """The batch of these items with its labels; its frames are not filled yet."""
         items = self.items
         return ClipBatch(
             frames_BTCHW=memory.empty_frames(len(item_B), self.clip.length, self.image_size),
@@ -144,7 +144,7 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
         )
 
     def draw(self, item: int, seed: int) -> ClipDraw:
-        """What the clip of ``item`` drawn with ``seed`` shows."""
+        """Draw the clip of ``item`` with ``seed``."""
         rng = np.random.Generator(np.random.PCG64(seed))
         start, end = int(self.items.start_I[item]), int(self.items.end_I[item])
         positions = start + random_clip(end - start, self.clip, rng)
@@ -157,12 +157,12 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
         augment_(clip_TCHW, drawn.augmentation)
 
     def fills(self, frames_BTCHW: Tensor, item_B: Integers, clip_seed_B: Integers) -> list[Fill]:
-        """What decodes and augments each clip of a batch in place."""
-        draws = list(map(self.draw, item_B, clip_seed_B))  # together: between decodings it takes 5 times as long
+        """Functions that decode and augment each clip of a batch in place."""
+        draws = list(map(self.draw, item_B, clip_seed_B))  # all at once: between decodings it takes 5 times as long
         return [partial(self.fill_, clip, drawn) for clip, drawn in zip(frames_BTCHW, draws, strict=True)]
 
     def __getitem__(self, places: tuple[Integers, Integers]) -> ClipBatch | InputError:
-        """The batch of (item_B, clip_seed_B); an InputError is handed back, for the consumer to raise."""
+        """The batch of (item_B, clip_seed_B); an InputError is returned, for the consumer to raise."""
         batch = self.empty_batch(places[0], BatchMemory())
         try:
             for fill in self.fills(batch.frames_BTCHW, *places):
@@ -173,18 +173,18 @@ class TrainingClips(Dataset[ClipBatch | InputError]):
 
 
 class ClipDecoders(Protocol):
-    """Decodes clips elsewhere, to the bytes that ``TrainingClips.fills`` gives."""
+    """Decodes clips in other processes, to the same bytes as ``TrainingClips.fills``."""
 
     def fills(self, frames_BTCHW: Tensor, item_B: Integers, clip_seed_B: Integers) -> Sequence[Fill]:
-        """Ask for the clips of a batch; what is given back waits for them and puts them into ``frames_BTCHW``."""
+        """Request the clips of a batch; the functions returned wait for them and copy them into ``frames_BTCHW``."""
 
     def close(self) -> None:
-        """Let go of what decodes."""
+        """Release the decoders."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """A batch and all that fills it."""
+    """A batch and the functions that fill it."""
 
     batch: ClipBatch
     fills: Sequence[Fill]
@@ -196,9 +196,9 @@ class _Filling:
 class ClipLoader:
     """Batches of a schedule, in order, decoded ahead; the same bytes from threads, processes and ``decoders``.
 
-    With ``decoders``, which ``close`` closes, threads only wait for clips and copy them. ``wait_seconds`` is how long
-    the consumer has waited for batches since the loader was made. Loader processes start with the first batch, serve
-    one iteration at a time and live until ``close``; threads end with their iteration, also when it is left early.
+    With ``decoders``, which ``close`` closes, threads only wait for clips and copy them. ``wait_seconds`` is the total
+    time the consumer has waited for batches. Loader processes start with the first batch, serve one iteration at a
+    time and live until ``close``; threads end with their iteration, even if it stops early.
     """
 
     def __init__(
@@ -216,9 +216,9 @@ class ClipLoader:
         self.wait_seconds = 0.0
 
     def batches(self, schedule: Schedule, first_step: int = 0) -> Generator[ClipBatch]:
-        """The batches of steps ``first_step`` … of the schedule.
+        """The schedule's batches from ``first_step`` on.
 
-        Close the generator where you may leave early: an error's traceback would keep it and its threads alive.
+        Close the generator if you may stop early: an exception's traceback would keep it and its threads alive.
 
         Raises:
             InputError: a frame cannot be decoded; names the tracklet and the frame.
@@ -235,7 +235,7 @@ class ClipLoader:
                 yield batch
 
     def close(self) -> None:
-        """End the loader processes or the decoders, where there are any."""
+        """Stop the loader processes and release the decoders, if any."""
         self._processes = None
         if self._decoders is not None:
             self._decoders.close()
@@ -266,7 +266,7 @@ class ClipLoader:
         return DataLoader(
             self._clips,
             batch_size=None,
-            sampler=self._places,  # any iterable of indices, read anew by each iteration
+            sampler=self._places,  # any iterable of indices, read again by each iteration
             num_workers=processes,
             prefetch_factor=-(-self._options.prefetch // processes),
             persistent_workers=True,
@@ -286,9 +286,10 @@ def tracklet_clips(
     resize_filter: ResizeFilter = "bicubic",
     pin_memory: bool = False,
 ) -> Generator[TrackletClips]:
-    """Every test-time clip of ``rows``, in order, in batches of ``clips_per_batch`` (the last has the rest).
+    """Every test-time clip of ``rows``, in order, in batches of ``clips_per_batch`` (the last may be smaller).
 
-    A long tracklet goes on in the next batch; ``tracklet_B`` holds the row of each clip. Close it to leave early.
+    A long tracklet continues in the next batch; ``tracklet_B`` holds the row of each clip. Close the generator to stop
+    early.
 
     Raises:
         InputError: a frame cannot be decoded; names the tracklet and the frame.

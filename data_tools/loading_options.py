@@ -1,4 +1,4 @@
-"""How stored clips are decoded ahead of their consumer, resized and augmented: the choices alone, without torch."""
+"""Options for decoding, resizing and augmenting stored clips. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest that binds shards into a data set: written last and atomically, so no manifest means no data set."""
+"""The manifest that makes shards a data set. It is written last and atomically: no manifest, no data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_tools.options import Options
 from data_tools.storage import StorageFolder
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1  # Manifest.format_version says the same to pydantic
+FORMAT_VERSION = 1  # keep equal to Manifest.format_version
 
 StorageMode = Literal["jpeg", "source", "raw"]
 
@@ -30,7 +30,7 @@ class ShardEntry(Options):
 
 
 class QuarantinedTracklet(Options):
-    """A tracklet left out, and why."""
+    """A tracklet that was left out, and why."""
 
     tracklet: str
     origin: str
@@ -38,7 +38,7 @@ class QuarantinedTracklet(Options):
 
 
 class Manifest(Options):
-    """What the folder holds. Class labels follow from the sorted label lists, the same on every rank and run."""
+    """Contents of the folder. Class labels follow from the sorted label lists, so every rank and run agrees."""
 
     format_version: Literal[1] = 1
     dataset: str
@@ -62,22 +62,22 @@ def read_manifest(folder: StorageFolder) -> Manifest:
     """Read and check ``folder/manifest.json``.
 
     Raises:
-        InputError: there is none, it is not valid, a newer version wrote it, or a shard is missing or of another
+        InputError: there is none, it is not valid, a newer version wrote it, or a shard is missing or has another
             size than the manifest says.
-        OSError: the storage does not answer or refuses.
+        OSError: the storage does not answer or denies access.
     """
     try:
         content = folder.read(MANIFEST_NAME)
     except FileNotFoundError:
         raise InputError(
-            f"{folder}: no {MANIFEST_NAME}, so no finished data set; make one with ray_jobs/shard.py"
+            f"{folder}: no {MANIFEST_NAME}, so this is not a finished data set; make one with ray_jobs/shard.py"
         ) from None
     manifest = parse_manifest(content, str(folder / MANIFEST_NAME))
     sizes = folder.sizes()
     for shard in manifest.shards:
         found = sizes.get(shard.file)
         if found is None:
-            raise InputError(f"{folder / shard.file}: listed in the manifest but not there")
+            raise InputError(f"{folder / shard.file}: listed in the manifest but missing")
         if found != shard.size_bytes:
             raise InputError(
                 f"{folder / shard.file}: {found} bytes, expected {shard.size_bytes}; make the data set again"
@@ -86,7 +86,7 @@ def read_manifest(folder: StorageFolder) -> Manifest:
 
 
 def parse_manifest(content: bytes, place: str) -> Manifest:
-    """The manifest that these bytes of ``place`` are; raises InputError where they are none that can be read."""
+    """Parse the manifest in the file ``place``; raises InputError if it is not valid."""
     values = parse_json(content, place)
     found_version = values.get("format_version") if isinstance(values, dict) else None
     if isinstance(found_version, int) and found_version > FORMAT_VERSION:

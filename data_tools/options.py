@@ -15,14 +15,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from data_tools.wording import one_line, shown
 
 PYARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-"""Of the URIs that pyarrow opens; the others are fsspec's."""
+"""URI schemes opened by pyarrow; fsspec opens all others."""
 
 
 def absolute_place(place: str) -> str:
-    """A path made absolute, "~" expanded; a URI without the slash at its end, ``file://`` made a path.
+    """Normalise a place: an absolute path with "~" expanded (also for ``file://``), or a URI without a final slash.
 
     Raises:
-        ValueError: nothing knows the URI's scheme, or no file can have that name.
+        ValueError: the URI's scheme is unknown, or no file can have that name.
     """
     _check_name(place)
     if "://" not in place:
@@ -41,22 +41,22 @@ def absolute_path(path: Path) -> Path:
     _check_name(str(path))
     try:
         return path.expanduser().absolute()
-    except RuntimeError as error:  # "~" of a user who is not there
+    except RuntimeError as error:  # "~" of an unknown user
         raise ValueError(f"{shown(str(path))}: {error}") from None
 
 
 def _check_name(path: str) -> None:
-    """The system would refuse some texts only later, or storage would be asked for them again and again."""
+    """Refuse invalid names at once: the system would only later, and storage would be retried."""
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
-        raise ValueError(f"{shown(path)} is no path: it is not text") from None
+        raise ValueError(f"{shown(path)} is not a path: it is not valid Unicode") from None
     if "\0" in path:
-        raise ValueError(f"{shown(path)} is no path: it holds a NUL")
+        raise ValueError(f"{shown(path)} is not a path: it contains a NUL")
 
 
 AbsolutePath = Annotated[Path, AfterValidator(absolute_path)]
-"""A path as the user wrote it, made absolute at once: workers run in folders of their own."""
+"""A path made absolute at once, because workers run in other folders."""
 
 Place = Annotated[
     str,
@@ -64,7 +64,7 @@ Place = Annotated[
     AfterValidator(absolute_place),
     Field(json_schema_extra={"format": "path"}),
 ]
-"""A folder as the user named it, an absolute path or a URI (s3://bucket/prefix): see data_tools/storage.py."""
+"""A folder given by the user, as an absolute path or a URI (s3://bucket/prefix): see data_tools/storage.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,6 @@ def fields_that_may_change(options: type[BaseModel], place: str = "") -> Iterato
 
 
 class Options(BaseModel):
-    """Frozen options; an unknown key is an error, and every field's docstring is its help text."""
+    """Frozen options. An unknown key is an error, and a field's docstring is its help text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)

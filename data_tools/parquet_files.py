@@ -1,4 +1,4 @@
-"""Parquet files that nobody vouches for: opened within bounds, for a small one may stand for a terabyte."""
+"""Untrusted Parquet files, opened within bounds: a small file may expand to a terabyte."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from data_tools.errors import InputError
 from data_tools.wording import one_line
 
 FEW_ROWS = 2**17
-"""So many may repeat themselves as they like; a larger table has a byte or more for each row, whose id or box differs
-from those of others."""
+"""Up to this many rows may compress arbitrarily well. A larger table has at least a byte per row, because ids and boxes
+differ."""
 
 
 @contextmanager
@@ -22,14 +22,13 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """The open file.
 
     Raises:
-        InputError: it is not Parquet, or has more rows than bytes; also for what pyarrow finds
-            wrong with it while it is read.
+        InputError: it is not Parquet, has more rows than bytes, or pyarrow fails to read it.
     """
     try:
         with pq.ParquetFile(path) as file:
             size, rows = path.stat().st_size, file.metadata.num_rows
             if rows > max(FEW_ROWS, size):
-                raise InputError(f"{path}: {rows} rows in {size} bytes, expected a table that repeats itself less")
+                raise InputError(f"{path}: {rows} rows in {size} bytes, expected at least one byte per row")
             yield file
     except InputError:
         raise

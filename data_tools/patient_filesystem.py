@@ -1,4 +1,4 @@
-"""A pyarrow file system that waits where its storage does not answer for a while: what Ray Train is given."""
+"""A pyarrow file system that retries while its storage does not answer; given to Ray Train."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
-from data_tools.storage import StorageFolder, named, retrying
+from data_tools.storage import StorageFolder, retrying, storage_errors
 
 T = TypeVar("T")
 
 
 def patient_filesystem(storage: StorageFolder, patience: float) -> fs.PyFileSystem:
-    """The storage's file system; each call is tried again for ``patience`` seconds.
+    """The storage's file system; each call is retried for ``patience`` seconds.
 
-    What is written is kept in a local file until it is closed, and then uploaded, again if need be. So do not write
-    through it with ``pyarrow.fs.copy_files``, which does not hear of what closing raises: that is
-    ``StorageFolder.upload_folder``'s work. Only the place travels between processes.
+    Written data goes to a local file, which is uploaded (with retries) when it is closed. So do not write with
+    ``pyarrow.fs.copy_files``, which ignores errors from closing; use ``StorageFolder.upload_folder``. Only the place
+    is pickled.
     """
     return fs.PyFileSystem(_PatientHandler(StorageFolder(storage.place, patience)))
 
@@ -62,7 +62,7 @@ class _PatientHandler(fs.FileSystemHandler):  # type: ignore[misc]
         self._try("removing", path, lambda: clear(path, missing_dir_ok=missing_dir_ok))
 
     def delete_root_dir_contents(self) -> None:
-        raise PermissionError("a whole storage is not emptied")
+        raise PermissionError("refusing to empty a whole storage")
 
     def delete_file(self, path: str) -> None:
         self._try("removing", path, lambda: self._filesystem.delete_file(path))
@@ -90,19 +90,19 @@ class _PatientHandler(fs.FileSystemHandler):  # type: ignore[misc]
         return self._storage.filesystem
 
     def _put(self, local: Path, path: str) -> None:
-        # Not through a stream: one that is left by an error would leave the half that was written.
+        # Not through a stream: on an error, it would leave a half-written file.
         self._try("writing", path, lambda: fs.copy_files(str(local), path, fs.LocalFileSystem(), self._filesystem))
 
     def _try(self, verb: str, path: str, action: Callable[[], T]) -> T:
         def attempt() -> T:
-            with named(path):
+            with storage_errors(path):
                 return action()
 
         return retrying(attempt, f"{verb} {path}", patience=self._storage.patience)
 
 
 class _Upload:
-    """A file that is handed over when it is closed."""
+    """A local file that is uploaded when it is closed."""
 
     def __init__(self, put: Callable[[Path], None]) -> None:
         self._put, self._file = put, NamedTemporaryFile(prefix="ccvid-")  # noqa: SIM115

@@ -1,6 +1,6 @@
-"""What a process tells its user: messages, what is being done, and how far it is with the time left.
+"""What a process reports to its user: messages, the current activity, and progress with the time left.
 
-All of it goes to this process's one console: plain lines on standard output, unless a job chose another.
+All of it goes to this process's console: plain lines on standard output, unless a job chose another.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import Protocol
 from data_tools.wording import printable
 
 LINE_SECONDS = 5.0
-"""Between the lines of a piece of work, where nothing else is said."""
+"""Interval between the progress lines of a piece of work."""
 TICK_SECONDS = 0.5
-"""Between the records that only a live display shows."""
+"""Interval between the updates that only a live display shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A text of one or more lines that stays."""
+    """A text of one or more lines that stays on the screen."""
 
     text: str
     transient: bool = False
-    """Whether a live display leaves it out, because its progress shows the same."""
+    """Whether a live display leaves it out, because its progress bar shows the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is being done from now on."""
+    """The current activity."""
 
     text: str
     lasting: bool = False
-    """Whether it stays true beside the progress that follows, as that workers train does."""
+    """Whether it remains true while progress follows, such as "training on 2 workers"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is there if all ends now; replaces what was said of the same thing before."""
+    """What remains if the process stops now; replaces the earlier text about the same thing."""
 
     thing: str
     text: str
@@ -48,7 +48,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a piece of work is."""
+    """How far a piece of work has come."""
 
     what: str
     done: float
@@ -56,17 +56,17 @@ class Progress:
     unit: str = ""
     """Of ``done`` and ``total``."""
     place: str = ""
-    """Where the work stands, in words; goes before ``what`` with ``done`` of ``total``."""
+    """The position in the work, in words; shown instead of ``what`` with ``done`` of ``total``."""
     rates: tuple[tuple[float, str], ...] = ()
-    """Amounts a second with their units."""
+    """Amounts per second with their units."""
     figures: tuple[str, ...] = ()
     seconds: float = 0.0
     """Since the work began."""
     seconds_left: float | None = None
     note: str = ""
-    """What a live display shows beside it, such as the last validation."""
+    """Shown beside it in a live display, for example the last validation."""
     within: str = ""
-    """The work that this is a part of, which goes on afterwards."""
+    """The larger work that this is a part of."""
     tick: bool = False
     """Whether only a live display shows it."""
 
@@ -80,7 +80,7 @@ class Progress:
         return f"{self.done:g}/{self.total:g} {self.unit}".rstrip()
 
     def line(self) -> str:
-        """All of it but the note in one plain line."""
+        """Everything but the note, in one plain line."""
         left = [] if self.seconds_left is None else [f"left {clock_text(self.seconds_left)}"]
         place = self.place or f"{self.what}: {self.count}"
         return "  ".join([place, *map(rate_text, self.rates), *self.figures, *left])
@@ -90,13 +90,13 @@ News = Message | State | Kept | Progress
 
 
 class Console(Protocol):
-    """Shows news to somebody. It never raises for that it cannot."""
+    """Shows news to the user. It never raises, even if it cannot."""
 
     def show(self, news: News) -> None: ...
 
 
 class PlainConsole:
-    """One line each on standard output, at once; for files, pipes and logs."""
+    """Prints each piece of news at once on standard output; for files, pipes and logs."""
 
     def show(self, news: News) -> None:
         if isinstance(news, Message | State):
@@ -107,18 +107,18 @@ class PlainConsole:
 
 class _Current:
     console: Console = PlainConsole()
-    kept: dict[str, str] = {}  # noqa: RUF012  # of this process, on purpose
+    kept: dict[str, str] = {}  # noqa: RUF012  # shared by the process on purpose
 
 
 def use_console(console: Console) -> Console:
-    """Show this process's news there from now on; returns the console of before."""
+    """Show this process's news on ``console`` from now on; returns the previous console."""
     before, _Current.console = _Current.console, console
     return before
 
 
 @contextmanager
 def using_console(console: Console) -> Iterator[None]:
-    """Show this process's news there for a while."""
+    """Show this process's news on ``console`` within the block."""
     before = use_console(console)
     try:
         yield
@@ -134,33 +134,33 @@ def show(news: News) -> None:
 
 
 def message(text: str, *, transient: bool = False) -> None:
-    """Show a text that stays, see :class:`Message`; what a terminal would obey is shown as it is."""
+    """Show a :class:`Message`, with control characters escaped."""
     show(Message(printable(text), transient))
 
 
 def state(text: str, *, lasting: bool = False) -> None:
-    """Say what is being done from now on, see :class:`State`."""
+    """Show the current activity, see :class:`State`."""
     show(State(text, lasting))
 
 
-def kept(thing: str, text: str) -> None:
-    """Note what is there if all ends now, see :class:`Kept`."""
+def note_kept(thing: str, text: str) -> None:
+    """Record what remains if the process stops now, see :class:`Kept`."""
     show(Kept(thing, text))
 
 
 def all_kept() -> list[str]:
-    """The last word on each thing that is kept, in the order in which they were first mentioned."""
+    """The latest text on each thing that remains, in the order of first mention."""
     return list(_Current.kept.values())
 
 
 class Meter:
-    """Counts what is done of a piece of work, and shows how far it is every few seconds and at the end.
+    """Counts the progress of a piece of work, and shows it every few seconds and at the end.
 
     Args:
         total, unit: what is counted.
-        work: of the whole, in whatever the time goes by; None: what is counted.
-        every_seconds: between plain lines; a live display hears of it more often.
-        brief: tell nothing of work that is over before the first line is due.
+        work: total effort, in a unit proportional to time. Default: ``total``.
+        every_seconds: interval between plain lines; a live display is updated more often.
+        brief: print nothing if the work ends before the first line is due.
     """
 
     def __init__(
@@ -184,11 +184,11 @@ class Meter:
         show(self.progress(self._started, tick=True))
 
     def add(self, done: float = 1, work: float | None = None, **counted: float) -> None:
-        """Count what was done, and show it if it is time to.
+        """Count what was done, and show the progress if an update is due.
 
         Args:
-            work: in what the time goes by; None: ``done``.
-            counted: further amounts, by their units, whose rates are told.
+            work: effort, in the unit of the total ``work``. Default: ``done``.
+            counted: further amounts, by unit, whose rates are shown.
         """
         self._done += done
         self._worked += done if work is None else work
@@ -204,7 +204,7 @@ class Meter:
             show(self.progress(now, tick=True))
 
     def progress(self, now: float, *, tick: bool = False) -> Progress:
-        """How far it is."""
+        """The progress at the time ``now``."""
         seconds = max(now - self._started, 1e-9)
         return Progress(
             self._what,
@@ -220,12 +220,12 @@ class Meter:
 
 
 def seconds_left(done: float, total: float, seconds: float) -> float | None:
-    """The time that the rest takes at the rate so far; None where nothing is done yet."""
+    """Time for the rest at the rate so far; None if nothing is done yet."""
     return max(0.0, total - done) * seconds / done if done > 0 else None
 
 
 def rate_text(rate: tuple[float, str]) -> str:
-    """``120 clips/s``, slow ones with a decimal."""
+    """``120 clips/s``; rates below 10 with one decimal."""
     amount, unit = rate
     return f"{amount:.0f} {unit}/s" if amount >= 10 else f"{amount:.1f} {unit}/s"
 

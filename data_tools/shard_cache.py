@@ -1,16 +1,16 @@
-"""A node's cache of remote shards: fetched once a node, then memory-mapped by all its processes.
+"""A node's cache of remote shards: downloaded once per node, then memory-mapped by all its processes.
 
-CACHE/.lock                       held while room is made
+CACHE/.lock                       held while space is freed
 CACHE/SHA-256 of the manifest/    a data set; a changed one has another manifest, and so another folder
-    manifest.json                 written first: it reserves the data set's room
-    shard-00000.arrow             appears whole and with the right checksum, or not at all
-    .shard-00000.lock             held while the shard is fetched or checked; says which file was last found right
-    .in-use                       shared by all who have the data set open; its time says when it was opened last
+    manifest.json                 written first: it reserves the data set's space
+    shard-00000.arrow             appears complete and with the right checksum, or not at all
+    .shard-00000.lock             held while the shard is fetched or checked; records the file last verified
+    .in-use                       locked (shared) by every process that has the data set open; its mtime is the last use
 
-A process that is killed leaves a temporary file at most, which the shard's next fetch removes; the kernel frees its
-locks. Every opening compares each shard's inode, size and change time with those noted when its checksum was found
-right: whatever writes to a file, changes its change time, which programs cannot set back. Only a shard where they
-differ is read and compared again, so that opening a warm cache costs no pass over the data.
+A killed process leaves at most a temporary file, which the shard's next fetch removes; the kernel releases its locks.
+Opening compares each shard's inode, size and change time with those recorded when its checksum was last verified: any
+write changes the change time, which programs cannot set back. Only a shard that differs is read and verified again, so
+that opening a warm cache needs no pass over the data.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manif
 from data_tools.options import AbsolutePath, Options, Rare
 from data_tools.progress import LINE_SECONDS, Progress, message, seconds_left, show
 from data_tools.shards import IN_USE_NAME, ShardFolder, wrong_checksum
-from data_tools.storage import READ_BYTES, StorageFolder, named, retrying
+from data_tools.storage import READ_BYTES, StorageFolder, retrying, storage_errors
 
 FETCHERS = 4
-"""Shards that a process fetches side by side: one stream of an object storage does not fill a network."""
+"""Shards that a process fetches in parallel: one stream from object storage does not saturate the network."""
 
 GIBIBYTE = 2**30
 
@@ -57,11 +57,11 @@ class CacheOptions(Options):
 
 
 def open_shards(place: str, cache: CacheOptions) -> ShardFolder:
-    """Open finished shards; remote ones once all of them are in this node's cache.
+    """Open a finished data set; a remote one is first fetched completely into this node's cache.
 
     Raises:
-        InputError: there is no valid data set, a shard is damaged there, or the cache has no room.
-        OSError: the storage does not answer or refuses, or the cache cannot be written.
+        InputError: there is no valid data set, a remote shard is damaged, or the cache has no room.
+        OSError: the storage does not answer or denies access, or the cache cannot be written.
     """
     remote = StorageFolder(place)
     if remote.local is not None:
@@ -69,13 +69,13 @@ def open_shards(place: str, cache: CacheOptions) -> ShardFolder:
     try:
         content = remote.read(MANIFEST_NAME)
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: {error.strerror}, so no finished data set") from None
+        raise InputError(f"{error.filename}: {error.strerror}, so this is not a finished data set") from None
     manifest = parse_manifest(content, str(remote / MANIFEST_NAME))
     folder = cache.folder / hashlib.sha256(content).hexdigest()
     in_use = _reserve(folder, content, _Wanted(str(remote), manifest), cache)
     with in_use:
         _Filling(remote, folder, manifest).run()
-        return ShardFolder(folder)  # which holds the data set itself
+        return ShardFolder(folder)  # which takes its own lock on the data set
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class _Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A data set of the cache: bytes reserved, and bytes that are there."""
+    """A data set in the cache: bytes reserved, and bytes present."""
 
     folder: Path
     reserved: int
@@ -105,13 +105,13 @@ class _Kept:
             manifest = parse_manifest(read_document(folder / MANIFEST_NAME), str(folder))
             reserved = sum(entry.size_bytes for entry in manifest.shards)
             last_used = (folder / IN_USE_NAME).stat().st_mtime
-        except (OSError, InputError):  # its process was killed just when it began
+        except (OSError, InputError):  # its process was killed right at the start
             last_used = 0.0
         return cls(folder, max(reserved, present), present, last_used)
 
 
 def _reserve(folder: Path, content: bytes, wanted: _Wanted, cache: CacheOptions) -> IO[bytes]:
-    """Make room for a data set and its folder; returns its ``.in-use``, locked."""
+    """Make room for a data set and create its folder; returns its ``.in-use`` file, locked."""
     cache.folder.mkdir(parents=True, exist_ok=True)
     with locked(cache.folder / ".lock"):
         for leftover in cache.folder.glob(".evicted-*"):
@@ -127,14 +127,14 @@ def _reserve(folder: Path, content: bytes, wanted: _Wanted, cache: CacheOptions)
 
 
 def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
-    """Evict what was opened longest ago and is not in use until the data set fits the limit and the disk."""
+    """Evict unused data sets, least recently opened first, until the new one fits the limit and the disk."""
     kept = [_Kept.of(path) for path in cache.folder.iterdir() if re.fullmatch(r"[0-9a-f]{64}", path.name)]
     missing = wanted.size - sum(other.present for other in kept if other.folder == folder)
     if missing <= 0:
         return
     others = sorted((other for other in kept if other.folder != folder), key=lambda other: other.last_used)
     free = shutil.disk_usage(cache.folder).free
-    # What others reserved and have not fetched yet needs its room on the disk, too.
+    # What others have reserved but not fetched yet will also need disk space.
     owed = sum(other.reserved - other.present for other in others)
     reserved = sum(other.reserved for other in others)
     excess = max(wanted.size + reserved - cache.gibibytes * GIBIBYTE, missing + owed - free)
@@ -147,10 +147,10 @@ def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
         if excess > 0:
             used = reserved - sum(other.reserved for other in evicted)
             raise InputError(
-                f"{wanted.place}: its shards take {_gibibytes(wanted.size)}, which the cache {cache.folder} cannot "
-                f"hold: its limit is {cache.gibibytes:g} GiB, data sets in use take {_gibibytes(used)} of it, and its "
-                f"disk has {_gibibytes(free)} free; raise --data.cache.gibibytes, or name a folder on a larger disk "
-                "by --data.cache.folder"
+                f"{wanted.place}: its shards need {_gibibytes(wanted.size)}, which do not fit into the cache "
+                f"{cache.folder}: its limit is {cache.gibibytes:g} GiB, data sets in use take {_gibibytes(used)} of "
+                f"it, and its disk has {_gibibytes(free)} free; raise --data.cache.gibibytes, or set "
+                "--data.cache.folder to a folder on a larger disk"
             )
         for other in evicted:
             message(f"cache {cache.folder}: {_gibibytes(other.present)} evicted")
@@ -159,7 +159,7 @@ def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
 
 
 class _Filling:
-    """Brings all shards of a data set into its folder, side by side with other processes that do so, too."""
+    """Fetches all shards of a data set into its folder, sharing the work with other processes that do the same."""
 
     def __init__(self, remote: StorageFolder, folder: Path, manifest: Manifest) -> None:
         self.remote, self.folder, self.manifest = remote, folder, manifest
@@ -167,7 +167,7 @@ class _Filling:
         self._progress = _Progress(remote, folder, sum(entry.size_bytes for entry in manifest.shards))
 
     def run(self) -> None:
-        """Fetch what no other process is fetching, then wait for theirs."""
+        """Fetch what no other process is fetching, then wait for the others."""
         with ThreadPoolExecutor(FETCHERS) as pool:
             try:
                 entries = self.manifest.shards
@@ -180,7 +180,7 @@ class _Filling:
         self._progress.end()
 
     def _provide(self, entry: ShardEntry, *, wait: bool) -> bool:
-        """Make sure of one shard; False where another process is about it."""
+        """Ensure that one shard is present and verified; False if another process is working on it."""
         path = self.folder / entry.file
         with locked(self.folder / f".{path.stem}.lock", wait=wait) as lock:
             if lock is None:
@@ -189,7 +189,7 @@ class _Filling:
             noted = lock.read().decode(errors="replace")
             if not noted or noted != _state(path):
                 if path.exists() and (path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256):
-                    message(f"{path}: damaged, fetched again")
+                    message(f"{path}: damaged; fetching it again")
                     path.unlink()
                 if not path.exists():
                     what = f"fetching {self.remote / entry.file}"
@@ -214,7 +214,7 @@ class _Filling:
         received = 0
         with self.remote.open(entry.file) as stream:
             while True:
-                with named(place):
+                with storage_errors(place):
                     chunk = stream.read(READ_BYTES)
                 if not chunk:
                     break
@@ -226,12 +226,12 @@ class _Filling:
         if received == entry.size_bytes:
             return
         if self.remote.size(entry.file) == entry.size_bytes:
-            raise OSError(errno.EIO, f"broke off after {received} of {entry.size_bytes} bytes", place)
+            raise OSError(errno.EIO, f"download ended after {received} of {entry.size_bytes} bytes", place)
         raise InputError(f"{place}: {received} bytes, expected {entry.size_bytes}; make the data set again")
 
 
 class _Progress:
-    """Tells, every few seconds, how far the node's processes have filled a data set: one of them for all."""
+    """Reports every few seconds how much of a data set the node has fetched; one process reports for all."""
 
     def __init__(self, remote: StorageFolder, folder: Path, total: int) -> None:
         self._remote, self._folder, self._total = remote, folder, total
@@ -241,7 +241,7 @@ class _Progress:
         self._speaking: IO[bytes] | None = None
 
     def show(self) -> None:
-        """Tell if it is time to, and no other process does."""
+        """Report if an update is due and no other process reports."""
         with self._turn:
             now = time.monotonic()
             if now - self._shown < LINE_SECONDS:
@@ -249,15 +249,15 @@ class _Progress:
             self._shown = now
             self._speaking = self._speaking or lock_file(self._folder / ".speaking", wait=False)
             if self._speaking is not None:
-                self._tell(now)
+                self._report(now)
 
     def end(self) -> None:
-        """Tell that all is there, if anything was told before."""
+        """Report completion, if any progress was reported before."""
         if self._speaking is not None:
-            self._tell(time.monotonic())
+            self._report(time.monotonic())
             self._speaking.close()
 
-    def _tell(self, now: float) -> None:
+    def _report(self, now: float) -> None:
         present, seconds = self._present(), now - self._started
         fetched = present - self._at_start
         what = f"fetching {self._remote} into {self._folder.parent}"
@@ -285,7 +285,7 @@ class _Progress:
 
 
 def _state(path: Path) -> str:
-    """What changes when anything is written to a file; "" where there is none."""
+    """A text that changes when the file is written to; "" if there is no file."""
     try:
         facts = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which tracklets go into which shard: decided once, from the sources alone."""
+"""The assignment of tracklets to shards, which depends only on the sources and the options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_tools.options import Rare
 from data_tools.tracklet import ImageFrames, Tracklet, VideoFrames
 
 JPEG_BYTES_PER_PIXEL = 0.45
-"""What a quality-95 crop takes (FIELD: 14.7 KB at 256x128); it only decides where shards are cut."""
+"""Typical size of a quality-95 crop (measured: 14.7 KB at 256x128); only decides where shards are cut."""
 
 
 class ShardOptions(CropOptions):
@@ -29,7 +29,7 @@ class ShardOptions(CropOptions):
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """The tracklets of one shard; ``fingerprint`` hashes them with the options that decide the bytes."""
+    """The tracklets of one shard; ``fingerprint`` hashes them with the options that affect the bytes."""
 
     number: int
     tracklets: tuple[Tracklet, ...]
@@ -41,9 +41,9 @@ class ShardPlan:
 
 
 def plan_shards(tracklets: Sequence[Tracklet], options: ShardOptions) -> list[ShardPlan]:
-    """Cut the tracklets, in their order, into shards of about the size asked for.
+    """Cut the tracklets, in order, into shards of about the requested size.
 
-    Tracklets of one video are ordered by their first frame, so that a shard decodes one stretch of the video.
+    Tracklets of one video are sorted by their first frame, so that a shard decodes one stretch of the video.
     """
     groups: list[list[Tracklet]] = [[]]
     room = limit = options.shard_mebibytes * 2**20
@@ -83,5 +83,5 @@ def _estimate_bytes(tracklet: Tracklet, options: ShardOptions) -> float:
 
 
 def data_fingerprint(plans: Iterable[ShardPlan]) -> str:
-    """Hash of all sources and of the settings that decide the shards' bytes."""
+    """Hash of all sources and of the settings that affect the shards' bytes."""
     return hashlib.sha256("".join(plan.fingerprint for plan in plans).encode()).hexdigest()

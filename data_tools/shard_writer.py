@@ -1,7 +1,7 @@
-"""Making Arrow shards: write each planned shard (anywhere, in any order), then finish with the manifest.
+"""Writing Arrow shards: write each planned shard (on any machine, in any order), then finish with the manifest.
 
-Whatever is killed, the same plan started again goes on from the finished shards and ends with the same bytes: a shard
-appears whole or not at all, its record follows the same way, and the manifest comes last.
+After any crash, the same plan resumes from the finished shards and ends with the same bytes: a shard is written
+atomically, then its record, and the manifest last.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RECORD_NAME = re.compile(r"\.(shard-\d{5}|frames-[0-9a-f]+)\.json")
 
 
 class ShardRecord(Options):
-    """What is known of a finished shard; kept beside it until the manifest is written."""
+    """Facts about a finished shard; kept beside it until the manifest is written."""
 
     fingerprint: str
     entry: ShardEntry
@@ -53,7 +53,7 @@ class ShardRecord(Options):
 
 
 def find_record(plan: ShardPlan, folder: StorageFolder) -> ShardRecord | None:
-    """The record of this shard if an earlier run finished it from the same sources and options."""
+    """The record of this shard, if an earlier run finished it from the same sources and options."""
     try:
         record = parse_model(ShardRecord, folder.read(_record_name(plan)), folder / _record_name(plan))
     except (FileNotFoundError, InputError):
@@ -68,7 +68,7 @@ def write_shard(plan: ShardPlan, folder: StorageFolder, options: ShardOptions) -
     Tracklets whose frames cannot be read are left out and listed in the record.
 
     Raises:
-        OSError: the folder cannot be written (no space, no permission); nothing half-written stays.
+        OSError: the folder cannot be written (no space, no permission); no partial file remains.
     """
     if record := find_record(plan, folder):
         return record
@@ -118,8 +118,8 @@ def finish_shards(
     """Write the manifest and remove the records.
 
     Raises:
-        InputError: nothing could be read, or a larger share than allowed could not; the finished shards stay, so
-            that a run with mended sources or another limit goes on from them.
+        InputError: no tracklet could be read, or more than the allowed share could not. The finished shards are kept,
+            so that a run with repaired sources or another limit resumes from them.
     """
     listed = [
         QuarantinedTracklet(
@@ -133,8 +133,8 @@ def finish_shards(
     if len(quarantine) >= total or len(quarantine) > max(1, options.max_quarantine_share * total):
         reasons = "\n".join(f"  {entry.tracklet} ({entry.origin}): {entry.reason}" for entry in quarantine[:20])
         raise InputError(
-            f"{len(quarantine)} of {total} tracklets could not be read, more than the share of "
-            f"{options.max_quarantine_share} that max_quarantine_share allows:\n{reasons}"
+            f"{len(quarantine)} of {total} tracklets could not be read; max_quarantine_share allows a share of "
+            f"{options.max_quarantine_share}:\n{reasons}"
         )
     splits = sum((Counter(record.splits) for record in records), Counter[Split]())
     manifest = Manifest(
@@ -156,11 +156,11 @@ def finish_shards(
 
 
 def prepare_folder(plans: Sequence[ShardPlan], folder: StorageFolder) -> Manifest | None:
-    """Make the folder ready for writing; the manifest where these plans are already finished in it.
+    """Prepare the folder for writing; returns the manifest if it already holds these plans, finished.
 
     Raises:
         InputError: the folder holds another finished data set.
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
     folder.check_writable()
     remove_leftovers(folder, records=False)
@@ -169,15 +169,15 @@ def prepare_folder(plans: Sequence[ShardPlan], folder: StorageFolder) -> Manifes
     manifest = read_manifest(folder)
     if manifest.fingerprint != data_fingerprint(plans):
         raise InputError(
-            f"{folder}: already holds data set {manifest.dataset!r} made from other sources or settings; "
-            "name another folder or remove this one"
+            f"{folder}: already holds data set {manifest.dataset!r}, made from other sources or settings; "
+            "choose another folder or remove this one"
         )
     remove_leftovers(folder)
     return manifest
 
 
 def remove_leftovers(folder: StorageFolder, *, records: bool = True) -> None:
-    """Remove what killed runs left half-written and, with ``records``, the records of finished shards and frames."""
+    """Remove partial files of killed runs and, with ``records``, the records of finished shards and frame tables."""
     for name in folder.names():
         if (name.startswith(".") and name.endswith(".tmp")) or (records and RECORD_NAME.fullmatch(name)):
             with suppress(FileNotFoundError):
@@ -193,7 +193,7 @@ def _sorted_set(values: Iterable[Label | None]) -> tuple[Label, ...]:
 
 
 def _to_row(tracklet: Tracklet, content: TrackletFrames) -> pa.RecordBatch:
-    """One record batch of one row; the frames' bytes are not copied on the way."""
+    """One record batch of one row, without copying the frames' bytes."""
     encoded = pa.BinaryArray.from_buffers(
         pa.binary(), len(content.sizes), [None, pa.py_buffer(content.offsets), pa.py_buffer(content.data())]
     )

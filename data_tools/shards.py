@@ -1,7 +1,7 @@
 """Reading Arrow shards by memory map.
 
-One shard is one Arrow IPC file; one row, its own record batch, is one tracklet. ``ShardFolder`` opens a finished data
-set; ``data_tools.shard_writer`` makes one.
+A shard is an Arrow IPC file; each row, in its own record batch, is a tracklet. ``ShardFolder`` opens a finished data
+set; ``data_tools.shard_writer`` writes one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_tools.arrow_compression import is_compressed
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError
 from data_tools.file_lock import lock_file
 from data_tools.files import sha256_of
@@ -25,7 +25,7 @@ from data_tools.tracklet import SPLITS, Split
 from data_tools.wording import one_line, shown
 
 IN_USE_NAME = ".in-use"
-"""A file in the data sets of the shard cache, locked by whoever has the data set open."""
+"""A file in each data set of the shard cache, locked by every process that has the data set open."""
 
 EncodedFrame = npt.NDArray[np.uint8]
 
@@ -45,7 +45,7 @@ SHARD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class ShardRow:
-    """One stored tracklet without its frames. ``clothes`` is unique within its person only."""
+    """One stored tracklet without its frames. ``clothes`` is unique only within its person."""
 
     id: str
     person: str | None
@@ -61,11 +61,11 @@ class ShardRow:
 class ShardFolder:
     """A finished data set, memory-mapped.
 
-    ``rows`` lists every tracklet in the stored order. Opening checks the manifest, each shard's size and structure;
-    checksums are :func:`verify_shard`'s work. A data set of the shard cache is not evicted while it is open.
+    ``rows`` lists every tracklet in stored order. Opening checks the manifest and each shard's size and structure;
+    :func:`verify_shard` checks checksums. A data set in the shard cache is not evicted while it is open.
 
     Raises:
-        InputError: what is wrong, with the file.
+        InputError: a file is missing or damaged; names the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,14 +88,14 @@ class ShardFolder:
         return ShardFolder, (self.folder,)
 
     def encoded_frames(self, row: int, positions: Sequence[int]) -> list[EncodedFrame]:
-        """Frames of one row as stored: views of the memory map, nothing is copied.
+        """Frames of one row as stored: views of the memory map, not copies.
 
         Args:
             row: index into ``rows``.
             positions: positions in the row's stored frames, from 0.
 
         Returns:
-            One uint8 array a position: (bytes,) of an encoded picture, or (height, width, 3) RGB in ``raw`` mode.
+            One uint8 array per position: (bytes,) of an encoded picture, or (height, width, 3) RGB in ``raw`` mode.
         """
         offsets, data = self._frames.get(row) or self._map_frames(row)
         views = [data[offsets[position] : offsets[position + 1]] for position in positions]
@@ -109,7 +109,7 @@ class ShardFolder:
         return self.manifest.shards[self.rows[row].shard].sha256
 
     def frame_index(self, row: int) -> npt.NDArray[np.int32]:
-        """(frame_count,) int32 numbers of the row's frames in the recording; empty where they were not known."""
+        """(frame_count,) int32 numbers of the row's frames in the recording; empty if unknown."""
         batch = self._batch(row)
         index: npt.NDArray[np.int32] = batch.column("frame_index").flatten().to_numpy(zero_copy_only=True)
         return index
@@ -132,7 +132,8 @@ class ShardFolder:
         if (np.diff(offsets) != height * width * 3).any():
             place = self.rows[row]
             file = self.manifest.shards[place.shard].file
-            raise InputError(f"{self.folder / file}: tracklet {place.id}: raw frames are not {height}x{width}x3 bytes")
+            size = f"{height}x{width}x3"
+            raise InputError(f"{self.folder / file}: tracklet {place.id}: raw frames do not have {size} bytes")
 
 
 def verify_shard(folder: StorageFolder, entry: ShardEntry, image_size: tuple[int, int] | None, *, frames: bool) -> int:
@@ -145,8 +146,7 @@ def verify_shard(folder: StorageFolder, entry: ShardEntry, image_size: tuple[int
         The shard's number of frames.
 
     Raises:
-        InputError: the bytes are not those that were written, or a frame, told by tracklet and position, is not a
-            whole picture.
+        InputError: the checksum differs, or a frame (named by tracklet and position) is not a complete picture.
     """
     place = str(folder / entry.file)
     with folder.fetched(entry.file) as path:
@@ -165,7 +165,7 @@ def verify_shard(folder: StorageFolder, entry: ShardEntry, image_size: tuple[int
 
 
 def wrong_checksum(place: str, found: str, entry: ShardEntry) -> InputError:
-    """The error of a shard whose bytes are not those that were written."""
+    """The error for a shard whose checksum differs from the manifest's."""
     return InputError(
         f"{place}: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…: the file was changed or damaged; "
         "remove manifest.json and this file, and run ray_jobs/shard.py again"
@@ -176,10 +176,10 @@ def _check_frame(encoded: pa.Buffer | None, size: tuple[int, int] | None, place:
     if size is not None and encoded is not None and encoded.size == size[0] * size[1] * 3:
         return  # raw pixels
     try:
-        with opened(pa.BufferReader(encoded or b""), ("JPEG", "PNG")) as picture:
+        with open_picture(pa.BufferReader(encoded or b""), ("JPEG", "PNG")) as picture:
             picture.load()
     except (OSError, ValueError) as error:
-        raise InputError(f"{place}: not a whole picture: {one_line(error)}") from None
+        raise InputError(f"{place}: not a complete picture: {one_line(error)}") from None
     if size is not None and picture.size != (size[1], size[0]):
         raise InputError(f"{place}: {picture.size[0]}x{picture.size[1]} pixels, expected {size[1]}x{size[0]}")
 
@@ -195,7 +195,7 @@ def _open_shard(path: Path, entry: ShardEntry, place: str) -> pa.RecordBatchFile
     if names is not None:
         raise InputError(f"{place}: its columns are {names}, expected {SHARD_SCHEMA.names} with their types")
     if compressed:
-        raise InputError(f"{place}: its tracklets are compressed, expected them as ray_jobs/shard.py writes them")
+        raise InputError(f"{place}: is compressed, expected an uncompressed Arrow file as written by ray_jobs/shard.py")
     if reader.num_record_batches != entry.rows:
         raise InputError(f"{place}: {reader.num_record_batches} tracklets, expected {entry.rows}")
     return reader
@@ -205,7 +205,7 @@ def _read_rows(place: str, shard: int, reader: pa.RecordBatchFileReader) -> Iter
     for number in range(reader.num_record_batches):
         try:
             batch = reader.get_batch(number)
-            # Offsets that point outside the file would be read without a check later.
+            # Later reads do not check for offsets that point outside the file.
             batch.validate(full=True)
             if batch.num_rows != 1:
                 raise InputError(f"{batch.num_rows} rows in one record batch, expected 1")
@@ -213,7 +213,7 @@ def _read_rows(place: str, shard: int, reader: pa.RecordBatchFileReader) -> Iter
             frames, numbers = (batch.column(name).flatten() for name in ("frames", "frame_index"))
             if values["split"] not in SPLITS or not len(frames):
                 raise InputError(f"split {shown(values['split'])}, {len(frames)} frames")
-            # Offsets that begin later, or gaps, would show other frames later than those that were stored.
+            # With a nonzero first offset or gaps, later reads would return the wrong frames.
             if frames.offset or frames.null_count or numbers.null_count or len(numbers) not in (0, len(frames)):
                 raise InputError(f"{len(frames)} frames with {len(numbers)} numbers, expected both without gaps")
         except (pa.ArrowException, OSError, ValueError) as error:

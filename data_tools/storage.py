@@ -1,9 +1,9 @@
 """Folders on this machine or on object storage, behind one interface.
 
-A place is an absolute path, or a URI: s3://, gs:// and abfs:// by pyarrow, any other scheme by fsspec and its own
-package. Keys and endpoints come from the environment, as for every tool of that storage: AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, … A URI may also carry pyarrow's
-options (?region=…&endpoint_override=…&scheme=http).
+A place is an absolute path or a URI: pyarrow opens s3://, gs:// and abfs://; fsspec, with its package for the scheme,
+any other. Keys and endpoints come from the environment, as for other tools: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_REGION, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, … A URI may also carry pyarrow's options
+(?region=…&endpoint_override=…&scheme=http).
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from data_tools.files import atomic_file, check_document_size
 from data_tools.options import PYARROW_SCHEMES, absolute_place
 from data_tools.progress import message
 
-PATIENCE_SECONDS = 120.0
-"""How long storage that does not answer is asked again before a job gives up."""
+RETRY_SECONDS = 120.0
+"""How long a failing storage call is retried before a job gives up."""
 
 LONGEST_PAUSE_SECONDS = 30.0
 
 READ_BYTES = 2**23
-"""Of one read or write: each is a request of its own to object storage."""
+"""Size of one read or write; each is a separate request to object storage."""
 
 WHOLE_WRITES = ("s3", "gcs", "abfs")
-"""pyarrow's file systems (by ``type_name``) on which a file appears whole or not at all."""
+"""pyarrow's file systems (by ``type_name``) whose writes are atomic."""
 
 LASTING = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
 )
-"""Errors of a file system that do not pass by waiting."""
+"""File system errors that retrying does not cure."""
 
 REFUSAL = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE|TOKEN|UNRECOGNIZED_CLIENT|PERMISSION_DENIED|UNAUTHENTICATED|"
     r"HTTP status (?!408|429)[34]\d\d"
 )
-"""Answers of object storage that stay the same: wrong keys, no permission, a wrong region or address."""
+"""Errors of object storage that retrying does not cure: wrong keys, no permission, a wrong region or address."""
 
 T = TypeVar("T")
 
@@ -60,13 +60,13 @@ T = TypeVar("T")
 class StorageFolder:
     """A folder at a place. Its methods take names relative to it; "" is the folder itself.
 
-    Every method raises ``FileNotFoundError`` for what is not there, ``PermissionError`` where the storage refuses, and
-    another ``OSError`` where it does not answer for ``patience`` seconds; each names the place. Only the place
-    travels between processes: each connects with its own environment.
+    Every method raises ``FileNotFoundError`` if something is missing, ``PermissionError`` if the storage denies access,
+    and another ``OSError`` if it fails for ``patience`` seconds; each error names the place. Only the place is pickled:
+    each process connects with its own environment.
     """
 
     place: str
-    patience: float = field(default=PATIENCE_SECONDS, compare=False)
+    patience: float = field(default=RETRY_SECONDS, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "place", absolute_place(self.place))
@@ -129,12 +129,12 @@ class StorageFolder:
         return bool(self._info(name).type == fs.FileType.Directory)
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Bytes of a file; None if there is none."""
         found: int | None = self._info(name).size
         return found
 
     def names(self) -> list[str]:
-        """Files and folders directly in it, sorted; none where it is not there."""
+        """Files and folders directly in it, sorted; empty if the folder does not exist."""
         return sorted(info.base_name for info in self._list("", recursive=False))
 
     def sizes(self) -> dict[str, int]:
@@ -142,10 +142,10 @@ class StorageFolder:
         return {info.base_name: info.size for info in self._list("", recursive=False) if info.is_file}
 
     def read(self, name: str) -> bytes:
-        """A file's whole content: that of one moment, also where it is written anew at the same time.
+        """A file's whole content, consistent even if the file is rewritten at the same time.
 
         Raises:
-            InputError: it is larger than any document, see ``MOST_DOCUMENT_BYTES``.
+            InputError: it is larger than ``MOST_DOCUMENT_BYTES``.
         """
 
         def read() -> bytes:
@@ -155,7 +155,7 @@ class StorageFolder:
             check_document_size(self / name, info.size or 0)
             with self.open(name) as stream:
                 content = bytes(stream.read())
-            # pyarrow asks for the size first and reads so many bytes of what is there then.
+            # pyarrow asks for the size first, then reads that many bytes of a file that may have been replaced.
             if self.local is None and self._info(name).size != len(content):
                 raise OSError(errno.EAGAIN, "changed while it was read", str(self / name))
             return content
@@ -163,22 +163,22 @@ class StorageFolder:
         return self._attempt("reading", name, read)
 
     def open(self, name: str) -> Any:
-        """A file's bytes as a stream, without retries; pyarrow's errors are :func:`named`."""
-        with named(f"{self}/{name}"):
+        """A file's bytes as a stream, without retries; errors as in :func:`storage_errors`."""
+        with storage_errors(f"{self}/{name}"):
             return self.filesystem.open_input_stream(self._path(name), compression=None)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file: whole or not at all."""
+        """Write a file atomically."""
         with self.new_file(name) as path:
             path.write_bytes(content)
 
     def check_writable(self) -> None:
-        """Raise now what a write later would."""
+        """Raise now if the folder cannot be written."""
         self.write(".writable", b"")
         self.delete(".writable")
 
     def upload(self, local: Path, name: str) -> None:
-        """Copy a file of this machine here: whole or not at all."""
+        """Copy a local file here, atomically."""
         if self.local is not None:
             with self.new_file(name) as path:
                 shutil.copyfile(local, path)
@@ -186,7 +186,7 @@ class StorageFolder:
         self._attempt("writing", name, lambda: self._put(local, self._path(name)))
 
     def download(self, name: str, local: Path) -> None:
-        """Copy a file to this machine: whole or not at all."""
+        """Copy a file to the local path, atomically."""
 
         def fetch() -> None:
             with atomic_file(local) as file, self.open(name) as stream:
@@ -196,18 +196,18 @@ class StorageFolder:
         self._attempt("reading", name, fetch)
 
     def delete(self, name: str) -> None:
-        """Remove a file, or a folder with all in it."""
+        """Remove a file, or a folder with its content."""
         remove = self.filesystem.delete_dir if self.is_folder(name) else self.filesystem.delete_file
         self._attempt("removing", name, lambda: remove(self._path(name)))
 
     def upload_folder(self, local: Path, name: str = "", *, last: str | None = None) -> None:
-        """Copy a folder of this machine here, the file ``last`` after all others."""
+        """Copy a local folder here, the file ``last`` after all others."""
         files = sorted(path for path in local.rglob("*") if path.is_file())
         for path in sorted(files, key=lambda path: str(path.relative_to(local)) == last):
             self.upload(path, str(PurePosixPath(name) / path.relative_to(local).as_posix()))
 
     def download_folder(self, name: str, local: Path) -> None:
-        """Copy a folder with all in it to this machine."""
+        """Copy a folder with its content to the local path."""
         files = [info for info in self._list(name, recursive=True) if info.is_file]
         if not files:
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(self / name))
@@ -217,7 +217,7 @@ class StorageFolder:
 
     @contextmanager
     def new_file(self, name: str) -> Iterator[Path]:
-        """A path on this machine to write a file at, which stands here, whole, once the block ends well."""
+        """A local path for writing a file, which is stored here atomically if the block succeeds."""
         if self.local is not None:
             target = self.local / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -230,10 +230,10 @@ class StorageFolder:
 
     @contextmanager
     def filled(self, *, last: str) -> Iterator[Path]:
-        """A folder on this machine to write into; what is in it stands here once the block ends well.
+        """A local folder to write into; its content is stored here if the block succeeds.
 
         Args:
-            last: the file that is copied after all others, so that what it tells of is there.
+            last: the file that is copied after all others, such as an index that refers to them.
         """
         if self.local is not None:
             self.local.mkdir(parents=True, exist_ok=True)
@@ -245,7 +245,7 @@ class StorageFolder:
 
     @contextmanager
     def fetched(self, name: str = "") -> Iterator[Path]:
-        """A file or folder as a path on this machine, under its own name; it may be gone after the block."""
+        """A file or folder as a local path with the same name, valid within the block."""
         if self.local is not None:
             yield self.local / name
             return
@@ -265,7 +265,7 @@ class StorageFolder:
         def found() -> list[Any]:
             try:
                 return list(self.filesystem.get_file_info(fs.FileSelector(self._path(name), recursive=recursive)))
-            except FileNotFoundError:  # but no bucket is another error
+            except FileNotFoundError:  # a missing bucket is another error
                 return []
 
         return self._attempt("listing", name, found)
@@ -292,19 +292,19 @@ class StorageFolder:
         place = str(self / name)
 
         def attempt() -> T:
-            with named(place):
+            with storage_errors(place):
                 return action()
 
         return retrying(attempt, f"{verb} {place}", patience=self.patience)
 
 
 def retrying(action: Callable[[], T], what: str, *, patience: float) -> T:
-    """Call ``action`` again, after growing pauses, as long as it raises an OSError that may pass.
+    """Call ``action``, and retry after growing pauses while it raises an OSError that may be temporary.
 
-    Each trouble is told in one line. What is not there and what is refused does not pass.
+    Each failure is reported in one line. A missing file and denied access are not temporary.
 
     Raises:
-        OSError: the last one, once ``patience`` seconds are over.
+        OSError: the last error, after ``patience`` seconds.
     """
     end, pause = time.monotonic() + patience, 0.5
     while True:
@@ -318,23 +318,23 @@ def retrying(action: Callable[[], T], what: str, *, patience: float) -> T:
                 raise
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS, left)
             reason = error.strerror or error
-            message(f"{what}: {reason}; again in {pause:.0f} s, for {left:.0f} s more")
+            message(f"{what}: {reason}; retrying in {pause:.0f} s, giving up in {left:.0f} s")
             time.sleep(pause)
 
 
 @contextmanager
-def named(place: str) -> Iterator[None]:
-    """Raise a storage library's errors as OSErrors of the kind that fits, which name the place."""
+def storage_errors(place: str) -> Iterator[None]:
+    """Convert a storage library's errors into fitting OSErrors that name the place."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         number, reason = getattr(error, "errno", None), " ".join(str(error).split())
         if number is not None and getattr(error, "filename", None) is not None:
-            raise  # told already
+            raise  # already complete
         if isinstance(error, FileNotFoundError):
             number, reason = errno.ENOENT, "no such file or folder"
         elif "NO_SUCH_BUCKET" in reason:
             number, reason = errno.ENOENT, "no such bucket"
         elif isinstance(error, PermissionError) or REFUSAL.search(reason):
-            number, reason = errno.EACCES, f"refused: {reason}"
+            number, reason = errno.EACCES, f"access denied: {reason}"
         raise OSError(number or errno.EIO, reason, place) from None

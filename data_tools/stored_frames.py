@@ -1,4 +1,4 @@
-"""Stored frames, wherever they are kept, decoded into clips."""
+"""Decoding stored frames into clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 from data_tools.clips import Positions
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError
 from data_tools.loading_options import ResizeFilter
 from data_tools.transforms import resize
@@ -21,7 +21,7 @@ Picture = NDArray[np.uint8]
 
 
 class StoredTracklet(Protocol):
-    """What the loader asks of a stored tracklet."""
+    """What the loader needs of a stored tracklet."""
 
     @property
     def id(self) -> str: ...
@@ -30,7 +30,7 @@ class StoredTracklet(Protocol):
 
 
 class FrameStore(Protocol):
-    """Where frames come from: `data_tools.shards.ShardFolder`, or anything that gives the same."""
+    """A source of frames: `data_tools.shards.ShardFolder`, or anything with the same interface."""
 
     @property
     def rows(self) -> Sequence[StoredTracklet]: ...
@@ -53,19 +53,19 @@ def decode_clip_(
             _fill_(out_HWC, frame, resize_filter)
         except (ValueError, OSError) as error:
             raise InputError(
-                f"tracklet {store.rows[row].id}: its stored frame {position} ({frame.size} bytes) is not a "
-                "whole JPEG or PNG picture; verify the shards"
+                f"tracklet {store.rows[row].id}: stored frame {position} ({frame.size} bytes) is not a complete "
+                "JPEG or PNG picture; verify the shards"
             ) from error
 
 
 def _fill_(out_HWC: Picture, frame: NDArray[np.uint8], resize_filter: ResizeFilter) -> None:
-    """Decode straight into the batch, to the bit as PIL decodes (an EXIF orientation is left alone, as by PIL)."""
+    """Decode straight into the batch, bit-identical to PIL (which ignores an EXIF orientation, too)."""
     try:
         if frame.ndim == 1 and decode_jpeg_header(frame)[:2] == out_HWC.shape[:2]:
             decode_jpeg(frame, "RGB", buffer=out_HWC)
             return
     except ValueError:
-        pass  # not a JPEG of RGB or grey: PIL knows more kinds
+        pass  # not an RGB or grey JPEG: PIL reads more kinds
     picture = frame if frame.ndim == 3 else _decoded(frame)
     height, width = out_HWC.shape[:2]
     fits = picture.shape == out_HWC.shape
@@ -73,5 +73,5 @@ def _fill_(out_HWC: Picture, frame: NDArray[np.uint8], resize_filter: ResizeFilt
 
 
 def _decoded(frame: NDArray[np.uint8]) -> Picture:
-    with opened(io.BytesIO(frame.tobytes()), ("JPEG", "PNG")) as picture:
+    with open_picture(io.BytesIO(frame.tobytes()), ("JPEG", "PNG")) as picture:
         return np.asarray(picture.convert("RGB"))

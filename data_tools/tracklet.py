@@ -1,4 +1,4 @@
-"""A tracklet: one person, seen by one camera, in time order."""
+"""The tracklet: one person seen by one camera, in time order."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class ImageFrames:
 class VideoFrames:
     """Frames of a video file, or of a folder of numbered pictures in place of one, in time order.
 
-    ``frames`` are frame numbers from 0, strictly increasing. ``boxes`` has one box a frame, inside the picture
-    as far as the annotation's reader knows its size (the decoder clips once more); None takes whole frames.
-    ``frames`` None (with ``boxes`` None) takes every frame, whose number only the decoder knows. ``table`` numbers the
-    video's frames, where it was made already; tracklets of one video share it.
+    ``frames`` are frame numbers from 0, strictly increasing. ``boxes`` has one box per frame, clipped to the picture
+    if the annotation's reader knows its size (the decoder clips again); None takes whole frames. ``frames`` None (with
+    ``boxes`` None) takes every frame, as many as the decoder finds. ``table`` is the video's frame table, if it was
+    made already; tracklets of one video share it.
     """
 
     video: Path
@@ -49,14 +49,14 @@ FrameSource = ImageFrames | VideoFrames
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
-    """One person before one camera, in time order.
+    """One person seen by one camera, in time order.
 
-    ``id`` is unique within the data set. ``person`` and ``clothes`` are labels as released (strings), None where
+    ``id`` is unique within the data set. ``person`` and ``clothes`` are labels as released (strings), None if
     unknown. A clothes label is unique only within its person: the clothes *class* is the pair (person, clothes),
-    so that two people in the same shirt have two classes. ``camera`` is what the retrieval protocol takes for the
-    camera. ``frame_index`` holds the frames' numbers in the recording (empty where every frame of a video is
-    taken). ``attributes`` hold what else a protocol may ask for: location, scale, session, start time.
-    ``origin`` is where the annotation stands, ``file:line``.
+    so that two people in the same shirt have two classes. ``camera`` is the camera as the retrieval protocol
+    understands it. ``frame_index`` holds the frames' numbers in the recording (empty if every frame of a video is
+    taken). ``attributes`` holds whatever else a protocol may need: location, scale, session, start time.
+    ``origin`` is the annotation's position, ``file:line``.
     """
 
     id: str

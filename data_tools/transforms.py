@@ -1,7 +1,7 @@
-"""What happens to a clip's pictures: resize, one random draw a clip, and on the device the normalisation.
+"""Transforms of a clip: resizing, one random augmentation per clip, and normalisation on the device.
 
-Clips are uint8 with their channels last in memory: ``(…, C, H, W)`` is a view of ``(…, H, W, C)``, as
-decoders give them and as channels-last convolutions want them.
+Clips are uint8, channels last in memory: ``(…, C, H, W)`` is a view of ``(…, H, W, C)``, as decoders produce and
+channels-last convolutions expect.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ ERASED_RGB = (152, 144, 129)
 def resize(
     picture_HWC: NDArray[np.uint8], height: int, width: int, resize_filter: ResizeFilter = "bicubic"
 ) -> NDArray[np.uint8]:
-    """Resize with antialiasing by PIL, so that users of the released code get the same pixels.
+    """Resize with PIL's antialiasing, so that the pixels equal those of the released code.
 
-    torchvision's is six times faster and differs by 1 to 11 grey levels, by the sizes: resize when sharding.
+    torchvision is six times faster, but differs by 1 to 11 grey levels depending on the sizes. Resize when sharding.
     """
     resampling = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[resize_filter]
     return np.asarray(Image.fromarray(picture_HWC).resize((width, height), resampling))
@@ -39,17 +39,17 @@ def resize(
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What one clip undergoes, in this order; None: nothing."""
+    """Changes to one clip, in this order; None: no such change."""
 
     crop: tuple[int, int] | None = None
-    """Top and left of the clip's size in the enlarged clip."""
+    """Top and left of the crop in the enlarged clip."""
     flip: bool = False
     erase: tuple[int, int, int, int] | None = None
     """Top, left, height and width of the erased rectangle."""
 
 
 def draw_augmentation(options: AugmentOptions, height: int, width: int, rng: np.random.Generator) -> Augmentation:
-    """Draw what a clip of this size undergoes."""
+    """Draw the augmentation of a clip of this size."""
     return Augmentation(
         crop=_draw_place(height, width, *_enlarged(height, width), rng) if rng.random() < options.crop else None,
         flip=rng.random() < options.flip,
@@ -58,7 +58,7 @@ def draw_augmentation(options: AugmentOptions, height: int, width: int, rng: np.
 
 
 def augment_(clip_TCHW: Tensor, augmentation: Augmentation) -> None:
-    """Change a uint8 clip in place, every frame alike."""
+    """Augment a uint8 clip in place, all frames alike."""
     height, width = clip_TCHW.shape[-2:]
     if augmentation.crop:
         larger = _enlarged(height, width)
@@ -90,10 +90,10 @@ def _draw_rectangle(height: int, width: int, rng: np.random.Generator) -> tuple[
 
 
 def normalise(frames_BTCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 RGB -> (x / 255 − mean) / std with ImageNet's figures, on the frames' own device, in one pass.
+    """uint8 RGB → (x / 255 − mean) / std with ImageNet's mean and std, on the frames' device, in one pass.
 
-    The memory layout is kept, so that folded frames stay channels-last. Computed in float32 (float64 where
-    asked), then given as ``dtype``.
+    The memory layout is kept, so that folded frames stay channels-last. Computed in float32 (or float64, if that is
+    ``dtype``), then converted to ``dtype``.
     """
     scale, shift = _scale_and_shift(frames_BTCHW.device, torch.float64 if dtype == torch.float64 else torch.float32)
     return torch.addcmul(shift, frames_BTCHW, scale).to(dtype)
@@ -101,7 +101,7 @@ def normalise(frames_BTCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 
 @cache
 def _scale_and_shift(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Made once a device: a copy to a GPU at every batch would wait for the GPU."""
+    """Cached per device: a copy to a GPU for every batch would wait for the GPU."""
     mean = torch.tensor(IMAGENET_MEAN, dtype=dtype, device=device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, dtype=dtype, device=device).view(3, 1, 1)
     return 1 / (255 * std), -mean / std

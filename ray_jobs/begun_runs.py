@@ -1,4 +1,4 @@
-"""Going on with what an earlier command has begun: only with the same settings."""
+"""Resuming an earlier run, which requires the same settings."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ MAY_CHANGE = frozenset(fields_that_may_change(Recipe))
 """The settings, and sections of them, that may differ when a run resumes."""
 
 MOST_CHANGES = 50
-"""That are told."""
+"""Most changes listed in a message."""
 
 
 def as_begun(folder: StorageFolder, recipe: Recipe) -> Recipe:
-    """The recipe, in the precision that was found for the run in ``folder``, where there is one.
+    """The recipe, with the precision chosen for the run in ``folder``, if there is one.
 
     Raises:
-        InputError: a run with other settings is there, or its settings cannot be read.
+        InputError: the folder holds a run with other settings, or its settings cannot be read.
     """
     try:
         found = parse_yaml(folder.read(CONFIG_FILE), folder / CONFIG_FILE)
     except FileNotFoundError:
         return recipe
     recipe = keep_found_precision(recipe, found)
-    told = "holds a run with other settings; name another --run.name or remove it"
-    refuse_changes(folder, told, changed_settings(found, recipe.model_dump(mode="json"), MAY_CHANGE))
+    reason = "holds a run with other settings; choose another --run.name or remove it"
+    refuse_changes(folder, reason, changed_settings(found, recipe.model_dump(mode="json"), MAY_CHANGE))
     return recipe
 
 
 def keep_found_precision(recipe: Recipe, found: object) -> Recipe:
-    """The recipe in the precision that the settings ``found`` have, where it leaves it open and they tell one."""
+    """The recipe with the precision of the settings ``found``, if the recipe says auto and ``found`` is definite."""
     train = found.get("train") if isinstance(found, dict) else None
     bf16 = train.get("bf16") if isinstance(train, dict) else None
     return recipe.with_bf16(bf16) if recipe.train.bf16 == "auto" and isinstance(bf16, bool) else recipe
 
 
-def refuse_changes(folder: StorageFolder, told: str, changes: Sequence[str]) -> None:
-    """Raise ``InputError``, which says ``told`` and lists them, where there are any."""
+def refuse_changes(folder: StorageFolder, reason: str, changes: Sequence[str]) -> None:
+    """Raise ``InputError`` with ``reason`` and the list of changes, if there are any."""
     if changes:
         more = [f"  … and {len(changes) - MOST_CHANGES} more"] if len(changes) > MOST_CHANGES else []
         lines = "\n".join([*changes[:MOST_CHANGES], *more])
-        raise InputError(f"{folder}: {told}\n{lines}")
+        raise InputError(f"{folder}: {reason}\n{lines}")
 
 
 def changed_settings(
     there: object, now: object, may_change: Collection[str] = frozenset(), place: str = ""
 ) -> list[str]:
-    """A line for each setting that differs, but for those, and the sections, named in ``may_change``."""
+    """A line for each setting that differs, except the fields and sections named in ``may_change``."""
     if place in may_change:
         return []
     if isinstance(there, Mapping) and isinstance(now, Mapping):

@@ -38,20 +38,20 @@ def open_console() -> Iterator[None]:
         with using_console(PlainConsole()):
             yield
         return
-    # Rich's own look at the terminal is skipped: what Ray or a notebook set in the environment is not asked for.
+    # Bypass Rich's own detection, which reads environment variables set by Ray or notebooks.
     with Display(Console(highlight=False, markup=False, emoji=False)) as display, using_console(display):
         yield
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether a stream is a terminal that can show a live display, and nobody asked for plain text."""
+    """Whether a stream is a terminal that can show a live display, and plain text was not requested."""
     return stream.isatty() and environment.get("TERM", "") not in ("", "dumb") and not environment.get("NO_COLOR")
 
 
 class Display:
-    """What is done now, with a bar, speeds and time left; messages and finished work stay above it.
+    """The current activity with a bar, rates and time left; messages and finished work stay above it.
 
-    Prints and warnings of this process while it is up go above it, too.
+    This process's prints and warnings also go above it.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -98,7 +98,7 @@ class Display:
         self._console.print(Text(text), soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
-        """What the display shows at this moment."""
+        """The current content of the display."""
         with self._lock:
             state, since, main, part = self._state, self._since, self._main, self._part
         now = self._clock()
@@ -116,7 +116,7 @@ class Display:
 
 
 def _bar_line(progress: Progress) -> Table:
-    """Name, bar and time left in one line of the terminal's width."""
+    """Name, bar and time left on one line of the terminal's width."""
     table = Table.grid(padding=(0, 1), expand=True)
     for ratio in (None, 1, None, None):
         table.add_column(no_wrap=True, ratio=ratio, overflow="ellipsis")
@@ -132,7 +132,7 @@ def _bar_line(progress: Progress) -> Table:
 
 
 def packed(items: Iterable[str], width: int) -> list[str]:
-    """The items in as few lines of a width as hold them unbroken."""
+    """The items on as few lines of the given width as possible, without breaking an item."""
     lines: list[str] = []
     for item in items:
         if lines and len(lines[-1]) + 2 + len(item) <= width:

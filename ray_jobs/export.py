@@ -40,11 +40,11 @@ CLIPS = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Export, and say how far each file is from the original."""
+    """Export, and report how far each file is from the original."""
     recipe, own = parse_recipe(arguments, program="export.py", description=DESCRIPTION, reads=READS, extra=_own_flags())
     place: StorageFolder = own.to
     if place.exists():
-        raise InputError(f"{place}: is there already; name a new folder")
+        raise InputError(f"{place}: already exists; choose a new folder")
     lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if lacking:
         raise InputError(f"export needs {', '.join(lacking)}: pip install 'ccvid[export]'")
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     with TemporaryDirectory(prefix="ccvid-") as folder:
         card = export_model(trained, clips_NTCHW, Path(folder))
         place.upload_folder(Path(folder), last=CARD_FILE)
-    message(told(card))
+    message(description(card))
     message(f"exported: {place}")
 
 
@@ -61,16 +61,17 @@ def real_clips(recipe: Recipe, trained: TrainedModel) -> Tensor:
     """uint8 (N, T, 3, H, W): the first clip of some tracklets, test tracklets first, as the model embeds them.
 
     Raises:
-        InputError: there are no shards, or fewer than two tracklets in them.
+        InputError: there are no shards, or they have fewer than two tracklets.
     """
     shards = shard_folder(recipe.data)
     if not shards.exists(MANIFEST_NAME):
-        raise InputError(f"{shards}: no shards; an export is checked on real clips: make them with ray_jobs/shard.py")
+        reason = "no shards, but an export is checked on real clips"
+        raise InputError(f"{shards}: {reason}; make them with ray_jobs/shard.py")
     store = open_shards(str(shards), recipe.data.cache)
     clip, options = trained.clip or recipe.clip, trained.options
     rows = sorted(range(len(store.rows)), key=lambda row: store.rows[row].split == "train")[:CLIPS]
     if len(rows) < 2:
-        raise InputError(f"{shards}: {len(rows)} tracklets; an export is checked on two or more")
+        raise InputError(f"{shards}: {len(rows)} tracklets, but checking an export needs at least two")
     clips_NTCHW = torch.empty((len(rows), clip.length, 3, options.height, options.width), dtype=torch.uint8)
     for clip_TCHW, row in zip(clips_NTCHW, rows, strict=True):
         positions = all_clips(store.rows[row].frame_count, clip)[0]
@@ -78,8 +79,8 @@ def real_clips(recipe: Recipe, trained: TrainedModel) -> Tensor:
     return clips_NTCHW
 
 
-def told(card: ModelCard) -> str:
-    """The check, a line a file."""
+def description(card: ModelCard) -> str:
+    """The results of the check, one line per file."""
     if card.most_frames is None:
         lengths = f"any number of frames from {card.least_frames}"
     else:
@@ -88,7 +89,7 @@ def told(card: ModelCard) -> str:
     for name, found in card.checked.items():
         lines.append(
             f"  {name}: {found.clips} clips, largest difference {found.largest_difference:.1e} of the largest value, "
-            f"least cosine {found.least_cosine:.7f}"
+            f"smallest cosine {found.least_cosine:.7f}"
         )
     return "\n".join(lines)
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     if flags.verify:
         folder = shard_folder(recipe.data)
         message(summary(verify(folder, frames=True), folder))
-        message("every checksum and every frame is right")
+        message("all checksums and frames are correct")
     else:
         make_shards(recipe.data)
 

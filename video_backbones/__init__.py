@@ -1,4 +1,4 @@
-"""Networks that turn a clip into one feature: (B, T, C, H, W) -> (B, D)."""
+"""Networks that map a clip to one feature vector: (B, T, C, H, W) -> (B, D)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from video_backbones.choices import (
     WeightsError,
     backbone_names,
     check_name,
+    published_kinds,
 )
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "WeightsError",
     "backbone_names",
     "check_name",
+    "published_kinds",
 ]
 
 # oneDNN's AMX kernels (torch 2.14) read memory that was never written in 3x3 convolutions of stride 2 to maps one wide:

@@ -1,7 +1,7 @@
-"""AP3D: a temporal convolution over neighbour frames that are first laid over the frame itself.
+"""AP3D: a temporal convolution over neighbour frames that are first aligned to the frame itself.
 
 Gu, Chang, Ma, Zhang, Chen: Appearance-Preserving 3D Convolution for Video-based Person Re-identification, ECCV 2020;
-kind C with contrastive attention. Shape letters as in `clip_blocks`; R = C / 16 channels of the embeddings.
+variant C with contrastive attention. Shape letters as in `clip_blocks`; R = C / 16 embedding channels.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ TEMPERATURE = 4.0
 
 
 class AppearancePreserving(nn.Module):
-    """APM: both neighbours of every frame, re-assembled position by position to match it.
+    """APM: both neighbours of every frame, reassembled position by position to match it.
 
-    Each position of a frame is given the mean of the neighbour's features, weighted by the softmax of the cosine
-    between semantic embeddings; then a gate in (0, 1), from embeddings of frame and neighbour through which no
-    gradient flows back into them, quiets what still does not match. A neighbour beyond the clip's ends is zero
-    and stays so: it is left out here.
+    Each position of a frame gets the mean of the neighbour's features, weighted by the softmax of the cosine between
+    semantic embeddings. Then a gate in (0, 1) suppresses what still does not match; it is computed from detached
+    embeddings of frame and neighbour. A neighbour beyond the clip's ends is zero and stays zero, so it is not
+    computed.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,8 +34,8 @@ class AppearancePreserving(nn.Module):
     def forward(self, x_BTPC: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, P, C) -> previous frames for frames 1 ..., following frames for frames ... T - 2.
 
-        Both are (B, T - 1, P, C). A pair of frames needs one affinity: its rows weight one neighbour, its columns
-        the other.
+        Both are (B, T - 1, P, C). A pair of frames shares one affinity matrix: its rows weight one neighbour, its
+        columns the other.
         """
         earlier, later = x_BTPC[:, :-1], x_BTPC[:, 1:]
         semantic_BTPR = normalize(self.semantic_mapping(x_BTPC), dim=-1)
@@ -51,10 +51,10 @@ class AppearancePreserving(nn.Module):
 
 
 class AppearancePreservingConvolution(ClipConvolution):
-    """AP3D, kind C: y = 1 x 3 x 3 convolution; y + 3 x 1 x 1 convolution of APM's previous, own, following frames.
+    """AP3D, variant C: y = 1 x 3 x 3 convolution; y + 3 x 1 x 1 convolution of APM's previous, own, following frames.
 
-    The temporal kernel begins at zero, so that the layer begins as the image convolution it replaces. It is applied
-    slice by slice to the frames that exist; the sequence of 3 T frames is never laid out.
+    The temporal kernel is initialised to zero, so that the layer starts as the image convolution it replaces. It is
+    applied slice by slice to existing frames; the sequence of 3 T frames is never materialised.
 
     Args:
         image: The 3 x 3 convolution that becomes the spatial one.

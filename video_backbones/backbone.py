@@ -1,4 +1,4 @@
-"""What every backbone is: frame maps -> spatial pool -> temporal pool -> BatchNorm neck."""
+"""The common structure of backbones: frame maps -> spatial pool -> temporal pool -> BatchNorm neck."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from video_backbones.pooling import build_spatial_pool, build_temporal_pool
 
 
 class VideoBackbone(nn.Module, ABC):
-    """A clip's frames in, one feature out.
+    """Maps a clip's frames to one feature vector.
 
-    A network gives its maps (`feature_maps`). The tail here is common to all, as in CAL (Gu et al., CVPR
-    2022): each frame's map is pooled over space, the frames are pooled over time, and the neck, `bn`,
-    normalises. The tail's arithmetic is at least float32, whatever autocast does before.
+    A subclass computes the maps (`feature_maps`). The tail is common to all, as in CAL (Gu et al., CVPR 2022): each
+    frame's map is pooled over space, the frames are pooled over time, and the neck, `bn`, normalises. The tail computes
+    in at least float32, also under autocast.
 
     Shape letters: B clips, T frames, C colour channels, H and W pixels; D features.
 
@@ -40,11 +40,11 @@ class VideoBackbone(nn.Module, ABC):
         """(B, T, 3, H, W) -> (B, T', D, H', W'); T' may be smaller than T, never 0."""
 
     def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights as torchvision publishes them, under this network's names: here they are the same."""
+        """Convert weights published by torchvision to this network's names; by default they are the same."""
         return state
 
     def from_file(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Initial weights from a file, under this network's names, in its shapes: here they are that already."""
+        """Convert initial weights from a file to this network's names and shapes; by default they are unchanged."""
         return state
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""C2D: a ResNet on each frame; the clip's frames meet only in the temporal pool."""
+"""C2D: a ResNet on each frame; frames interact only in the temporal pool."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from video_backbones.choices import BackboneChoices
 class C2DResNet(VideoBackbone):
     """ResNet (He et al., CVPR 2016) over B*T folded frames.
 
-    The same numbers as 1 x k x k Conv3d, sooner: 2-D convolutions on channels-last memory. Names in the state
-    dict are those of the released C2D (`conv1.weight` ... `layer4.2.bn3.running_var`, `bn.weight` ...), which
-    are torchvision's too; the released 5-D kernels lose their time axis of length 1.
+    The same results as 1 x k x k Conv3d, but faster: 2-D convolutions on channels-last memory. Names in the state dict
+    are those of the released C2D (`conv1.weight` ... `layer4.2.bn3.running_var`, `bn.weight` ...), which are also
+    torchvision's; the released 5-D kernels lose their time axis of length 1.
 
     Args:
-        block: torchvision's residual block; its stride stands in the 3 x 3 convolution.
+        block: torchvision's residual block, with its stride in the 3 x 3 convolution.
         depths: blocks in each of the four stages.
-        choices: its last stride, stage 4's, keeps the map as large as stage 3's where it is 1.
+        choices: `last_stride` 1 keeps the map of stage 4 as large as that of stage 3.
         width: channels after the stem, 64 in the paper.
     """
 
@@ -61,10 +61,25 @@ class C2DResNet(VideoBackbone):
         return maps_NCHW
 
 
+def c2d_resnet50(choices: BackboneChoices) -> C2DResNet:
+    """CAL's network, D = 2048."""
+    return C2DResNet(Bottleneck, (3, 4, 6, 3), choices)
+
+
+def c2d_resnet18(choices: BackboneChoices) -> C2DResNet:
+    """D = 512."""
+    return C2DResNet(BasicBlock, (2, 2, 2, 2), choices)
+
+
+def c2d_resnet18_slim(choices: BackboneChoices) -> C2DResNet:
+    """Half the width, for CPUs: D = 256."""
+    return C2DResNet(BasicBlock, (2, 2, 2, 2), choices, width=32)
+
+
 def _stage(
     block: type[BasicBlock] | type[Bottleneck], channels_in: int, planes: int, depth: int, *, stride: int
 ) -> nn.Sequential:
-    """`depth` blocks; the first strides, and projects its shortcut where the shape changes."""
+    """`depth` blocks; the first has the stride, and projects its shortcut if the shape changes."""
     channels_out = planes * block.expansion
     shortcut = None
     if stride != 1 or channels_in != channels_out:

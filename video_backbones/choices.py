@@ -1,10 +1,10 @@
-"""What can be chosen about a backbone: its name and what goes with it. Torch and the networks are not imported here."""
+"""The available backbones and their options. Does not import torch or the networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -17,40 +17,66 @@ TIMM_PREFIX = "timm/"
 
 
 class BackboneError(ValueError):
-    """A backbone was asked for that cannot be made; the message is complete for a user."""
+    """The requested backbone cannot be built; the message is complete for a user."""
 
 
 class WeightsError(BackboneError):
-    """Weights were asked for that cannot be had, read, or do not fit; the message is complete for a user."""
+    """The requested weights cannot be obtained or read, or do not fit; the message is complete for a user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneChoices:
-    """What a user may choose about a backbone beside its name."""
+    """What a user may choose about a backbone besides its name."""
 
     last_stride: int = 1
     """1 or 2: the last stage's stride in space."""
     spatial_pool: SpatialPoolName = "max"
     temporal_pool: TemporalPoolName = "mean"
     clip_size: tuple[int, int, int] = (8, 256, 128)
-    """(T, H, W) of the clips; read only where the number of parameters depends on it."""
+    """(T, H, W) of the clips; used only if the number of parameters depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How to make a backbone, and the weights that torchvision publishes for it, by torchvision's names."""
+    """How to build a backbone, and torchvision's names of its published weights."""
 
-    make: Callable[[BackboneChoices], VideoBackbone]
+    maker: str
+    """`module:callable` within this package; it takes `BackboneChoices` and returns a `VideoBackbone`."""
     published: Mapping[str, str] = field(default_factory=dict)
+
+    def make(self, choices: BackboneChoices) -> VideoBackbone:
+        """The network with random weights."""
+        backbone: VideoBackbone = resolve_name(f"{__package__}.{self.maker}")(choices)
+        return backbone
+
+
+_RESNET50 = {"imagenet": "ResNet50_Weights.IMAGENET1K_V1"}
+NETWORKS: dict[str, Network] = {
+    "c2d_resnet50": Network("c2d:c2d_resnet50", _RESNET50),
+    "i3d_resnet50": Network("temporal_resnet:i3d_resnet50", _RESNET50),
+    "ap3d_resnet50": Network("temporal_resnet:ap3d_resnet50", _RESNET50),
+    "nl_resnet50": Network("temporal_resnet:nl_resnet50", _RESNET50),
+    "ap3d_nl_resnet50": Network("temporal_resnet:ap3d_nl_resnet50", _RESNET50),
+    "c2d_resnet18": Network("c2d:c2d_resnet18", {"imagenet": "ResNet18_Weights.IMAGENET1K_V1"}),
+    "c2d_resnet18_slim": Network("c2d:c2d_resnet18_slim"),
+    "r3d_18": Network("torchvision_video:r3d_18", {"kinetics": "R3D_18_Weights.KINETICS400_V1"}),
+    "mc3_18": Network("torchvision_video:mc3_18", {"kinetics": "MC3_18_Weights.KINETICS400_V1"}),
+    "r2plus1d_18": Network("torchvision_video:r2plus1d_18", {"kinetics": "R2Plus1D_18_Weights.KINETICS400_V1"}),
+    "s3d": Network("torchvision_video:S3D", {"kinetics": "S3D_Weights.KINETICS400_V1"}),
+    "swin3d_t": Network("torchvision_video:Swin3D", {"kinetics": "Swin3D_T_Weights.KINETICS400_V1"}),
+    "mvit_v2_s": Network("torchvision_video:MViTv2", {"kinetics": "MViT_V2_S_Weights.KINETICS400_V1"}),
+}
+"""A row a backbone: all that names the backbones is made from it. A network's module is imported when the network is
+made: that takes seconds, and most processes make none."""
 
 
 def backbone_names() -> list[str]:
-    """Every name that `build_backbone` takes, besides `timm/NAME`."""
-    return list(_NETWORKS)
+    """Every name that `build_backbone` accepts, besides `timm/NAME`."""
+    return list(NETWORKS)
 
 
 def check_name(name: str) -> str:
-    """The name itself, if `build_backbone` takes it; what follows `timm/` only timm can tell.
+    """The name itself, if `build_backbone` accepts it; only timm can check what follows `timm/`.
 
     Raises:
         BackboneError: There is no such backbone.
@@ -61,93 +87,21 @@ def check_name(name: str) -> str:
 
 
 def published_weights(name: str) -> list[str]:
-    """What `weights` may be, besides a file."""
+    """Valid values of `weights`, besides a file."""
     return ["random", "imagenet"] if name.startswith(TIMM_PREFIX) else ["random", *network_named(name).published]
 
 
+def published_kinds() -> list[str]:
+    """What weights are published for, of one backbone or another: `imagenet` first."""
+    return list(dict.fromkeys(kind for network in NETWORKS.values() for kind in network.published))
+
+
 def network_named(name: str) -> Network:
-    """The row of a backbone.
+    """The entry of a backbone.
 
     Raises:
         BackboneError: There is none.
     """
-    if name not in _NETWORKS:
-        raise BackboneError(f"no backbone {name!r}; there are {', '.join(_NETWORKS)} and {TIMM_PREFIX}NAME")
-    return _NETWORKS[name]
-
-
-def _c2d_resnet50(choices: BackboneChoices) -> VideoBackbone:
-    from torchvision.models.resnet import Bottleneck
-
-    from video_backbones.c2d import C2DResNet
-
-    return C2DResNet(Bottleneck, (3, 4, 6, 3), choices)
-
-
-def _c2d_resnet18(choices: BackboneChoices, width: int = 64) -> VideoBackbone:
-    from torchvision.models.resnet import BasicBlock
-
-    from video_backbones.c2d import C2DResNet
-
-    return C2DResNet(BasicBlock, (2, 2, 2, 2), choices, width=width)
-
-
-def _temporal_resnet50(
-    choices: BackboneChoices, blocks: Literal["inflated", "appearance_preserving", "none"], *, non_local: bool = False
-) -> VideoBackbone:
-    from video_backbones.appearance_preserving import AppearancePreservingConvolution
-    from video_backbones.clip_blocks import InflatedConvolution
-    from video_backbones.temporal_resnet import TemporalResNet50
-
-    convolution = {
-        "inflated": InflatedConvolution,
-        "appearance_preserving": AppearancePreservingConvolution,
-        "none": None,
-    }[blocks]
-    return TemporalResNet50(choices, convolution, non_local=non_local)
-
-
-def _resnet_3d(choices: BackboneChoices, name: Literal["r3d_18", "mc3_18", "r2plus1d_18"]) -> VideoBackbone:
-    from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
-
-    from video_backbones.torchvision_video import ResNet3D18
-
-    make = {"r3d_18": r3d_18, "mc3_18": mc3_18, "r2plus1d_18": r2plus1d_18}[name]
-    return ResNet3D18(make(weights=None), choices)
-
-
-def _s3d(choices: BackboneChoices) -> VideoBackbone:
-    from video_backbones.torchvision_video import S3D
-
-    return S3D(choices)
-
-
-def _swin3d_t(choices: BackboneChoices) -> VideoBackbone:
-    from video_backbones.torchvision_video import Swin3D
-
-    return Swin3D(choices)
-
-
-def _mvit_v2_s(choices: BackboneChoices) -> VideoBackbone:
-    from video_backbones.torchvision_video import MViTv2
-
-    return MViTv2(choices)
-
-
-_RESNET50 = {"imagenet": "ResNet50_Weights.IMAGENET1K_V1"}
-_NETWORKS: dict[str, Network] = {
-    "c2d_resnet50": Network(_c2d_resnet50, _RESNET50),
-    "i3d_resnet50": Network(partial(_temporal_resnet50, blocks="inflated"), _RESNET50),
-    "ap3d_resnet50": Network(partial(_temporal_resnet50, blocks="appearance_preserving"), _RESNET50),
-    "nl_resnet50": Network(partial(_temporal_resnet50, blocks="none", non_local=True), _RESNET50),
-    "ap3d_nl_resnet50": Network(partial(_temporal_resnet50, blocks="appearance_preserving", non_local=True), _RESNET50),
-    "c2d_resnet18": Network(_c2d_resnet18, {"imagenet": "ResNet18_Weights.IMAGENET1K_V1"}),
-    "c2d_resnet18_slim": Network(partial(_c2d_resnet18, width=32)),
-    "r3d_18": Network(partial(_resnet_3d, name="r3d_18"), {"kinetics": "R3D_18_Weights.KINETICS400_V1"}),
-    "mc3_18": Network(partial(_resnet_3d, name="mc3_18"), {"kinetics": "MC3_18_Weights.KINETICS400_V1"}),
-    "r2plus1d_18": Network(partial(_resnet_3d, name="r2plus1d_18"), {"kinetics": "R2Plus1D_18_Weights.KINETICS400_V1"}),
-    "s3d": Network(_s3d, {"kinetics": "S3D_Weights.KINETICS400_V1"}),
-    "swin3d_t": Network(_swin3d_t, {"kinetics": "Swin3D_T_Weights.KINETICS400_V1"}),
-    "mvit_v2_s": Network(_mvit_v2_s, {"kinetics": "MViT_V2_S_Weights.KINETICS400_V1"}),
-}
-"""A row a backbone. Networks are imported where one is made: that takes seconds, and most processes make none."""
+    if name not in NETWORKS:
+        raise BackboneError(f"no backbone {name!r}, expected one of {', '.join(NETWORKS)} or {TIMM_PREFIX}NAME")
+    return NETWORKS[name]

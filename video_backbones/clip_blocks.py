@@ -1,4 +1,4 @@
-"""Layers in which the frames of a clip meet, inside a network of 2-D convolutions over folded frames.
+"""Layers in which the frames of a clip interact, inside a network of 2-D convolutions over folded frames.
 
 Shape letters: B clips, T frames, N = B * T folded frames; C, D channels in and out; H and W; P = H * W positions.
 """
@@ -14,7 +14,7 @@ from torchvision.models.resnet import Bottleneck
 
 
 class ClipLayer(nn.Module, ABC):
-    """A layer that must be told where one clip ends and the next begins."""
+    """A layer that needs to know where one clip ends and the next begins."""
 
     @abstractmethod
     def forward(self, x_NCHW: Tensor, frames: int) -> Tensor:
@@ -22,21 +22,21 @@ class ClipLayer(nn.Module, ABC):
 
 
 class ClipConvolution(ClipLayer):
-    """Stands in the place of a bottleneck's 3 x 3 convolution."""
+    """Replaces a bottleneck's 3 x 3 convolution."""
 
     image_kernel: str
-    """The name of the parameter that begins as the 3 x 3 kernel which it replaces."""
+    """The name of the parameter that is initialised from the replaced 3 x 3 kernel."""
 
 
 class InflatedConvolution(ClipConvolution):
-    """3 x 3 x 3 convolution, zero frames beyond the clip's ends (I3D: Carreira and Zisserman, CVPR 2017).
+    """3 x 3 x 3 convolution, zero-padded in time (I3D: Carreira and Zisserman, CVPR 2017).
 
-    Computed as one 2-D convolution that gives each frame's share in the outputs of the next frame, its own and the
-    previous one. This takes about as long as Conv3d and keeps clear of it: on a CPU its bf16 gradient reads memory
-    that nobody has written where a map is two frames deep (torch 2.15, oneDNN).
+    Computed as one 2-D convolution that yields each frame's contribution to the outputs of the next frame, itself and
+    the previous one. This takes about as long as Conv3d and avoids a bug in it: on a CPU, its bf16 gradient reads
+    uninitialised memory if a map is two frames deep (torch 2.15, oneDNN).
 
     Args:
-        image: The 3 x 3 convolution to inflate: its kernel in the middle time slice, zeros in the others.
+        image: The 3 x 3 convolution to inflate: its kernel goes into the middle time slice, the others are zero.
     """
 
     image_kernel = "conv3d.weight"
@@ -44,7 +44,7 @@ class InflatedConvolution(ClipConvolution):
     def __init__(self, image: nn.Conv2d) -> None:
         super().__init__()
         self.stride = (image.stride[0], image.stride[1])
-        self.conv3d = nn.Conv3d(image.in_channels, image.out_channels, 3, bias=False)  # holds the kernel by its name
+        self.conv3d = nn.Conv3d(image.in_channels, image.out_channels, 3, bias=False)  # for the name
         self.conv3d.weight.data = middle_slice(image.weight.data)
 
     def forward(self, x_NCHW: Tensor, frames: int) -> Tensor:
@@ -78,7 +78,7 @@ class ClipBottleneck(ClipLayer):
 
 
 class Pointwise(nn.Conv2d):
-    """A 1 x 1 convolution over maps that are held by position: (..., P, C) -> (..., P, D)."""
+    """A 1 x 1 convolution over maps stored by position: (..., P, C) -> (..., P, D)."""
 
     def __init__(self, channels_in: int, channels_out: int, *, bias: bool = False) -> None:
         super().__init__(channels_in, channels_out, 1, bias=bias)
@@ -98,7 +98,7 @@ def as_map(x_NPC: Tensor, height: int) -> Tensor:
 
 
 def middle_slice(kernel_DCHW: Tensor) -> Tensor:
-    """A 2-D kernel as the middle of three time slices, (D, C, 3, H, W); the others are zero."""
+    """A 2-D kernel as the middle of three time slices, (D, C, 3, H, W); the outer ones are zero."""
     inflated = kernel_DCHW.new_zeros(*kernel_DCHW.shape[:2], 3, *kernel_DCHW.shape[2:])
     inflated[:, :, 1] = kernel_DCHW
     return inflated

@@ -14,6 +14,7 @@ from video_backbones.choices import (
     TemporalPoolName,
     WeightsError,
     network_named,
+    published_kinds,
     published_weights,
 )
 from video_backbones.released import own_state
@@ -34,22 +35,20 @@ def build_backbone(
     """A backbone in training mode, on the CPU, in float32.
 
     Args:
-        name: `c2d_resnet50` (D = 2048, CAL's) and its kin with frames that meet, `i3d_`, `ap3d_`, `nl_` and
-            `ap3d_nl_resnet50`; `c2d_resnet18` (512), `c2d_resnet18_slim` (256: half the width, for CPUs);
-            torchvision's `r3d_18`, `mc3_18`, `r2plus1d_18` (512), `s3d` (1024), `swin3d_t`, `mvit_v2_s` (768); or
-            `timm/NAME`, any image network of timm. `python -m video_backbones.summary` lists what each takes.
+        name: A row of `choices.NETWORKS`, or `timm/NAME`, any image network of timm.
+            `python -m video_backbones.summary` lists them with their D.
         weights: `random` (from torch's global generator), `imagenet` or `kinetics` (torchvision's, downloaded
-            to its cache unless there), or a file: `.safetensors`, ours or not, a state dict saved by `torch.save`,
+            to its cache if missing), or a file: `.safetensors`, ours or not, a state dict saved by `torch.save`,
             or a released CAL checkpoint.
-        last_stride: 1 or 2, the last stage's stride in space.
+        last_stride: 1 or 2, the spatial stride of the last stage.
         spatial_pool: How a frame's map becomes a vector; `max_avg` doubles D.
         temporal_pool: How the frames' vectors become one.
-        clip_size: (T, H, W) of the clips; read only where the number of parameters depends on it.
-        whole: A file must also hold the neck and the learned pools: it is a trained model, no starting point.
+        clip_size: (T, H, W) of the clips; used only if the number of parameters depends on it.
+        whole: A file must also contain the neck and the learned pools: it is a trained model, not a starting point.
 
     Raises:
-        BackboneError: No such backbone, or not for such clips.
-        WeightsError: The weights cannot be had, read, or do not fit; the message says what to do.
+        BackboneError: There is no such backbone, or not for such clips.
+        WeightsError: The weights cannot be obtained or read, or do not fit; the message says what to do.
     """
     choices = BackboneChoices(
         last_stride=last_stride, spatial_pool=spatial_pool, temporal_pool=temporal_pool, clip_size=clip_size
@@ -63,10 +62,10 @@ def build_backbone(
     backbone = network.make(choices)
     if weights == "random":
         return backbone
-    if weights in ("imagenet", "kinetics"):
+    if weights in published_kinds():
         if weights not in network.published:
             known = ", ".join(published_weights(name))
-            raise WeightsError(f"no {weights} weights are published for {name}; give {known} or a file")
+            raise WeightsError(f"no {weights} weights are published for {name}; choose {known} or a file")
         published = backbone.from_published(fetch_weights(get_weight(network.published[str(weights)])))
         load_weights(backbone, published, f"{weights} weights of {name}")
     else:

@@ -1,4 +1,4 @@
-"""Non-local blocks: every position of a clip looks at all others (Wang, Girshick, Gupta, He, CVPR 2018)."""
+"""Non-local blocks: every position of a clip attends to all others (Wang, Girshick, Gupta, He, CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from video_backbones.clip_blocks import ClipLayer, Pointwise, as_map, by_positio
 class NonLocalBlock(ClipLayer):
     """x + BatchNorm(W softmax(theta phi^T) g): the embedded Gaussian form, C / 2 channels inside.
 
-    phi and g are max-pooled 2 x 2 in space. The last BatchNorm begins at zero and with it the whole branch. The
+    phi and g are max-pooled 2 x 2 in space. The last BatchNorm, and so the whole branch, is initialised to zero. The
     softmax over T * P / 4 positions is computed in blocks: the (T * P) x (T * P / 4) affinity is not stored.
     """
 
@@ -37,7 +37,7 @@ class NonLocalBlock(ClipLayer):
         query_BQC = _by_clip(self.theta(x_NPC), frames)
         key_BKC = _by_clip(_pooled(self.phi(x_NPC), height), frames)
         value_BKC = _by_clip(_pooled(self.g(x_NPC), height), frames)
-        # One head: ONNX knows attention by heads alone.
+        # One head: ONNX export needs the head dimension.
         seen_BQC = scaled_dot_product_attention(query_BQC[:, None], key_BKC[:, None], value_BKC[:, None], scale=1.0)[
             :, 0
         ]
@@ -52,7 +52,7 @@ def _by_clip(x_NPC: Tensor, frames: int) -> Tensor:
 
 
 def _pooled(x_NPC: Tensor, height: int) -> Tensor:
-    """Max over 2 x 2 positions; a map of one row or column keeps it."""
+    """Max over 2 x 2 positions; an axis of length 1 is kept."""
     map_NCHW = as_map(x_NPC, height)
     rows, columns = map_NCHW.shape[2:]
     return by_position(max_pool2d(map_NCHW, (min(2, rows), min(2, columns))))

@@ -1,4 +1,4 @@
-"""How much a pickle stands for, before it is read: torch's reader writes out what it refuses, however long that is."""
+"""The size of a pickle's content before it is loaded: torch's safe loader prints what it refuses, however long."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import IO, Any
 GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 FILLING = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"})
-"""Put what they take into the object below it, which stays on the stack."""
+"""Operations that put their operands into the object below them, which stays on the stack."""
 
 MOST_PICKLES = 5
-"""That torch.save once wrote, one after the other, before the tensors' values."""
+"""Number of consecutive pickles before the tensors' values in torch.save's old format."""
 
 Node = list[Any]
-"""An object of a pickle: the objects that it was made of."""
+"""An object of a pickle, as the list of its parts."""
 
 
 def count_values(file: IO[bytes]) -> float:
-    """Of any object in a file's pickles, the most values that it is made of, each as often as it is named within it.
+    """The largest number of values in any object of a file's pickles, with references expanded.
 
-    Endless where one holds itself. Looks at the first ``MOST_PICKLES`` pickles, up to where one is damaged, which is
-    where torch's reader stops as well.
+    Infinite if an object contains itself. Reads the first ``MOST_PICKLES`` pickles, up to any damage, which is where
+    torch's loader stops as well.
     """
     everything: Node = []
     try:
@@ -60,7 +60,7 @@ def _collect(file: IO[bytes], everything: Node) -> None:
 
 
 def _taken(stack: list[Node | None], operation: pickletools.OpcodeInfo) -> Iterator[Node | None]:
-    """Pop what the operation takes: all down to a mark, or so many; a container that is filled is left."""
+    """Pop the operation's operands: all down to a mark, or a fixed number; a container being filled stays."""
     if pickletools.markobject in operation.stack_before:
         while (node := stack.pop()) is not None:
             yield node
@@ -75,7 +75,7 @@ def _largest(nodes: Sequence[Node]) -> float:
     while waiting:
         node = waiting[-1]
         if id(node) not in known:
-            known[id(node)] = float("inf")  # what is met again before it is known holds itself
+            known[id(node)] = float("inf")  # an object met again before its size is known contains itself
             waiting += [part for part in node if part is not None and id(part) not in known]
         else:
             waiting.pop()

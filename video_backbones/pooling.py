@@ -1,4 +1,4 @@
-"""Pooling over space (one frame's map) and over time (one clip's frames). All give at least float32.
+"""Pooling over space (one frame's map) and over time (one clip's frames). All return at least float32.
 
 Shape letters: B clips, T frames, D channels, H and W positions.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from video_backbones.choices import SpatialPoolName, TemporalPoolName
 
 _SMALLEST = 1e-6
-"""What generalised means clamp their values to: the root's slope at 0 is infinite."""
+"""Lower bound of values in generalised means: the root's slope at 0 is infinite."""
 
 
 class SpatialMaxPool(nn.Module):
@@ -41,7 +41,7 @@ class SpatialMaxMeanPool(nn.Module):
 class SpatialGemPool(nn.Module):
     """(B, T, D, H, W) -> (B, T, D): the generalised mean, `mean(x ** p) ** (1 / p)` (Radenovic et al., TPAMI 2019).
 
-    One p for all channels is learned, from 3 on: 1 is the mean, and the larger p, the nearer the largest value.
+    One p for all channels is learned, initialised to 3: p = 1 is the mean, and a large p approaches the maximum.
     Values below 1e-6 count as 1e-6, so it suits maps that end in a ReLU.
     """
 
@@ -61,9 +61,9 @@ class TemporalMeanPool(nn.Module):
 
 
 class TemporalAttentionPool(nn.Module):
-    """(B, T, D) -> (B, D): a weighted mean over the frames, the weights a softmax over one learned score a frame.
+    """(B, T, D) -> (B, D): a mean over the frames, weighted by the softmax of one learned score per frame.
 
-    The score is `v . tanh(W x + b)` with 128 hidden units. v begins at zero, so the pool begins as the mean.
+    The score is `v . tanh(W x + b)` with 128 hidden units. v is initialised to zero, so the pool starts as the mean.
     """
 
     def __init__(self, feature_size: int) -> None:
@@ -78,10 +78,10 @@ class TemporalAttentionPool(nn.Module):
 
 
 class TemporalGemPool(nn.Module):
-    """(B, T, D) -> (B, D): the generalised mean over the frames, as `SpatialGemPool` over positions.
+    """(B, T, D) -> (B, D): the generalised mean over the frames, like `SpatialGemPool` over positions.
 
-    It lies between the mean (p = 1) and each channel's strongest frame. Values below 1e-6 count as 1e-6: made for
-    features that a ReLU keeps at 0 or above.
+    It lies between the mean (p = 1) and each channel's strongest frame. Values below 1e-6 count as 1e-6, so it suits
+    features after a ReLU.
     """
 
     def __init__(self) -> None:

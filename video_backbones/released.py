@@ -1,7 +1,7 @@
-"""The released CAL networks' state dicts (Simple-CCReID's `model_state_dict`): what they are called there and here.
+"""Converting the state dicts of released CAL networks (Simple-CCReID's `model_state_dict`) to our names and back.
 
-The video networks' names are ours, but all their kernels are 5-D; the image networks' names are `base.N. ...`. A
-released ResNet-50 over images is our `c2d_resnet50` on clips of one frame with another spatial pool.
+The video networks have our names, but all their kernels are 5-D; the image networks' names are `base.N. ...`. A
+released image ResNet-50 is our `c2d_resnet50` on clips of one frame with another spatial pool.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VIDEO_LAYOUTS: Mapping[str, LayoutName] = {
     "nl_resnet50": "nlres50",
     "ap3d_nl_resnet50": "ap3dnlres50",
 }
-"""Our backbones that were released, and as what."""
+"""Our backbones that were released, and their released names."""
 _IMAGE_POOLS: Mapping[LayoutName, tuple[SpatialPoolName, ...]] = {
     "resnet50-avg or resnet50-max": ("avg", "max"),
     "resnet50-gem": ("gem",),
@@ -48,14 +48,14 @@ _IMAGE_PARTS = {
     "layer4": "base.7",
     "spatial_pool": "globalpooling",
 }
-"""How our names begin, and how the released image networks' do, in their order there; `bn` follows."""
+"""Prefixes of our names and of the released image networks' names, in the released order; `bn` follows."""
 
 
 def layout_of(state: Mapping[str, Tensor]) -> LayoutName | None:
-    """Which released network a state is of, under its released names or ours; None: of no ResNet-50 of them.
+    """The released network to which a state belongs, under its released names or ours; None: not one of them.
 
-    Average and max pooling have no parameters, so that these two image networks look alike; under our names an
-    image network is a `c2dres50`.
+    Average and max pooling have no parameters, so these two image networks look alike; under our names, an image
+    network is a `c2dres50`.
     """
     if "base.7.2.conv3.weight" in state:
         if "globalpooling.p" in state:
@@ -74,7 +74,7 @@ def layout_of(state: Mapping[str, Tensor]) -> LayoutName | None:
 
 
 def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A released state under our names and shapes, sharing its memory; any other state as it is."""
+    """A released state under our names and shapes, sharing its memory; any other state is returned unchanged."""
     layout = layout_of(state)
     if layout is None:
         return dict(state)
@@ -92,18 +92,18 @@ def own_state(
     Args:
         state: Released or ours, of any backbone.
         origin: Where it comes from, for the message.
-        name: The backbone that was asked for.
-        spatial_pool: The spatial pool that was asked for.
+        name: The requested backbone.
+        spatial_pool: The requested spatial pool.
 
     Raises:
-        WeightsError: It is of another of the released backbones, or an image network with another pool.
+        WeightsError: It belongs to another released backbone, or to an image network with another pool.
     """
     found = layout_of(state)
     is_image = found in _IMAGE_POOLS
     if found is not None and found != VIDEO_LAYOUTS.get(name) and not (is_image and name == "c2d_resnet50"):
-        raise WeightsError(f"{origin}: file holds {found}, asked for {name}")
+        raise WeightsError(f"{origin}: contains weights of {found}, expected {name}")
     if found is not None and is_image and spatial_pool not in _IMAGE_POOLS[found]:
-        raise WeightsError(f"{origin}: file holds {found}, asked for {name} with spatial pool {spatial_pool}")
+        raise WeightsError(f"{origin}: contains weights of {found}, expected {name} with spatial pool {spatial_pool}")
     return from_released(state)
 
 
@@ -112,19 +112,19 @@ def to_released(backbone: VideoBackbone, *, image: bool = False) -> dict[str, Te
 
     Args:
         backbone: A ResNet-50 of the released kinds.
-        image: Whether it goes out as an image network (`c2d_resnet50` alone) or as a video network.
+        image: Whether to convert to an image network (only for `c2d_resnet50`) or a video network.
 
     Raises:
-        WeightsError: Nothing released has this backbone's parts.
+        WeightsError: No released network has this backbone's structure.
     """
     state = backbone.state_dict()
     layout = layout_of(state)
     if layout is None or not isinstance(backbone.temporal_pool, TemporalMeanPool):
         raise WeightsError("only c2d, i3d, ap3d, nl and ap3d_nl ResNet-50s with the temporal pool mean were released")
     if image and layout != "c2dres50":
-        raise WeightsError(f"{layout} has no image form; only c2d_resnet50 has")
+        raise WeightsError(f"{layout} has no released image format; only c2d_resnet50 has one")
     if not image and not isinstance(backbone.spatial_pool, SpatialMaxPool):
-        raise WeightsError("the released video networks pool by max; one with another spatial pool is an image network")
+        raise WeightsError("released video networks have the spatial pool max; convert others to an image network")
     released = {}
     for name in sorted(state, key=_place_in_tail):
         x = state[name].detach().cpu()
@@ -134,12 +134,12 @@ def to_released(backbone: VideoBackbone, *, image: bool = False) -> dict[str, Te
 
 
 def _place_in_tail(name: str) -> int:
-    """The released order: the trunk as it is, then the pool, then the neck."""
+    """Sort key for the released order: the trunk unchanged, then the pool, then the neck."""
     return {"spatial_pool": 1, "bn": 2}.get(name.split(".")[0], 0)
 
 
 def _renamed(name: str, parts: Mapping[str, str]) -> str:
-    """`name` with its beginning replaced; one that begins otherwise (`bn.`) keeps its own."""
+    """`name` with its prefix replaced; a name with another prefix (`bn.`) is unchanged."""
     for old, new in parts.items():
         if name.startswith(f"{old}."):
             return new + name.removeprefix(old)

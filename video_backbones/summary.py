@@ -1,9 +1,9 @@
-"""A table of the backbones: size and work. Every one takes clips of any number of frames.
+"""A table of the backbones with their sizes and costs. All accept clips of any number of frames.
 
-    python -m video_backbones.summary [NAME ...] [--clip 8 256 128]
+    python -m video_backbones.summary [NAME ...] [--clip 8 256 128] [--markdown]
 
-GFLOPs are those of one clip's forward, a multiplication and an addition counted as two (torch's FlopCounterMode:
-convolutions, matrix products and attention).
+GFLOPs are for the forward pass of one clip; a multiply-add counts as two (torch's FlopCounterMode: convolutions, matrix
+products and attention).
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from video_backbones.choices import BackboneError, backbone_names, published_weights
 from video_backbones.factory import build_backbone
+
+HEADINGS = ("backbone", "features", "parameters (M)", "GFLOPs", "initial weights besides a file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +34,25 @@ class BackboneSummary:
     feature_size: int
     parameters: int
     flops: int
-    """Of one clip's forward."""
+    """For the forward pass of one clip."""
     weights: tuple[str, ...]
     """Initial weights that need no file."""
 
 
 def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
-    """Build a backbone with random weights and count.
+    """Build a backbone with random weights and count its parameters and FLOPs.
 
     Args:
         name: As for `build_backbone`.
         clip_size: (T, H, W).
 
     Raises:
-        BackboneError: No such backbone, or not for such clips.
+        BackboneError: There is no such backbone, or not for such clips.
     """
     backbone = build_backbone(name, weights="random", clip_size=clip_size).eval()
     frames, height, width = clip_size
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:  # fused attention is not counted by every torch
         backbone(torch.zeros(1, frames, 3, height, width))
     return BackboneSummary(
         name,
@@ -61,34 +64,56 @@ def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
 
 
 def table(names: Sequence[str], clip_size: tuple[int, int, int]) -> Table:
-    """A row a backbone; one that cannot be made for the clip says why."""
+    """One row per backbone; one that cannot be built for such clips shows why."""
     frames, height, width = clip_size
     rows = Table(title=f"Backbones, one clip of {frames} frames of {height}x{width}", box=box.SIMPLE_HEAD)
-    rows.add_column("backbone", no_wrap=True)
-    for heading in ("features", "parameters (M)", "GFLOPs"):
+    rows.add_column(HEADINGS[0], no_wrap=True)
+    for heading in HEADINGS[1:-1]:
         rows.add_column(heading, justify="right")
-    rows.add_column("weights")
+    rows.add_column(HEADINGS[-1])
     for name in names:
-        try:
-            found = summarise(name, clip_size)
-        except BackboneError as error:
-            rows.add_row(name, "–", "–", "–", str(error))
-            continue
-        work = (f"{found.parameters / 1e6:.1f}", f"{found.flops / 1e9:.1f}")
-        rows.add_row(name, str(found.feature_size), *work, ", ".join(found.weights))
+        rows.add_row(*_cells(name, clip_size))
     return rows
+
+
+def markdown_table(names: Sequence[str], clip_size: tuple[int, int, int]) -> str:
+    """The same as a document holds it."""
+    rows = [HEADINGS, *((f"`{name}`", *_cells(name, clip_size)[1:]) for name in names)]
+    heading, *lines = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([heading, "|---" * len(HEADINGS) + "|", *lines])
+
+
+def _cells(name: str, clip_size: tuple[int, int, int]) -> tuple[str, ...]:
+    try:
+        found = summarise(name, clip_size)
+    except BackboneError as error:
+        return name, "–", "–", "–", str(error)
+    work = f"{found.parameters / 1e6:.1f}", f"{found.flops / 1e9:.1f}"
+    return name, str(found.feature_size), *work, ", ".join(found.weights)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser("python -m video_backbones.summary", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="backbones, also timm/NAME; nothing: all but timm's")
-    parser.add_argument("--clip", nargs=3, type=int, default=(8, 256, 128), metavar=("T", "H", "W"), help="8 256 128")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="backbones, also timm/NAME. Default: all but timm's")
+    parser.add_argument(
+        "--clip",
+        nargs=3,
+        type=int,
+        default=(8, 256, 128),
+        metavar=("T", "H", "W"),
+        help="frames, height and width. Default: 8 256 128",
+    )
+    parser.add_argument("--markdown", action="store_true", help="the table as documents hold it")
     given = parser.parse_args(arguments)
     frames, height, width = given.clip
     if min(frames, height, width) < 1:
         parser.error(f"--clip {frames} {height} {width}: expected numbers above 0")
-    Console(width=140).print(table(given.names or backbone_names(), (frames, height, width)))
+    names, clip_size = given.names or backbone_names(), (frames, height, width)
+    if given.markdown:
+        print(markdown_table(names, clip_size))
+    else:
+        Console(width=140).print(table(names, clip_size))
     return 0
 
 

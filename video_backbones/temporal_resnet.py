@@ -1,4 +1,4 @@
-"""ResNet-50 with frames that meet in stages 2 and 3: I3D, AP3D and non-local blocks."""
+"""ResNet-50 whose frames interact in stages 2 and 3: I3D, AP3D and non-local blocks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
+from video_backbones.appearance_preserving import AppearancePreservingConvolution
 from video_backbones.c2d import C2DResNet
 from video_backbones.choices import BackboneChoices
-from video_backbones.clip_blocks import ClipBottleneck, ClipConvolution, ClipLayer, middle_slice
+from video_backbones.clip_blocks import ClipBottleneck, ClipConvolution, ClipLayer, InflatedConvolution, middle_slice
 from video_backbones.non_local import NonLocalBlock
 
 _STAGES = ("layer2", "layer3")
@@ -20,12 +21,12 @@ _BLOCKS = (3, 4, 6, 3)
 class TemporalResNet50(C2DResNet):
     """A C2D ResNet-50 in which every other block of stages 2 and 3 looks beyond its frame.
 
-    Blocks 0, 2 (and 4) take another middle convolution, blocks 1, 3 (and 5) are followed by a non-local block.
-    Names in the state dict are those of the released networks: a non-local block counts as a block of its stage, so
-    the numbers after it rise by one. Kernels that span one frame are 2-D; those that span three stay 5-D.
+    Blocks 0, 2 (and 4) get another middle convolution; blocks 1, 3 (and 5) are followed by a non-local block. Names in
+    the state dict are those of the released networks: a non-local block counts as a block of its stage, so later
+    numbers shift by one. Kernels that span one frame are 2-D; those that span three stay 5-D.
 
     Args:
-        convolution: What replaces a 3 x 3 convolution, made from it; None leaves it.
+        convolution: Makes the replacement of a 3 x 3 convolution from it; None keeps the convolution.
         non_local: Whether there are non-local blocks.
     """
 
@@ -59,9 +60,9 @@ class TemporalResNet50(C2DResNet):
         return torch.unflatten(x, 0, (-1, frames))
 
     def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """An image ResNet-50's weights in their places; layers that it lacks keep their values.
+        """An image ResNet-50's weights under this network's names; layers that it lacks keep their values.
 
-        A 3 x 3 kernel that becomes 3 x 3 x 3 is its middle time slice.
+        A 3 x 3 kernel becomes the middle time slice of a 3 x 3 x 3 kernel.
         """
         own = self.state_dict()
         for image_name, value in state.items():
@@ -71,7 +72,7 @@ class TemporalResNet50(C2DResNet):
         return own
 
     def _place(self, image_name: str) -> str:
-        """The name here of what an image ResNet-50 calls `image_name`."""
+        """This network's name for the image ResNet-50's `image_name`."""
         stage, number, *rest = image_name.split(".", 2)
         if stage not in _STAGES:
             return image_name
@@ -84,3 +85,23 @@ class TemporalResNet50(C2DResNet):
         if isinstance(block, ClipBottleneck) and rest == ["conv2.weight"]:
             rest = [f"conv2.{block.conv2.image_kernel}"]
         return ".".join((stage, place, *rest))
+
+
+def i3d_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Inflated convolutions (Carreira & Zisserman, CVPR 2017)."""
+    return TemporalResNet50(choices, InflatedConvolution)
+
+
+def ap3d_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Appearance-preserving convolutions (Gu et al., ECCV 2020)."""
+    return TemporalResNet50(choices, AppearancePreservingConvolution)
+
+
+def nl_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Non-local blocks (Wang et al., CVPR 2018)."""
+    return TemporalResNet50(choices, None, non_local=True)
+
+
+def ap3d_nl_resnet50(choices: BackboneChoices) -> TemporalResNet50:
+    """Appearance-preserving convolutions and non-local blocks."""
+    return TemporalResNet50(choices, AppearancePreservingConvolution, non_local=True)

@@ -11,28 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from video_backbones.backbone import VideoBackbone
-from video_backbones.choices import TIMM_PREFIX, BackboneChoices, BackboneError, WeightsError
+from video_backbones.choices import TIMM_PREFIX, BackboneChoices, BackboneError, WeightsError, published_kinds
 from video_backbones.weights import read_weights
 
 _COMPUTED = ("relative_position_index", "attn_mask", "relative_coords_table")
-"""Buffers that older files hold and timm computes."""
+"""Buffers that are in older files but that timm computes."""
 
 
 class TimmFrames(VideoBackbone):
-    """Each frame through an image network with its own pooling; the frames meet in the temporal pool alone.
+    """Each frame through an image network with its own pooling; frames interact only in the temporal pool.
 
-    Any T >= 1. Spatial pools find a map of one position, so that only max and avg, which change nothing, are taken;
-    the last stride plays no part. Names in the state dict are timm's after `network.`.
+    Any T >= 1. The map has a single position, so only the spatial pools max and avg, which change nothing, are
+    accepted; the last stride is ignored. Names in the state dict are timm's, prefixed by `network.`.
 
     Raises:
-        BackboneError: timm is not installed, does not know the name, or cannot make it for frames of this size.
-        WeightsError: timm's weights for it cannot be had.
+        BackboneError: timm is not installed, does not know the name, or cannot build it for frames of this size.
+        WeightsError: timm's weights for it cannot be obtained.
     """
 
     def __init__(self, name: str, choices: BackboneChoices, *, pretrained: bool = False) -> None:
         if choices.spatial_pool not in ("max", "avg"):
             raise BackboneError(
-                f"{TIMM_PREFIX}{name} pools over space itself: spatial pool {choices.spatial_pool} has no map"
+                f"{TIMM_PREFIX}{name} pools over space itself: expected spatial pool avg or max, got "
+                f"{choices.spatial_pool}"
             )
         network = _create(name, choices, pretrained=pretrained)
         height, width = choices.clip_size[1:]
@@ -42,7 +43,7 @@ class TimmFrames(VideoBackbone):
                 pooled_BD = network.eval()(torch.zeros(1, 3, height, width))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise BackboneError(
-                f"{TIMM_PREFIX}{name} does not take frames of {height}x{width}: {_first_line(error)}"
+                f"{TIMM_PREFIX}{name} does not accept frames of {height}x{width}: {_first_line(error)}"
             ) from error
         network.train(was_training)
         super().__init__(pooled_BD.shape[1], choices.spatial_pool, choices.temporal_pool)
@@ -54,7 +55,7 @@ class TimmFrames(VideoBackbone):
         return torch.unflatten(pooled_ND, 0, frames_BTCHW.shape[:2])[..., None, None]
 
     def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """timm's own names become ours; heads that classify are left out."""
+        """timm's names converted to ours; classification heads are dropped."""
         if any(name.startswith("network.") for name in state):
             return state
         own = self.network.state_dict()
@@ -64,14 +65,14 @@ class TimmFrames(VideoBackbone):
 def build_timm(
     name: str, choices: BackboneChoices, *, weights: str | Path, whole: bool = False
 ) -> tuple[TimmFrames, dict[str, Tensor]]:
-    """The network after `timm/`, and the weights still to load into it: {} unless `weights` is a file.
+    """The network named after `timm/`, and the weights still to be loaded: {} unless `weights` is a file.
 
     Raises:
         BackboneError, WeightsError: see `TimmFrames`.
     """
     short = name.removeprefix(TIMM_PREFIX)
-    if weights == "kinetics":
-        raise WeightsError(f"no kinetics weights are published for {name}; give random, imagenet or a file")
+    if weights in published_kinds() and weights != "imagenet":
+        raise WeightsError(f"no {weights} weights are published for {name}; choose random, imagenet or a file")
     backbone = TimmFrames(short, choices, pretrained=weights == "imagenet")
     if weights in ("random", "imagenet"):
         return backbone, {}
@@ -80,7 +81,7 @@ def build_timm(
 
 
 def _resized(name: str, choices: BackboneChoices, backbone: TimmFrames, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Position tables of another frame size interpolated by timm; a state of other names is left to be refused."""
+    """Let timm interpolate position tables of another frame size; a state with other names is returned unchanged."""
     own = {n: value for n, value in backbone.state_dict().items() if n.startswith("network.")}
     kept = {n: value for n, value in state.items() if n in own or not n.endswith(_COMPUTED)}
     misfit = any(kept[n].shape != value.shape for n, value in own.items() if n in kept)
@@ -89,7 +90,7 @@ def _resized(name: str, choices: BackboneChoices, backbone: TimmFrames, state: d
     bare = {n.removeprefix("network."): kept[n] for n in own}
     try:
         network = _create(name, choices, pretrained=True, pretrained_cfg_overlay={"state_dict": bare})
-    except BackboneError:  # another network's tensors under the same names
+    except BackboneError:  # tensors of another network under the same names
         return kept
     return {**kept, **{f"network.{n}": value for n, value in network.state_dict().items()}}
 
@@ -102,27 +103,27 @@ def _create(name: str, choices: BackboneChoices, *, pretrained: bool, **more: An
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(TIMM_PREFIX + found for found in close)}?" if close else ""
-        raise BackboneError(f"timm knows no model {name!r}{hint}")
+        raise BackboneError(f"timm has no model {name!r}{hint}")
     sized: dict[str, Any] = {"img_size": choices.clip_size[1:]}
-    for arguments in (sized, {}):  # networks whose parameters do not depend on the frame's size take none
+    for arguments in (sized, {}):  # networks whose parameters do not depend on the frame size do not accept one
         try:
             network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments, **more)
             return network
         except TypeError as error:
             if "img_size" not in str(error):
                 raise
-        except (OSError, RuntimeError) as error:  # the hub's errors are OSErrors; RuntimeError: nothing published
+        except (OSError, RuntimeError) as error:  # OSError: from the hub; RuntimeError: nothing is published
             if not pretrained:
                 raise BackboneError(f"{TIMM_PREFIX}{name}: {_first_line(error)}") from error
             raise WeightsError(
-                f"cannot get timm's weights of {name}: {_first_line(error)}; give the path of a weights file instead, "
-                "or ask for random weights"
+                f"cannot get timm's weights for {name}: {_first_line(error)}; give the path of a weights file, "
+                "or use random weights"
             ) from error
         except (AssertionError, ValueError) as error:
             raise BackboneError(
                 f"{TIMM_PREFIX}{name} with frames of {sized['img_size']}: {_first_line(error)}"
             ) from error
-    raise BackboneError(f"timm cannot make {name}")
+    raise BackboneError(f"timm cannot build {name}")
 
 
 def _is_head(name: str) -> bool:

@@ -1,7 +1,7 @@
 """torchvision's video networks up to their last map, with torchvision's names in the state dict.
 
-On a CPU all of them compute in float32 even under autocast: there the bf16 gradient of a Conv3d on a map two frames
-deep reads memory that nobody has written (torch 2.15, oneDNN), and training ends in NaN.
+On a CPU they all compute in float32, even under autocast: the bf16 gradient of a Conv3d on a map two frames deep reads
+uninitialised memory (torch 2.15, oneDNN), and training ends in NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool3d
-from torchvision.models.video import MViT, VideoResNet, s3d, swin3d_t
+from torchvision.models import video
+from torchvision.models.video import MViT, VideoResNet
 from torchvision.models.video.mvit import MSBlockConfig
 
 from video_backbones.backbone import VideoBackbone
@@ -20,10 +21,10 @@ from video_backbones.choices import BackboneChoices
 
 
 class TorchvisionVideo(VideoBackbone):
-    """A network whose layers are torchvision's own."""
+    """A network made of torchvision's layers."""
 
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, T', D, H', W'); each network says how many frames it takes and leaves."""
+        """(B, T, 3, H, W) -> (B, T', D, H', W'); T and T' depend on the network."""
         x_BCTHW = frames_BTCHW.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast("cpu", enabled=False):
             return self._maps(x_BCTHW).transpose(1, 2)
@@ -36,8 +37,8 @@ class TorchvisionVideo(VideoBackbone):
 class ResNet3D18(TorchvisionVideo):
     """R3D-18, MC3-18 or R(2+1)D-18 (Tran et al., CVPR 2018).
 
-    R3D and R(2+1)D halve the frames in stages 2, 3 and 4, rounded up; MC3 keeps them all. Any T >= 1 works. The last
-    stride is stage 4's in space alone.
+    R3D and R(2+1)D halve the frames in stages 2, 3 and 4, rounding up; MC3 keeps them all. Any T >= 1 works. The last
+    stride is the spatial stride of stage 4.
     """
 
     def __init__(self, network: VideoResNet, choices: BackboneChoices) -> None:
@@ -56,20 +57,35 @@ class ResNet3D18(TorchvisionVideo):
         return maps
 
 
+def r3d_18(choices: BackboneChoices) -> ResNet3D18:
+    """3 x 3 x 3 convolutions throughout."""
+    return ResNet3D18(video.r3d_18(weights=None), choices)
+
+
+def mc3_18(choices: BackboneChoices) -> ResNet3D18:
+    """3 x 3 x 3 convolutions in the first stage, 1 x 3 x 3 after it."""
+    return ResNet3D18(video.mc3_18(weights=None), choices)
+
+
+def r2plus1d_18(choices: BackboneChoices) -> ResNet3D18:
+    """Convolutions over space, then over time."""
+    return ResNet3D18(video.r2plus1d_18(weights=None), choices)
+
+
 class S3D(TorchvisionVideo):
     """S3D (Xie et al., ECCV 2018): any T >= 1, T' = ceil(T / 4) halved, at least 1; maps of H / 32 or so.
 
-    torchvision's own takes five frames and 32 pixels or more. The last stride plays no part.
+    torchvision's version needs at least five frames and 32 pixels. The last stride is ignored.
     """
 
     def __init__(self, choices: BackboneChoices) -> None:
         super().__init__(1024, choices.spatial_pool, choices.temporal_pool)
-        self.features = s3d(weights=None).features
+        self.features = video.s3d(weights=None).features
         assert isinstance(self.features[13], nn.MaxPool3d)
         self.features[13] = _HalvingPool()
         for module in self.features.modules():
             if isinstance(module, nn.BatchNorm3d):
-                module.momentum = 0.1  # with the published 0.001, evaluation lags thousands of batches behind training
+                module.momentum = 0.1  # with the published 0.001, running statistics lag thousands of batches behind
         self.to(memory_format=torch.channels_last_3d)
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:
@@ -78,21 +94,21 @@ class S3D(TorchvisionVideo):
 
 
 class _HalvingPool(nn.Module):
-    """Max pool of 2 x 2 x 2, stride 2, that leaves an axis of length 1 as it is instead of failing."""
+    """Max pool of 2 x 2 x 2 with stride 2 that keeps an axis of length 1 instead of failing."""
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         return max_pool3d(x_BCTHW, [min(2, size) for size in x_BCTHW.shape[2:]])
 
 
 class Swin3D(TorchvisionVideo):
-    """Video Swin-T (Liu et al., CVPR 2022): any T >= 1, T' = T / 2 rounded up; maps of H / 32. No last stride.
+    """Video Swin-T (Liu et al., CVPR 2022): any T >= 1, T' = T / 2 rounded up; maps of H / 32. Ignores last stride.
 
-    Its stochastic depth, up to a tenth, draws from torch's generator.
+    Its stochastic depth, up to 0.1, draws from torch's generator.
     """
 
     def __init__(self, choices: BackboneChoices) -> None:
         super().__init__(768, choices.spatial_pool, choices.temporal_pool)
-        network = swin3d_t(weights=None)
+        network = video.swin3d_t(weights=None)
         self.patch_embed, self.features, self.norm = network.patch_embed, network.features, network.norm
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:
@@ -101,11 +117,11 @@ class Swin3D(TorchvisionVideo):
 
 
 class MViTv2(TorchvisionVideo):
-    """MViTv2-S (Li et al., CVPR 2022): any T >= 1, T' = T / 2 rounded up; maps of H / 32. No last stride.
+    """MViTv2-S (Li et al., CVPR 2022): any T >= 1, T' = T / 2 rounded up; maps of H / 32. Ignores last stride.
 
-    Its tables of relative positions have the length that clips of `clip_size` need, rounded up to 2 frames and 32
-    pixels. Published tables of another length are stretched linearly when they are loaded; for clips of another size
-    torchvision stretches them in every forward, so that any T >= 1 works. Stochastic depth as in Swin, up to a fifth.
+    Its relative position tables have the length needed for clips of `clip_size`, rounded up to multiples of 2 frames
+    and 32 pixels. Published tables of another length are interpolated linearly when loaded; for clips of another size,
+    torchvision interpolates them in every forward pass, so any T >= 1 works. Stochastic depth up to 0.2.
     """
 
     def __init__(self, choices: BackboneChoices) -> None:
@@ -136,11 +152,11 @@ class MViTv2(TorchvisionVideo):
         return maps_BTHWC.permute(0, 4, 1, 2, 3)
 
     def from_file(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """As `from_published`: who downloads torchvision's file by hand gives its path."""
+        """Like `from_published`, because the file may be torchvision's, downloaded by hand."""
         return self.from_published(state)
 
     def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Tables of relative positions, (2 n - 1, channels) along one axis, are stretched linearly to this size."""
+        """Interpolate relative position tables, (2 n - 1, channels) along one axis, linearly to this size."""
         own = self.state_dict()
         return {
             name: _stretched(value, len(own[name])) if ".rel_pos_" in name and name in own else value
@@ -149,7 +165,7 @@ class MViTv2(TorchvisionVideo):
 
 
 def _mvit_v2_s_blocks() -> list[MSBlockConfig]:
-    """torchvision's 16 blocks, whose own builder takes only square frames of one size."""
+    """torchvision's 16 blocks; its own builder accepts only square frames of one size."""
     channels = [96, 96, 192, 192, *[384] * 11, 768, 768]
     heads = [1, 2, 2, *[4] * 11, 8, 8]
     key_strides = [8, 4, 4, *[2] * 11, 1, 1]

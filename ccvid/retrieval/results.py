@@ -1,46 +1,40 @@
-"""The folder of results of a scored retrieval.
-
-    metrics.json           figures with intervals; written last
-    metrics.txt            the tables that people read
-    queries.parquet        a row a query and protocol
-    thresholds.json        error rates, the recommended threshold, open-set figures, reliability
-    calibration.json       from score to probability, for ``score.py --calibration``
-    embeddings.parquet     a row a tracklet, where embeddings were made here
-    rankings_PROTOCOL.*    a picture of a few rankings
-    report/index.html      all of it as pages, with filmstrips of every query
-
-Each file is written whole.
-"""
+"""Writes the results of a scored retrieval into its run folder, drawn in ``ccvid/run_files.py``; each file whole."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from ccvid.config import ScoreOptions
-from ccvid.retrieval.embedding.store import EmbedderDescription
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable, write_embeddings
+from ccvid.retrieval.embedding.table import EmbeddingTable, write_embeddings
 from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
 from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances
 from ccvid.retrieval.ranking.scoring import SCORED_PROTOCOLS, ScoredRetrieval, leading_result
 from ccvid.retrieval.report.film_strip import Thumbnails
-from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure, write_figure
-from ccvid.retrieval.report.report import ExtraFigure, ExtraTable, ReportInput, Threshold, write_report
-from ccvid.retrieval.report.stored_pictures import stored_thumbnails
+from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure
+from ccvid.retrieval.report.report import write_report
+from ccvid.retrieval.report.report_input import ExtraTable, ReportInput, Threshold
+from ccvid.retrieval.report.stored_pictures import find_tracklets, stored_thumbnails
 from ccvid.retrieval.report.tables import metrics_table, post_processing_lines, write_query_table
-from ccvid.retrieval.report.threshold_pictures import draw_errors, draw_reliability
+from ccvid.retrieval.report.threshold_pictures import threshold_figures
 from ccvid.retrieval.report.threshold_tables import threshold_lines, threshold_tables
 from ccvid.retrieval.thresholds.calibration import write_calibration
 from ccvid.retrieval.thresholds.find import Thresholds, find_thresholds
-from ccvid.run_files import CALIBRATION_FILE, EMBEDDINGS_FILE, REPORT_FOLDER, THRESHOLDS_FILE
+from ccvid.run_files import (
+    CALIBRATION_FILE,
+    EMBEDDINGS_FILE,
+    METRICS_FILE,
+    QUERIES_FILE,
+    REPORT_FOLDER,
+    TABLES_FILE,
+    THRESHOLDS_FILE,
+    rankings_file,
+)
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.shards import ShardFolder
@@ -48,30 +42,29 @@ from data_tools.shards import ShardFolder
 
 def write_scores(
     folder: Path,
-    store: ShardFolder,
     scores: ScoredRetrieval,
-    rows: Sequence[int],
-    embedding_RD: Tensor,
-    clip_count_R: Tensor,
+    query: EmbeddingTable,
+    gallery: EmbeddingTable,
+    stores: Sequence[ShardFolder],
     options: ScoreOptions,
     *,
-    embedder: EmbedderDescription,
+    weights: str,
     title: str,
     facts: Mapping[str, object],
 ) -> dict[str, object]:
     """Write embeddings, ranked pictures with the report, and what ``write_results`` writes; returns ``metrics.json``.
 
     Args:
-        rows: queries, then gallery, as in ``embedding_RD`` and ``clip_count_R``.
+        query, gallery: what was scored.
+        stores: where the pictures of their tracklets are.
+        weights: fingerprint of the weights.
         title: of tables, pictures and the report.
         facts: what else ``metrics.json`` says.
     """
-    labels = (EmbeddingRow.of(store, row, clip_count=int(count)) for row, count in zip(rows, clip_count_R, strict=True))
-    table = EmbeddingTable(tuple(labels), embedding_RD.numpy(), embedder.fingerprint)
-    write_embeddings(table, folder / EMBEDDINGS_FILE)
-    queries = len(scores.evaluation.query)
-    places = [(store, row) for row in rows]
-    query_thumbnails, gallery_thumbnails = map(stored_thumbnails, (places[:queries], places[queries:]))
+    write_embeddings(query + gallery, folder / EMBEDDINGS_FILE)
+    query_thumbnails, gallery_thumbnails = (
+        stored_thumbnails(find_tracklets(table.rows, stores)) for table in (query, gallery)
+    )
     for name in SCORED_PROTOCOLS if options.report else ():
         if name in scores.evaluation.results:
             figure = draw_rankings(
@@ -82,14 +75,14 @@ def write_scores(
                 title=title,
             )
             for kind in ("svg", "png"):
-                save_figure(figure, folder / f"rankings_{name}.{kind}")
+                save_figure(figure, folder / rankings_file(name, kind))
     return write_results(
         folder,
         scores,
         options,
-        model=embedder.fingerprint,
+        model=query.model,
         title=title,
-        facts={"model": embedder.model, "embedder": embedder.fingerprint, **facts},
+        facts={"model": weights, "embedder": query.model, **facts},
         thumbnails=(query_thumbnails, gallery_thumbnails),
     )
 
@@ -125,7 +118,7 @@ def write_results(
     except InputError as error:
         without = str(error)
     processed = _post_processing(scores, options)  # before anything is written: it may refuse
-    write_query_table(evaluation, folder / "queries.parquet")
+    write_query_table(evaluation, folder / QUERIES_FILE)
     text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
     text = "\n".join([text, "", *threshold_lines(thresholds, without)])
     if processed:
@@ -134,7 +127,7 @@ def write_results(
     metrics = {**scores.to_json(), "intervals": {name: found.to_json() for name, found in intervals.items()}, **facts}
     for earlier in (THRESHOLDS_FILE, CALIBRATION_FILE):
         (folder / earlier).unlink(missing_ok=True)
-    files = {"metrics.txt": text + "\n"}
+    files = {TABLES_FILE: text + "\n"}
     if thresholds is not None:
         files[THRESHOLDS_FILE] = json.dumps({"model": model, **thresholds.to_json()}, indent=1) + "\n"
         if thresholds.calibration is not None:
@@ -145,7 +138,7 @@ def write_results(
             table = ExtraTable("Post-processing, per cent", *post_processing_rows(processed), POST_PROCESSING_NOTE)
             report = replace(report, tables=[*report.tables, table])
         write_report(report, folder / REPORT_FOLDER)
-    files["metrics.json"] = json.dumps(metrics, indent=1) + "\n"
+    files[METRICS_FILE] = json.dumps(metrics, indent=1) + "\n"
     for file, content in files.items():
         with atomic_file(folder / file) as handle:
             handle.write(content.encode())
@@ -188,7 +181,7 @@ def _report(
             report,
             threshold=_recommended(thresholds),
             probability=None if calibration is None else partial(calibration.probability, model=model),
-            figures=_figures(thresholds),
+            figures=threshold_figures(thresholds),
             tables=threshold_tables(thresholds),
         )
     return report
@@ -201,19 +194,3 @@ def _recommended(thresholds: Thresholds) -> Threshold | None:
     return Threshold(
         found.value, (found.low, found.high), f"for a false-accept rate of {100 * recommended.asked_far:g} %"
     )
-
-
-def _figures(thresholds: Thresholds) -> list[ExtraFigure]:
-    name = thresholds.verification.protocol.name.replace("_", "-")
-    errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
-    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.", True)]
-    if thresholds.reliability is not None:
-        reliable = draw_reliability(thresholds.reliability, title="")
-        half = "Fitted to one half of the persons, held against the pairs of the other half."
-        drawn.append(("Reliability of the probabilities", reliable, half, False))
-    figures = []
-    for name, figure, caption, wide in drawn:
-        svg = io.BytesIO()
-        write_figure(figure, svg, "svg")
-        figures.append(ExtraFigure(name, svg.getvalue().decode(), caption, wide))
-    return figures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import torch
 from torch import nn
@@ -11,11 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ccvid.config import MethodOptions, OptimOptions, Recipe
-from ccvid.losses.arcface import arcface_loss
-from ccvid.losses.circle import circle_loss
-from ccvid.losses.cosface import cosface_loss
-from ccvid.losses.identity import identity_loss
-from ccvid.losses.pairs import contrastive_loss, pair_circle_loss, pair_cosface_loss, triplet_loss
+from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES
 from ccvid.model import ClothesMemory, CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.trained_model import configured_backbone
 from ccvid.training.checkpoint import TrainedParts
@@ -51,28 +46,20 @@ def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tup
 
 def identity_loss_of(method: MethodOptions) -> BatchLoss:
     """L_id with the recipe's scale, margin and smoothing."""
-    scale, margin = method.identity_scale, method.identity_margin
-    losses: dict[str, BatchLoss] = {
-        "cross_entropy": partial(identity_loss, label_smoothing=method.label_smoothing),
-        "arcface": partial(arcface_loss, scale=scale, margin=margin),
-        "cosface": partial(cosface_loss, scale=scale, margin=margin),
-        "circle": partial(circle_loss, scale=scale, margin=margin),
+    values = {
+        "scale": method.identity_scale,
+        "margin": method.identity_margin,
+        "label_smoothing": method.label_smoothing,
     }
-    return losses[method.identity_loss]
+    return IDENTITY_LOSSES[method.identity_loss].bound(values)
 
 
 def pair_term_of(method: MethodOptions, world_size: int) -> PairTerm | None:
     """L_pair with the recipe's weight, scale and margin."""
-    scale, margin = method.pair_scale, method.pair_margin
-    losses: dict[str, BatchLoss | None] = {
-        "none": None,
-        "triplet": partial(triplet_loss, margin=margin),
-        "contrastive": partial(contrastive_loss, scale=scale),
-        "cosface": partial(pair_cosface_loss, scale=scale, margin=margin),
-        "circle": partial(pair_circle_loss, scale=scale, margin=margin),
-    }
-    loss = losses[method.pair_loss]
-    return None if loss is None else PairTerm(loss=loss, weight=method.pair_weight, world_size=world_size)
+    if method.pair_loss == "none":
+        return None
+    loss = PAIR_LOSSES[method.pair_loss].bound({"scale": method.pair_scale, "margin": method.pair_margin})
+    return PairTerm(loss=loss, weight=method.pair_weight, world_size=world_size)
 
 
 def moving_average(model: ReIdModel, decay: float) -> AveragedModel:
@@ -88,7 +75,7 @@ def moving_average(model: ReIdModel, decay: float) -> AveragedModel:
 def _build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdModel:
     torch.manual_seed(recipe.train.seed)
     backbone = configured_backbone(recipe.model, recipe.clip)
-    classifier = IdentityClassifier if recipe.method.identity_loss == "cross_entropy" else CosineClassifier
+    classifier = CosineClassifier if IDENTITY_LOSSES[recipe.method.identity_loss].cosines else IdentityClassifier
     model = ReIdModel(
         backbone,
         classifier(backbone.feature_size, person_count),

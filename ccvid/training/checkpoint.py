@@ -1,11 +1,7 @@
-"""Everything a run needs to go on to the bit: weights as safetensors, the rest loadable with ``weights_only``.
+"""Everything a run needs to resume to the bit: the files of a checkpoint, drawn in ``ccvid/run_files.py``.
 
-model.safetensors      backbone and identity classifier, as they are scored: averaged where the recipe says so
-unaveraged.safetensors the same as the optimizer left them, where the recipe averages
-clothes.safetensors    clothes classifier or memory (CAL only)
-trainer.pt             both optimizers, and how many steps the average has seen
-progress.json          epochs and steps done, best validation, class labels, model options
-model.json             which network that is: see ccvid/trained_model.py
+Weights are safetensors; ``trainer.pt`` is loaded with ``weights_only``. ``model.json`` is written beside them by the
+trainer, see ``ccvid/trained_model.py``.
 """
 
 from __future__ import annotations
@@ -24,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from ccvid.model import ClothesMemory, CosineClassifier, ReIdModel
+from ccvid.run_files import CLOTHES_FILE, PROGRESS_FILE, TRAINER_FILE, UNAVERAGED_FILE, WEIGHTS_FILE
 from data_tools.documents import first_problem
 from data_tools.errors import InputError
 from data_tools.files import read_document
@@ -81,17 +78,17 @@ class TrainedParts:
 
 def save_checkpoint(folder: Path, parts: TrainedParts, progress: Progress) -> None:
     """Write a checkpoint into an empty folder."""
-    save_weights(parts.scored_model, folder / "model.safetensors")
+    save_weights(parts.scored_model, folder / WEIGHTS_FILE)
     state: dict[str, Any] = {"model": parts.optimizer.state_dict()}
     if parts.average is not None:
-        save_weights(parts.model, folder / "unaveraged.safetensors")
+        save_weights(parts.model, folder / UNAVERAGED_FILE)
         state["steps_averaged"] = parts.average.n_averaged
     if parts.clothes is not None:
-        save_weights(parts.clothes, folder / "clothes.safetensors")
+        save_weights(parts.clothes, folder / CLOTHES_FILE)
     if parts.clothes_optimizer is not None:
         state["clothes"] = parts.clothes_optimizer.state_dict()
-    torch.save(state, folder / "trainer.pt")
-    (folder / "progress.json").write_text(json.dumps(asdict(progress)))
+    torch.save(state, folder / TRAINER_FILE)
+    (folder / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
 
 
 def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
@@ -101,12 +98,12 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
         InputError: a file is missing, damaged, or of another model, or a weight or a mean of the optimizer is not
             finite; the message names the file and the tensor.
     """
-    load_weights(parts.scored_model, folder / "model.safetensors")
+    load_weights(parts.scored_model, folder / WEIGHTS_FILE)
     if parts.average is not None:
-        load_weights(parts.model, folder / "unaveraged.safetensors")
+        load_weights(parts.model, folder / UNAVERAGED_FILE)
     if parts.clothes is not None:
-        load_weights(parts.clothes, folder / "clothes.safetensors")
-    path = folder / "trainer.pt"
+        load_weights(parts.clothes, folder / CLOTHES_FILE)
+    path = folder / TRAINER_FILE
     try:
         state = load_torch_file(path)
         _load_optimizer(parts.optimizer, state["model"])
@@ -119,7 +116,7 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
             _load_optimizer(parts.clothes_optimizer, state["clothes"])
     except Exception as error:  # a damaged pickle, and what is no optimizer's state, raise almost anything
         raise InputError(f"{path}: not a checkpoint of this recipe: {one_line(error)}") from error
-    path = folder / "progress.json"
+    path = folder / PROGRESS_FILE
     try:
         progress = _PROGRESS.validate_json(read_document(path))
     except ValidationError as error:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 
+from ccvid.run_files import CHECKPOINT_PREFIX
 from ccvid.training.step_log import MetricSink
 from data_tools.loader import ClipDecoders, TrainingClips
 
@@ -70,7 +71,7 @@ class LocalRun:
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
-        checkpoint = self.folder / "checkpoint"
+        checkpoint = self.folder / CHECKPOINT_PREFIX
         yield checkpoint if checkpoint.is_dir() else None
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, *, wait: bool = False) -> None:  # noqa: ARG002
@@ -79,8 +80,8 @@ class LocalRun:
             fresh = self.folder / "checkpoint.new"
             rmtree(fresh, ignore_errors=True)
             copytree(checkpoint, fresh)
-            rmtree(self.folder / "checkpoint", ignore_errors=True)
-            fresh.rename(self.folder / "checkpoint")
+            rmtree(self.folder / CHECKPOINT_PREFIX, ignore_errors=True)
+            fresh.rename(self.folder / CHECKPOINT_PREFIX)
             rmtree(checkpoint)
 
     def publish(self) -> None:

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from ccvid.training.step_log import STEPS_FILE, MetricGroup
+from ccvid.run_files import STEPS_FILE
+from ccvid.training.step_log import MetricGroup
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.files import atomic_file, read_document

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import EmbedderDescription
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.protocols import with_own
 from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
 from ccvid.retrieval.results import write_scores
@@ -48,31 +49,27 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
     if run.rank == 0:
         state(f"scoring {len(query_rows)} queries against {len(gallery_rows)} gallery tracklets")
     rows = [*query_rows, *gallery_rows]
-    embedding, clip_count = trainer.embed(rows)
+    embedded = trainer.embed(rows)
     if run.rank != 0:
         return {}
     run.rest()  # scoring and the report make no steps
     state("computing metrics")
-    scores = score_embeddings(store, embedding, query_rows, gallery_rows, recipe.score)
-    state("writing results and report")
     backbone = trainer.scored_model.backbone
+    embedder = EmbedderDescription.of(backbone_fingerprint(backbone), backbone.feature_size, recipe)
+    table = EmbeddingTable.of(store, rows, *embedded, model=embedder.fingerprint)
+    queries = range(len(query_rows))
+    query, gallery = table.take(queries), table.take(range(len(queries), len(rows)))
+    scores = score_embeddings(query, gallery, recipe.score)
+    state("writing results and report")
     method = "CAL" if recipe.method.clothes_loss else "baseline"
     results = write_scores(
         run.folder,
-        store,
         scores,
-        rows,
-        embedding,
-        clip_count,
+        query,
+        gallery,
+        [store],
         recipe.score,
-        embedder=EmbedderDescription.of(
-            backbone_fingerprint(backbone),
-            backbone.feature_size,
-            recipe.model,
-            recipe.clip,
-            flip=recipe.score.flip,
-            bf16=recipe.train.bf16 is True,  # the trainer has decided
-        ),
+        weights=embedder.model,
         title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
         facts={
             "dataset": store.manifest.dataset,

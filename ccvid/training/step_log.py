@@ -13,12 +13,12 @@ from typing import Literal, Protocol, TextIO
 
 import torch
 
+from ccvid.run_files import STEPS_FILE, TENSORBOARD_FOLDER
 from ccvid.training.update import UpdateResult
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.progress import TICK_SECONDS, Progress, seconds_left, show
 
-STEPS_FILE = "steps.jsonl"
 TRAINING = "training"
 """How its progress is called."""
 MetricGroup = Literal["train", "speed", "validation", "test"]
@@ -197,7 +197,7 @@ class _Board:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # only rank 0 pays for it
 
-        self._writer = SummaryWriter(folder / "tensorboard", purge_step=first_step)
+        self._writer = SummaryWriter(folder / TENSORBOARD_FOLDER, purge_step=first_step)
 
     def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -16,8 +16,10 @@ import torch
 from ccvid.config import Recipe
 from ccvid.precision import WORTH_IT, bf16_speed
 from ccvid.retrieval.embedding.embed import embed_tracklets
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.metrics import Evaluation
 from ccvid.retrieval.ranking.scoring import score_embeddings, single_score
+from ccvid.run_files import BEST_FOLDER, TRAINER_FILE, WEIGHTS_FILE
 from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
@@ -31,11 +33,9 @@ from data_tools.clips import all_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
-from data_tools.progress import Meter, kept, message, state
+from data_tools.progress import Meter, message, note_kept, state
 from data_tools.shards import ShardFolder
 from data_tools.transforms import normalise
-
-BEST_FOLDER = "best"
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Trainer:
     def load_best(self) -> None:
         """Put the best weights on the held-out identities into the model."""
         if self.run.rank == 0:
-            load_weights(self.scored_model, self.run.folder / BEST_FOLDER / "model.safetensors")
+            load_weights(self.scored_model, self.run.folder / BEST_FOLDER / WEIGHTS_FILE)
         broadcast_state(self.scored_model, self.run.world_size)
 
     def embed(self, rows: list[int], *, within: str = "") -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,11 +147,8 @@ class Trainer:
                 model.eval(),
                 self.store,
                 own,
-                clip=self.recipe.clip,
-                options=self.recipe.model,
-                loader=self.recipe.loader,
-                score=self.recipe.score,
-                progress=progress,
+                self.recipe,
+                progress,
             )
         except InputError as error:
             problem = str(error)
@@ -166,10 +163,11 @@ class Trainer:
     def score_held_out(self) -> Evaluation | None:
         """Score each tracklet of the held-out identities against all others; None on ranks other than 0."""
         rows = list(self.split.held_out_rows)
-        embedding, _ = self.embed(rows, within=TRAINING)
+        embedded = self.embed(rows, within=TRAINING)
         if self.run.rank != 0:
             return None
-        return score_embeddings(self.store, torch.cat([embedding, embedding]), rows, rows).evaluation
+        table = EmbeddingTable.of(self.store, rows, *embedded, model="in training")
+        return score_embeddings(table, table).evaluation
 
     def _train_epoch(self, epoch: int) -> None:
         train, first = self.recipe.train, self.progress.step
@@ -300,7 +298,7 @@ class Trainer:
         resumed = ""
         if self.progress.updates:
             place = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
-            kept("checkpoint", f"a checkpoint of {place}")
+            note_kept("checkpoint", f"a checkpoint of {place}")
             resumed = f", resumed from {place}"
         workers = "1 worker" if self.run.world_size == 1 else f"{self.run.world_size} workers"
         state(f"training on {workers}{resumed}", lasting=True)
@@ -314,7 +312,7 @@ class Trainer:
         best = self.run.folder / BEST_FOLDER
         fresh = best.with_name(f".{BEST_FOLDER}.new")
         rmtree(fresh, ignore_errors=True)
-        copytree(checkpoint, fresh, ignore=lambda _, names: [name for name in names if name == "trainer.pt"])
+        copytree(checkpoint, fresh, ignore=lambda _, names: [name for name in names if name == TRAINER_FILE])
         rmtree(best, ignore_errors=True)
         fresh.rename(best)
 

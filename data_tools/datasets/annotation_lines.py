@@ -1,7 +1,7 @@
-"""Reading annotation files that nobody vouches for: lines, tables, numbers and paths.
+"""Reading untrusted annotation files: lines, tables, numbers and paths.
 
-Whatever stands in a file, these functions either give a checked value, report a problem with file and line,
-or raise ``InputError`` with a message to which the caller adds file and line.
+Whatever a file contains, these functions return a checked value, report a problem with file and line, or raise
+``InputError`` with a message to which the caller adds file and line.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from data_tools.wording import shown
 
 LONGEST_LINE = 2**20
 LARGEST_WHOLE_NUMBER = 2**53 - 1
-"""The last whole number up to which every one can be told from its neighbours as a float64."""
+"""The largest integer up to which float64 represents every integer exactly."""
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-_WIDE_ENCODINGS = (  # UTF-32 first, for its mark begins with that of UTF-16
+_WIDE_ENCODINGS = (  # UTF-32 first, because its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -34,21 +34,21 @@ _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
 def reason_of(error: OSError | ValueError) -> str:
-    """Why the system refused a path, without repeating the path."""
+    """The reason of an error, without the path."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def require_folder(folder: Path, what: str) -> None:
-    """Raise ``InputError`` where a data set's folder is not there at all."""
+    """Raise ``InputError`` if a data set's folder does not exist."""
     if not os.path.isdir(folder):
-        raise InputError(f"{folder}: is no folder, expected {what}")
+        raise InputError(f"{folder}: no such folder, expected {what}")
 
 
 def read_lines(path: Path, log: ProblemLog) -> Iterator[str]:
-    """Every line of a text file, blank ones too, without byte order mark and line end.
+    """Every line of a text file, including blank ones, without byte order mark and line end.
 
-    The text is UTF-8, or UTF-16 or UTF-32 where a byte order mark says so. A line that is not text is reported as an
-    error and comes out empty; a file that cannot be read is reported and has no (more) lines.
+    The text is UTF-8, or UTF-16 or UTF-32 if a byte order mark says so. A line that is not text is reported as an
+    error and returned as empty; a file that cannot be read is reported and yields no (more) lines.
     """
     try:
         with path.open("rb") as file:
@@ -66,13 +66,13 @@ def read_lines(path: Path, log: ProblemLog) -> Iterator[str]:
 
 
 def _bounded(file: IO[AnyStr], path: Path, log: ProblemLog) -> Iterator[AnyStr]:
-    """The lines, up to one that is too long to be one."""
+    """The lines, up to the first that is too long."""
     line = 0
     while text := file.readline(LONGEST_LINE + 1):
         line += 1
         if len(text) > LONGEST_LINE:
             log.error(
-                path, line, f"has more than {LONGEST_LINE} characters, expected lines of text; nothing is read on"
+                path, line, f"has more than {LONGEST_LINE} characters, expected lines of text; the rest is not read"
             )
             return
         yield text
@@ -85,7 +85,7 @@ def _wide_lines(file: BinaryIO, encoding: str, path: Path, log: ProblemLog) -> I
         for line, text in enumerate(_bounded(lines, path, log), start=1):
             yield _checked(text.rstrip("\r\n"), path, line, log)
     except UnicodeError:
-        log.error(path, line + 1, f"is not {encoding.upper()} text, as the file's first bytes say, from about here on")
+        log.error(path, line + 1, f"is not {encoding.upper()} text, despite its byte order mark, from about here on")
 
 
 def _decoded(raw: bytes, path: Path, line: int, log: ProblemLog) -> str:
@@ -126,15 +126,15 @@ def number(row: Mapping[str, object], name: str) -> float:
 
 
 def whole_number(row: Mapping[str, object], name: str, least: int = 0) -> int:
-    """The whole number in column ``name`` (also written as ``3.0`` or ``3e0``), at least ``least``."""
+    """The integer in column ``name`` (also written as ``3.0`` or ``3e0``), at least ``least``."""
     found = number(row, name)
     if not found.is_integer() or not least <= found <= LARGEST_WHOLE_NUMBER:
-        raise InputError(f"{name} is {shown(row[name])}, expected a whole number from {least}")
+        raise InputError(f"{name} is {shown(row[name])}, expected an integer of at least {least}")
     return int(found)
 
 
 def path_inside(text: str) -> PurePosixPath:
-    """A relative path that stays in its folder, with either kind of slash; else raises ``InputError``."""
+    """A relative path, with either kind of slash, that stays in its folder; raises ``InputError`` otherwise."""
     path = PurePosixPath(text.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(text).drive or ".." in path.parts or not path.parts:
         raise InputError(f"path {shown(text)}, expected a relative path that stays in the data set's folder")

@@ -1,4 +1,4 @@
-"""From the boxes of a track file to those of a video: frames numbered from 0, boxes inside the picture."""
+"""Fitting a track file's boxes to its video: frames numbered from 0, boxes clipped to the picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data_tools.video import FrameTable
 from data_tools.video.frame_table import PICTURES
 
 PlaceOf = Callable[[int], int | None]
-"""From a file's frame number to the video's, from 0; None for a picture that is not there."""
+"""Maps a track file's frame number to the video's, from 0; None if there is no such picture."""
 
 
 def fit_boxes(
@@ -23,10 +23,10 @@ def fit_boxes(
     options: FootageOptions,
     log: ProblemLog,
 ) -> dict[int, Run]:
-    """Number frames from 0 and clip the boxes to the picture; small ones and, if asked, those outside are left out.
+    """Number frames from 0 and clip the boxes to the picture; drop small boxes and, if asked, those outside.
 
-    Errors, once a file with their number: frames that the video does not have, and boxes outside the picture. Tracks
-    that go on after the damage in a damaged video are quarantined.
+    Errors, once per file with a count: frames that the video does not have, and boxes outside the picture. In a damaged
+    video, tracks that continue past the damage are quarantined.
     """
     fitting: dict[int, Run] = {}
     beyond: list[TrackBox] = []
@@ -35,7 +35,7 @@ def fit_boxes(
     for number, run in file.tracks.items():
         lost = [box for box in run if not 0 <= _place(place_of, box) < table.count]
         if table.damage is not None and lost:
-            reason = f"frame {lost[0].frame} cannot be read, the video is damaged after {table.count} frames"
+            reason = f"frame {lost[0].frame} cannot be read: the video is damaged after {table.count} frames"
             log.quarantine(file.path, lost[0].line, f"{reason}: {table.damage}", tracklet=f"{name}/{number}")
             continue
         beyond += lost
@@ -81,22 +81,22 @@ def _report(
         )
     if outside and options.outside_boxes == "error":
         what = f"box x, y, w, h = {outside[0].box} lies outside {picture}"
-        choice = "--data.footage.outside_boxes drop leaves them out"
+        choice = "drop them with --data.footage.outside_boxes drop"
         log.error(file.path, outside[0].line, what + _further(len(outside), count, choice))
     elif outside:
-        log.warn(file.path, None, f"{len(outside)} boxes outside {picture} were left out")
+        log.warn(file.path, None, f"{len(outside)} boxes outside {picture} were dropped")
     if small:
         limit = f"{options.minimum_width:g}x{options.minimum_height:g} pixels"
-        log.warn(file.path, None, f"{small} boxes with less than {limit} inside the picture were left out")
+        log.warn(file.path, None, f"{small} boxes with less than {limit} inside the picture were dropped")
 
 
 def _missing(box: TrackBox, table: FrameTable, file: TrackFile, options: FootageOptions) -> str:
     if table.container == PICTURES:
-        return f"none of the sequence's {table.count} pictures"
+        return f"not among the sequence's {table.count} pictures"
     if file.numbered_from is None and options.first_frame == 1 and box.frame == 0:
         return f"before the first of the video's {table.count} frames, which is 1"
     return f"beyond the video's {table.count} frames"
 
 
 def _further(found: int, count: int, more: str) -> str:
-    return f"; so it is with {found - 1} more of the file's {count} boxes ({more})" if found > 1 else ""
+    return f"; the same holds for {found - 1} more of the file's {count} boxes ({more})" if found > 1 else ""

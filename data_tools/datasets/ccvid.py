@@ -16,7 +16,7 @@ from data_tools.wording import shown
 
 CameraRule = Literal["released", "walk", "session_and_walk"]
 
-# Bounded digits: int() of unbounded ones is slow, and Python refuses more than 4,300.
+# A bounded number of digits: int() is slow for many, and Python refuses more than 4,300.
 _FOLDER = re.compile(r"(?P<session>session\d{1,4})/(?P<subject>[^/\\]+)_(?P<walk>\d{1,4})", re.ASCII)
 _FRAME_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _SESSION_3_OFFSET = 12
@@ -41,12 +41,12 @@ def read_ccvid(root: Path, options: CcvidOptions | None = None) -> Dataset:
         options: the camera rule.
 
     Returns:
-        The tracklets of the three lists in the order train, query, gallery and in each list's own order, with
-        the attribute ``session``. Clothes labels stay as released and are unique only within their person.
-        A line that is not as released is an error; a folder that cannot be listed quarantines its tracklet.
+        The tracklets of the three lists in the order train, query, gallery, each in its list's order, with the
+        attribute ``session``. Clothes labels stay as released and are unique only within their person. A line in
+        another format is an error; a folder that cannot be listed quarantines its tracklet.
 
     Raises:
-        InputError: ``root`` is no folder.
+        InputError: ``root`` is not a folder.
     """
     require_folder(root, "the folder of CCVID")
     options = options or CcvidOptions()
@@ -105,7 +105,7 @@ def _frame_names(folder: Path) -> tuple[str, ...]:
 
 
 def _frame_numbers(names: tuple[str, ...]) -> tuple[int, ...]:
-    """The numbers that the files are named by, or positions from 0 where they are not named by number."""
+    """The numbers in the file names; positions from 0 if not all names are numbers."""
     stems = [os.path.splitext(name)[0] for name in names]
     if all(_FRAME_NUMBER.fullmatch(stem) for stem in stems):
         return tuple(int(stem) for stem in stems)

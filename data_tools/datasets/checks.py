@@ -1,4 +1,4 @@
-"""What can be wrong with any data set, whatever format it was read from."""
+"""Checks that apply to any data set, whatever its format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from data_tools.video.picture_folders import is_sequence
 
 
 def check_dataset(dataset: Dataset, needs: Collection[Split] = ()) -> Dataset:
-    """Add to the reader's problems those that only the whole data set shows, each with file and line.
+    """Add the problems that only show in the whole data set to those of the reader, each with file and line.
 
-    Errors: two tracklets with one id; a training tracklet without a person; an identity in both train and
-    test (query or gallery). Quarantined, so no longer among the tracklets: one without frames, one whose
-    image folder or video file is missing. Warnings: a labelled query without a gallery tracklet of its
-    person under another camera (the protocols leave it out of the mean); no tracklet of a split in
-    ``needs``.
+    Errors: two tracklets with the same id; a training tracklet without a person label; an identity in both train and
+    test (query or gallery). Quarantined, and so removed from the tracklets: a tracklet without frames, or whose image
+    folder or video file is missing. Warnings: a labelled query without a gallery tracklet of its person under another
+    camera (the protocols leave it out of the mean); no tracklet in a split of ``needs``.
     """
     log = ProblemLog()
     usable = _without_missing_frames(dataset.tracklets, log)
@@ -66,7 +65,8 @@ def _check_ids(tracklets: Iterable[Tracklet], log: ProblemLog) -> None:
     for tracklet in tracklets:
         earlier = first.setdefault(tracklet.id, tracklet)
         if earlier is not tracklet:
-            log.error(*split_origin(tracklet.origin), f"tracklet {tracklet.id} stands already in {earlier.origin}")
+            message = f"duplicate tracklet id {tracklet.id}, first seen in {earlier.origin}"
+            log.error(*split_origin(tracklet.origin), message)
 
 
 def _check_identities(tracklets: Iterable[Tracklet], log: ProblemLog) -> None:
@@ -82,7 +82,7 @@ def _check_identities(tracklets: Iterable[Tracklet], log: ProblemLog) -> None:
             where = trained[person].origin
             log.error(
                 *split_origin(tracklet.origin),
-                f"person {person} is in {tracklet.split} and in train ({where})",
+                f"person {person} is in both {tracklet.split} and train ({where})",
             )
 
 
@@ -96,6 +96,6 @@ def _check_queries(tracklets: Collection[Tracklet], log: ProblemLog) -> None:
         if is_query and not gallery_cameras[tracklet.person] - {tracklet.camera}:
             log.warn(
                 *split_origin(tracklet.origin),
-                f"query {tracklet.id}: the gallery has person {tracklet.person} under no camera but "
+                f"query {tracklet.id}: the gallery has person {tracklet.person} under no camera other than "
                 f"{tracklet.camera}, so the protocols leave the query out",
             )

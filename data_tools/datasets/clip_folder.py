@@ -1,11 +1,11 @@
-"""A folder of clips: one person a video file, the whole frame and every frame."""
+"""A folder of clips: each video file shows one person, and all its frames are used without cropping."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from data_tools.datasets.annotation_lines import path_inside, require_folder
-from data_tools.datasets.label_table import UNLABELLED, Label, read_labels, warn_of_nobody
+from data_tools.datasets.label_table import UNLABELLED, Label, read_labels, warn_of_unusable
 from data_tools.datasets.problems import Dataset, ProblemLog
 from data_tools.datasets.video_files import find_videos
 from data_tools.options import AbsolutePath, Options
@@ -29,11 +29,11 @@ def read_clip_folder(options: ClipFolderOptions) -> Dataset:
     """Read a folder of clips.
 
     Returns:
-        One tracklet a video file, its id the path below the folder (``north/anna_1.mp4``), ordered by it.
-        A labelled clip that is not there is quarantined; whether a file can be decoded shows when it is.
+        One tracklet per video file, sorted by its id, the path below the folder (``north/anna_1.mp4``). A labelled
+        clip that does not exist is quarantined. Whether a file can be decoded only shows later.
 
     Raises:
-        InputError: the folder is not there.
+        InputError: the folder does not exist.
     """
     require_folder(options.folder, "a folder of video files")
     log = ProblemLog()
@@ -45,13 +45,13 @@ def read_clip_folder(options: ClipFolderOptions) -> Dataset:
     tracklets = [
         _tracklet(name, video, labelled[name], options)
         for name, video in clips.items()
-        if not labelled[name].trains_nobody
+        if not labelled[name].is_unusable
     ]
     if options.labels is not None:
-        warn_of_nobody(len(clips) - len(tracklets), options.labels, "clip", log)
+        warn_of_unusable(len(clips) - len(tracklets), options.labels, "clip", log)
         for name, label in labels.items():
             if name not in clips:
-                log.quarantine(options.labels, label.line, f"{options.folder / name}: there is no such clip", name)
+                log.quarantine(options.labels, label.line, f"{options.folder / name}: no such clip", name)
     return Dataset("clips", tuple(tracklets), log.problems())
 
 

@@ -1,4 +1,4 @@
-"""Boxes as CVAT writes them: "CVAT for video 1.1", and "CVAT for images 1.1" whose boxes name their tracks."""
+"""Boxes from CVAT: "CVAT for video 1.1", and "CVAT for images 1.1" if its boxes have a track attribute."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LONGEST_TEXT = 1000
 
 
 def read_cvat(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: ARG001
-    """The boxes of all tracks but those outside the picture, each with its track's label as class.
+    """The boxes of all tracks except those marked as outside, each with its track's label as class.
 
-    CVAT numbers frames from 0 as OpenCV does. The file is read as a stream; a document type, which could make text
-    grow without bound, is refused.
+    CVAT numbers frames from 0, as OpenCV does. The file is parsed as a stream; a document type, which could expand
+    text without bound, is refused.
     """
     reader = _CvatReader(path, log)
     try:
@@ -31,7 +31,7 @@ def read_cvat(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: ARG
         log.error(path, error.lineno, f"is not XML: {expat.ErrorString(error.code)}")
     except InputError as error:
         log.error(path, reader.parser.CurrentLineNumber, str(error))
-    except (OSError, ValueError, LookupError) as error:  # a text encoding that is not known is a LookupError
+    except (OSError, ValueError, LookupError) as error:  # an unknown text encoding raises LookupError
         reason = reason_of(error) if isinstance(error, OSError | ValueError) else str(error)
         log.error(path, None, f"cannot be read: {reason}")
     return reader.found()
@@ -74,7 +74,7 @@ class _CvatReader:
             raise InputError(f"begins with <{shown(tag)[1:-1]}>, expected <annotations> of CVAT for video 1.1")
         self._open.append(tag)
         if len(self._open) > DEEPEST:
-            raise InputError(f"has more than {DEEPEST} elements within each other, expected CVAT's XML")
+            raise InputError(f"has more than {DEEPEST} nested elements, expected CVAT's XML")
         self._text = ""
         if tag == "track":
             self._track = attributes
@@ -128,7 +128,7 @@ class _CvatReader:
             raise InputError("a box outside <track> and <image>, expected CVAT's XML")
         left, top, right, bottom = (number(box, name) for name in ("xtl", "ytl", "xbr", "ybr"))
         if right <= left or bottom <= top:
-            raise InputError(f"xbr, ybr is {right:g}, {bottom:g}, expected more than xtl, ytl {left:g}, {top:g}")
+            raise InputError(f"xbr, ybr is {right:g}, {bottom:g}, expected more than xtl, ytl = {left:g}, {top:g}")
         self._rows.append(
             TrackRow(line, frame, track, (left, top, right - left, bottom - top), kind=(kind or "")[:100])
         )

@@ -33,19 +33,18 @@ def read_deepchange(root: Path, options: DeepChangeOptions | None = None) -> Dat
 
     Args:
         root: the folder ``DeepChangeDataset`` with ``train-set`` and ``{test,val}-set-{query,gallery}``, and beside
-            each its list, taken to be named ``train-set-bbox.txt`` and so on.
-        options: which part is scored.
+            each its list, assumed to be named ``train-set-bbox.txt`` and so on.
+        options: the part to score.
 
     Returns:
-        One tracklet a line ``P…_C…_OUTFIT….jpg,TRACKLET,…`` of the lists, in the order train, query, gallery and of
-        the lines. The file name's fields stand between underscores: person is field 0 without its P, clothes (unique
-        within the person) field 2. The tracklet's number stands for the camera in the junk rule; the recorded camera
-        (field 1 without its C) is the attribute ``recorded_camera``. The pictures are taken to lie in the folder
-        itself; those that no line names are left out. A line that is not as released is an error; a listed picture
-        that is not there is quarantined.
+        One tracklet per line ``P…_C…_OUTFIT….jpg,TRACKLET,…``, in the order train, query, gallery, then line by line.
+        Underscores separate the fields of a file name: person is field 0 without its P, clothes (unique within the
+        person) field 2. The junk rule uses the tracklet number as the camera; the recorded camera (field 1 without its
+        C) is the attribute ``recorded_camera``. Pictures are expected directly in the folder; unlisted ones are
+        ignored. A line in another format is an error; a listed picture that is missing is quarantined.
 
     Raises:
-        InputError: ``root`` is no folder.
+        InputError: ``root`` is not a folder.
     """
     require_folder(root, "the folder of DeepChange (DeepChangeDataset)")
     part = (options or DeepChangeOptions()).part

@@ -1,4 +1,4 @@
-"""Users' own footage: videos and the boxes of a tracker."""
+"""Users' own footage: videos and a tracker's boxes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_tools.datasets.box_fitting import PlaceOf, fit_boxes
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.frame_numbering import find_first_frames, frame_places
 from data_tools.datasets.frame_tables import TableMaker, make_tables
-from data_tools.datasets.label_table import UNLABELLED, Label, read_labels, warn_of_nobody, warn_of_unused
+from data_tools.datasets.label_table import UNLABELLED, Label, read_labels, warn_of_unusable, warn_of_unused
 from data_tools.datasets.problems import Dataset, ProblemLog
 from data_tools.datasets.start_times import StartTimes, parse_time, time_attribute
 from data_tools.datasets.track_cutting import Run, cut_apart, cut_evenly, split_at_gaps, take_stride
@@ -31,13 +31,13 @@ from data_tools.video.picture_folders import list_pictures
 
 READER_ATTRIBUTES = ("video", "track", "start_seconds", "end_seconds", "end_time")
 START_TIME = "start_time"
-"""As a column of the labels: when the track's video began, before what ``start_times`` tells. As an attribute of a
-tracklet: when its first frame was recorded."""
+"""As a column of the labels: when the track's video began, overriding ``start_times``. As an attribute of a tracklet:
+when its first frame was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Track:
-    """One track of one video, its boxes inside the picture."""
+    """One track of one video, with its boxes clipped to the picture."""
 
     video: Path
     video_name: str
@@ -61,19 +61,19 @@ def read_footage(options: FootageOptions, make_tables: TableMaker = make_tables)
     """Read videos and tracks.
 
     Args:
-        options: which videos and tracks, and how they are taken.
+        options: which videos and tracks, and how they are read.
         make_tables: counts the videos' frames.
 
     Returns:
-        Tracklets named ``VIDEO/TRACK``, with ``/PART`` from 1 where a track gives several, ordered by video,
-        track number and time, with the attributes ``video``, ``track``, ``start_seconds`` and ``end_seconds`` (when
-        its first and last frame are shown, from the video's first frame on) and, where it is known when the video was
-        recorded, ``start_time`` and ``end_time`` (ISO 8601, UTC). Frame numbers are stored from 0. A row that is not a
-        box, a box outside the picture and a frame beyond the video's end are errors; tracks of a video that cannot be
-        read are quarantined; what the limits of ``options`` leave out is counted in one warning a file.
+        Tracklets named ``VIDEO/TRACK``, plus ``/PART`` from 1 if a track yields several, sorted by video, track number
+        and time. Attributes: ``video``, ``track``, ``start_seconds`` and ``end_seconds`` (times of the first and last
+        frame, relative to the video's first frame) and, if the recording time is known, ``start_time`` and
+        ``end_time`` (ISO 8601, UTC). Frame numbers are stored from 0. A row that is not a box, a box outside the
+        picture and a frame beyond the video's end are errors; tracks of an unreadable video are quarantined; what the
+        limits in ``options`` exclude is counted in one warning per file.
 
     Raises:
-        InputError: ``videos`` is neither file nor folder, or ``tracks`` no folder where ``videos`` is one.
+        InputError: ``videos`` is neither a file nor a folder, or it is a folder and ``tracks`` is not.
     """
     log = ProblemLog()
     tracks = _read_tracks(name_videos(_find_videos(options, log), options.videos, log), options, make_tables, log)
@@ -95,7 +95,7 @@ def _find_videos(options: FootageOptions, log: ProblemLog) -> list[Path]:
 
 
 def _serves_all(tracks: Path) -> bool:
-    """Whether one file may hold the tracks of every video."""
+    """Whether one file may contain the tracks of every video."""
     return tracks.suffix.lower() == ".json" and os.path.isfile(tracks)
 
 
@@ -110,7 +110,7 @@ def _read_tracks(
             if file is not None:
                 found[name] = file
             else:
-                log.warn(path, None, f"holds no box for {video}")
+                log.warn(path, None, f"contains no box for {video}")
     tables: dict[str, FrameTable] = {}
     for (name, file), table in zip(found.items(), make_tables([videos[name] for name in found]), strict=True):
         if not isinstance(table, UnreadableSourceError):
@@ -142,7 +142,7 @@ def _frame_places(
     options: FootageOptions,
     log: ProblemLog,
 ) -> dict[str, PlaceOf]:
-    """From each file's frame numbers to those of its video."""
+    """The map from each file's frame numbers to those of its video."""
     pictured = {name for name, table in tables.items() if table.container == PICTURES}
     counts = {name: -1 if table.damage else table.count for name, table in tables.items()}
     filmed = {name: file for name, file in files.items() if name not in pictured}
@@ -163,7 +163,7 @@ def _track_file(name: str, video: Path, options: FootageOptions, log: ProblemLog
 
 
 def _runs(boxes: Run, options: FootageOptions) -> list[Run]:
-    """Cut at gaps, thin by the stride, cut what is too long, leave out what is too short."""
+    """Split at gaps, apply the stride, cut what is too long, drop what is too short."""
     runs = [take_stride(run, options.frame_stride) for run in split_at_gaps(boxes, options.max_gap)]
     parts = [part for run in runs for part in cut_evenly(run, options.maximum_length)]
     return [part for part in parts if len(part) >= options.minimum_length]
@@ -180,8 +180,8 @@ def _labelled(tracks: list[_Track], options: FootageOptions, log: ProblemLog) ->
             READER_ATTRIBUTES,
         )
         warn_of_unused(labels, {track.name for track in tracks}, options.labels, "track", log)
-        known = [track for track in tracks if not labels.get(track.name, UNLABELLED).trains_nobody]
-        warn_of_nobody(len(tracks) - len(known), options.labels, "track", log)
+        known = [track for track in tracks if not labels.get(track.name, UNLABELLED).is_unusable]
+        warn_of_unusable(len(tracks) - len(known), options.labels, "track", log)
         tracks = known
     return [
         (track, [(run, labels.get(track.name, UNLABELLED)) for run in _runs(track.boxes, options)]) for track in tracks
@@ -189,16 +189,16 @@ def _labelled(tracks: list[_Track], options: FootageOptions, log: ProblemLog) ->
 
 
 def _labelled_track(row: Mapping[str, str]) -> str:
-    """The track's name; InputError where the row cannot be used."""
+    """The track's name; raises InputError if the row is not valid."""
     if row.get(START_TIME):
         parse_time(row[START_TIME])
     return f"{row['video']}/{whole_number(row, 'track')}"
 
 
 def _people_from_tracks(tracks: list[_Track], options: FootageOptions) -> list[LabelledTrack]:
-    """Every track a person, its pieces under cameras of their own; see ``FootageOptions.people_from_tracks``.
+    """Each track as a person, each piece with its own camera; see ``FootageOptions.people_from_tracks``.
 
-    A track too short to be cut trains whole.
+    A track too short to be cut is used for training as a whole.
     """
     cut: dict[str, list[list[Run]]] = {}
     for track in tracks:
@@ -221,7 +221,7 @@ def _people_from_tracks(tracks: list[_Track], options: FootageOptions) -> list[L
 
 
 def _drawn(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
-    """A share of the names, at least one and not all; the same on every machine and Python."""
+    """A random share of the names, at least one but not all; the same on every machine and Python version."""
     count = min(max(round(share * len(names)), 1), len(names) - 1)
     shuffled = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     return frozenset(shuffled[: max(count, 0)])
@@ -239,8 +239,8 @@ def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]], options: F
             "start_seconds": f"{start:.3f}",
             "end_seconds": f"{end:.3f}",
         }
-        told = label.attributes.get(START_TIME)
-        recorded = track.start if told is None else parse_time(told, ZoneInfo(options.time_zone))
+        given = label.attributes.get(START_TIME)
+        recorded = track.start if given is None else parse_time(given, ZoneInfo(options.time_zone))
         if recorded is not None:
             attributes["start_time"] = time_attribute(recorded, start)
             attributes["end_time"] = time_attribute(recorded, end)
@@ -263,4 +263,4 @@ def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]], options: F
 def _warn_of_short(labelled: list[LabelledTrack], options: FootageOptions, log: ProblemLog) -> None:
     short = Counter(track.file for track, labelled_runs in labelled if not labelled_runs)
     for file, count in short.items():
-        log.warn(file, None, f"{count} tracks without {options.minimum_length} boxes in a row were left out")
+        log.warn(file, None, f"{count} tracks without {options.minimum_length} consecutive boxes were dropped")

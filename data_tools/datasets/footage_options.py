@@ -1,4 +1,4 @@
-"""How footage and tracks are read: every choice in one place."""
+"""Options for reading footage and tracks."""
 
 from __future__ import annotations
 
@@ -149,5 +149,5 @@ class FootageOptions(Options):
         if self.query_pieces >= self.pieces:
             raise ValueError(f"query_pieces is {self.query_pieces}, expected fewer than pieces {self.pieces}")
         if self.people_from_tracks and self.labels is not None:
-            raise ValueError(f"people_from_tracks does not go with labels, got {self.labels}")
+            raise ValueError(f"people_from_tracks cannot be combined with labels, got {self.labels}")
         return self

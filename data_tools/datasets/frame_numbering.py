@@ -1,4 +1,4 @@
-"""From the frame numbers of track files to those of the videos, which begin with 0."""
+"""Mapping the frame numbers of track files to those of the videos, which start at 0."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def find_first_frames(
 ) -> dict[str, int]:
     """The number that each video's track file gives to its first frame.
 
-    Certain are: the format tells it; a frame 0 is there; a frame that equals the video's number of frames, so that
-    frames are counted from 1. Other files follow those of the same suffix that are certain and agree. Where there are
-    none they count from 1, as MOTChallenge does, with a warning if nothing in them begins with frame 1, and are an
-    error where the column calls itself an index, which mostly begins with 0.
+    It is certain if the format defines it, if there is a frame 0, or if a frame equals the video's number of frames
+    (then it is 1). Other files follow the certain ones of the same kind, if these agree. Otherwise frames are assumed
+    to start at 1, as in MOTChallenge, with a warning if none is numbered 1; if the column is called an index, which
+    mostly starts at 0, it is an error.
 
     Args:
         files: by the video's name.
         counts: the videos' numbers of frames.
-        asked: 0 or 1 holds for all files whose format does not tell.
-        place: what the data set is called in messages.
-        log: gets one line that says how many files are numbered how, where that is not plain.
+        asked: 0 or 1 applies to all files whose format does not define it.
+        place: name of the data set in messages.
+        log: gets one line on how many files are numbered how, unless that is obvious.
     """
     certain = {
         name: first for name, file in files.items() if (first := _certain(file, counts[name], asked)) is not None
@@ -48,15 +48,15 @@ def find_first_frames(
                 file.path,
                 None,
                 f"column {file.frame_column}, {file.lowest} to {file.highest} in a video of {counts[name]} frames, may "
-                "count from 0 or from 1; say which with --data.footage.first_frame",
+                "start at 0 or 1; set --data.footage.first_frame",
             )
             found[name] = 0
         else:
             found[name] = 1
             if file.frame_column is not None or file.lowest != 1:
                 assumed.append(name)
-    untold = {name: first for name, first in found.items() if files[name].numbered_from is None}
-    _tell(untold, followed, assumed, asked, place, log)
+    inferred = {name: first for name, first in found.items() if files[name].numbered_from is None}
+    _report(inferred, followed, assumed, asked, place, log)
     return found
 
 
@@ -74,7 +74,7 @@ def _kind(file: TrackFile) -> tuple[str, str | None]:
     return file.path.suffix.lower(), file.frame_column
 
 
-def _tell(
+def _report(
     found: Mapping[str, int],
     followed: Sequence[str],
     assumed: Sequence[str],
@@ -87,23 +87,23 @@ def _tell(
     counted = " and ".join(f"from {first} ({count})" for first, count in sorted(Counter(found.values()).items()))
     text = f"frames are numbered {counted} in {len(found)} track files"
     if followed:
-        text += f"; {len(followed)} of these do not tell, and are taken like the others of their kind"
+        text += f"; {len(followed)} of them do not show it and follow the others of their kind"
     if assumed:
         names = ", ".join(assumed[:5]) + (", …" if len(assumed) > 5 else "")
         text += (
-            f"; {len(assumed)} of these do not tell (no frame 0, none equal to the video's number of frames), and are "
-            f"taken to begin with 1: {names}. If they begin with 0, say so with --data.footage.first_frame 0"
+            f"; {len(assumed)} of them do not show it (no frame 0, none equal to the video's number of frames) and are "
+            f"assumed to start at 1: {names}. If they start at 0, set --data.footage.first_frame 0"
         )
     log.warn(place, None, text)
 
 
 def frame_places(file: TrackFile, numbers: Sequence[int], asked: FirstFrame) -> dict[int, int]:
-    """Where each frame number of a file stands in a sequence of numbered pictures.
+    """The position of each frame number of a file in a sequence of numbered pictures.
 
     Args:
         file: the boxes of the sequence.
-        numbers: of the pictures, by their names, ascending.
-        asked: ``auto``: frames are called by the pictures' numbers; else the file counts the pictures, from 0 or 1.
+        numbers: the pictures' numbers, from their names, ascending.
+        asked: ``auto``: frame numbers are the pictures' numbers; otherwise they count the pictures, from 0 or 1.
     """
     if asked == "auto" or file.numbered_from is not None:
         return {number: place for place, number in enumerate(numbers)}

@@ -1,4 +1,4 @@
-"""Frame tables of the videos that a reader names, each made in a process that can be ended."""
+"""Making the frame tables of videos in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from data_tools.video import FrameTable, decoder_versions, make_table
 from data_tools.video.pictures import Pulse
 
 TABLE_NAME = ".frames-{}.json"
-"""Of a table that is kept beside the records of finished shards."""
+"""File name of a table, kept beside the records of finished shards."""
 
 TableMaker: TypeAlias = Callable[[Sequence[Path]], Sequence[FrameTable | UnreadableSourceError]]
-"""Makes the frame table of each video, or says why there is none."""
+"""Returns each video's frame table, or the reason why there is none."""
 
 
 def make_tables(videos: Sequence[Path]) -> list[FrameTable | UnreadableSourceError]:
-    """One after another, on this machine."""
+    """Make the tables one after another, on this machine."""
     return [make_guarded_table(video) for video in videos]
 
 
 def make_guarded_table(video: Path, hang_seconds: float = HANG_SECONDS) -> FrameTable | UnreadableSourceError:
-    """A video's table, or the reason why there is none; given up where it makes no progress for ``hang_seconds``."""
+    """A video's table, or the reason why there is none. Gives up after ``hang_seconds`` without progress."""
     try:
         [table] = decoding_process().run(table_of, video, what=video, hang_seconds=hang_seconds)
     except UnreadableSourceError as error:
@@ -43,7 +43,7 @@ def table_of(pulse: Pulse, video: Path) -> Iterator[FrameTable]:
 def find_or_make_table(
     video: Path, folder: StorageFolder, hang_seconds: float = HANG_SECONDS
 ) -> FrameTable | UnreadableSourceError:
-    """The table that an earlier call left in ``folder``, or else :func:`make_guarded_table`'s, left there.
+    """The table stored in ``folder`` by an earlier call, or a new one from :func:`make_guarded_table`, stored there.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -61,9 +61,9 @@ def find_or_make_table(
 
 
 def _table_name(video: Path) -> str | None:
-    """Another one for a file that was changed, and for other decoders; None where there is no file.
+    """A name that changes with the file and the decoders; None if there is no file.
 
-    Nor is there one for a folder of pictures, which tells little of changes and is soon counted.
+    Also None for a folder of pictures, whose changes are hard to detect and which is counted quickly.
     """
     try:
         facts = video.stat()

@@ -1,4 +1,4 @@
-"""Image data sets: each picture is a tracklet of one frame; who, where and in which clothes stands in file names."""
+"""Image data sets: each picture is a tracklet of one frame, with person, camera and clothes in its file name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_tools.tracklet import ImageFrames, Split, Tracklet
 from data_tools.wording import shown
 
 TestPart = Literal["test", "val"]
-"""The part that is queried, of a set that has both."""
+"""The part to score, in a data set that has both."""
 
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _PERSON = re.compile(r"\d{1,9}", re.ASCII)
@@ -24,7 +24,7 @@ _NO_ATTRIBUTES: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class PictureFolder:
-    """One folder of pictures: its place, and its path below the data set's root, with which picture ids begin."""
+    """A folder of pictures: its path, and its path below the data set's root, the prefix of the picture ids."""
 
     path: Path
     name: str
@@ -48,10 +48,10 @@ class PictureFolder:
 
         Args:
             picture: its file name.
-            person, clothes: labels as released; ``clothes`` None where unknown.
-            camera: None makes the picture a camera of its own.
-            attributes: what else a protocol may ask for.
-            origin: where it is listed, ``file:line``; None for a picture that its own name alone describes.
+            person, clothes: labels as released; ``clothes`` None if unknown.
+            camera: None makes each picture its own camera.
+            attributes: anything else a protocol may need.
+            origin: where it is listed, ``file:line``; None: the picture itself.
         """
         picture_id = f"{self.name}/{picture}"
         return Tracklet(
@@ -70,16 +70,15 @@ class PictureFolder:
 def read_pictures(
     folder: PictureFolder, grammar: re.Pattern[str], expected: str, log: ProblemLog
 ) -> Iterator[re.Match[str]]:
-    """The matched name of every picture of a folder, in the names' order.
+    """The matched name of every picture in a folder, sorted by name.
 
-    A picture whose whole name does not follow ``grammar`` is an error that says what was ``expected``; hidden files
-    and files that are no pictures (Thumbs.db) are passed over. A folder that is missing or holds no picture is an
-    error.
+    A picture whose name does not match ``grammar`` is an error that says what was ``expected``; hidden files and other
+    files (Thumbs.db) are ignored. A folder that is missing or contains no pictures is an error.
     """
     names = list_names(folder.path, log)
     pictures = [name for name in names or () if name.lower().endswith(_PICTURE_SUFFIXES)]
     if names is not None and not pictures:
-        log.error(folder.path, None, "holds no picture")
+        log.error(folder.path, None, "contains no pictures")
     for picture in pictures:
         match = grammar.fullmatch(picture)
         if match is None:
@@ -89,10 +88,10 @@ def read_pictures(
 
 
 def read_person_folders(folder: PictureFolder, log: ProblemLog) -> Iterator[tuple[str, PictureFolder]]:
-    """Person and folder of every folder in this one, in the names' order; each is named by the person's number."""
+    """Person and folder of every subfolder, sorted by name; the name is the person's number."""
     names = list_names(folder.path, log, folders=True)
     if names is not None and not names:
-        log.error(folder.path, None, "holds no folder of a person")
+        log.error(folder.path, None, "contains no person folders")
     for name in names or ():
         if _PERSON.fullmatch(name):
             yield name, folder.inner(name)
@@ -101,9 +100,10 @@ def read_person_folders(folder: PictureFolder, log: ProblemLog) -> Iterator[tupl
 
 
 def list_names(folder: Path, log: ProblemLog, *, folders: bool = False) -> list[str] | None:
-    """The sorted names of a folder's files, or of its folders, but hidden ones; None, reported, if it has no list.
+    """The sorted names of a folder's files, or of its subfolders, without hidden ones.
 
-    The system tells files from folders while listing: a million pictures are not asked one by one.
+    None, with an error in the log, if it cannot be listed. scandir reports the type of each entry, so a million
+    pictures need no stat call each.
     """
     try:
         with os.scandir(folder) as entries:

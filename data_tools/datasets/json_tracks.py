@@ -1,4 +1,4 @@
-"""Boxes as JSON: COCO's video kinds (CocoVID, TAO, YouTube-VIS), or a plain list of boxes as supervision writes it."""
+"""Boxes as JSON: COCO's video formats (CocoVID, TAO, YouTube-VIS), or a plain list of boxes as in supervision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_tools.errors import InputError
 from data_tools.wording import shown
 
 MOST_BYTES = 2**29
-"""Of a file: parsed, JSON takes several times as much memory."""
+"""Limit for a file: parsed JSON takes several times as much memory."""
 FRAME_KEYS = ("frame_id", "frame_index", "frame_number", "frame_idx", "frame")
 TRACK_KEYS = ("instance_id", "track_id", "tracking_id", "object_id")
 _LAST_NUMBER = re.compile(r"(\d{1,15})\D*$", re.ASCII)
@@ -26,20 +26,20 @@ Object = Mapping[str, Any]
 
 
 def read_json(path: Path, video: str, log: ProblemLog) -> FileRows:
-    """The boxes of one video; lines are the entries of the file's list, from 1.
+    """The boxes of one video; a "line" is an entry of the file's list, from 1.
 
-    In a file of several videos it is the one called ``video``, or with that path or stem; in a file of one, that.
+    In a file with several videos, it is the one whose name, path or stem is ``video``; otherwise the only one.
     """
     try:
         facts = path.stat()
         if facts.st_size > MOST_BYTES:
-            raise InputError(f"has {facts.st_size / 2**20:.0f} MiB, expected at most {MOST_BYTES // 2**20} of JSON")
+            raise InputError(f"has {facts.st_size / 2**20:.0f} MiB, expected at most {MOST_BYTES // 2**20} MiB")
         document = _parsed(path, facts.st_mtime_ns, facts.st_size)
         if isinstance(document, list):
             return read_records(((place, _object(entry)) for place, entry in enumerate(document, 1)), path, log)
         return _Coco(_object(document), video, path, log).read()
     except RecursionError:
-        log.error(path, None, "is nested too deeply to be read")
+        log.error(path, None, "is nested too deeply")
     except InputError as error:
         log.error(path, None, str(error))
     except json.JSONDecodeError as error:
@@ -51,7 +51,7 @@ def read_json(path: Path, video: str, log: ProblemLog) -> FileRows:
 
 @lru_cache(maxsize=1)
 def _parsed(path: Path, _changed: int, _size: int) -> object:
-    """One file may describe all videos of a folder."""
+    """Cached, because one file may describe all videos of a folder."""
     return json.loads(path.read_bytes())
 
 
@@ -97,14 +97,14 @@ class _Coco:
         return FileRows(rows, list(frames.values()), picture_size=_size(sizes))
 
     def _tubes(self, entry: Object, place: int) -> list[TrackRow]:
-        """YouTube-VIS: an annotation is a track with a box, or nothing, for every frame."""
+        """YouTube-VIS: an annotation is a track, with a box or null for every frame."""
         rows: list[TrackRow] = []
         try:
             if self._video is None or _key(entry.get("video_id")) != _key(self._video.get("id")):
                 return []
             boxes = entry.get("bboxes")
             if not isinstance(boxes, list):
-                raise InputError(f"bboxes is {shown(boxes)}, expected a list of boxes: there are no images")
+                raise InputError(f"bboxes is {shown(boxes)}, expected a list of boxes, because the file has no images")
             rows = [self._row(entry, frame, box, place, entry.get("id")) for frame, box in enumerate(boxes) if box]
         except InputError as error:
             self._report(place, error)
@@ -132,7 +132,7 @@ class _Coco:
 
 def _object(value: object) -> Object:
     if not isinstance(value, dict):
-        raise InputError(f"holds {shown(value)}, expected an object")
+        raise InputError(f"contains {shown(value)}, expected an object")
     return value
 
 
@@ -144,7 +144,7 @@ def _list(document: Object, key: str) -> list[Object]:
 
 
 def _key(value: object) -> object:
-    """An id that can be looked up."""
+    """An id as a hashable key."""
     return value if isinstance(value, str | int | float) else shown(value)
 
 
@@ -159,11 +159,11 @@ def _find_video(videos: list[Object], name: str) -> Object:
                 if wanted in ends if full else wanted.name in {end.name for end in ends}:
                     return video
     known = ", ".join(str(next(iter(_names_of(video)), "?")) for video in videos[:8])
-    raise InputError(f"describes {len(videos)} videos, none of them called {shown(name)}: {shown(known)}")
+    raise InputError(f"describes {len(videos)} videos, none of which is called {shown(name)}: {shown(known)}")
 
 
 def _names_of(video: Object) -> list[str]:
-    """What a video may be called: its name, its file, or the folder of its pictures."""
+    """Possible names of a video: its name, its file, or the folder of its pictures."""
     names = [video[key] for key in ("name", "file_name", "video_name") if isinstance(video.get(key), str)]
     files = video.get("file_names")
     if isinstance(files, list) and files and isinstance(files[0], str):
@@ -183,7 +183,7 @@ def _frame_of(image: Object) -> int:
     file = image.get("file_name")
     found = _LAST_NUMBER.search(PurePosixPath(file).stem) if isinstance(file, str) else None
     if found is None:
-        raise InputError(f"neither frame_id nor a number in file_name {shown(file)}")
+        raise InputError(f"has no frame_id, and file_name {shown(file)} contains no number")
     return int(found[1])
 
 

@@ -15,14 +15,14 @@ from data_tools.wording import shown
 
 LABEL_COLUMNS = ("person", "clothes", "camera", "split")
 NO_VALUE = frozenset({"nan", "none", "null", "n/a", "<na>"})
-"""How tables write an empty cell, in small letters."""
+"""Values that mean an empty cell, in lower case."""
 UNKNOWN = NO_VALUE | {"", "-1", "-1.0", "unknown"}
-"""How tables write that a person, an outfit or a camera is not known."""
+"""Values that mean an unknown person, outfit or camera, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One row: unknown cells are None, an empty split is gallery. ``line`` is 0 for what no row labels."""
+    """One row: unknown cells are None, an empty split is gallery. ``line`` is 0 if there is no row."""
 
     person: str | None = None
     clothes: str | None = None
@@ -32,8 +32,8 @@ class Label:
     line: int = 0
 
     @property
-    def trains_nobody(self) -> bool:
-        """Whether it is for training and yet does not say whom it shows."""
+    def is_unusable(self) -> bool:
+        """Whether it is in the train split but its person is unknown."""
         return self.split == "train" and self.person is None
 
 
@@ -47,16 +47,16 @@ def read_labels(
     log: ProblemLog,
     reserved_attributes: Collection[str] = (),
 ) -> dict[str, Label]:
-    """The labels by what they label.
+    """Read the labels, by key.
 
     Args:
-        path: a CSV file whose header has ``key_columns`` and ``person,clothes,camera,split`` in any order;
-            every other column is an attribute, set where its cell is not empty. Cells as in ``UNKNOWN`` are unknown
-            labels, never one person of that name; they are counted in a warning.
-        key_columns: the columns that say what a row labels.
+        path: a CSV file whose header has ``key_columns`` and ``person,clothes,camera,split`` in any order; every other
+            column is an attribute, set if its cell is not empty. Cells in ``UNKNOWN`` mean an unknown label, never a
+            person of that name; they are counted in a warning.
+        key_columns: the columns that identify what a row labels.
         key_of: makes the key of a row; may raise ``InputError``.
         log: gets every problem.
-        reserved_attributes: names that the reader itself sets, so that no column may have them.
+        reserved_attributes: attributes set by the reader, so no column may have such a name.
     """
     labels: dict[str, Label] = {}
     columns = (*key_columns, *LABEL_COLUMNS)
@@ -65,10 +65,10 @@ def read_labels(
         try:
             key = key_of(row)
             if key in labels:
-                raise InputError(f"{key} is labelled in line {labels[key].line} already")
+                raise InputError(f"duplicate label for {key}, first seen in line {labels[key].line}")
             taken = [name for name in row if name in reserved_attributes and name not in columns]
             if taken:
-                raise InputError(f"column {taken[0]} is set by the reader itself, expected another name")
+                raise InputError(f"column {taken[0]} has a reserved name; rename it")
             attributes = {
                 name: cell
                 for name, cell in row.items()
@@ -82,7 +82,7 @@ def read_labels(
         cells = {cell: count for (column, cell), count in unknown.items() if column == name}
         if cells:
             written = " or ".join(sorted(cells))
-            log.warn(path, None, f"{sum(cells.values())} rows have {written} as {name}: taken as unknown")
+            log.warn(path, None, f"{sum(cells.values())} rows have {written} as {name}, treated as unknown")
     return labels
 
 
@@ -100,18 +100,18 @@ def _split(row: Mapping[str, str]) -> Split:
         if row["split"] == split:
             return split
     if row["split"] and row["split"].lower() not in NO_VALUE:
-        raise InputError(f"split is {shown(row['split'])}, expected {', '.join(SPLITS)} or nothing (gallery)")
+        raise InputError(f"split is {shown(row['split'])}, expected {', '.join(SPLITS)} or an empty cell (gallery)")
     return "gallery"
 
 
 def warn_of_unused(labels: Mapping[str, Label], used: Collection[str], path: Path, what: str, log: ProblemLog) -> None:
-    """Tell of rows that label nothing that was read."""
+    """Warn of rows that label nothing that was read."""
     for key, label in labels.items():
         if key not in used:
             log.warn(path, label.line, f"labels {key}, but no such {what} was read")
 
 
-def warn_of_nobody(count: int, path: Path, what: str, log: ProblemLog) -> None:
-    """Tell how many are left out because they are for training and their person is unknown."""
+def warn_of_unusable(count: int, path: Path, what: str, log: ProblemLog) -> None:
+    """Warn how many are dropped because they are in the train split and their person is unknown."""
     if count:
-        log.warn(path, None, f"{count} {what}s of the split train whose person is unknown were left out")
+        log.warn(path, None, f"{count} {what}s in the train split have an unknown person and were dropped")

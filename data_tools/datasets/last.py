@@ -1,4 +1,4 @@
-"""LaST as released: JPEG person crops, those of training and gallery in folders by person."""
+"""LaST as released: JPEG person crops; training and gallery have a folder per person."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def read_last(root: Path, options: LastOptions | None = None) -> Dataset:
 
     Args:
         root: the folder ``last`` with ``train/PID``, ``{test,val}/query`` and ``{test,val}/gallery/PID``.
-        options: which part is scored.
+        options: the part to score.
 
     Returns:
-        One tracklet a picture ``PID_…_OUTFIT.jpg``, its name's fields between underscores: person is the first,
-        clothes (unique within the person) the last of a training picture; test pictures have no clothes labels.
-        Every picture is its own camera, so that none is junk to another. In the order train, query, gallery and of
-        the names. A picture named otherwise, or by another person than its folder, is an error.
+        One tracklet per picture ``PID_…_OUTFIT.jpg``, in the order train, query, gallery, then by name. Underscores
+        separate the fields of a name: the first is the person, the last of a training picture the clothes (unique
+        within the person); test pictures have no clothes labels. Each picture is its own camera, so that none is junk
+        for another. A picture with another kind of name, or with another person than its folder, is an error.
 
     Raises:
-        InputError: ``root`` is no folder.
+        InputError: ``root`` is not a folder.
     """
     require_folder(root, "the folder of LaST (last)")
     part = (options or LastOptions()).part

@@ -1,4 +1,4 @@
-"""LTCC as released: folders of PNG person crops whose names hold the labels."""
+"""LTCC as released: folders of PNG person crops whose names contain the labels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def read_ltcc(root: Path) -> Dataset:
         root: the folder ``LTCC_ReID`` with ``train``, ``query`` and ``test`` (the gallery).
 
     Returns:
-        One tracklet a picture ``PID_OUTFIT_cCAM_….png``: person, clothes (unique within the person) and camera as
-        the name writes them, in the order train, query, gallery and of the names. Of the name's rest it is assumed
-        only that an underscore begins it. A picture named otherwise is an error.
+        One tracklet per picture ``PID_OUTFIT_cCAM_….png``, in the order train, query, gallery, then by name; person,
+        clothes (unique within the person) and camera are as written in the name. The rest of a name must begin with an
+        underscore. A picture with another kind of name is an error.
 
     Raises:
-        InputError: ``root`` is no folder.
+        InputError: ``root`` is not a folder.
     """
     require_folder(root, "the folder of LTCC (LTCC_ReID)")
     log = ProblemLog()

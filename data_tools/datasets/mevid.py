@@ -1,4 +1,4 @@
-"""MEVID as released: JPEG person chips, and text files that cut the list of their names into tracks."""
+"""MEVID as released: JPEG person chips, and text files that divide the list of their names into tracks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOCATION_OF_CAMERA: Mapping[str, str] = {
     **dict.fromkeys(("329", "330", "507", "508", "509"), "indoor"),
     **dict.fromkeys(("301", "336", "340", "436", "505", "639"), "outdoor"),
 }
-"""Where the cameras of the test set stand; the release says it of no other camera."""
+"""Location of the test set's cameras; the release does not give it for any other camera."""
 
 _COLUMNS = ("start", "end", "person", "outfit", "camera")
 _CHIP = re.compile(r"((?P<person>\d{4})O(?P<outfit>\d{3})C(?P<camera>\d{3})T\d{3})F(?P<frame>\d{1,9})\.jpg", re.ASCII)
@@ -38,7 +38,7 @@ class MevidOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class _Track:
-    """One row of a track info file. ``name`` is the chips' common start, person to track number."""
+    """One row of a track info file. ``name`` is the common prefix of the chips, from person to track number."""
 
     line: int
     name: str
@@ -56,18 +56,17 @@ def read_mevid(root: Path, options: MevidOptions | None = None) -> Dataset:
         root: the folder with ``bbox_train``, ``bbox_test`` and beside them ``train_name.txt``,
             ``test_name.txt``, ``track_train_info.txt``, ``track_test_info.txt``, ``query_IDX.txt`` and,
             optionally, ``test_track_scale.txt``.
-        options: whether chip files are looked for.
+        options: whether to check that chip files exist.
 
     Returns:
-        The training tracks and then the test tracks, each in the order of their info file. A test row
-        that ``query_IDX.txt`` names is a query and every other is gallery. Labels are as the chips' names
-        have them (person ``0201``, clothes ``003``, camera ``330``), the id is the track's name
-        (``0201O003C330T004``). Test tracks have the attributes ``location`` (indoor, outdoor; by camera)
-        and ``scale`` (``l``, ``m``; found by track name, never by row, for the released file lacks a track
-        and has another order), each where known.
+        The training tracks, then the test tracks, in the order of their info files. A test row listed in
+        ``query_IDX.txt`` is a query, every other one is gallery. Labels are as in the chips' names (person ``0201``,
+        clothes ``003``, camera ``330``); the id is the track's name (``0201O003C330T004``). Test tracks have the
+        attributes ``location`` (indoor, outdoor; by camera) and ``scale`` (``l``, ``m``), if known. Scales are looked
+        up by track name, not by row, because the released file lacks a track and has another order.
 
     Raises:
-        InputError: ``root`` is no folder.
+        InputError: ``root`` is not a folder.
     """
     require_folder(root, "the folder of MEVID")
     options = options or MevidOptions()
@@ -87,7 +86,7 @@ def read_mevid(root: Path, options: MevidOptions | None = None) -> Dataset:
 
 
 def _read_tracks(root: Path, part: Part, log: ProblemLog) -> list[_Track | None]:
-    """One entry a row of the info file, None where the row cannot be used (and is reported)."""
+    """One entry per row of the info file; None for a row that is not valid (and is reported)."""
     names = list(read_lines(root / f"{part}_name.txt", log))
     info = root / f"track_{part}_info.txt"
     tracks: list[_Track | None] = []
@@ -106,7 +105,7 @@ def _read_tracks(root: Path, part: Part, log: ProblemLog) -> list[_Track | None]
 def _track(text: str, line: int, names: list[str], names_file: Path, frame_numbers: dict[int, int]) -> _Track:
     """Cut one row's chips out of ``names`` and check them.
 
-    ``frame_numbers`` gives every frame number one int object, for ten million small ones would take 300 MB.
+    ``frame_numbers`` shares one int object per frame number, because ten million objects would take 300 MB.
     """
     fields = text.split()
     if len(fields) != len(_COLUMNS):
@@ -114,7 +113,8 @@ def _track(text: str, line: int, names: list[str], names_file: Path, frame_numbe
     row = dict(zip(_COLUMNS, fields, strict=True))
     start, end, person, outfit, camera = (whole_number(row, name) for name in _COLUMNS)
     if not start <= end < len(names):
-        raise InputError(f"chips {start} to {end}, expected a range within the {len(names)} lines of {names_file}")
+        valid = f"0 to {len(names) - 1}, the lines of {names_file}"
+        raise InputError(f"chips {start} to {end}, expected a range from {valid}")
     chips = tuple(names[start : end + 1])
     expected = f"{person:04d}O{outfit:03d}C{camera:03d}T"
     frames: list[int] = []
@@ -137,7 +137,7 @@ def _read_query_rows(path: Path, test_rows: int, log: ProblemLog) -> set[int]:
         try:
             row = whole_number({"row": text.strip()}, "row")
             if row >= test_rows or row in rows:
-                raise InputError(f"row {row}, expected each of the test rows 0 to {test_rows - 1} at most once")
+                raise InputError(f"row {row}, expected each test row (0 to {test_rows - 1}) at most once")
             rows.add(row)
         except InputError as error:
             log.error(path, line, str(error))
@@ -145,12 +145,12 @@ def _read_query_rows(path: Path, test_rows: int, log: ProblemLog) -> set[int]:
 
 
 def _read_scales(path: Path, log: ProblemLog) -> dict[str, str] | None:
-    """The scale by track name, or None where the (optional) file is not there."""
+    """The scales by track name; None if the (optional) file is missing."""
     if not os.path.lexists(path):
         log.warn(
             path,
             None,
-            "there is no such file: tracks have no scale, and the scale protocols cannot be scored",
+            "no such file, so tracks have no scale and the scale protocols cannot be scored",
         )
         return None
     scales: dict[str, str] = {}
@@ -158,9 +158,9 @@ def _read_scales(path: Path, log: ProblemLog) -> dict[str, str] | None:
         fields = text.split()
         chip = _CHIP.fullmatch(fields[0])
         if len(fields) != 2 or chip is None or fields[1] not in ("l", "m"):
-            log.error(path, line, f"{shown(text)}, expected the name of a track's last chip and l or m")
+            log.error(path, line, f"{shown(text)}, expected the name of a track's last chip, then l or m")
         elif scales.setdefault(chip[1], fields[1]) != fields[1]:
-            log.error(path, line, f"track {chip[1]} has scale {fields[1]}, and {scales[chip[1]]} further up")
+            log.error(path, line, f"track {chip[1]} has scale {fields[1]}, but {scales[chip[1]]} in an earlier line")
     return scales
 
 
@@ -193,7 +193,7 @@ def _tracklet(root: Path, part: Part, track: _Track, split: Split, attributes: d
 
 
 def _with_all_chips(tracklets: list[Tracklet], log: ProblemLog) -> list[Tracklet]:
-    """Quarantine every tracklet that lacks a chip file; each folder is listed once and then forgotten."""
+    """Quarantine every tracklet that lacks a chip file. Each folder is listed once, one at a time."""
     by_folder: dict[Path, list[Tracklet]] = {}
     for tracklet in tracklets:
         by_folder.setdefault(_chips(tracklet).folder, []).append(tracklet)

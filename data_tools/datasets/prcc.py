@@ -1,4 +1,4 @@
-"""PRCC as released: JPEG person crops in folders by person, and in the test set by camera."""
+"""PRCC as released: JPEG person crops in a folder per person; in the test set, below a folder per camera."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _TRAIN_NAME = re.compile(r"(?P<camera>[ABC])[ -~]*\.(?i:jpe?g)", re.ASCII)
 _TEST_NAME = re.compile(r"[ -~]+\.(?i:jpe?g)", re.ASCII)
 _TEST_SPLITS: dict[str, Split] = {"A": "gallery", "B": "query", "C": "query"}
 _CLOTHES = {"A": "AB", "B": "AB", "C": "C"}
-"""Nobody changes between the cameras A and B."""
+"""Clothes are the same under cameras A and B."""
 
 
 def read_prcc(root: Path) -> Dataset:
-    """Read PRCC's pictures (its sketches are left alone).
+    """Read PRCC's pictures (not its sketches).
 
     Args:
         root: the folder ``prcc`` with ``rgb/train/PID`` and ``rgb/test/{A,B,C}/PID``.
 
     Returns:
-        One tracklet a picture. The camera is the first letter of a training picture's name, and a test picture's
-        folder; the clothes are ``AB`` before cameras A and B and ``C`` before camera C; the person is the folder's
-        number. Gallery is ``test/A``, queries are ``test/B`` and ``test/C``: of the protocols, same_clothes scores
-        those of B alone and clothes_changing those of C alone, and no gallery picture is junk, for queries and
-        gallery share no camera. ``rgb/val`` is not read.
+        One tracklet per picture. The camera is the first letter of a training picture's name, or a test picture's
+        folder; the clothes are ``AB`` under cameras A and B and ``C`` under camera C; the person is the folder's
+        number. ``test/A`` is the gallery, ``test/B`` and ``test/C`` are queries. So same_clothes scores only the
+        queries of B, clothes_changing only those of C, and no gallery picture is junk, because queries and gallery
+        share no camera. ``rgb/val`` is not read.
 
     Raises:
-        InputError: ``root`` is no folder.
+        InputError: ``root`` is not a folder.
     """
     require_folder(root, "the folder of PRCC (prcc, which holds rgb)")
     log = ProblemLog()

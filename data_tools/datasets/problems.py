@@ -1,4 +1,4 @@
-"""What is wrong with a data set, found before any work starts."""
+"""Problems in a data set, found before any work starts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ Severity = Literal["error", "quarantine", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. ``error`` stops the work, ``quarantine`` leaves one tracklet out, ``warning`` only
-    tells."""
+    """One problem. ``error`` stops the job, ``quarantine`` leaves one tracklet out, ``warning`` only informs."""
 
     severity: Severity
     file: str
@@ -34,30 +33,26 @@ class Problem:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The tracklets that can be used, in the reader's deterministic order, and every problem found."""
+    """The usable tracklets, in the reader's deterministic order, and every problem found."""
 
     name: str
     tracklets: tuple[Tracklet, ...]
     problems: tuple[Problem, ...] = ()
 
     def raise_on_errors(self, *, most: int = 50) -> None:
-        """Raise one ``InputError`` listing the errors (the first ``most``, and how many more), if there are
-        any."""
+        """Raise an ``InputError`` that lists the errors (the first ``most``, and the number of others), if any."""
         errors = [problem for problem in self.problems if problem.severity == "error"]
         if errors:
-            raise InputError(
-                f"data set {self.name}: {len(errors)} problem(s) must be mended first\n" + list_problems(errors, most)
-            )
+            raise InputError(f"data set {self.name}: fix {len(errors)} error(s) first:\n" + list_problems(errors, most))
 
 
 class ProblemLog:
     """Collects problems while a data set is read.
 
-    Whatever a file has put into a message, it becomes a line of bounded length that a terminal shows as it is.
+    Messages are made one line of bounded length with control characters escaped, whatever they quote.
 
-    A damaged file can be wrong on every line, so of each file only the first ``most_per_file`` errors and
-    as many warnings are kept and the rest are counted. Quarantined tracklets are all kept, for each is left
-    out.
+    A damaged file can be wrong on every line, so for each file only the first ``most_per_file`` errors and as many
+    warnings are kept, and the others are counted. Quarantined tracklets are all kept, because each is left out.
     """
 
     def __init__(self, most_per_file: int = 1000) -> None:
@@ -75,8 +70,7 @@ class ProblemLog:
         self._problems.append(Problem("quarantine", str(file), line, _in_one_line(message), tracklet))
 
     def problems(self) -> tuple[Problem, ...]:
-        """Everything found, in the order found; then, for each file with too many, how many more there
-        were."""
+        """All problems in the order found; then, for each file with too many, the number of others."""
         hidden = [
             Problem(severity, file, None, f"{count - self._most_per_file} more {severity}s are not listed")
             for (severity, file), count in self._counts.items()
@@ -101,7 +95,7 @@ def split_origin(origin: str) -> tuple[str, int | None]:
 
 
 def list_problems(problems: Iterable[Problem], most: int) -> str:
-    """One line a problem, at most ``most`` of them, and a last line that counts the rest."""
+    """One line per problem, at most ``most`` of them, and a last line that counts the others."""
     lines = [f"  {problem}" for problem in problems]
     hidden = len(lines) - most
     return "\n".join(lines[:most] + ([f"  … and {hidden} more"] if hidden > 0 else []))

@@ -1,4 +1,4 @@
-"""When videos were recorded: from the container, from a file's name, or from a table."""
+"""Recording times of videos: from the container, from the file name, or from a table."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ DIRECTIVES = {
     "%%": "%",
     **dict.fromkeys(("%m", "%d", "%H", "%I", "%M", "%S"), r"\d{2}"),
 }
-"""Of strptime's, those that names of files have, and what they match."""
+"""strptime's directives that occur in file names, and what they match."""
 COLUMNS = ("video", "start_time")
 
 
 class StartTimes:
-    """When the first frame of each video was recorded, as far as ``source`` tells.
+    """When the first frame of each video was recorded, if ``source`` says so.
 
     Args:
-        source: ``container``, a pattern of the file's name with strptime's directives, the path of a CSV file with the
+        source: ``container``, a pattern for the file name with strptime's directives, the path of a CSV file with the
             columns ``video`` and ``start_time``, or None.
-        time_zone: that of times which name none.
-        log: gets what cannot be understood.
+        time_zone: time zone of times without one.
+        log: gets a warning for each video whose time cannot be determined.
     """
 
     def __init__(self, source: str | None, time_zone: str, log: ProblemLog) -> None:
@@ -48,7 +48,7 @@ class StartTimes:
             self._table = _read_table(Path(source), self._zone, log)
 
     def of(self, name: str, video: Path, table: FrameTable) -> datetime | None:
-        """The time of the video called ``name``; None where it is not known, which is warned of where it was asked."""
+        """The time of the video called ``name``; None if unknown, with a warning if there is a source."""
         if self._source is None:
             return None
         try:
@@ -57,41 +57,41 @@ class StartTimes:
             if self._pattern is not None:
                 found = self._pattern.search(video.stem)
                 if found is None:
-                    raise InputError(f"its name holds no time like {self._source}")
+                    raise InputError(f"its name does not contain a time like {self._source}")
                 return _zoned(datetime.strptime(found[0], self._source), self._zone)
             if table.created is None:
-                raise InputError("its container tells no creation time")
+                raise InputError("its container has no creation time")
             return parse_time(table.created, self._zone)
         except KeyError:
-            self._log.warn(video, None, f"has no row in {self._source}: its start time stays unknown")
+            self._log.warn(video, None, f"has no row in {self._source}, so its start time is unknown")
         except ValueError as error:
-            self._log.warn(video, None, f"{error}: its start time stays unknown")
+            self._log.warn(video, None, f"{error}, so its start time is unknown")
         return None
 
 
 def name_pattern(source: str) -> str:
-    """The regular expression of a pattern with strptime's directives.
+    """The regular expression for a pattern with strptime's directives.
 
     Raises:
-        ValueError: a directive that is none of ``DIRECTIVES``.
+        ValueError: a directive is not in ``DIRECTIVES``.
     """
     parts = re.split(r"(%.?)", source)
     unknown = [part for part in parts[1::2] if part not in DIRECTIVES]
     if unknown:
-        raise ValueError(f"{source!r}: {unknown[0]} is none of {' '.join(DIRECTIVES)}")
+        raise ValueError(f"{source!r}: unknown directive {unknown[0]}, expected one of {' '.join(DIRECTIVES)}")
     return "".join(DIRECTIVES[part] if number % 2 else re.escape(part) for number, part in enumerate(parts))
 
 
 def parse_time(text: str, zone: tzinfo = UTC) -> datetime:
-    """A time in ISO 8601; one that names no zone is taken in ``zone``.
+    """Parse a time in ISO 8601; one without a time zone is in ``zone``.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not such a time.
     """
     try:
         return _zoned(datetime.fromisoformat(text.strip()), zone)
     except ValueError:
-        raise InputError(f"{shown(text)} is no time, expected one like 2026-11-20T08:00:00") from None
+        raise InputError(f"{shown(text)} is not a time, expected one like 2026-11-20T08:00:00") from None
 
 
 def time_attribute(start: datetime, seconds: float) -> str:

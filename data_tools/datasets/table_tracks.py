@@ -1,4 +1,4 @@
-"""Boxes in tables: text with or without a header, Parquet, and rows that other formats make."""
+"""Boxes in tables: text with or without a header, Parquet, and rows from other formats."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from data_tools.errors import InputError
 from data_tools.wording import shown
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "conf", "class", "visibility")
-"""Of MOT text, which has no header; results have -1 in place of the last ones."""
+"""Columns of MOT text, which has no header; in results, the last ones are -1."""
 NEEDED = 6
 TRUTH_COLUMNS = 9
 CLASS_LIST = "labels.txt"
-"""Beside a ``gt.txt`` that CVAT or Datumaro wrote: line n names class n."""
+"""File beside a ``gt.txt`` written by CVAT or Datumaro: line n is the name of class n."""
 
 
 def read_text(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: ARG001
-    """A text table; without a header its columns are MOT's: ``COLUMNS``."""
+    """Read a text table; without a header it has MOT's ``COLUMNS``."""
     separator, cells = read_cells(path, log)
     first = next(cells, None)
-    if first is None:  # a tracker's list of a video in which it saw nobody may be empty, but not a table with a header
+    if first is None:  # a tracker's output without detections may be empty, but not a table with a header
         if path.suffix.lower() in (".csv", ".tsv"):
             log.error(path, None, f"has no header, expected {','.join(COLUMNS[:7])}")
         return FileRows()
@@ -42,19 +42,19 @@ def read_text(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: ARG
 
 
 def columns_of(names: Sequence[str], path: Path, line: int | None, log: ProblemLog) -> TrackColumns | None:
-    """The roles of the columns; None, with an error, where one is missing. Columns that look useful are warned of."""
+    """The roles of the columns; None, with an error, if one is missing. Warns of unused columns that look useful."""
     try:
         columns = find_columns(names)
     except InputError as error:
         log.error(path, line, str(error))
         return None
     if columns.unused:
-        log.warn(path, line, f"columns that are not used: {', '.join(columns.unused)}")
+        log.warn(path, line, f"unused columns: {', '.join(columns.unused)}")
     return columns
 
 
 def read_records(records: Iterable[tuple[int, Mapping[str, object]]], path: Path, log: ProblemLog) -> FileRows:
-    """Boxes as mappings from column to value; the first has every column."""
+    """Read boxes given as mappings from column to value; the first one has every column."""
     records = iter(records)
     first = next(records, None)
     if first is None:
@@ -114,7 +114,7 @@ _MOT_ROLES = {"track": "id", "left": "x", "top": "y", "width": "w", "height": "h
 
 
 def _have_classes(rows: Sequence[TrackRow]) -> bool:
-    """Whether the column after the confidence tells classes: in results it is -1, or a place in the world."""
+    """Whether the column after the confidence has classes: in results it is -1, or a world coordinate."""
     kinds = {row.kind for row in rows if row.kind}
     return not kinds <= {"-1"} and all(kind.isdecimal() or not _is_number(kind) for kind in kinds)
 
@@ -139,7 +139,7 @@ def _is_number(text: str | None) -> bool:
 
 
 def read_parquet(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: ARG001
-    """A Parquet table, by its columns' names."""
+    """Read a Parquet table, by its column names."""
     import pyarrow as pa
 
     from data_tools.parquet_files import open_parquet
@@ -148,7 +148,7 @@ def read_parquet(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: 
         with open_parquet(path) as file:
             schema = file.schema_arrow
             if len(set(schema.names)) < len(schema.names):
-                log.error(path, None, f"has two columns of one name: {shown(','.join(schema.names))}")
+                log.error(path, None, f"has two columns with the same name: {shown(','.join(schema.names))}")
                 return FileRows()
             columns = columns_of(schema.names, path, None, log)
             if columns is None:
@@ -157,7 +157,7 @@ def read_parquet(path: Path, video: str, log: ProblemLog) -> FileRows:  # noqa: 
             for role, name in read.items():
                 kind = schema.field(name).type
                 if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or role == "class"):
-                    log.error(path, None, f"column {name} is of type {kind}, expected numbers")
+                    log.error(path, None, f"column {name} has type {kind}, expected numbers")
                     return FileRows()
             batches = (batch.to_pylist() for batch in file.iter_batches(columns=list(dict.fromkeys(read.values()))))
             table = enumerate(chain.from_iterable(batches), start=1)

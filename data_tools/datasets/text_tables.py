@@ -1,4 +1,4 @@
-"""Tables as text: comma, semicolon, tab or spaces between the cells, with a header or without."""
+"""Text tables separated by commas, semicolons, tabs or spaces, with or without a header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_tools.datasets.problems import ProblemLog
 from data_tools.wording import shown
 
 Cells = tuple[int, list[str]]
-"""A row: its line and its cells, without surrounding blanks."""
+"""A row: its line number and its cells, without surrounding spaces."""
 
 SPACES = " "
 _EXCEL_HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -21,9 +21,9 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 
 
 def read_cells(path: Path, log: ProblemLog) -> tuple[str, Iterator[Cells]]:
-    """The separator, found in the first line that is not blank, and every row that is not blank.
+    """The separator, inferred from the first line that is not blank, and every row that is not blank.
 
-    Quoting that cannot be read is reported as an error and ends the rows. Excel's first line ``sep=;`` is obeyed.
+    Invalid quoting is reported as an error and ends the rows. A first line ``sep=;``, as in Excel, sets the separator.
     """
     lines = read_lines(path, log)
     leading: list[str] = []
@@ -55,9 +55,9 @@ def _rows(lines: Iterator[str], separator: str, path: Path, log: ProblemLog) -> 
 
 
 def find_separator(line: str) -> str:
-    """Comma, semicolon or tab, whichever makes the most cells of the line; spaces where it has none of them.
+    """Comma, semicolon or tab, whichever yields the most cells; spaces if the line has none of them.
 
-    A line of numbers alone that has commas within its words has decimal commas.
+    If a line consists only of numbers separated by spaces, its commas are decimal commas.
     """
     marks = {mark: line.count(mark) for mark in ",;\t"}
     best = max(marks, key=lambda mark: marks[mark])
@@ -69,7 +69,7 @@ def find_separator(line: str) -> str:
 
 
 def with_points(cells: Sequence[str]) -> list[str]:
-    """Decimal commas made points, for tables whose separator is no comma."""
+    """Replace decimal commas by points, for tables whose separator is not a comma."""
     return [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
 
 
@@ -82,11 +82,11 @@ def _is_number(text: str) -> bool:
 
 
 def read_csv_table(path: Path, required: Sequence[str], log: ProblemLog) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column name of every row of a text table with a header.
+    """Line number and cells by column name, for every row of a text table with a header.
 
-    The separator is found; a first column without a name, as pandas writes its index, is left out. Reported as errors:
-    a header without a required column or with a name twice, a row with more or fewer cells than the header, quoting
-    that cannot be read.
+    The separator is inferred; a first column without a name (pandas' index) is ignored. Reported as errors: a header
+    that lacks a required column or has a duplicate name, a row with more or fewer cells than the header, and invalid
+    quoting.
     """
     header: list[str] | None = None
     for line, cells in read_cells(path, log)[1]:
@@ -103,19 +103,19 @@ def read_csv_table(path: Path, required: Sequence[str], log: ProblemLog) -> Iter
 
 
 def has_width(cells: Sequence[str], header: Sequence[str], path: Path, line: int, log: ProblemLog) -> bool:
-    """Whether the row has as many cells as the header; if not, it is reported."""
+    """Whether the row has as many cells as the header; otherwise it is reported."""
     if len(cells) != len(header):
         log.error(path, line, f"has {len(cells)} columns, expected {len(header)} as in the header")
     return len(cells) == len(header)
 
 
 def is_header(header: Sequence[str], required: Sequence[str], path: Path, line: int, log: ProblemLog) -> bool:
-    """Whether every required column is there and each has a name of its own; if not, it is reported."""
+    """Whether all required columns are present and names are unique; otherwise it is reported."""
     missing = [name for name in required if name not in header]
     if missing:
         log.error(path, line, f"the header lacks {', '.join(missing)}: {shown(','.join(header))}")
     elif len(set(header)) < len(header) or "" in header[1:]:
-        log.error(path, line, f"the header has a column without a name or a name twice: {shown(','.join(header))}")
+        log.error(path, line, f"the header has an empty or duplicate column name: {shown(','.join(header))}")
     else:
         return True
     return False

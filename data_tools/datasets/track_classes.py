@@ -32,19 +32,19 @@ MOT_CLASSES: Mapping[str, str] = {
     "12": "reflection",
     "13": "crowd",
 }
-"""Of MOT16, MOT17 and MOT20; their ground truth flags only pedestrians as ones that count."""
+"""Classes of MOT16, MOT17 and MOT20; only pedestrians have flag 1 (evaluated) in their ground truth."""
 MOST_NAMED = 8
 NUMBERINGS = (
-    "a person is 0 as Ultralytics and supervision number COCO's classes, and 1 (pedestrian) as MOTChallenge does; "
-    "'all' takes every box"
+    "a person is 0 in COCO's numbering as used by Ultralytics and supervision, and 1 (pedestrian) in MOTChallenge; "
+    "'all' keeps every box"
 )
 
 
 def is_ground_truth(rows: Sequence[TrackRow]) -> bool:
-    """Whether the rows are MOT16's, MOT17's or MOT20's ground truth: flag, class, visibility after the box.
+    """Whether the rows are ground truth of MOT16, MOT17 or MOT20: flag, class and visibility after the box.
 
-    Certain where every flag is 0 or 1, every class one of the 13 and every visibility a share; a tracker's confidences
-    and its -1 in the last columns are none of these.
+    True if every flag is 0 or 1, every class one of the 13 and every visibility from 0 to 1; a tracker's confidences
+    with -1 in the last columns do not match.
     """
     return bool(rows) and all(
         _flag(row) in (0, 1) and row.kind in MOT_CLASSES and row.visibility is not None and 0 <= row.visibility <= 1
@@ -55,20 +55,20 @@ def is_ground_truth(rows: Sequence[TrackRow]) -> bool:
 def select_persons(
     rows: list[TrackRow], classes: Collection[str] | None, names: Mapping[str, str], path: Path, log: ProblemLog
 ) -> list[TrackRow]:
-    """The rows of ``classes``, or of persons; what is left out is counted in a warning.
+    """The rows of ``classes``, or of persons; dropped rows are counted in a warning.
 
     Args:
-        rows: of one file.
-        classes: names or numbers, or ``all``; None for the persons, where the names of the classes are known.
-        names: of the classes that the file numbers, where they are known beside it.
+        rows: the rows of one file.
+        classes: names or numbers, or ``all``. Default: persons, if the classes have known names.
+        names: names of the file's class numbers, if known from elsewhere.
         path: the file.
-        log: gets an error where it is not certain which classes are persons, and the count of what is left out.
+        log: gets an error if it is unclear which classes are persons, and the count of dropped rows.
     """
     kinds = Counter(row.kind for row in rows if row.kind is not None)
     asked = None if classes is None else {_plain(name) for name in classes}
     if not kinds or (asked is not None and EVERY_CLASS in asked):
         if asked is not None and not kinds and EVERY_CLASS not in asked:
-            log.error(path, None, "has no classes, so that footage.classes can have no effect; leave it out")
+            log.error(path, None, "has no classes, so footage.classes has no effect; remove it")
         return rows
     truth = is_ground_truth(rows)
     if truth and not names:
@@ -86,8 +86,8 @@ def select_persons(
         log.warn(
             path,
             None,
-            f"{len(rows) - len(kept)} of {len(rows)} boxes were left out by class"
-            f"{' or flag' if truth else ''}: {_counted(left_out, names)}; footage.classes chooses",
+            f"{len(rows) - len(kept)} of {len(rows)} boxes were dropped by class"
+            f"{' or flag' if truth else ''}: {_counted(left_out, names)}; set footage.classes to choose",
         )
     return kept
 
@@ -95,11 +95,11 @@ def select_persons(
 def _persons(kinds: Mapping[str, int], names: Mapping[str, str]) -> set[str]:
     if names or any(not _is_number(kind) for kind in kinds):
         return {kind for kind in kinds if _plain(names.get(kind, kind)) in PERSON_NAMES}
-    return set(kinds) if len(kinds) == 1 and {"0", "1"} & set(kinds) else set()  # one class is no choice
+    return set(kinds) if len(kinds) == 1 and {"0", "1"} & set(kinds) else set()  # a single class is unambiguous
 
 
 def _is_ignored(row: TrackRow, asked: bool, names: Mapping[str, str]) -> bool:
-    """Flag 0, which the ground truth gives to ignored pedestrians and to every other class."""
+    """Whether the flag is 0, as in ground truth for ignored pedestrians and all other classes."""
     return _flag(row) == 0 and not (asked and names.get(row.kind or "") != MOT_CLASSES["1"])
 
 
@@ -110,15 +110,15 @@ def _flag(row: TrackRow) -> float | None:
 def _question(kinds: Mapping[str, int], names: Mapping[str, str], asked: Collection[str] | None) -> str:
     found = _counted(kinds, names)
     if asked is not None:
-        return f"has no box of the class {' or '.join(sorted(asked))} (footage.classes); its classes: {found}"
+        return f"has no boxes of class {' or '.join(sorted(asked))} (footage.classes); its classes are {found}"
     return (
-        f"its boxes are of the classes {found}, and nothing says which are persons; name them with "
+        f"has boxes of classes {found}, but it is not known which are persons; choose with "
         f"--data.footage.classes ({NUMBERINGS})"
     )
 
 
 def _counted(kinds: Mapping[str | None, int] | Mapping[str, int], names: Mapping[str, str]) -> str:
-    """The classes with their numbers of boxes, the most frequent first."""
+    """The classes with their box counts, most frequent first."""
     ordered = sorted(((str(kind or ""), count) for kind, count in kinds.items()), key=lambda item: (-item[1], item[0]))
     parts = [
         f"{shown(kind)[1:-1] or 'no class'}{f' {names[kind]}' if kind in names else ''} ({count})"

@@ -1,4 +1,4 @@
-"""Which column of a table of boxes is which, by the names that trackers and their libraries give them."""
+"""Identifying the columns of a table of boxes by the names that trackers and their libraries use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_tools.tracklet import Box
 from data_tools.wording import shown
 
 UNKNOWN_TRACKS = frozenset({"", "-1", "-1.0", "nan", "none", "null", "na", "n/a"})
-"""How trackers write that a box belongs to no track (yet)."""
+"""Values by which trackers mark a box without a track."""
 
 
 def _words(names: str) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "centre x": _words("cx xc xcenter xcentre centerx centrex"),
     "centre y": _words("cy yc ycenter ycentre centery centrey"),
 }
-"""The names of each role, the surest first, as ``_folded`` writes them."""
+"""The names of each role, most specific first, as returned by ``_folded``."""
 
 BOX_FORMS = (
     ("left", "top", "right", "bottom"),
@@ -63,7 +63,7 @@ _BOX_PREFIX = re.compile(r"^(?:bbox|bb|box)(?=.)")
 
 
 class TrackRow(NamedTuple):
-    """One box as a file has it: ``frame`` as the file numbers it, ``track`` None for a box that has none."""
+    """One box as in the file: ``frame`` in the file's numbering, ``track`` None for a box without a track."""
 
     line: int
     frame: int
@@ -71,22 +71,22 @@ class TrackRow(NamedTuple):
     box: Box
     confidence: float | None = None
     kind: str | None = None
-    """Its class, a name or a whole number; None where the file has no classes."""
+    """Its class, a name or an integer; None if the file has no classes."""
     flag: float | None = None
     visibility: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrackColumns:
-    """The column of each role, and the four that make a box."""
+    """The column of each role, and the four that form a box."""
 
     of: Mapping[str, str]
     form: tuple[str, ...]
     unused: tuple[str, ...] = ()
-    """Columns that are not used though they look like some that would be, each with what they look like."""
+    """Unused columns that look useful, each with the role that it resembles."""
 
     def row(self, cells: Mapping[str, object], line: int) -> TrackRow:
-        """Raises ``InputError`` for what is not a box of a track."""
+        """Parse a row; raises ``InputError`` if it is not a valid box."""
         kind = self._class(cells)
         return TrackRow(
             line,
@@ -111,8 +111,8 @@ class TrackColumns:
             for low, high, first, last in ((names[0], names[2], x, third), (names[1], names[3], y, fourth)):
                 if last <= first:
                     raise InputError(
-                        f"{high} is {shown(cells[high])}, expected more than {low} {shown(cells[low])}: "
-                        "are they width and height?"
+                        f"{high} is {shown(cells[high])}, expected more than {low} = {shown(cells[low])}; "
+                        "are these columns width and height?"
                     )
             return x, y, third - x, fourth - y
         for name, side in zip(names[2:], (third, fourth), strict=True):
@@ -134,7 +134,7 @@ class TrackColumns:
 
 
 def class_text(value: object) -> str:
-    """A class as text: whole numbers without a point, nothing (and NaN) empty."""
+    """A class as text: integers without a decimal point; None and NaN become empty."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     text = str(value).strip()
@@ -146,20 +146,20 @@ def class_text(value: object) -> str:
 
 
 def find_columns(header: Sequence[str]) -> TrackColumns:
-    """The roles of the columns of a header, whatever its case, blanks, dots and underscores.
+    """The roles of the columns of a header, ignoring case, spaces, dots and underscores.
 
     Raises:
-        InputError: a column that is needed is missing, or two have one name.
+        InputError: a required column is missing, or two have the same name.
     """
     folded: dict[str, str] = {}
     for name in header:
         key = _folded(name)
         if key and folded.setdefault(key, name) != name:
-            raise InputError(f"the header has columns {shown(folded[key])} and {shown(name)}, expected one of them")
+            raise InputError(f"the header has both {shown(folded[key])} and {shown(name)}, expected one of them")
     if {"x0", "y0", "x1", "y1"} <= folded.keys() and not {"x2", "y2"} & folded.keys():
         corners = {"xmin": "x0", "ymin": "y0", "xmax": "x1", "ymax": "y1"}
         folded |= {new: folded.pop(old) for new, old in corners.items()}
-    if "name" in folded and {"class", "cls", "classid"} & folded.keys():  # of the class, as Ultralytics has it
+    if "name" in folded and {"class", "cls", "classid"} & folded.keys():  # the class name, in Ultralytics' output
         folded["classname"] = folded.pop("name")
     of = {role: folded[name] for role, names in NAMES.items() if (name := next(filter(folded.__contains__, names), ""))}
     form = next((form for form in BOX_FORMS if all(role in of for role in form)), None)
@@ -180,14 +180,14 @@ def _unused(folded: Mapping[str, str], of: Mapping[str, str], form: Sequence[str
         if name in used or (key in NAMES["class"] and "class" in of):
             continue
         if key in box_names:
-            found.append(f"{name} (the box is taken from {','.join(of[role] for role in form)})")
+            found.append(f"{name} (the box is read from {','.join(of[role] for role in form)})")
             continue
         role = "flag" if key in NAMES["flag"] else next((role for role, look in _LOOKS if look.search(key)), None)
         if role is not None and role != "flag":
-            taken = f"is taken from {of[role]}" if role in of else "would be such a column"
-            found.append(f"{name} (the {role} {taken})")
+            reason = f"the {role} is read from {of[role]}" if role in of else f"not a known {role} name"
+            found.append(f"{name} ({reason})")
         elif role == "flag":
-            found.append(f"{name} (a flag counts beside class and visibility)")
+            found.append(f"{name} (a flag is only used together with class and visibility)")
     return found
 
 

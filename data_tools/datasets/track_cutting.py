@@ -1,4 +1,4 @@
-"""From a track's boxes to the runs of frames that become tracklets."""
+"""Cutting a track's boxes into the runs of frames that become tracklets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from data_tools.datasets.track_files import TrackBox
 from data_tools.tracklet import Box
 
 Run = Sequence[TrackBox]
-"""Boxes of one track with rising frame numbers."""
+"""Boxes of one track, with increasing frame numbers."""
 
 
 def clip_box(box: Box, width: int, height: int, padding: float = 0.0) -> Box | None:
-    """The part of the box inside a ``width`` × ``height`` picture, or None where the box lies wholly outside.
+    """The part of the box inside a ``width`` × ``height`` picture, or None if the box lies entirely outside.
 
-    ``padding`` grows the box first by this share of its own width to the left and to the right, and of its
-    own height up and down; whether it lies outside is asked of the box without padding.
+    ``padding`` first grows the box by this share of its width on the left and right, and of its height at the top and
+    bottom. Whether the box lies outside is decided without padding.
     """
     x, y, w, h = box
     if not (x < width and y < height and x + w > 0 and y + h > 0):
@@ -35,23 +35,22 @@ def split_at_gaps(run: Run, max_gap: int) -> list[Run]:
 
 
 def take_stride(run: Run, stride: int) -> Run:
-    """The boxes whose frames lie a multiple of ``stride`` after the first."""
+    """The boxes whose frame distance from the first is a multiple of ``stride``."""
     return [box for box in run if (box.frame - run[0].frame) % stride == 0]
 
 
 def cut_evenly(run: Run, maximum: int | None) -> list[Run]:
-    """Cut into as few runs of at most ``maximum`` boxes as can be, of the same length give or take one."""
+    """Cut into as few runs of at most ``maximum`` boxes as possible, with lengths that differ by at most one."""
     count = 1 if maximum is None else math.ceil(len(run) / maximum)
     bounds = [len(run) * i // count for i in range(count + 1)]
     return [run[start:end] for start, end in pairwise(bounds)]
 
 
 def cut_apart(run: Run, pieces: int, gap: int) -> list[Run]:
-    """Cut into ``pieces`` of the same length give or take one, with ``gap`` boxes left out between
-    neighbours.
+    """Cut into ``pieces`` whose lengths differ by at most one, dropping ``gap`` boxes between neighbours.
 
-    As no frame holds two boxes of a track, at least ``gap`` frames lie untouched between two pieces. Empty
-    where the run is too short to leave every piece a box.
+    A track has at most one box per frame, so at least ``gap`` frames lie between two pieces. Empty if the run is too
+    short to give every piece a box.
     """
     kept = len(run) - gap * (pieces - 1)
     if kept < pieces:

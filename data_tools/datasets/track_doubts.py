@@ -1,4 +1,4 @@
-"""Boxes that can be read and yet look wrong: said once a file, with counts."""
+"""Warnings about boxes that are readable but look wrong: one per file, with counts."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from data_tools.datasets.problems import ProblemLog
 from data_tools.datasets.track_files import TrackBox, TrackFile
 
 EDGE_SHARE = 0.3
-"""Of boxes that reach beyond the right or lower edge: from here on they are looked at as corners."""
+"""If at least this share of boxes crosses the right or lower edge, they are checked for being x1 y1 x2 y2."""
 CORNER_SHARE = 0.98
 CUT_SHARE = 0.9
-"""From here on boxes are for a larger picture, if they are no corners."""
+"""If at least this share crosses the edge and they are not x1 y1 x2 y2, they are for a larger picture."""
 QUARTER = 0.52
-"""A little more than half of each side."""
+"""Slightly more than half of each side."""
 FEW_BOXES = 8
 STILL_BOXES = 10
 STILL_TRACKS = 2
 
 
 def warn_of_doubts(file: TrackFile, width: int, height: int, log: ProblemLog) -> None:
-    """Warn of boxes that look like corners, like those of another picture, or that never move.
+    """Warn of boxes that look like corner coordinates, that seem to belong to another picture, or that never move.
 
     Args:
         file: the boxes of one video.
-        width, height: of its picture, in pixels.
+        width, height: picture size of the video, in pixels.
         log: gets the warnings.
     """
     boxes = [box for run in file.tracks.values() for box in run]
@@ -34,7 +34,7 @@ def warn_of_doubts(file: TrackFile, width: int, height: int, log: ProblemLog) ->
         log.warn(
             file.path,
             None,
-            f"its boxes are for pictures of {stated_width}x{stated_height} pixels, the video's have {width}x{height}",
+            f"its boxes are for {stated_width}x{stated_height} pixels, but the video has {width}x{height}",
         )
     if len(boxes) >= FEW_BOXES:
         _warn_of_places(boxes, file.path, width, height, log)
@@ -50,14 +50,14 @@ def _warn_of_places(boxes: Sequence[TrackBox], path: Path, width: int, height: i
         small += w <= 1 and h <= 1 and x <= 1 and y <= 1
         quarter += x + w <= QUARTER * width and y + h <= QUARTER * height
     if small == count:
-        log.warn(path, None, f"{small} of {count} boxes lie within 0 to 1: are they shares of the picture, not pixels?")
+        log.warn(path, None, f"{small} of {count} boxes lie within 0 to 1: are they normalised instead of in pixels?")
     elif cut >= EDGE_SHARE * count and corners >= CORNER_SHARE * count:
-        log.warn(path, None, f"{cut} of {count} boxes cut at the edge: are these x1 y1 x2 y2?")
+        log.warn(path, None, f"{cut} of {count} boxes cross the edge: are these x1 y1 x2 y2?")
     elif cut >= CUT_SHARE * count:
         log.warn(
             path,
             None,
-            f"{cut} of {count} boxes cut at the edge of {width}x{height} pixels: are they for a larger picture?",
+            f"{cut} of {count} boxes cross the edge of {width}x{height} pixels: are they for a larger picture?",
         )
     elif quarter == count:
         log.warn(
@@ -75,6 +75,6 @@ def _warn_of_still(tracks: Mapping[int, Sequence[TrackBox]], path: Path, log: Pr
         log.warn(
             path,
             None,
-            f"{still} of {len(long)} tracks of {STILL_BOXES} boxes and more never move, not by a part of a pixel: does "
-            "the file repeat one box a track?",
+            f"in {still} of {len(long)} tracks with at least {STILL_BOXES} boxes, all boxes are identical: does the "
+            "file repeat one box per track?",
         )

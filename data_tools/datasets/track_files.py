@@ -1,4 +1,4 @@
-"""Track files: which one belongs to a video, and the boxes of every track in it, in whatever format."""
+"""Track files: finding the one for a video, and reading its tracks in any supported format."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from data_tools.tracklet import Box
 
 TRACK_SUFFIXES = (".txt", ".csv", ".tsv", ".parquet")
 DOCUMENT_SUFFIXES = (".xml", ".json")
-"""Looked for where none of ``TRACK_SUFFIXES`` is there, for cameras write such files about their videos."""
+"""Tried only if there is none of ``TRACK_SUFFIXES``, because cameras write such files next to their videos."""
 
 
 class TrackBox(NamedTuple):
-    """One box: frame number from 0, box in pixels, and its line (or row of a table without lines) from 1."""
+    """One box: frame number from 0, box in pixels, and its line (or its row in a binary table) from 1."""
 
     frame: int
     box: Box
@@ -33,10 +33,10 @@ class TrackBox(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrackFile:
-    """What one file says of one video: boxes of every track by its id, ordered by id and frame.
+    """The content of one file for one video: the boxes of every track by its id, sorted by id and frame.
 
-    The frames are numbered as the file numbers them: by ``numbered_from`` where its format tells that, else from 0 or
-    1. ``lowest`` and ``highest`` are the ends of what it numbers, with boxes or without.
+    Frames have the file's numbers: from ``numbered_from`` if its format defines that, otherwise from 0 or 1.
+    ``lowest`` and ``highest`` are its lowest and highest frame numbers, including frames without boxes.
     """
 
     path: Path
@@ -45,17 +45,17 @@ class TrackFile:
     highest: int
     numbered_from: int | None = None
     frame_column: str | None = None
-    """The name of the column of frames; None where the columns have no names."""
+    """The name of the frame column; None if the columns have no names."""
     picture_size: tuple[int, int] | None = None
-    """Width and height of the pictures that the boxes are for, where the file tells."""
+    """Width and height of the pictures that the boxes are for, if the file says so."""
 
 
 def find_track_file(video: Path, folders: Sequence[Path], log: ProblemLog) -> Path | None:
-    """The one track file of a video in ``folders``; none or several are an error.
+    """The track file of a video in ``folders``; none or several are an error.
 
-    Looked for are ``STEM.txt``, ``STEM.csv``, ``STEM.tsv``, ``STEM.parquet`` and, as in MOTChallenge, ``STEM/gt.txt``
-    and ``STEM/gt/gt.txt``, where a folder may itself be the sequence's folder ``STEM``; where there is none of them
-    ``STEM.xml`` and ``STEM.json``. Suffixes may be in capitals.
+    Candidates are ``STEM.txt``, ``STEM.csv``, ``STEM.tsv``, ``STEM.parquet`` and, as in MOTChallenge, ``STEM/gt.txt``
+    and ``STEM/gt/gt.txt`` (a folder may itself be the sequence's folder ``STEM``); if none exists, ``STEM.xml`` and
+    ``STEM.json``. Suffixes may be in capitals.
     """
     stem = stem_of(video)
     tables: dict[Path, None] = {}  # in order, each once
@@ -75,7 +75,7 @@ def find_track_file(video: Path, folders: Sequence[Path], log: ProblemLog) -> Pa
 
 
 def _present(candidates: Iterable[Path]) -> list[Path]:
-    """Those that are files, with the suffix as it stands or in capitals; one file of two names once."""
+    """Existing files, with the suffix as given or in capitals; a file found under two names is listed once."""
     found: dict[tuple[int, int], Path] = {}
     for path in candidates:
         for spelt in (path, path.with_suffix(path.suffix.upper()), path.with_suffix(path.suffix.capitalize())):
@@ -93,14 +93,14 @@ def read_track_file(
     classes: Collection[str] | None = None,
     minimum_confidence: float | None = None,
 ) -> TrackFile | None:
-    """What the file says of a video; None where it holds no box that is taken.
+    """Read a video's tracks from the file; None if no box remains.
 
     Args:
         path: ``.parquet``, ``.xml`` (CVAT), ``.json`` (COCO-style, or a list of boxes), or text with any other suffix.
-        log: gets an error for every row that is not a box, and counts of what is left out.
-        video: the video's name, for files of several videos.
+        log: gets an error for every row that is not a box, and counts of dropped boxes.
+        video: the video's name, for files with several videos.
         classes: see ``select_persons``.
-        minimum_confidence: boxes whose confidence is lower are left out; a row without one is kept.
+        minimum_confidence: boxes with a lower confidence are dropped; a row without one is kept.
     """
     readers: Mapping[str, Callable[[Path, str, ProblemLog], FileRows]] = {
         ".parquet": read_parquet,
@@ -124,21 +124,22 @@ def read_track_file(
 def _of_tracks(rows: list[TrackRow], path: Path, log: ProblemLog) -> list[TrackRow]:
     tracked = [row for row in rows if row.track is not None]
     if rows and not tracked:
-        log.error(path, None, f"none of its {len(rows)} boxes belongs to a track (id -1 or empty): detections alone")
+        reason = f"none of its {len(rows)} boxes belongs to a track (id -1 or empty)"
+        log.error(path, None, f"{reason}: are these detections without tracking?")
     elif len(tracked) < len(rows):
         count = len(rows) - len(tracked)
-        log.warn(path, None, f"{count} of {len(rows)} boxes belong to no track (id -1 or empty) and were left out")
+        log.warn(path, None, f"{count} of {len(rows)} boxes belong to no track (id -1 or empty) and were dropped")
     return tracked
 
 
 def _confident(rows: list[TrackRow], minimum: float, truth: bool, path: Path, log: ProblemLog) -> list[TrackRow]:
     if truth or all(row.confidence is None for row in rows):
-        why = "its seventh column is ground truth's flag" if truth else "it has no column of confidences"
-        log.error(path, None, f"minimum_confidence {minimum:g} can have no effect: {why}; leave it out")
+        why = "column 7 is the ground truth flag" if truth else "the file has no confidence column"
+        log.error(path, None, f"minimum_confidence {minimum:g} has no effect, because {why}; remove it")
         return rows
     kept = [row for row in rows if row.confidence is None or row.confidence >= minimum]
     if len(kept) < len(rows):
-        log.warn(path, None, f"{len(rows) - len(kept)} of {len(rows)} boxes below confidence {minimum:g} were left out")
+        log.warn(path, None, f"{len(rows) - len(kept)} of {len(rows)} boxes below confidence {minimum:g} were dropped")
     return kept
 
 
@@ -149,6 +150,6 @@ def _by_track(rows: Iterable[TrackRow], path: Path, log: ProblemLog) -> dict[int
         box = TrackBox(row.frame, row.box, row.line)
         earlier = tracks.setdefault(row.track, {}).setdefault(row.frame, box)
         if earlier is not box:
-            message = f"track {row.track} has a box in frame {row.frame} already, in line {earlier.line}"
+            message = f"duplicate box of track {row.track} in frame {row.frame}, first seen in line {earlier.line}"
             log.error(path, row.line, message)
     return {track: [boxes[frame] for frame in sorted(boxes)] for track, boxes in sorted(tracks.items())}

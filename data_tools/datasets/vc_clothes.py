@@ -1,4 +1,4 @@
-"""VC-Clothes as released: folders of JPEG person crops whose names hold the labels."""
+"""VC-Clothes as released: folders of JPEG person crops whose names contain the labels."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def read_vc_clothes(root: Path) -> Dataset:
         root: the folder ``VC-Clothes`` with ``train``, ``query`` and ``gallery``.
 
     Returns:
-        One tracklet a picture ``PID-CAM-OUTFIT-N.jpg``: person and clothes (unique within the person) as the name
-        writes them, the camera without leading zeros, so that protocols can name it; in the order train, query, gallery
-        and of the names. A picture named otherwise is an error.
+        One tracklet per picture ``PID-CAM-OUTFIT-N.jpg``, in the order train, query, gallery, then by name; person and
+        clothes (unique within the person) are as written in the name, the camera is without leading zeros, as in the
+        protocols. A picture with another kind of name is an error.
 
     Raises:
-        InputError: ``root`` is no folder.
+        InputError: ``root`` is not a folder.
     """
     require_folder(root, "the folder of VC-Clothes")
     log = ProblemLog()

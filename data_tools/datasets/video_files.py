@@ -41,15 +41,15 @@ OTHER_SUFFIXES = frozenset(
         *("gz", "zip"),
     )
 )
-"""Of files that lie beside videos and are none: annotations, pictures, cameras' thumbnails and previews, texts."""
+"""Suffixes of other files found beside videos: annotations, pictures, thumbnails, previews, texts."""
 MOST_NAMED = 10
 
 
 def find_videos(folder: Path, log: ProblemLog, *, sequences: bool = False) -> list[Path]:
-    """Every video file below a folder, at any depth, but hidden ones, sorted by path; none is an error.
+    """Every video file below a folder, at any depth, except hidden ones, sorted by path; finding none is an error.
 
-    With ``sequences``, folders of MOTChallenge's sequences are found as well. Links to folders are followed, each
-    folder once. Files that may be videos under a name that is not known are counted in a warning.
+    With ``sequences``, MOTChallenge sequence folders are found as well. Links to folders are followed, but each folder
+    is read once. Files with an unknown suffix are counted in a warning.
     """
     found: list[Path] = []
     strange: list[str] = []
@@ -59,7 +59,7 @@ def find_videos(folder: Path, log: ProblemLog, *, sequences: bool = False) -> li
         place = os.stat(parent)
         first = seen.setdefault((place.st_dev, place.st_ino), parent)
         if first != parent:
-            log.warn(parent, None, f"is the same folder as {first}, and was read once")
+            log.warn(parent, None, f"is the same folder as {first} and was skipped")
             folders.clear()
             continue
         if sequences and is_sequence(parent):
@@ -72,21 +72,21 @@ def find_videos(folder: Path, log: ProblemLog, *, sequences: bool = False) -> li
             if suffix in VIDEO_SUFFIXES:
                 found.append(Path(parent, name))
             elif not os.path.exists(os.path.join(parent, name)):
-                log.warn(Path(parent, name), None, "is a link that leads nowhere")
+                log.warn(Path(parent, name), None, "is a broken link")
             elif suffix and suffix not in OTHER_SUFFIXES:
                 strange.append(os.path.relpath(os.path.join(parent, name), folder))
     if strange:
         names = sorted(strange)[:MOST_NAMED] + (["…"] if len(strange) > MOST_NAMED else [])
-        log.warn(folder, None, f"left out as no videos by their names, {len(strange)}: {', '.join(names)}")
+        log.warn(folder, None, f"ignored {len(strange)} files whose suffix is not that of a video: {', '.join(names)}")
     if not found:
-        log.error(folder, None, "holds no video file")
+        log.error(folder, None, "contains no video file")
     found.sort(key=lambda video: video.relative_to(folder).as_posix())
     return [video for video in found if _is_text(video, log)]
 
 
 def name_videos(videos: list[Path], folder: Path, log: ProblemLog) -> dict[str, Path]:
-    """Videos by name: the stem (``gate`` for ``north/gate.mp4``), or where several share it, the path below
-    ``folder`` without suffix (``north/gate``). Two that differ in the suffix alone are an error."""
+    """Videos by name: the stem (``gate`` for ``north/gate.mp4``), or, if several share it, the path below ``folder``
+    without suffix (``north/gate``). Two that differ only in the suffix are an error."""
     stems = Counter(stem_of(video) for video in videos)
     named: dict[str, Path] = {}
     for video in videos:
@@ -99,7 +99,7 @@ def name_videos(videos: list[Path], folder: Path, log: ProblemLog) -> dict[str, 
 
 
 def stem_of(video: Path) -> str:
-    """The file's name without suffix, or the whole name of a sequence's folder."""
+    """The file's name without suffix, or the name of a sequence folder."""
     return video.name if video.is_dir() else video.stem
 
 
@@ -108,7 +108,7 @@ def _report(error: OSError, log: ProblemLog) -> None:
 
 
 def _is_text(path: Path, log: ProblemLog) -> bool:
-    """Whether the file's name can be written to a table."""
+    """Whether the file's name is valid UTF-8; otherwise it is reported."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

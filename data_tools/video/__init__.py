@@ -1,19 +1,19 @@
 """Reading videos by one rule: **frame i is the i-th picture that OpenCV reads, upright.**
 
-Trackers read with OpenCV and number what it gives them, so that is what a frame number means here, from 0, in any file:
+Trackers read with OpenCV and number its pictures, so a frame number means the same here, from 0, for any file:
 
 - The stream is the file's first video stream.
-- The pictures are those that come out when the file is decoded from its start: not the packets (pictures that an edit
-  list hides, and leading pictures without their references, have packets and no number). They end where OpenCV's
-  reading ends: at the end, or at the first packet that the decoder refuses.
-- Upright is as OpenCV turns it: by the angle of the container's display matrix (0, 90, 180 or 270 degrees; other angles
-  are ignored). OpenCV knows no mirroring: a picture that the matrix mirrors left to right comes out turned by 180
-  degrees, one that it mirrors top to bottom as it is coded.
-- A frame's time is its stamp, from the first frame's on.
+- The pictures are those that come out when the file is decoded from its start, not the packets: pictures hidden by an
+  edit list, and leading pictures without their references, have packets but no number. They end where OpenCV stops
+  reading: at the end of the file, or at the first packet that the decoder rejects.
+- Upright means as OpenCV rotates it: by the angle of the container's display matrix (0, 90, 180 or 270 degrees; other
+  angles are ignored). OpenCV does not mirror: a picture that the matrix mirrors horizontally comes out rotated by 180
+  degrees, one mirrored vertically comes out as coded.
+- A frame's time is its timestamp minus that of the first frame.
 
-A :class:`FrameTable` holds this for a file, made once by :func:`make_table`. :func:`read_frames` reads by it: decord
-where the file is so plain that its packets alone tell the pictures and decord's own index agrees with the table, PyAV
-elsewhere and wherever decord gives up.
+A :class:`FrameTable` holds this for a file; :func:`make_table` makes it once. :func:`read_frames` uses it to choose the
+decoder: decord if the file is plain (its packets alone determine the pictures) and decord's index agrees with the
+table; PyAV otherwise, and wherever decord fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading frames with decord, where it is right: in plain files whose index it reads as the table has it."""
+"""Reading frames with decord, where it is right: in plain files for which its index agrees with the frame table."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from data_tools.video.frame_table import FrameTable
 from data_tools.video.pictures import Pulse, RgbFrame
 
 PIECE_BYTES = 64 * 2**20
-"""How much decoded video is read at a time, as far as groups of pictures allow; memory is some four times this."""
+"""Decoded video read at a time, as far as groups of pictures (GOPs) allow; memory use is about four times this."""
 GROUP_BYTES = 192 * 2**20
-"""The largest group of pictures that decord reads, for it must be held whole."""
+"""The largest GOP read with decord, because it is held in memory as a whole."""
 FILE_BYTES = 256 * 2**20
-"""The largest file that decord reads: its demuxer runs ahead while its decoder works, as far as the file goes."""
+"""The largest file read with decord, because its demuxer reads ahead of its decoder without a limit."""
 CLOCK_ERROR = 0.25
-"""Share of the time from one frame to the next by which decord's single-precision seconds may differ."""
+"""Allowed error of decord's single-precision seconds, as a share of the shortest time between frames."""
 
 
 class NotForDecordError(Exception):
-    """decord cannot read the file, or not within bounded memory, or it numbers its frames otherwise."""
+    """decord cannot read the file, cannot do so in bounded memory, or numbers its frames differently."""
 
 
 def decord_frames(path: Path, table: FrameTable, wanted: Sequence[int], pulse: Pulse) -> Iterator[tuple[int, RgbFrame]]:
-    """Yield ``(number, frame)`` for the wanted numbers, which ascend.
+    """Yield ``(number, frame)`` for the wanted numbers, in ascending order.
 
     Raises:
-        NotForDecordError: another decoder must read on; the frames yielded before are good.
+        NotForDecordError: another decoder must continue; the frames yielded so far are good.
     """
     import decord
 
@@ -62,21 +62,21 @@ def decord_frames(path: Path, table: FrameTable, wanted: Sequence[int], pulse: P
 def _read_piece(reader: Any, numbers: list[int]) -> deque[RgbFrame]:
     piece: deque[RgbFrame] = deque()
     if numbers[-1] - numbers[0] + 1 == len(numbers):
-        # A run goes twice as fast frame by frame: a batch needs a large new piece of memory every time.
+        # Consecutive frames are twice as fast one by one: each batch allocates a large block of memory.
         piece.extend(reader.get_batch(numbers[:1]).asnumpy())
         piece.extend(reader.next().asnumpy() for _ in numbers[1:])
     else:
         piece.extend(reader.get_batch(numbers).asnumpy())
-    # Left alone, decord's thread decodes on to the end of the video and keeps every frame.
+    # Otherwise decord's thread goes on decoding to the end of the video and keeps every frame.
     reader.seek(0)
     return piece
 
 
 @contextmanager
 def _complaints() -> Iterator[Callable[[], bool]]:
-    """Tells whether something was written to stderr meanwhile.
+    """Yields a function that says whether anything was written to stderr since.
 
-    Where a file is damaged decord goes on with other pictures than OpenCV, and only its FFmpeg's messages tell.
+    In a damaged file, decord returns other pictures than OpenCV, and only FFmpeg's messages on stderr show it.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -90,7 +90,7 @@ def _complaints() -> Iterator[Callable[[], bool]]:
 
 
 def _agrees(reader: Any, keys: Sequence[int], table: FrameTable) -> bool:
-    """Whether decord's index has the table's frames, each at its time, and the same key frames."""
+    """Whether decord's index has the table's frames, at the same times, and the same key frames."""
     if len(reader) != table.count or list(keys) != table.keys.tolist():
         return False
     stamps = table.stamps * float(Fraction(table.seconds_a_tick))
@@ -100,10 +100,10 @@ def _agrees(reader: Any, keys: Sequence[int], table: FrameTable) -> bool:
 
 
 def _cut_at_keys(wanted: Sequence[int], keys: Sequence[int], *, most: int, longest: int) -> Iterator[list[int]]:
-    """Cut the wanted frames into pieces of whole groups of pictures, ``most`` frames where the groups allow.
+    """Cut the wanted frames into pieces of whole GOPs, of up to ``most`` frames if the GOPs allow.
 
-    A piece that began inside a group would decode the group's beginning once more; where one group alone holds
-    more than ``longest`` wanted frames, decord is the wrong tool.
+    A piece that began inside a GOP would decode the GOP's beginning again. If one GOP has more than ``longest`` wanted
+    frames, decord would need too much memory.
     """
     bounds = np.searchsorted(np.asarray(wanted), np.asarray([*keys, np.iinfo(np.int64).max]))
     start = end = 0

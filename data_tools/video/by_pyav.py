@@ -1,4 +1,4 @@
-"""Reading frames with PyAV: counted from the file's start, or found again after a seek by their own stamps."""
+"""Reading frames with PyAV: counted from the start of the file, or identified by timestamp after a seek."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 WORTHWHILE = 48
-"""Frames to be left out by a seek: fewer are decoded and passed over."""
+"""A seek must skip at least this many frames; otherwise they are decoded and dropped."""
 GROUPS_EARLY = 2
-"""In files that are not plain a seek aims at the second key frame before the wanted frame, for the pictures after a key
-frame may need those of the group before."""
+"""In files that are not plain, a seek goes this many key frames further back, because pictures after a key frame may
+need those of the group before."""
 
 
 class _LostError(Exception):
-    """After a seek, the pictures are not those of the table."""
+    """After a seek, the pictures do not match the table."""
 
 
 def pyav_frames(path: Path, table: FrameTable, wanted: Sequence[int], pulse: Pulse) -> Iterator[tuple[int, RgbFrame]]:
-    """Yield ``(number, frame)`` for the wanted numbers, which ascend.
+    """Yield ``(number, frame)`` for the wanted numbers, in ascending order.
 
     Raises:
         UnreadableSourceError: the next wanted frame cannot be read. The frames yielded before it are good.
@@ -56,7 +56,7 @@ def pyav_frames(path: Path, table: FrameTable, wanted: Sequence[int], pulse: Pul
 
 
 def all_frames(path: Path, pulse: Pulse) -> Iterator[tuple[int, RgbFrame]]:
-    """Yield ``(number, frame)`` of every frame of a file without a table.
+    """Yield ``(number, frame)`` for every frame of a file without a table.
 
     Raises:
         UnreadableSourceError: as :func:`data_tools.video.read_frames`.
@@ -70,7 +70,8 @@ def all_frames(path: Path, pulse: Pulse) -> Iterator[tuple[int, RgbFrame]]:
             _check_size(picture, size, path, number)
             yield number, to_rgb(picture, turn)
     if pictures.damage or number < 0:
-        raise UnreadableSourceError(f"{path}: frame {number + 1} cannot be read: {pictures.damage or 'there is none'}")
+        reason = pictures.damage or "the file has no pictures"
+        raise UnreadableSourceError(f"{path}: frame {number + 1} cannot be read: {reason}")
 
 
 class _Reader:
@@ -82,7 +83,7 @@ class _Reader:
         self.can_seek = bool((np.diff(self._stamps) > 0).all() and (self._stamps != UNKNOWN).all())
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, RgbFrame]]:
-        """Raises ``_LostError`` where the frame may yet be found by counting from the start."""
+        """Raises ``_LostError`` if the frame may still be found by counting from the start."""
         if not len(wanted):
             return
         left = iter(wanted)
@@ -112,7 +113,7 @@ class _Reader:
                     raise UnreadableSourceError(f"{self._path}: frame {number} cannot be read: {self._reason()}")
 
     def _begin_for(self, number: int, position: int) -> int | None:
-        """The key frame to seek to for ``number``; None: go on decoding from ``position``."""
+        """The key frame to seek to for ``number``; None: continue decoding from ``position``."""
         if not self.can_seek:
             return None
         groups = np.searchsorted(self._keys, number, side="right") - (1 if self._table.is_plain else 1 + GROUPS_EARLY)
@@ -121,14 +122,14 @@ class _Reader:
         return int(self._keys[groups])
 
     def _counted(self, container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[int, av.VideoFrame]]:
-        """From the file's start, where the container stands."""
+        """Pictures from the start of the file, numbered by counting."""
         pictures = Pictures(container, stream, self._pulse)
         for position, picture in enumerate(pictures):
             stamp = stamp_of(picture)
             if position >= self._table.count or (UNKNOWN if stamp is None else stamp) != self._stamps[position]:
                 raise UnreadableSourceError(
-                    f"{self._path}: frame {position} comes out at another time than when the file was first read; "
-                    "it has changed, or its index is wrong: remux it"
+                    f"{self._path}: frame {position} has another timestamp than when the file was first read; "
+                    "the file has changed, or its index is wrong: remux it"
                 )
             yield position, picture
         self._damage = pictures.damage
@@ -136,7 +137,7 @@ class _Reader:
     def _found_again(
         self, container: InputContainer, stream: av.VideoStream, begin: int
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """From a key frame on; a picture counts where its own stamp is in the table."""
+        """Pictures from a key frame on, numbered by looking up their timestamps in the table."""
         import av
 
         try:
@@ -166,7 +167,7 @@ class _Reader:
 
 @contextmanager
 def _complaints() -> Iterator[Sequence[object]]:
-    """FFmpeg's messages of errors: what it puts in a damaged picture's place depends on where decoding began."""
+    """FFmpeg's error messages: how it conceals a damaged picture depends on where decoding began."""
     from av import logging
 
     level = logging.get_level()

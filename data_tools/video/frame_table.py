@@ -1,4 +1,4 @@
-"""The frame table of a video: its pictures and their stamps, counted once."""
+"""The frame table of a video: its pictures and their timestamps, counted once."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ Integers = npt.NDArray[np.int64]
 Turn = Literal[0, 90, 180, 270]
 
 UNKNOWN = np.iinfo(np.int64).min
-"""Stands for a stamp that the file does not tell."""
+"""Stands for a timestamp that the file does not contain."""
 DEFAULT_RATE = 25.0
-"""Frames a second of files that tell neither stamps nor a rate."""
+"""Frames per second for files that contain neither timestamps nor a rate."""
 MOST_FRAMES = 2**24
-"""Of a video: three days of 60 a second."""
+"""Most frames of a video: three days at 60 per second."""
 PICTURES = "pictures"
-"""The container of a sequence of pictures."""
+"""The value of ``container`` for a sequence of pictures."""
 
 
 class FrameTable(Options):
-    """The pictures of one video as ``data_tools.video`` numbers them. Travels with a shard's plan, so it is small."""
+    """The pictures of one video as ``data_tools.video`` numbers them. Compact, because it is sent with a shard plan."""
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -55,35 +55,35 @@ class FrameTable(Options):
     container: str
     """FFmpeg's name of the format, or ``PICTURES``."""
     created: str | None
-    """When the recording began, by the container; ISO 8601."""
+    """Start of the recording according to the container; ISO 8601."""
     width: int = Field(ge=1)
-    """Of the upright pictures, in pixels."""
+    """Width of the upright pictures, in pixels."""
     height: int = Field(ge=1)
     turn: Turn
     """Degrees clockwise from the coded picture to the upright one."""
     video_streams: int = Field(ge=1)
-    """Of the file, this one included."""
+    """Number of video streams in the file."""
     count: int = Field(ge=1, le=MOST_FRAMES)
     damage: str | None
-    """Why the pictures end before the file does; None where they do not."""
+    """Why the pictures end before the file does; None if they do not."""
     seconds_a_tick: str = Field(pattern=r"^[1-9]\d{0,19}(/[1-9]\d{0,19})?$")
-    """The stamps' unit, a fraction."""
+    """Unit of the timestamps in seconds, as a fraction."""
     frames_per_second: float = Field(ge=0, allow_inf_nan=False)
-    """On average, as far as the container tells; 0: it does not."""
+    """Average rate according to the container; 0: unknown."""
     packed_stamps: bytes
     packed_keys: bytes
     packed_checksums: bytes | None
-    """None where the packets alone tell the pictures: such a file is plain."""
+    """None if the packets alone determine the pictures: the file is plain."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Tables are kept beside shards, where anything may happen to them."""
+        """Check consistency: tables are stored beside shards, where they may be damaged."""
         check_size(self.width, self.height)
         keys = self.keys
         if len(self.stamps) != self.count or (self.checksums is not None and len(self.checksums) != self.count):
             raise ValueError(f"expected {self.count} stamps and as many checksums")
         if (np.diff(keys) <= 0).any() or not (keys >= 0).all() or not (keys < self.count).all():
-            raise ValueError("expected keys that are numbers of frames, ascending")
+            raise ValueError("expected ascending frame numbers as keys")
         return self
 
     @property
@@ -93,32 +93,32 @@ class FrameTable(Options):
 
     @property
     def stamps(self) -> Integers:
-        """(count,) when each frame is shown, in ticks; ``UNKNOWN`` where the file does not tell."""
+        """(count,) timestamp of each frame, in ticks; ``UNKNOWN`` where the file has none."""
         return np.cumsum(self._unpacked(self.packed_stamps))
 
     @property
     def keys(self) -> Integers:
-        """Numbers of the frames that a decoder can begin with, ascending."""
+        """Numbers of the key frames, ascending; a decoder can start at any of them."""
         return np.cumsum(self._unpacked(self.packed_keys))
 
     @property
     def checksums(self) -> Integers | None:
-        """(count,) of the pictures; None in a plain file."""
+        """(count,) checksums of the pictures; None for a plain file."""
         return None if self.packed_checksums is None else self._unpacked(self.packed_checksums)
 
     def _unpacked(self, packed: bytes) -> Integers:
-        """At most a number for each frame, and one more where there are more."""
+        """The packed numbers, at most ``count + 1`` of them, so that a surplus is noticed."""
         try:
             numbers = zlib.decompressobj().decompress(packed, 8 * (self.count + 1))
         except zlib.error as error:
-            raise ValueError(f"packed numbers that cannot be unpacked: {error}") from None
+            raise ValueError(f"packed numbers cannot be decompressed: {error}") from None
         return np.frombuffer(numbers, "<i8").astype(np.int64)
 
     def seconds(self) -> npt.NDArray[np.float64]:
-        """(count,) seconds from the first frame to each, never falling.
+        """(count,) seconds from the first frame to each frame, never decreasing.
 
-        Where the file's clock starts again (joined recordings), and where it does not tell the time, a frame follows
-        the one before it after the usual time.
+        Where the file's clock starts again (joined recordings) and where timestamps are missing, a frame follows the
+        previous one after the average frame time.
         """
         tick = float(Fraction(self.seconds_a_tick))
         stamps = self.stamps
@@ -129,14 +129,14 @@ class FrameTable(Options):
 
 
 def make_table(path: Path, pulse: Pulse = no_pulse) -> FrameTable:
-    """Number the pictures of a video: from its packets where these are certain to tell, else by decoding it once.
+    """Number the pictures of a video: from its packets if these suffice, otherwise by decoding it once.
 
     Args:
         path: a video file, or the folder of a sequence of pictures.
-        pulse: called as the work goes on.
+        pulse: called as the work progresses.
 
     Raises:
-        UnreadableSourceError: the file is missing or no video, or not one picture comes out of it.
+        UnreadableSourceError: the file is missing, is not a video, or yields no picture.
     """
     if path.is_dir():
         return _sequence_table(path)
@@ -144,7 +144,7 @@ def make_table(path: Path, pulse: Pulse = no_pulse) -> FrameTable:
 
 
 def _sequence_table(folder: Path) -> FrameTable:
-    """Of a sequence of pictures: a tick is a frame."""
+    """The table of a sequence of pictures, where a tick is a frame."""
     sequence = list_pictures(folder)
     height, width, _ = read_picture(sequence.paths[0]).shape
     rate = Fraction(sequence.frames_per_second or DEFAULT_RATE).limit_denominator(10**6) or Fraction(1)
@@ -167,7 +167,7 @@ def _sequence_table(folder: Path) -> FrameTable:
 
 
 def plain_table(path: Path, pulse: Pulse = no_pulse) -> FrameTable | None:
-    """The table of a plain file, without decoding it but for its ends; None for any other.
+    """The table of a plain file, decoding only its beginning and end; None for any other file.
 
     Raises:
         UnreadableSourceError: as :func:`make_table`.
@@ -200,7 +200,7 @@ def _decoded_table(path: Path, pulse: Pulse) -> FrameTable:
             if picture.key_frame:
                 keys.append(number)
         if first is None:
-            raise UnreadableSourceError(f"{path}: not one picture can be read: {pictures.damage or 'there is none'}")
+            raise UnreadableSourceError(f"{path}: no picture can be read: {pictures.damage or 'the file has none'}")
         return _table(
             path,
             container,
@@ -245,16 +245,16 @@ def _table(
 
 
 def turn_of(stream: av.VideoStream, first: av.VideoFrame) -> Turn:
-    """Degrees clockwise by which OpenCV turns the stream's pictures: 0, 90, 180 or 270."""
+    """Degrees clockwise by which OpenCV rotates the stream's pictures: 0, 90, 180 or 270."""
     turns: dict[int, Turn] = {90: 90, 180: 180, 270: 270}
     turn = turns.get(-round(first.rotation) % 360, 0)
     return 0 if turn and _turned_by_codec(stream, first) else turn
 
 
 def _turned_by_codec(stream: av.VideoStream, first: av.VideoFrame) -> bool:
-    """Whether the angle stands in the coded pictures, where OpenCV does not look, and not in the container.
+    """Whether the angle is in the coded pictures, where OpenCV does not look, and not in the container.
 
-    A decoder that knows nothing of the container finds only the former.
+    A decoder opened without the container reports only the former.
     """
     import av
 
@@ -281,7 +281,7 @@ def _ends_agree(
     keys: Integers,
     pulse: Pulse,
 ) -> bool:
-    """Whether the first pictures and the last group come out as the packets say."""
+    """Whether the first pictures and the last group decode to the timestamps of the packets."""
     import av
 
     if [stamp_of(picture) for picture in head] != stamps[:HEAD].tolist():
@@ -292,13 +292,13 @@ def _ends_agree(
     try:
         container.seek(tail[0], stream=stream)
     except av.FFmpegError as error:
-        raise UnreadableSourceError(f"{container.name}: cannot be searched: {first_line(error)}") from error
+        raise UnreadableSourceError(f"{container.name}: cannot seek: {first_line(error)}") from error
     found = [stamp_of(picture) for picture in Pictures(container, stream, pulse)]
     return bool(found == tail)
 
 
 HEAD = 24
-"""Pictures from the start on that are decoded; a file of fewer is decoded whole."""
+"""Number of pictures decoded from the start; a shorter file is decoded completely."""
 LONGEST_TAIL = 300
 
 

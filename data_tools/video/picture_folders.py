@@ -1,4 +1,4 @@
-"""Sequences of pictures in place of a video, as MOTChallenge has them: ``img1/000001.jpg`` and ``seqinfo.ini``."""
+"""Sequences of pictures instead of a video, as in MOTChallenge: ``img1/000001.jpg`` and ``seqinfo.ini``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import ImageOps
 
-from data_tools.encoded_pictures import opened
+from data_tools.encoded_pictures import open_picture
 from data_tools.errors import UnreadableSourceError
 from data_tools.video.pictures import Pulse, RgbFrame, first_line, no_pulse
 
@@ -27,16 +27,16 @@ _LAST_NUMBER = re.compile(r"(\d{1,15})\D*$", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class PictureSequence:
-    """The pictures of a sequence, by the numbers in their names, ascending."""
+    """The pictures of a sequence, sorted by the numbers in their names."""
 
     numbers: tuple[int, ...]
     paths: tuple[Path, ...]
     frames_per_second: float
-    """0 where nothing tells."""
+    """0 if unknown."""
 
 
 def is_sequence(folder: str | Path) -> bool:
-    """Whether a folder is one of MOTChallenge's sequences."""
+    """Whether a folder is a MOTChallenge sequence."""
     return os.path.isfile(os.path.join(folder, INFO_FILE)) or os.path.isdir(os.path.join(folder, PICTURE_FOLDER))
 
 
@@ -44,7 +44,8 @@ def list_pictures(folder: Path) -> PictureSequence:
     """The sequence's pictures.
 
     Raises:
-        UnreadableSourceError: ``seqinfo.ini`` is none, there is no picture, a name has no number, or two have the same.
+        UnreadableSourceError: ``seqinfo.ini`` is not valid, there are no pictures, a name has no number, or two have
+            the same.
     """
     name, rate = _read_info(folder / INFO_FILE)
     pictures = folder / name
@@ -59,17 +60,19 @@ def list_pictures(folder: Path) -> PictureSequence:
             continue
         number = _LAST_NUMBER.search(stem)
         if number is None:
-            raise UnreadableSourceError(f"{pictures}: picture {file!r}, expected a name with its number: 000001.jpg")
+            raise UnreadableSourceError(f"{pictures}: picture {file!r}, expected a name with a number: 000001.jpg")
         if found.setdefault(int(number[1]), file) != file:
-            raise UnreadableSourceError(f"{pictures}: pictures {found[int(number[1])]!r} and {file!r} have one number")
+            raise UnreadableSourceError(
+                f"{pictures}: pictures {found[int(number[1])]!r} and {file!r} have the same number"
+            )
     if not found:
-        raise UnreadableSourceError(f"{pictures}: holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise UnreadableSourceError(f"{pictures}: contains no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     numbers = tuple(sorted(found))
     return PictureSequence(numbers, tuple(pictures / found[number] for number in numbers), rate)
 
 
 def _read_info(path: Path) -> tuple[PurePosixPath, float]:
-    """The folder of pictures and the frames a second, as far as ``seqinfo.ini`` tells."""
+    """The folder of pictures and the frames per second from ``seqinfo.ini``, or defaults."""
     if not path.is_file():
         return PurePosixPath(PICTURE_FOLDER), 0.0
     info = configparser.ConfigParser(interpolation=None, strict=False)
@@ -84,38 +87,40 @@ def _read_info(path: Path) -> tuple[PurePosixPath, float]:
             raise
         raise UnreadableSourceError(f"{path}: cannot be read: {first_line(error)!r:.200}") from error
     if not math.isfinite(rate) or not 0 <= rate <= 1e6:
-        raise UnreadableSourceError(f"{path}: frameRate is {rate}, expected frames a second")
+        raise UnreadableSourceError(f"{path}: frameRate is {rate}, expected frames per second")
     pictures = PurePosixPath(name)
     if pictures.is_absolute() or ".." in pictures.parts or "\0" in name:
-        raise UnreadableSourceError(f"{path}: imDir is {name!r:.100}, expected a folder in the sequence's")
+        raise UnreadableSourceError(f"{path}: imDir is {name!r:.100}, expected a folder within the sequence's folder")
     return pictures, rate
 
 
 def read_pictures(
     sequence: PictureSequence, frames: Sequence[int] | None = None, pulse: Pulse = no_pulse
 ) -> Iterator[tuple[int, RgbFrame]]:
-    """Yield ``(place in the sequence, picture)`` for the wanted places, from 0; None for every one.
+    """Yield ``(position, picture)`` for the wanted positions in the sequence, from 0; None: all.
 
-    Pictures are upright as OpenCV shows them: turned as their EXIF tag says.
+    Pictures are upright as in OpenCV: rotated according to their EXIF tag.
 
     Raises:
-        UnreadableSourceError: names the picture that cannot be read or has another size than the one before it.
+        UnreadableSourceError: a picture cannot be read or has another size than the one before it; names the picture.
     """
     shape: tuple[int, ...] | None = None
     for place in range(len(sequence.paths)) if frames is None else frames:
         picture = read_picture(sequence.paths[place])
         if shape is not None and shape != picture.shape:
-            sizes = " and ".join(f"{width}x{height}" for height, width, _ in (picture.shape, shape))
-            raise UnreadableSourceError(f"{sequence.paths[place]}: pictures of {sizes} pixels in one sequence")
+            found, expected = (f"{width}x{height}" for height, width, _ in (picture.shape, shape))
+            raise UnreadableSourceError(
+                f"{sequence.paths[place]}: {found} pixels, expected {expected} as the picture before it"
+            )
         shape = picture.shape
         yield place, picture
         pulse()
 
 
 def read_picture(path: Path) -> RgbFrame:
-    """One picture, upright; raises ``UnreadableSourceError``, which names it."""
+    """One picture, upright; raises ``UnreadableSourceError`` naming the file."""
     try:
-        with opened(path, FORMATS) as picture:
+        with open_picture(path, FORMATS) as picture:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, ValueError) as error:
         raise UnreadableSourceError(f"{path}: cannot be read: {first_line(error)}") from error

@@ -22,30 +22,30 @@ RgbFrame = npt.NDArray[np.uint8]
 """One decoded frame: (height, width, 3), uint8, RGB."""
 
 Pulse: TypeAlias = Callable[[], None]
-"""Told whenever decoding has moved on."""
+"""Called whenever decoding has made progress."""
 
 LISTS = frozenset({"hls", "concat", "dash", "imf", "image2", "sdp", "rtsp"})
-"""FFmpeg's formats whose pictures are those of other files, wherever these are."""
+"""FFmpeg's formats that only refer to other files, wherever these are."""
 BEGINNING_BYTES = 2**16
-"""Looked at first: of a file that a recorder only made room for, FFmpeg would look through all the zeros."""
+"""Checked first: FFmpeg would scan all the zeros of a file that a recorder has only preallocated."""
 MOST_OTHER_PACKETS = 4096
-"""OpenCV stops reading after so many packets of other streams in a row."""
+"""OpenCV stops reading after this many consecutive packets of other streams."""
 MOST_REFUSALS = 64
-"""And after so many pictures in a row that the decoder gives up after it has taken their packets."""
+"""OpenCV stops reading after this many consecutive pictures that the decoder drops after accepting their packets."""
 CHECKED_ROWS = 4
-"""Every so many rows count for a picture's checksum: enough to tell pictures apart."""
+"""Only every 4th row counts for a picture's checksum: enough to tell pictures apart."""
 
 
 def no_pulse() -> None:
-    """For those who do not watch."""
+    """A pulse that does nothing."""
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """The file and the stream that OpenCV takes: the first of those with pictures.
+    """The open file and the stream that OpenCV reads: the first with pictures.
 
     Raises:
-        UnreadableSourceError: the file is missing, is no video but a list of other files, or its codec is unknown.
+        UnreadableSourceError: the file is missing, is not a video, is a list of other files, or its codec is unknown.
     """
     import av
 
@@ -55,36 +55,36 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         with path.open("rb") as file:
             beginning = file.read(BEGINNING_BYTES)
         if not any(beginning):
-            what = "begins with nothing but zeros" if beginning else "is empty"
-            raise UnreadableSourceError(f"{path}: no readable video: it {what}")
+            what = f"its first {len(beginning)} bytes are all zero" if beginning else "it is empty"
+            raise UnreadableSourceError(f"{path}: not a readable video: {what}")
         container = av.open(str(path))
     except UnreadableSourceError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableSourceError(f"{path}: no readable video: {first_line(error)}") from error
+        raise UnreadableSourceError(f"{path}: not a readable video: {first_line(error)}") from error
     with container:
         if container.format.name in LISTS:
             kind = container.format.name
-            raise UnreadableSourceError(f"{path}: no readable video: it is a list of other files ({kind})")
+            raise UnreadableSourceError(f"{path}: not a readable video: it is a list of other files ({kind})")
         if not container.streams.video:
-            raise UnreadableSourceError(f"{path}: no readable video: it has no stream with pictures")
+            raise UnreadableSourceError(f"{path}: not a readable video: it has no video stream")
         stream = container.streams.video[0]
         if stream.codec_context is None:
-            raise UnreadableSourceError(f"{path}: no readable video: nothing here decodes its codec")
+            raise UnreadableSourceError(f"{path}: not a readable video: FFmpeg has no decoder for its codec")
         context = stream.codec_context
         try:
             check_size(context.width, context.height)
         except ValueError as error:
-            raise UnreadableSourceError(f"{path}: no readable video: {error}") from None
+            raise UnreadableSourceError(f"{path}: not a readable video: {error}") from None
         context.options = {"max_pixels": str(MOST_PIXELS)}
-        # FRAME threads hang when a generator is left early (PyAV #1849).
+        # FRAME threads hang when a generator is closed early (PyAV #1849).
         stream.thread_type, stream.thread_count = "SLICE", 1
         yield container, stream
 
 
 class Pictures:
-    """Iterates over the pictures that OpenCV reads from here on; afterwards ``damage`` says why they ended, or None
-    where the file ended."""
+    """Iterates over the pictures that OpenCV reads from here on. Afterwards, ``damage`` says why they ended; None if
+    the end of the file was reached."""
 
     def __init__(self, container: InputContainer, stream: av.VideoStream, pulse: Pulse = no_pulse) -> None:
         self._container, self._stream, self._pulse = container, stream, pulse
@@ -120,12 +120,12 @@ class Pictures:
                 yield picture
 
     def _packets(self) -> Iterator[av.Packet[Any] | None]:
-        """All packets, of other streams too; then None, which makes the decoder give up what it holds back."""
+        """All packets, including those of other streams; then None, which flushes the decoder."""
         import av
 
         try:
             for packet in self._container.demux():
-                if packet.size or packet.dts is not None:  # not PyAV's own, one a stream, at the end
+                if packet.size or packet.dts is not None:  # skip PyAV's flush packets, one per stream, at the end
                     yield packet
         except (av.FFmpegError, OSError) as error:
             self.damage = first_line(error)
@@ -133,12 +133,12 @@ class Pictures:
 
 
 def stamp_of(picture: av.VideoFrame) -> int | None:
-    """When the picture is shown, in the stream's time base; where that is unknown, when it was decoded."""
+    """The picture's presentation time in the stream's time base; its decoding time if that is unknown."""
     return picture.dts if picture.pts is None else picture.pts
 
 
 def checksum_of(picture: av.VideoFrame) -> int:
-    """Tells the picture from others of the same video; 32 bits."""
+    """A 32-bit checksum that distinguishes the pictures of a video."""
     plane = picture.planes[0]
     content = np.frombuffer(memoryview(plane), np.uint8)[: plane.line_size * plane.height]
     rows = content.reshape(plane.height, plane.line_size)[::CHECKED_ROWS, : plane.width]
@@ -146,11 +146,11 @@ def checksum_of(picture: av.VideoFrame) -> int:
 
 
 def to_rgb(picture: av.VideoFrame, turn: int) -> RgbFrame:
-    """The picture turned clockwise by ``turn`` degrees."""
+    """The picture rotated clockwise by ``turn`` degrees."""
     frame = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     return np.ascontiguousarray(np.rot90(frame, -turn // 90)) if turn else frame
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """The first line of an error."""
     return str(error).strip().split("\n")[0][:200] or type(error).__name__

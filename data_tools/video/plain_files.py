@@ -1,6 +1,6 @@
-"""Which files are plain: their packets alone tell, with certainty, which pictures come out and when.
+"""Recognises plain files, whose packets alone determine which pictures come out and when.
 
-Any doubt makes a file not plain; then it is decoded once instead, which is right for all.
+In case of doubt a file is not plain; then it is decoded once instead, which works for every file.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 CONTAINERS = frozenset({"mov", "matroska"})
-"""Every packet of theirs carries the time of its picture, and they find a key frame again by its time."""
+"""Containers whose every packet has its picture's timestamp and which can seek to a key frame by its time."""
 DEEPEST_REORDERING = 16
-"""More pictures are never held back by H.264 and HEVC."""
+"""H.264 and HEVC never hold back more pictures than this."""
 
 
 def plain_stamps(
     container: InputContainer, stream: av.VideoStream, pulse: Pulse
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """The pictures' stamps in time order and the numbers of those that begin a group; None: the file is not plain.
+    """The pictures' timestamps in order and the numbers of the key frames; None: the file is not plain.
 
-    In a plain file every packet begins exactly one picture, with a stamp of its own; nothing is marked to be hidden;
-    groups begin with a picture that resets the decoder, and none of their pictures is shown before it; no picture
-    waits for more others than the decoder knows; and the container counts as many.
+    In a plain file, every packet begins exactly one picture with a unique timestamp; no packet is marked as hidden;
+    groups begin with a picture that resets the decoder and none of their pictures is shown before it; no picture needs
+    a deeper reordering than the decoder's; and the container's frame count agrees.
     """
     import av
 
@@ -42,7 +42,7 @@ def plain_stamps(
     try:
         for packet in container.demux(stream):
             if not packet.size and packet.dts is None and packet.pts is None:
-                continue  # PyAV's own, at the end
+                continue  # PyAV's flush packet at the end
             pulse()
             if packet.pts is None or packet.is_discard or packet.is_corrupt or not packet.size:
                 return None
@@ -62,7 +62,7 @@ def plain_stamps(
 def _in_order(
     stamps: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], depth: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Stamps given in decoding order, sorted; None unless groups are closed and reordered as deep as ``depth``."""
+    """Sort timestamps given in decoding order; None unless groups are closed and reordered at most ``depth`` deep."""
     if not len(keys) or keys[0] != 0:
         return None
     order = np.argsort(stamps, kind="stable")
@@ -71,25 +71,25 @@ def _in_order(
         return None
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    # In closed groups, a key frame's place in time is its place in decoding, and so is that of no later picture less.
+    # In closed groups, a key frame has the same position in display and decoding order, and nothing later precedes it.
     if (place[keys] != keys).any() or (np.minimum.accumulate(place[::-1])[::-1][keys] != keys).any():
         return None
-    # A picture that is decoded after others which are shown later must find them held back.
+    # The decoder must still hold back all pictures that are decoded earlier but shown later.
     waits = max((int((place[max(0, i - DEEPEST_REORDERING) : i] > place[i]).sum()) for i in _moved(place)), default=0)
     return (ordered, keys) if waits <= depth else None
 
 
 def _moved(place: npt.NDArray[np.int64]) -> Iterator[int]:
-    """Those that are shown before one that is decoded earlier."""
+    """Pictures that are shown before one that is decoded earlier."""
     return iter(np.flatnonzero(place < np.maximum.accumulate(place)).tolist())
 
 
 class _NotPlainError(Exception):
-    """Something that is not understood with certainty."""
+    """The packets contain something that is not understood with certainty."""
 
 
 class _PictureStarts:
-    """Looks into H.264 or HEVC packets: the units of coded pictures, each after its length."""
+    """Parses H.264 or HEVC packets: length-prefixed NAL units."""
 
     def __init__(self, codec: str, length_bytes: int) -> None:
         self._hevc, self._length_bytes = codec == "hevc", length_bytes
@@ -120,7 +120,7 @@ class _PictureStarts:
         return resets > 0
 
     def _unit(self, data: memoryview, begin: int) -> tuple[bool, bool | None]:
-        """Whether it is of a picture that resets the decoder, and the first of its picture; None: of no picture."""
+        """Whether the NAL unit's picture resets the decoder, and whether it begins that picture (None: no picture)."""
         if self._hevc:
             kind = data[begin] >> 1 & 0x3F
             if data[begin] & 1 or data[begin + 1] >> 3:  # a layer above the base
@@ -137,7 +137,7 @@ class _PictureStarts:
 
 
 def _picture_starts(stream: av.VideoStream) -> _PictureStarts | None:
-    """None where the packets are not understood."""
+    """The packet parser for the stream; None if its packets are not understood."""
     head = stream.codec_context.extradata or b""
     codec = stream.codec_context.name
     if codec == "h264" and len(head) > 4 and head[0] == 1:

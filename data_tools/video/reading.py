@@ -1,4 +1,4 @@
-"""Frames of a video by their numbers, by whichever decoder is right for the file."""
+"""Reading the frames of a video by number, with the right decoder for the file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def read_frames(
     table: FrameTable | None = None,
     pulse: Pulse = no_pulse,
 ) -> Iterator[tuple[int, RgbFrame]]:
-    """Yield ``(frame number, frame)`` for the wanted frames, within bounded memory whatever the video's length.
+    """Yield ``(frame number, frame)`` for the wanted frames, in bounded memory for any length of video.
 
     Args:
         path: a video file, or the folder of a sequence of pictures.
         frames: frame numbers from 0, strictly increasing; None for every frame.
-        table: the file's frame table; made where it is needed and not given.
-        pulse: called as the work goes on.
+        table: the file's frame table; made if it is needed and not given.
+        pulse: called as the work progresses.
 
     Raises:
         UnreadableSourceError: the next wanted frame cannot be read; the message names it. The frames yielded before it
@@ -35,7 +35,7 @@ def read_frames(
     if path.is_dir():
         sequence = list_pictures(path)
         if table is not None and table.count != len(sequence.numbers):
-            raise UnreadableSourceError(f"{path}: has changed since its pictures were counted")
+            raise UnreadableSourceError(f"{path}: the folder has changed since its pictures were counted")
         yield from read_pictures(sequence, frames, pulse)
         return
     if table is None:
@@ -46,7 +46,7 @@ def read_frames(
     if not path.is_file():
         raise UnreadableSourceError(f"{path}: no such file")
     if path.stat().st_size != table.file_bytes:
-        raise UnreadableSourceError(f"{path}: has changed since its frames were counted")
+        raise UnreadableSourceError(f"{path}: the file has changed since its frames were counted")
     wanted: Sequence[int] = range(table.count) if frames is None else frames
     done = 0
     try:
@@ -55,7 +55,7 @@ def read_frames(
             done += 1
         return
     except NotForDecordError:
-        pass  # left before the next decoder starts, for the exception holds decord's reader and its memory
+        pass  # leave the block before the next decoder starts: the exception holds decord's reader and its memory
     yield from pyav_frames(path, table, wanted[done:], pulse)
 
 

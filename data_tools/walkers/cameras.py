@@ -1,4 +1,4 @@
-"""What belongs to a camera: view, scale, light, noise, softness, and the street before it."""
+"""The properties of a camera: view, scale, light, noise, softness, and the street in front of it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Planes = npt.NDArray[np.float32]
 class Camera:
     """``view`` is the usual angle (radians) between the walk and the picture plane: 0 from the side, pi/2 frontal.
 
-    ``tilt`` looks down (radians); ``scale`` is pixels a metre; ``ground`` the share of the picture above the
-    walkers' feet; ``gain`` multiplies red, green and blue; ``light`` points to the light (across, up, to the
-    viewer); ``ambient`` is the light in the shade; ``softness`` the width of an edge and ``noise`` the standard
-    deviation, both in pixels or grey levels of the picture.
+    ``tilt`` is the downward angle (radians), ``scale`` is in pixels per metre, ``ground`` is the share of the picture
+    above the walkers' feet, ``gain`` multiplies red, green and blue, ``light`` points to the light (across, up, to the
+    viewer), ``ambient`` is the light in the shade, ``softness`` is the width of an edge in pixels, and ``noise`` is the
+    standard deviation in grey levels.
     """
 
     view: float
@@ -36,7 +36,7 @@ class Camera:
 
 
 def draw_camera(rng: np.random.Generator, number: int, cameras: int, pixels: tuple[float, float]) -> Camera:
-    """Camera ``number`` of ``cameras``; ``pixels`` is the least and greatest height of a person of 1.75 m."""
+    """Camera ``number`` of ``cameras``; ``pixels`` is the range of heights of a person of 1.75 m."""
 
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
@@ -60,10 +60,10 @@ def draw_camera(rng: np.random.Generator, number: int, cameras: int, pixels: tup
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """The street before a camera, three pictures wide and joined at its ends.
+    """The street in front of a camera, three pictures wide, with its ends joined.
 
-    ``planes_3HW`` is its light, 0 to 255 before the camera's gain; ``cover_HW`` tells where something stands
-    before the walkers (1) and where not (0).
+    ``planes_3HW`` is its colour, 0 to 255 before the camera's gain; ``cover_HW`` is 1 where something hides the
+    walkers, 0 elsewhere.
     """
 
     planes_3HW: Planes
@@ -72,7 +72,7 @@ class Street:
 
 @lru_cache(maxsize=4)
 def draw_street(camera: Camera, seed: tuple[int, ...], width: int, height: int) -> Street:
-    """The street before ``camera``, in muted colours, for pictures of ``width`` x ``height`` pixels."""
+    """The street in front of ``camera``, in muted colours, for pictures of ``width`` x ``height`` pixels."""
     rng = np.random.default_rng(seed)
     wide = 3 * width
     planes = np.empty((3, height, wide), np.float32)
@@ -96,7 +96,7 @@ def draw_street(camera: Camera, seed: tuple[int, ...], width: int, height: int) 
 
 
 def _stone(rng: np.random.Generator, low: float, high: float) -> Planes:
-    """A colour of sand or stone, (3, 1, 1): every street has these alone, so that colours tell of clothes."""
+    """A colour of sand or stone, (3, 1, 1): streets have no other colours, so that only clothes are colourful."""
     stone = np.array([1.0, 0.93, 0.83]) + rng.normal(0.0, 0.012, 3)
     return (rng.uniform(low, high) * stone).astype(np.float32)[:, None, None]
 

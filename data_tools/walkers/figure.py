@@ -1,4 +1,4 @@
-"""A dressed walker before a camera, as round-ended strokes in pixels, from back to front."""
+"""A dressed walker in front of a camera, as round-ended strokes in pixels, from back to front."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ HAIRLINES: dict[Hair, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """A thick line through every frame: from ``start_T2`` to ``end_T2`` (x, y in pixels of the street), half
-    thickness ``start_radius_T`` and ``end_radius_T`` in pixels, with ends flattened ``flat`` times against round ones.
+    """A thick line in every frame: from ``start_T2`` to ``end_T2`` (x, y in pixels of the street), with half
+    thicknesses ``start_radius_T`` and ``end_radius_T`` in pixels and ends flattened by the factor ``flat``.
 
-    ``heading`` is the walker's direction: 0 to the right in the picture, pi/2 towards the viewer. ``tone``
-    darkens what lies in the shade of the body.
+    ``heading`` is the walker's direction: 0 to the right in the picture, pi/2 towards the viewer. ``tone`` darkens
+    parts in the shade of the body.
     """
 
     start_T2: Floats
@@ -64,7 +64,7 @@ class Stroke:
         return replace(self, start_T2=self.start_T2 + offset, end_T2=self.end_T2 + offset)
 
     def during(self, frames: slice) -> Stroke:
-        """The same stroke in some of the frames."""
+        """The stroke restricted to some frames."""
         return replace(
             self,
             start_T2=self.start_T2[frames],
@@ -76,8 +76,8 @@ class Stroke:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the walker stands in the picture: ``origin_T2`` is the ground point below the body, ``scale_T`` pixels
-    a metre."""
+    """The walker's place in the picture: ``origin_T2`` is the ground point below the body, ``scale_T`` is in pixels per
+    metre."""
 
     camera: Camera
     heading: float
@@ -102,7 +102,7 @@ class Figure:
         self.skin = Skin(person.skin)
 
     def strokes(self) -> list[Stroke]:
-        """Every stroke, the farthest first."""
+        """Every stroke, farthest first."""
         sides = (self.skeleton.left, self.skeleton.right)
         far, near = sides if np.cos(self.pose.heading) > 0 else sides[::-1]
         beside = self.frontal >= 0.8  # both arms hang beside the trunk, none behind it
@@ -229,7 +229,7 @@ class Figure:
                 yield self._stroke(eye, eye - axis * 0.008, (0.014, 0.014), EYE)
 
     def _loose_hair(self) -> Iterator[Stroke]:
-        """What falls or stands off the head."""
+        """Hair that hangs down or stands off the head."""
         person, chin, crown = self.person, self.skeleton.chin, self.skeleton.crown
         hair = Skin(person.hair_colour)
         side = 0.5 * person.head * person.head_breadth
@@ -251,7 +251,7 @@ class Figure:
             yield self._stroke(root, root - np.array([0.07, 0.0, 0.26]), (0.038, 0.022), hair)
 
     def _seen(self, width: float, depth: float) -> float:
-        """Half width seen of an elliptic section, half ``width`` across the body and half ``depth`` along it."""
+        """The visible half width of an elliptic section with half axes ``width`` (across the body) and ``depth``."""
         return float(np.hypot(width * np.sin(self.pose.heading), depth * np.cos(self.pose.heading)))
 
 

@@ -1,4 +1,4 @@
-"""A walking skeleton: where every joint of a person is at a given time."""
+"""A walking skeleton: the positions of a person's joints over time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Skeleton:
     """Joints as (T, 3) arrays: metres forward, to the left and up, from the ground below the moving body.
 
     ``left`` and ``right`` hold a side's joints: shoulder, elbow, wrist, fingers, hip, knee, ankle, heel, toe.
-    ``travel_T`` is the way gone by the body in metres.
+    ``travel_T`` is the distance walked in metres.
     """
 
     pelvis: Floats
@@ -93,6 +93,6 @@ def _downwards(angle_T: Floats, length: float) -> Floats:
 
 
 def _along(pitch_T: Floats, forward: float, up: float) -> Floats:
-    """A point of the foot that is turned by ``pitch_T`` about the ankle, toes up where positive."""
+    """A point of the foot, rotated by ``pitch_T`` about the ankle; positive means toes up."""
     sine, cosine = np.sin(pitch_T), np.cos(pitch_T)
     return np.stack([forward * cosine - up * sine, 0 * pitch_T, forward * sine + up * cosine], axis=1)

@@ -1,4 +1,4 @@
-"""The options of a set of synthetic walkers."""
+"""Options for a set of synthetic walkers."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class WalkerOptions(Options):
             )
         if self.person_pixels_max > (most := self.picture_height / HEADROOM):
             raise ValueError(
-                f"person_pixels_max {self.person_pixels_max} is too much for picture_height {self.picture_height}: "
+                f"person_pixels_max {self.person_pixels_max} is too large for picture_height {self.picture_height}: "
                 f"expected at most {most:.0f}, so that tall people fit"
             )
         if self.picture_width < self.picture_height:
             raise ValueError(
                 f"picture_width {self.picture_width} is below picture_height {self.picture_height}: "
-                "pictures must be at least as wide as high"
+                "pictures must not be taller than wide"
             )
         return self

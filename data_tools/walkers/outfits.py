@@ -1,4 +1,4 @@
-"""What belongs to an outfit: garments, their cut, colours and patterns."""
+"""The properties of an outfit: garments, their cut, colours and patterns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOTTOMS: tuple[Bottom, ...] = ("trousers", "trousers", "trousers", "shorts", "sk
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """Two colours and how they share the cloth; ``period`` is the pattern's repeat in metres."""
+    """Two colours and their pattern; ``period`` is the pattern's repeat in metres."""
 
     colour: Colour
     second: Colour
@@ -28,7 +28,7 @@ class Fabric:
     period: float
 
     def sleeves(self) -> Fabric:
-        """The same cloth on the arms, which carry neither logo nor second block."""
+        """The same cloth on the arms, without logo or second block."""
         return replace(self, pattern="plain") if self.pattern in ("logo", "block") else self
 
     def tail(self) -> Fabric:
@@ -51,7 +51,7 @@ class Outfit:
 
 
 def draw_outfit(rng: np.random.Generator) -> Outfit:
-    """One outfit, drawn without looking at who wears it."""
+    """Draw an outfit, independently of the person."""
     top = _fabric(rng, TOP_PATTERNS)
     bottom = BOTTOMS[rng.integers(len(BOTTOMS))]
     coat = bottom in ("trousers", "skirt") and rng.random() < 0.25
@@ -71,7 +71,7 @@ def _fabric(rng: np.random.Generator, patterns: tuple[Pattern, ...]) -> Fabric:
 
 
 def _colour(rng: np.random.Generator) -> Colour:
-    """Any hue, mostly strong; a quarter are greys from black to white."""
+    """Any hue, mostly saturated; a quarter are greys from black to white."""
     hue, value = rng.random(), rng.uniform(0.25, 0.95)
     saturation = rng.uniform(0.0, 0.1) if rng.random() < 0.25 else rng.uniform(0.45, 0.95)
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)

@@ -1,4 +1,4 @@
-"""Strokes to pixels: signed distances, soft edges, light and cloth patterns, over all frames at once."""
+"""Painting strokes: signed distances, soft edges, light and cloth patterns, for all frames at once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from data_tools.walkers.outfits import Fabric
 from data_tools.walkers.people import Colour
 
 SHORTEST = 1e-6
-"""Added to a stroke's squared length in pixels, which may be seen end on."""
+"""Added to a stroke's squared length in pixels, which is zero when seen end on."""
 
 
 def paint(canvas_3THW: Planes, corner_T2: npt.NDArray[np.int64], stroke: Stroke, camera: Camera) -> None:
-    """Lay one stroke over the canvas in place.
+    """Paint one stroke onto the canvas in place.
 
-    ``corner_T2`` is where each frame's canvas lies in the street (x, y of its upper left pixel).
+    ``corner_T2`` is the position of each frame's canvas in the street (x, y of its upper left pixel).
     """
     start_T2, end_T2 = stroke.start_T2 - corner_T2, stroke.end_T2 - corner_T2
     window = _window(stroke, start_T2, end_T2, canvas_3THW.shape)
@@ -66,12 +66,12 @@ def _window(stroke: Stroke, start_T2: Floats, end_T2: Floats, shape: tuple[int, 
 def _surface(
     stroke: Stroke, along: Planes, side: Planes, out: Planes, length: Planes, radius: Planes
 ) -> tuple[Colour, Colour, Planes | None]:
-    """Two colours and the second one's share at every pixel (None: the first alone)."""
+    """Two colours and the share of the second at every pixel (None: only the first)."""
     material = stroke.material
     if isinstance(material, Skin) or (isinstance(material, Fabric) and material.pattern == "plain"):
         return material.colour, material.colour, None
     cosine, sine = np.float32(np.cos(stroke.heading)), np.float32(np.sin(stroke.heading))
-    forward = side * cosine + out * sine  # 1 where the surface looks where the walker goes, -1 behind
+    forward = side * cosine + out * sine  # 1 where the surface faces the walking direction, -1 at the back
     left = side * sine - out * cosine
     if isinstance(material, Head):
         return _head(material, (along + radius) / (length + 2 * radius), forward)

@@ -1,4 +1,4 @@
-"""What belongs to a person and stays when the clothes change: body, gait, head, hair, skin."""
+"""The properties of a person that stay when the clothes change: body, gait, head, hair, skin."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ HAIR_STYLES: tuple[Hair, ...] = ("bald", "short", "bob", "long", "bun", "ponytai
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Lengths in metres, angles in radians, ``cadence`` in full strides (two steps) a second.
+    """Lengths in metres, angles in radians, ``cadence`` in full strides (two steps) per second.
 
-    ``girth`` and ``belly`` are half depths of the trunk seen from the side; ``shoulder`` and ``hip`` half widths
-    seen from the front; ``limb`` scales the thickness of arms and legs. ``lean`` bends the trunk forward,
-    ``stoop`` the head before it, ``spread`` holds the arms off the trunk.
+    ``girth`` and ``belly`` are half depths of the trunk seen from the side; ``shoulder`` and ``hip`` are half widths
+    seen from the front; ``limb`` scales the thickness of arms and legs. ``lean`` bends the trunk forward, ``stoop`` the
+    head; ``spread`` holds the arms off the trunk.
     """
 
     height: float
@@ -60,13 +60,13 @@ class Person:
 
 
 def draw_person(rng: np.random.Generator) -> Person:
-    """One person; every trait is drawn for itself, over a range that shows at 64 x 32 pixels."""
+    """Draw a person; traits are independent, over ranges that are visible at 64 x 32 pixels."""
 
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
     height = between(1.50, 2.0)
-    weight = between(-1.0, 1.0)  # slim to stout: what makes trunk and limbs thick together
+    weight = between(-1.0, 1.0)  # slim to stout: makes trunk and limbs thick together
     hair = HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
     return Person(
         height=height,

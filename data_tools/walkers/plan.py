@@ -1,4 +1,4 @@
-"""Who walks where in which outfit: the jobs of a set of walkers, and the splits."""
+"""The plan of a set of walkers: which person walks in which outfit under which camera, and the splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_tools.walkers.people import Person, draw_person
 
 
 class Draw(IntEnum):
-    """What a private random generator is for: the second number of its seed, after the set's own."""
+    """The purpose of a private random generator: the second number of its seed, after the set's seed."""
 
     PERSON = 0
     OUTFIT = 1
@@ -30,7 +30,7 @@ class Draw(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class WalkerVideo:
-    """One video with one walker: all that rendering it needs. ``take`` counts a person's videos in one outfit."""
+    """One video of one walker: everything needed to render it. ``take`` counts a person's videos in an outfit."""
 
     person: int
     outfit: int
@@ -45,7 +45,7 @@ class WalkerVideo:
         return f"p{self.person:05d}_o{self.outfit:03d}_t{self.take:03d}_c{self.camera:02d}"
 
     def random(self, draw: Draw) -> np.random.Generator:
-        """The generator of what is particular to this video."""
+        """The generator for properties of this video alone."""
         return np.random.default_rng([self.options.seed, draw, self.person, self.outfit, self.take])
 
     def draw_person(self) -> Person:
@@ -64,10 +64,9 @@ class WalkerVideo:
 def plan_walkers(options: WalkerOptions) -> tuple[WalkerVideo, ...]:
     """Every video of the set, in a fixed order: training people first.
 
-    Training people wear every outfit under ``tracklets`` cameras, by turns. A test person is queried under one
-    camera (another for another person) in every outfit, and stands in the gallery under the other cameras only;
-    so every query has same-clothes and clothes-changing matches that the junk rule (same person, same camera)
-    leaves.
+    Training people wear every outfit under ``tracklets`` cameras, in turn. A test person's queries, in every outfit,
+    are under one camera, which varies between people; their gallery tracklets are only under the other cameras. So
+    every query has same-clothes and clothes-changing matches that are not junk (same person, same camera).
     """
     jobs: list[WalkerVideo] = []
     for person in range(options.train_people + options.test_people):

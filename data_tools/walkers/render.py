@@ -1,4 +1,4 @@
-"""Walkers to files: videos, tracks and labels, as the footage reader reads them."""
+"""Writing walkers to files: videos, tracks and labels in the format of the footage reader."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from data_tools.walkers.plan import WalkerVideo, plan_walkers
 from data_tools.walkers.scene import boxes, pictures, set_scene
 
 UNFINISHED = ".part"
-"""Ending of a file that is still being written."""
+"""Suffix of a file that is still being written."""
 
 
 def render_video(job: WalkerVideo, folder: Path) -> None:
-    """Render one video to ``folder/videos/NAME.mp4``, unless it is there.
+    """Render one video to ``folder/videos/NAME.mp4``, unless it exists.
 
-    The file appears under its name only when complete. The same job gives the same bytes: one encoder thread, a
-    fixed group of pictures, nothing of the time or the machine in the file.
+    The file is written atomically. The same job gives the same bytes: one encoder thread, a fixed GOP size, and no
+    time or machine name in the file.
     """
     target = video_path(job, folder)
     if target.exists():
@@ -40,12 +40,12 @@ def render_video(job: WalkerVideo, folder: Path) -> None:
 
 
 def video_path(job: WalkerVideo, folder: Path) -> Path:
-    """Where a set's folder has this video."""
+    """The path of this video in a set's folder."""
     return folder / "videos" / f"{job.name}.mp4"
 
 
 def _encode(job: WalkerVideo, path: Path) -> None:
-    import av  # here, for the options of walkers are part of every recipe, on machines without PyAV too
+    import av  # here, because every recipe includes the walkers' options, also on machines without PyAV
 
     options = job.options
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
@@ -60,9 +60,9 @@ def _encode(job: WalkerVideo, path: Path) -> None:
 
 
 def write_annotations(jobs: Sequence[WalkerVideo], folder: Path) -> None:
-    """Write ``folder/tracks/NAME.txt`` (MOT text) for every job, then ``folder/labels.csv``, which ends the set.
+    """Write ``folder/tracks/NAME.txt`` (MOT text) for every job, then ``folder/labels.csv``, which completes the set.
 
-    Called when the videos are done: what killed renders left unfinished is removed.
+    Call it when the videos are done: unfinished files of killed renders are removed.
     """
     for left_over in folder.rglob(f"*{UNFINISHED}"):
         left_over.unlink()
@@ -76,15 +76,15 @@ def write_annotations(jobs: Sequence[WalkerVideo], folder: Path) -> None:
 
 
 def claim_folder(options: WalkerOptions, folder: Path) -> None:
-    """Note in ``folder/walkers.json`` which set the folder holds.
+    """Record in ``folder/walkers.json`` which set the folder contains.
 
     Raises:
-        InputError: it holds another one.
+        InputError: it contains another one.
     """
     note = folder / "walkers.json"
     wanted = options.model_dump_json(indent=2)
     if note.exists() and read_document(note).rstrip(b"\n") != wanted.encode():
-        raise InputError(f"{folder}: holds walkers of other options (see {note}); choose another folder or delete it")
+        raise InputError(f"{folder}: made with other walker options (see {note}); use another folder or delete it")
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(note, [wanted])
 
@@ -92,9 +92,9 @@ def claim_folder(options: WalkerOptions, folder: Path) -> None:
 def render_walkers(
     options: WalkerOptions, folder: Path, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Render the whole set with ``workers`` processes; what is finished in ``folder`` is kept.
+    """Render the whole set with ``workers`` processes; finished videos in ``folder`` are kept.
 
-    ``progress`` is called with (videos done, videos in all). Raises ``InputError`` if the folder holds another set.
+    ``progress`` is called with (videos done, total videos). Raises ``InputError`` if the folder contains another set.
     """
     claim_folder(options, folder)
     jobs = plan_walkers(options)

@@ -18,17 +18,17 @@ from data_tools.walkers.plan import Draw, WalkerVideo
 Picture = npt.NDArray[np.uint8]
 
 BLOCK = 32
-"""Frames painted at once: bounds the memory of a long walk."""
+"""Frames painted at once, to bound the memory of a long walk."""
 GRAIN_SHIFT = 32
-"""The same noise is laid over every frame, moved by up to this many pixels."""
+"""The same noise is added to every frame, shifted by up to this many pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A walker's strokes in street pixels and where the camera looks.
+    """A walker's strokes in street pixels, and the view of the camera.
 
     ``left_T`` is the street column of the picture's left edge in every frame: the camera follows a walk that is
-    longer than the picture. ``extent_T4`` bounds what is drawn: left, top, right, bottom in street pixels.
+    longer than the picture. ``extent_T4`` bounds the walker: left, top, right, bottom in street pixels.
     """
 
     job: WalkerVideo
@@ -39,7 +39,7 @@ class Scene:
     extent_T4: Floats
 
     def street(self) -> Street:
-        """The street before the camera, without the walker."""
+        """The street in front of the camera, without the walker."""
         options = self.job.options
         seed = (options.seed, Draw.STREET, self.job.camera)
         return draw_street(self.camera, seed, options.picture_width, options.picture_height)
@@ -71,7 +71,7 @@ def set_scene(job: WalkerVideo) -> Scene:
 
 
 def _look(bounds_T4: Floats, width: int, rng: np.random.Generator) -> tuple[float, npt.NDArray[np.int64]]:
-    """How far to move the walk along the street, and the picture's left edge in every frame."""
+    """The shift of the walk along the street, and the picture's left edge in every frame."""
     low, high = bounds_T4[:, 0].min(), bounds_T4[:, 2].max()
     margin = 0.05 * width
     start = rng.uniform(0.0, 3.0) * width
@@ -84,10 +84,10 @@ def _look(bounds_T4: Floats, width: int, rng: np.random.Generator) -> tuple[floa
 
 
 def boxes(scene: Scene) -> tuple[Box, ...]:
-    """A tracker's box for every frame (x, y, width, height in picture pixels, a tenth of a pixel exact).
+    """A tracker's box for every frame (x, y, width, height in picture pixels, rounded to a tenth of a pixel).
 
-    It holds all of the walker with a margin of 2 to 6 %, and is at least half as wide as high, as trackers'
-    boxes of upright people are: so the body's breadth still shows when a crop is scaled to 2:1.
+    It contains the walker with a margin of 2 to 6 %, and is at least half as wide as high, like trackers' boxes of
+    upright people, so that body width remains visible when a crop is scaled to 2:1.
     """
     rng = scene.job.random(Draw.BOXES)
     found: list[Box] = []
@@ -122,15 +122,15 @@ def pictures(scene: Scene) -> Iterator[Picture]:
 
 
 def _columns(street: Planes, left: int, width: int) -> Planes:
-    """``width`` columns of the street from ``left``, round its joined ends."""
+    """``width`` columns of the street from ``left``, wrapping around its ends."""
     columns: Planes = street.take(np.arange(left, left + width) % street.shape[-1], axis=-1)
     return columns
 
 
 def _canvas(scene: Scene) -> tuple[npt.NDArray[np.int64], int]:
-    """The part of each picture that the walker can touch: its upper left corners (street pixels) and its width.
+    """The part of each picture that the walker can cover: its upper left corners (street pixels) and its width.
 
-    It goes down to the picture's lower edge.
+    It extends to the picture's lower edge.
     """
     bounds_T4, width = scene.extent_T4, scene.job.options.picture_width
     wide = min(width, int(np.ceil((bounds_T4[:, 2] - bounds_T4[:, 0]).max())) + 6)
@@ -140,7 +140,7 @@ def _canvas(scene: Scene) -> tuple[npt.NDArray[np.int64], int]:
 
 
 def _draw_walker(scene: Scene, street: Street, corner_T2: npt.NDArray[np.int64], wide: int, block: slice) -> Planes:
-    """The canvas of each frame of ``block``, (3, T, H, W): street, shadow, walker, and what stands before it."""
+    """The canvas of each frame of ``block``, (3, T, H, W): street, shadow, walker, and objects in front."""
     corner_T2 = corner_T2[block]
     top = corner_T2[0, 1]
     behind = np.stack([_columns(street.planes_3HW[:, top:], left, wide) for left in corner_T2[:, 0]], axis=1)

@@ -22,20 +22,20 @@ CPU_SECONDS = 600
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, or the one on this machine, or start one here.
+    """Join the cluster in RAY_ADDRESS, or the one on this machine, or start one here.
 
-    From then on RAY_ADDRESS names it in this process: with several clusters on a machine, parts of Ray would ask
-    another one. What workers print goes to Ray's logs; what they tell their console (:mod:`data_tools.progress`) is
-    shown here.
+    Afterwards RAY_ADDRESS names it in this process: with several clusters on a machine, parts of Ray would otherwise
+    use another one. What workers print goes to Ray's logs; what they show on their console
+    (:mod:`data_tools.progress`) is shown here.
 
     Raises:
-        InputError: the cluster that was named cannot be used, none can be started, or it has no CPUs.
+        InputError: the cluster in RAY_ADDRESS cannot be used, none can be started, or it has no CPUs.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Reports wait for the controller's next look; the default of 2 s would slow down short epochs.
+    # Reports wait for the controller's next poll; the default of 2 s would slow down short epochs.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would show each progress line twice
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # its actor's start prints an error each time
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would duplicate progress lines
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # its actor prints an error at every start
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not ray.is_initialized():
         _join_or_start(logging_level=logging.WARNING, log_to_driver=False)
@@ -53,23 +53,23 @@ def _join_or_start(**settings: Any) -> None:
         return
     try:
         ray.init(address, **settings)
-    except Exception as error:  # Ray raises bare ones, for example where versions differ
+    except Exception as error:  # Ray raises bare exceptions, for example if versions differ
         raise InputError(f"cannot join the Ray cluster at {address}: {str(error).strip()}") from None
 
 
 def _wait_for_cpus() -> None:
-    """Where a cluster begins without CPUs, have a task wait for one: an autoscaler then adds a node."""
+    """If the cluster has no CPUs yet, wait with a pending task, which makes an autoscaler add a node."""
     if ray.cluster_resources().get("CPU", 0) >= 1:  # type: ignore[no-untyped-call]
         return
     address = ray.get_runtime_context().gcs_address
-    message(f"the Ray cluster at {address} has no CPUs yet; waiting {CPU_SECONDS} s for a node that has")
+    message(f"the Ray cluster at {address} has no CPUs yet; waiting up to {CPU_SECONDS} s for a node with CPUs")
     try:
         ray.get(ray.remote(num_cpus=1)(lambda: None).remote(), timeout=CPU_SECONDS)
     except GetTimeoutError:
-        raise InputError(f"the Ray cluster at {address} has no CPUs; add a node that has some") from None
+        raise InputError(f"the Ray cluster at {address} has no CPUs; add a node with CPUs") from None
 
 
 def logs_folder() -> Path:
-    """Where each node of this driver's cluster keeps what its workers print."""
+    """The folder on each node of this driver's cluster with the output of its workers."""
     context = ray.get_runtime_context()
     return Path(context.get_temp_dir()) / context.get_session_name() / "logs"

@@ -1,6 +1,6 @@
-"""From the workers of a job to the console of its driver: one actor takes what they tell, the driver shows it.
+"""Showing the news of a job's workers on the console of its driver: an actor collects it, the driver shows it.
 
-Whoever tells does not wait. Where the driver or the actor is gone, what is told is dropped.
+Senders never wait. If the driver or the actor is gone, news is dropped.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from data_tools.progress import Message, News, message, show, use_console, using
 
 NAMESPACE = "ccvid"
 MOST_WAITING = 10_000
-"""News that are kept for one who does not take them."""
+"""Most undelivered news that are kept."""
 TAKE_SECONDS = 30.0
-"""After which a driver asks again."""
+"""How long the driver waits for news before it asks again."""
 SETTLE_SECONDS = 60.0
-"""The most that is waited for news under way; a machine under load may take long to start the actor."""
+"""How long to wait for news in transit; a busy machine may take long to start the actor."""
 CLOSE_SECONDS = 2.0
 
 Result = TypeVar("Result")
 
 
 class Mailbox:
-    """An actor on the driver's node, which lives as long as the driver."""
+    """An actor on the driver's node that lives as long as the driver."""
 
     def __init__(self) -> None:
         self._news: deque[News | int] = deque(maxlen=MOST_WAITING)
         self._arrived = asyncio.Event()
 
     async def post(self, news: list[News | int]) -> None:
-        """Take what somebody tells; numbers are marks of the driver's own."""
+        """Receive news from a worker; numbers are the driver's own markers."""
         self._news.extend(news)
         self._arrived.set()
 
     async def take(self) -> list[News | int]:
-        """What has come, in order; waits for it for a while."""
+        """The news received, in order; waits a while if there is none."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), TAKE_SECONDS)
         self._arrived.clear()
@@ -54,7 +54,7 @@ class Mailbox:
 
 
 class Listener:
-    """Shows in the driver what its workers tell, in a thread."""
+    """Shows the workers' news in the driver, from a thread."""
 
     def __init__(self, job: str) -> None:
         make: Any = ray.remote(Mailbox).options(
@@ -72,15 +72,15 @@ class Listener:
         self._thread.start()
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Return once all that has come so far is shown; gives up after so many seconds."""
+        """Return once everything received so far is shown; gives up after ``seconds``."""
         self._mark += 1
-        with suppress(Exception):  # Ray is gone, and with it what could be shown
+        with suppress(Exception):  # Ray is gone, and the news with it
             self._mailbox.post.remote([self._mark])
             with self._seen:
                 self._seen.wait_for(lambda: self._last_mark >= self._mark or self._ended, seconds)
 
     def close(self) -> None:
-        """Show what has come, and end."""
+        """Show what was received, and stop."""
         self._ending = True
         self.settle(CLOSE_SECONDS)
 
@@ -112,21 +112,21 @@ class _Driver:
 
 
 def listen() -> None:
-    """In a driver: show from now on what its workers tell."""
+    """In a driver: start showing its workers' news."""
     _close()
     _Driver.listener = Listener(ray.get_runtime_context().get_job_id())
     atexit.register(_close)  # before Ray's own, which was registered earlier
 
 
 def settle() -> None:
-    """In a driver: show all that its workers have told so far."""
+    """In a driver: show everything its workers have sent so far."""
     if _Driver.listener is not None:
         _Driver.listener.settle()
 
 
 @contextmanager
-def told_of_waiting(seconds: float, text: Callable[[], str]) -> Iterator[None]:
-    """In a driver: show ``text()`` where workers have told nothing so long after the start of the block."""
+def message_if_silent(seconds: float, text: Callable[[], str]) -> Iterator[None]:
+    """In a driver: show ``text()`` if workers have sent nothing ``seconds`` after the start of the block."""
     listener = _Driver.listener
     heard = listener.heard if listener is not None else 0
 
@@ -145,10 +145,10 @@ def told_of_waiting(seconds: float, text: Callable[[], str]) -> Iterator[None]:
 
 
 class DriversConsole:
-    """In a worker: the console of its job's driver. A thread of its own sends, so that whoever tells never waits.
+    """In a worker: the console of its job's driver. A separate thread sends, so that callers never wait.
 
     Args:
-        sender: goes before messages where several workers tell.
+        sender: prefix of messages, to distinguish workers.
     """
 
     def __init__(self, mailbox: Any, sender: str = "") -> None:
@@ -166,12 +166,12 @@ class DriversConsole:
                 threading.Thread(target=self._send, daemon=True, name="telling").start()
 
     def flush(self) -> None:
-        """Wait until all that was told has arrived or cannot arrive any more."""
+        """Wait until all news has arrived or cannot arrive any more."""
         with self._changed:
             self._changed.wait_for(lambda: not self._sending, SETTLE_SECONDS)
 
     def _send(self) -> None:
-        """One call at a time, for an actor of coroutines may take up several in any order."""
+        """One call at a time, because an async actor may process several in any order."""
         while True:
             with self._changed:
                 news = list(self._waiting)
@@ -180,12 +180,12 @@ class DriversConsole:
                     self._sending = False
                     self._changed.notify_all()
                     return
-            with suppress(Exception):  # never a reason to stop working
+            with suppress(Exception):  # never a reason to stop the work
                 ray.get(self._mailbox.post.remote(news))
 
 
 def drivers_console(sender: str = "") -> DriversConsole | None:
-    """The console of this worker's driver; None where it does not listen."""
+    """The console of this worker's driver; None if the driver does not listen."""
     try:
         mailbox = ray.get_actor(_name(ray.get_runtime_context().get_job_id()), namespace=NAMESPACE)
     except Exception:  # no such actor, or Ray does not answer
@@ -193,17 +193,17 @@ def drivers_console(sender: str = "") -> DriversConsole | None:
     return DriversConsole(mailbox, sender)
 
 
-def tell_driver() -> None:
-    """In an actor of a job: tell its driver from now on."""
+def use_drivers_console() -> None:
+    """In an actor of a job: send its news to the driver from now on."""
     if console := drivers_console():
         use_console(console)
 
 
-def told_to_driver(function: Callable[..., Result]) -> Callable[..., Result]:
-    """A function for a Ray task, which tells its driver."""
+def with_drivers_console(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Wrap a function for a Ray task, so that its news goes to the driver."""
 
     @wraps(function)
-    def telling(*arguments: Any) -> Result:
+    def wrapped(*arguments: Any) -> Result:
         console = drivers_console()
         if console is None:
             return function(*arguments)
@@ -213,7 +213,7 @@ def told_to_driver(function: Callable[..., Result]) -> Callable[..., Result]:
             finally:
                 console.flush()
 
-    return telling
+    return wrapped
 
 
 def _name(job: str) -> str:

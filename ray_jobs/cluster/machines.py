@@ -1,4 +1,4 @@
-"""What the machines that train, or embed, can do: looked at once, before the start, and kept by the run."""
+"""The abilities of the machines that train or embed, inspected once before the start and recorded in the run."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from ray_jobs.cluster.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One node as a worker on it finds it."""
+    """One node, as seen by a worker on it."""
 
     device: str
     """Name of its GPU or processor."""
     threads: int
-    """That a worker gets."""
+    """Threads per worker."""
     bf16_speed: float | None
-    """How many times as fast as float32; None: nobody asked."""
+    """Speed of bfloat16 relative to float32; None: not measured."""
     bf16_pays: bool
     decoders: str
-    """That are installed, with versions."""
+    """Installed decoders with versions."""
 
 
 def look(model: ModelOptions, clip: ClipOptions, use_gpu: bool, cpus: int, try_bf16: bool) -> Machine:
-    """Look at this machine, in a process of its own."""
+    """Inspect this machine; runs in its own process."""
     device, speed, pays = processor_name(), None, False
     if use_gpu or try_bf16:
-        import torch  # and networks: seconds that only this process needs
+        import torch  # takes seconds, which only this process should spend
 
         from ccvid.precision import WORTH_IT, bf16_speed
 
@@ -57,9 +57,9 @@ def look(model: ModelOptions, clip: ClipOptions, use_gpu: bool, cpus: int, try_b
 
 
 def decide_precision(recipe: Recipe, workers: Workers) -> Recipe:
-    """Look at every node that has room for a worker, say what was found, and decide ``train.bf16`` where it is auto.
+    """Inspect every node with room for a worker, report the findings, and decide ``train.bf16`` if it is auto.
 
-    A cluster of several kinds of nodes takes what the slowest can do.
+    A mixed cluster uses bfloat16 only if all kinds of nodes benefit from it.
 
     Raises:
         BackboneError: there is no such network.
@@ -67,14 +67,14 @@ def decide_precision(recipe: Recipe, workers: Workers) -> Recipe:
     asked = recipe.train.bf16
     machines = _look_everywhere(recipe, workers, try_bf16=asked is not False)
     bf16 = all(machine.bf16_pays for machine in machines) if asked == "auto" else asked
-    message(_found(machines, bf16, asked))
+    message(_findings(machines, bf16, asked))
     if bf16:
         _warn_of_emulation(machines)
     return recipe.with_bf16(bf16)
 
 
 def processor_name() -> str:
-    """As the kernel has it; the architecture where it does not say."""
+    """The processor's name from the kernel, or else the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -84,23 +84,23 @@ def processor_name() -> str:
 
 
 def _look_everywhere(recipe: Recipe, workers: Workers, *, try_bf16: bool) -> list[Machine]:
-    """A task on each node takes no CPU of Ray's, so that it waits for nobody; its process ends, and frees the GPU."""
+    """Run a task on each node. It reserves no CPU, so it need not wait; then its process ends, which frees the GPU."""
     task: Any = ray.remote(num_cpus=0, max_retries=3, max_calls=int(workers.use_gpu))(look)
     arguments = recipe.model, recipe.clip, workers.use_gpu, workers.cpus, try_bf16
     places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in workers.nodes]
     return results_of([task.options(scheduling_strategy=place).remote(*arguments) for place in places])
 
 
-def _found(machines: list[Machine], bf16: bool, asked: object) -> str:
-    """One line; nodes of one kind once."""
+def _findings(machines: list[Machine], bf16: bool, asked: object) -> str:
+    """The findings on one line; equal nodes are listed once."""
     kinds = {(machine.device, machine.threads, machine.decoders): machine for machine in machines}
     nodes = [
-        f"{machine.device}, {machine.threads} thread(s) a worker, {machine.decoders}" for machine in kinds.values()
+        f"{machine.device}, {machine.threads} thread(s) per worker, {machine.decoders}" for machine in kinds.values()
     ]
     precision = "bfloat16" if bf16 else "float32"
     if asked == "auto" and len({machine.bf16_pays for machine in machines}) > 1:
         slow = sorted({machine.device for machine in machines if not machine.bf16_pays})
-        precision += f" on all, since {', '.join(slow)} is no faster in bfloat16"
+        precision += f" on all nodes, because {', '.join(slow)} is not faster in bfloat16"
     return f"found: {'; '.join(nodes)}; computing in {precision}"
 
 
@@ -109,4 +109,4 @@ def _warn_of_emulation(machines: list[Machine]) -> None:
     speed = slowest.bf16_speed or 0
     if speed < 1:
         times = f"takes {1 / speed:.1f} times as long as in float32" if speed > 0 else "is emulated"
-        message(f"warning: on {slowest.device} a step in bfloat16 {times}; --train.bf16 auto would choose float32")
+        message(f"warning: on {slowest.device}, a step in bfloat16 {times}; use --train.bf16 auto for float32")

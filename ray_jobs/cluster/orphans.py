@@ -1,7 +1,7 @@
-"""Room on the cluster that ended jobs still hold.
+"""Releasing resources of the cluster that finished jobs still hold.
 
-When a driver is killed while its controller reserves room for workers, the placement group is made after Ray has
-cleared away the job's groups, and nothing removes it: its CPUs and GPUs are lost until the cluster ends.
+If a driver is killed while its controller reserves resources for workers, the placement group is created after Ray has
+removed the job's groups, and nothing removes it: its CPUs and GPUs are lost until the cluster stops.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ MOST_LISTED = 10_000
 HELPERS = frozenset(
     {"PlacementGroupCleaner", "TrainStateActor", "_AutoscalingCoordinatorActor", "AutoscalingRequester", "_StatsActor"}
 )
-"""Ray's own actors that outlive the job that started them and reserve nothing themselves."""
+"""Ray's actors that outlive the job that started them but reserve no resources."""
 SECONDS = 20
 
 
 def release_orphans() -> int:
-    """Remove the placement groups that nothing can use any more, and say so; returns their number.
+    """Remove the placement groups that nothing can use any more, with a message; returns their number.
 
-    Groups of living jobs, detached ones, and those of jobs that left a living actor (which may have made them) stay.
-    Where the cluster has no dashboard to ask, nothing is removed.
+    Groups of running jobs, detached groups, and groups of jobs with a running actor (which may have made them) are
+    kept. Without a dashboard to query, nothing is removed.
     """
     if all(group["state"] == "REMOVED" for group in placement_group_table().values()):
         return 0
@@ -46,12 +46,12 @@ def release_orphans() -> int:
     for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
     if orphans:
-        message(f"removed {len(orphans)} placement group(s) that killed jobs left: their CPUs and GPUs are free again")
+        message(f"removed {len(orphans)} placement group(s) left by killed jobs; their CPUs and GPUs are free again")
     return len(orphans)
 
 
 def orphaned(groups: Iterable[Any], jobs: Iterable[Any], living_actors: Iterable[Any]) -> list[str]:
-    """Ids of the groups whose job has ended and left nothing alive that could use them; of Ray's state API."""
+    """Ids of the groups whose job has ended without leaving an actor that could use them (from Ray's state API)."""
     ended = {job.job_id for job in jobs if job.status in ENDED}
     alive = {actor.job_id for actor in living_actors if actor.class_name.rpartition(".")[2] not in HELPERS}
     return [

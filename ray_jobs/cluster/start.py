@@ -1,4 +1,4 @@
-"""Starting a Ray cluster for one command, on this machine."""
+"""Starting a Ray cluster on this machine for one command."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ray_jobs.cluster.token import use_token
 
 
 def start_cluster(**settings: Any) -> None:
-    """`ray.init` of a new cluster; a start that fails, as on a machine under load, is tried once more.
+    """Start a new cluster with `ray.init`; retried once, because it may fail on a busy machine.
 
     Raises:
-        InputError: it cannot be started; names the folder, where it is the reason.
+        InputError: it cannot be started; names the temporary folder, if that is the reason.
         OSError: the token cannot be written.
     """
     use_token()
@@ -29,26 +29,26 @@ def start_cluster(**settings: Any) -> None:
         try:
             _start(settings)
         except RuntimeError as error:
-            message(f"Ray did not start ({error}); once more")
+            message(f"Ray did not start ({error}); retrying once")
             _start(settings)
     except OSError as error:
         raise InputError(
-            f"Ray does not start with its temporary folder {folder}: {error.strerror or error}; name another folder, "
-            "one with a short path, in RAY_TMPDIR"
+            f"Ray does not start with its temporary folder {folder}: {error.strerror or error}; set RAY_TMPDIR to "
+            "another folder with a short path"
         ) from None
     except RuntimeError as error:
         raise InputError(
-            f"Ray does not start: {error}; its logs are under {folder}/session_latest/logs. Where the machine is busy, "
+            f"Ray does not start: {error}; its logs are under {folder}/session_latest/logs. If the machine is busy, "
             "try again later"
         ) from None
 
 
 def _start(settings: dict[str, Any]) -> None:
-    """Raises ``RuntimeError`` with Ray's reason, after what was started has been ended, or ``OSError``."""
+    """On failure, stops what was started and raises ``RuntimeError`` with Ray's reason, or ``OSError``."""
     before = set(psutil.Process().children())
     try:
         ray.init("local", num_cpus=_cpus(), **settings)
-    except Exception as error:  # Ray raises bare ones
+    except Exception as error:  # Ray raises bare exceptions
         if isinstance(error, OSError) and not isinstance(error, ConnectionError):
             raise
         ray.shutdown()
@@ -59,7 +59,7 @@ def _start(settings: dict[str, Any]) -> None:
 
 
 def _cpus() -> int:
-    """As Ray counts them, but at least one: Ray makes none of half a core."""
+    """CPUs as counted by Ray, but at least one: Ray rounds half a core down to none."""
     logger = logging.getLogger("ray._private.utils")
     logger.disabled = True  # it warns of fractions
     cpus = int(get_num_cpus(override_docker_cpu_warning=True))

@@ -9,26 +9,26 @@ import ray
 from ray.exceptions import RayTaskError
 
 from data_tools.errors import InputError
-from data_tools.progress import Meter, kept
-from ray_jobs.cluster.job_console import told_to_driver
+from data_tools.progress import Meter, note_kept
+from ray_jobs.cluster.job_console import with_drivers_console
 from video_backbones import BackboneError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 TASKS_PER_CPU = 2
-"""Tasks handed to Ray at a time: enough to keep every CPU busy, few enough to stop soon."""
+"""Tasks submitted to Ray at a time: enough to keep every CPU busy, few enough to stop quickly."""
 
 
 def run_task(function: Callable[..., Result], *arguments: Any, gpus: float = 0) -> Result:
-    """Run ``function(*arguments)`` as a Ray task of one CPU; raises the user's mistakes that it raises."""
-    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(told_to_driver(function))
+    """Run ``function(*arguments)`` as a Ray task with one CPU; re-raises its input errors."""
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(with_drivers_console(function))
     result: Result = results_of([task.remote(*arguments)])[0]
     return result
 
 
 def results_of(references: Sequence[Any]) -> list[Any]:
-    """The results of Ray tasks; raises the user's mistakes that they raise."""
+    """The results of Ray tasks; re-raises their input errors."""
     try:
         return list(ray.get(list(references)))
     except RayTaskError as error:
@@ -46,20 +46,20 @@ def run_tasks(
     place: object = None,
     size: Callable[[Result], int],
 ) -> Iterator[tuple[int, Result]]:
-    """Run ``function(job, *common)`` for every job as Ray tasks of one CPU; yields (job's index, result) as they end.
+    """Run ``function(job, *common)`` for every job as Ray tasks with one CPU; yields (job index, result) when done.
 
-    Tells every few seconds: jobs done, frames/s, time left; and what is kept if it is interrupted.
+    Reports every few seconds: jobs done, frames/s, time left, and what is kept after an interruption.
 
     Args:
-        what: the work, in words.
-        unit: the jobs, in one word.
-        place: where those that are finished stay if this is interrupted; None: nowhere.
-        size: frames of a result.
+        what: the work, for progress lines.
+        unit: the name of the jobs, such as "shards".
+        place: where finished results are kept after an interruption; None: nowhere.
+        size: the number of frames of a result.
 
     Raises:
-        InputError, OSError: what the function raised, as it was.
+        InputError, OSError: raised by the function.
     """
-    task = ray.remote(num_cpus=1, max_retries=3)(told_to_driver(function))
+    task = ray.remote(num_cpus=1, max_retries=3)(with_drivers_console(function))
     meter = Meter(what, len(jobs), unit)
     shared = [ray.put(value) for value in common]
     most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
@@ -76,7 +76,7 @@ def run_tasks(
                 result: Result = ray.get(reference)
                 done += 1
                 if place is not None:
-                    kept("data", f"{done} of {len(jobs)} {unit} under {place}")
+                    note_kept("data", f"{done} of {len(jobs)} {unit} under {place}")
                 yield index, result
                 meter.add(1, frames=size(result))
     except RayTaskError as error:

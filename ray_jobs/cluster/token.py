@@ -1,4 +1,4 @@
-"""Tokens that protect Ray clusters: in silence what Ray does with a warning, and safe for two commands at once."""
+"""Tokens that protect Ray clusters: like Ray's own handling, but without a warning and safe for concurrent commands."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MODE = "RAY_AUTH_MODE"
 
 
 def use_token_if_there() -> None:
-    """Before joining a cluster that nobody named; RAY_AUTH_MODE, where it is set, says otherwise."""
+    """Call before joining a cluster that was not named by RAY_ADDRESS; RAY_AUTH_MODE takes precedence, if set."""
     if MODE not in os.environ and _has_token():
         _use_tokens()
 
 
 def use_token() -> None:
-    """Before starting a cluster, which then asks for the user's token; makes one where there is none.
+    """Call before starting a cluster, which then requires the user's token; creates one if needed.
 
     Raises:
-        InputError: RAY_AUTH_TOKEN_PATH names no token.
+        InputError: RAY_AUTH_TOKEN_PATH does not name a token.
         OSError: the token cannot be written.
     """
     if MODE not in os.environ:
@@ -36,7 +36,7 @@ def use_token() -> None:
 
 def _use_tokens() -> None:
     os.environ[MODE] = "token"
-    Config.initialize("")  # Ray read the environment when it was imported
+    Config.initialize("")  # Ray has read the environment at import
 
 
 def _has_token() -> bool:
@@ -47,7 +47,7 @@ def _has_token() -> bool:
 
 
 def _make_token(path: Path) -> None:
-    """Write it at once as a whole: the processes of both commands read what the first one wrote."""
+    """Create the file atomically: with two concurrent commands, both use the token of the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(0o600)

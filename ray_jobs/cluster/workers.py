@@ -11,13 +11,13 @@ from data_tools.errors import InputError
 
 
 class Workers:
-    """How many training workers there are, and what each is given.
+    """The number of training workers and the resources of each.
 
-    ``count`` of them find room now; ``wanted`` is what Ray Train is asked for, a range where the recipe has one;
-    ``nodes`` are the ids of the nodes that have a CPU, and where wanted a GPU, for one.
+    ``count`` of them fit into the cluster now; ``wanted`` is the number requested from Ray Train, or a range if the
+    recipe has one; ``nodes`` are the ids of the nodes with a CPU, and a GPU if needed, for a worker.
 
     Raises:
-        InputError: the cluster does not have what the recipe asks for.
+        InputError: the cluster does not have the resources that the recipe requires.
     """
 
     def __init__(self, compute: ComputeOptions) -> None:
@@ -29,7 +29,7 @@ class Workers:
         homes = [node for node in nodes if self._may_work_on(node)]
         self.wanted = compute.workers or (gpus if self.use_gpu else len(homes))
         fewest, most = self.wanted if isinstance(self.wanted, tuple) else (self.wanted, self.wanted)
-        if isinstance(self.wanted, tuple):  # nodes may come, so the share of one is that of a full node
+        if isinstance(self.wanted, tuple):  # nodes may join, so assume a full node for each share
             per_node = int(max((node["GPU"] for node in homes), default=1)) if self.use_gpu else 1
         else:
             per_node = -(-most // max(1, len(homes)))
@@ -55,7 +55,7 @@ class Workers:
 
     @property
     def resources(self) -> dict[str, float]:
-        """Of one worker, as Ray wants them."""
+        """Resources of one worker, in Ray's format."""
         return {"CPU": float(self.cpus)} | ({"GPU": 1.0} if self.use_gpu else {})
 
     def __str__(self) -> str:

@@ -1,74 +1,57 @@
-"""Embedding stored tracklets with Ray Data: a pool of model actors, each chunk written as soon as it is done."""
+"""Embedding stored tracklets with Ray Data: a pool of model actors; each chunk is saved when it is done."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from ccvid.config import ModelOptions, ScoreOptions
+from ccvid.config import Recipe
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embedding.batch_size import CPU_CLIPS, clips_that_fit
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding.embed import embed_tracklets
 from ccvid.retrieval.embedding.store import EmbeddingStore
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable
-from data_tools.clips import ClipOptions, all_clips
+from ccvid.retrieval.embedding.table import EmbeddingTable
+from data_tools.clips import all_clips
 from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.loader import tracklet_clips
-from data_tools.loading_options import LoaderOptions
-from data_tools.progress import Meter, kept, message
-from data_tools.shard_cache import CacheOptions, open_shards
+from data_tools.progress import Meter, message, note_kept
+from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
-from ray_jobs.cluster.job_console import tell_driver
+from ray_jobs.cluster.job_console import use_drivers_console
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.workers import Workers
 
 BATCHES_PER_CHUNK = 8
-"""A chunk is some seconds of work, so that progress is told and a lost worker costs little."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingOptions:
-    """How tracklets are embedded; the same for every worker."""
-
-    clip: ClipOptions
-    model: ModelOptions
-    loader: LoaderOptions
-    score: ScoreOptions
-    shards: str
-    """Their place."""
-    cache: CacheOptions
+"""A chunk is a few seconds of work, so that progress is visible and a lost worker costs little."""
 
 
 class Embedder:
-    """One of the actors: the model on its device, the shards mapped."""
+    """One of the actors: it has the model on its device and the shards memory-mapped."""
 
-    def __init__(self, model: Any, options: EmbeddingOptions, embeddings: EmbeddingStore, cpus: int) -> None:
-        tell_driver()
-        threads = limit_threads(cpus)
-        loader = options.loader.model_copy(update={"threads": min(options.loader.threads, threads)})
-        options = replace(options, loader=loader)
+    def __init__(self, model: Any, recipe: Recipe, shards: str, embeddings: EmbeddingStore, cpus: int) -> None:
+        use_drivers_console()
+        self._recipe = recipe.within(limit_threads(cpus))
         shared: ClipEmbedder = ray.get(model)
         self._model = _placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
-        self._store, self._options, self._embeddings = open_shards(options.shards, options.cache), options, embeddings
+        self._store, self._embeddings = open_shards(shards, recipe.data.cache), embeddings
 
     def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Embed the tracklets ``chunk["rows"]`` and keep those of ``chunk["wanted"]``.
+        """Embed the tracklets ``chunk["rows"]`` and save those in ``chunk["wanted"]``.
 
-        The batches are those of the whole chunk, so that a tracklet's embedding does not depend on what is there.
+        Batches are made of the whole chunk, so that a tracklet's embedding does not depend on what is already there.
         """
         rows, wanted = list(chunk["rows"]), set(chunk["wanted"])
         unreadable: dict[int, str] = {}
         try:
             table = self._embed(rows)
-        except InputError:  # of which tracklet? The others go on without it
+        except InputError:  # find the bad tracklets and continue without them
             unreadable = {row: problem for row in rows if (problem := self._problem(row))}
             if not unreadable:
                 raise
@@ -79,17 +62,12 @@ class Embedder:
         return {"rows": list(chunk["rows"]), "unreadable": [unreadable[row] for row in unreadable if row in wanted]}
 
     def _problem(self, row: int) -> str | None:
-        """Why a tracklet's clips cannot be decoded; None where they can."""
-        options = self._options
-        size = options.model.height, options.model.width
+        """Why a tracklet's clips cannot be decoded; None if they can."""
+        recipe = self._recipe
+        size = recipe.model.height, recipe.model.width
         try:
             for _ in tracklet_clips(
-                self._store,
-                [row],
-                clip=options.clip,
-                image_size=size,
-                clips_per_batch=1,
-                options=options.loader,
+                self._store, [row], clip=recipe.clip, image_size=size, clips_per_batch=1, options=recipe.loader
             ):
                 pass
         except InputError as error:
@@ -97,29 +75,16 @@ class Embedder:
         return None
 
     def _embed(self, rows: list[int]) -> EmbeddingTable:
-        options = self._options
-        embedding_RD, count_R = embed_tracklets(
-            self._model,
-            self._store,
-            rows,
-            clip=options.clip,
-            options=options.model,
-            loader=options.loader,
-            score=options.score,
-        )
-        labels = tuple(
-            EmbeddingRow.of(self._store, row, clip_count=count)
-            for row, count in zip(rows, count_R.tolist(), strict=True)
-        )
-        return EmbeddingTable(labels, embedding_RD.numpy(), self._embeddings.embedder.fingerprint)
+        embedded = embed_tracklets(self._model, self._store, rows, self._recipe)
+        return EmbeddingTable.of(self._store, rows, *embedded, model=self._embeddings.embedder.fingerprint)
 
 
 def _placed(model: ClipEmbedder, device: str) -> ClipEmbedder:
     return model.to(device) if isinstance(model, ReIdModel) else model
 
 
-def _clips_that_fit(model: ClipEmbedder, options: EmbeddingOptions) -> int:
-    return clips_that_fit(_placed(model, "cuda"), options.clip.length, options.model)
+def _clips_that_fit(model: ClipEmbedder, recipe: Recipe) -> int:
+    return clips_that_fit(_placed(model, "cuda"), recipe.clip.length, recipe.model)
 
 
 def embed_into(
@@ -128,31 +93,30 @@ def embed_into(
     model: ClipEmbedder,
     store: ShardFolder,
     rows: list[int],
-    options: EmbeddingOptions,
+    recipe: Recipe,
+    shards: str,
     workers: Workers,
-    *,
-    log_every_seconds: float,
 ) -> list[str]:
-    """Embed the tracklets ``lacking`` (ids) of the rows, and add them to ``embeddings``.
+    """Embed those of the rows whose ids are in ``lacking``, and add them to ``embeddings``.
 
-    Chunks and batches are made of ``rows`` alone, so the embeddings depend neither on the number of workers nor on
-    what was there before.
+    Chunks and batches depend only on ``rows``, so the embeddings depend neither on the number of workers nor on what
+    was already there.
 
     Returns:
         A message for each tracklet that could not be read; these are left out.
 
     Raises:
-        InputError: Ray gave the job up.
+        InputError: Ray gave up on the job.
         OSError: ``embeddings`` cannot be written.
     """
-    clips = options.score.clips_per_batch
+    clips = recipe.score.clips_per_batch
     if clips is None:
         clips = CPU_CLIPS
         if workers.use_gpu:
-            clips = run_task(_clips_that_fit, model, options, gpus=1)
+            clips = run_task(_clips_that_fit, model, recipe, gpus=1)
             message(f"embedding {clips} clips at a time")
-        options = replace(options, score=options.score.model_copy(update={"clips_per_batch": clips}))
-    clips_R = [len(all_clips(store.rows[row].frame_count, options.clip)) for row in rows]
+        recipe = recipe.model_copy(update={"score": recipe.score.model_copy(update={"clips_per_batch": clips})})
+    clips_R = [len(all_clips(store.rows[row].frame_count, recipe.clip)) for row in rows]
     chunks = [
         {"rows": part, "wanted": wanted}
         for part in (rows[cut] for cut in cut_chunks(clips_R, BATCHES_PER_CHUNK * clips))
@@ -162,22 +126,23 @@ def embed_into(
         return []
     clips_of = dict(zip(rows, clips_R, strict=True))
     to_do = [clips_of[row] for chunk in chunks for row in chunk["rows"]]
-    meter = Meter("embedding", len(to_do), "tracklets", work=sum(to_do), every_seconds=log_every_seconds)
+    every = recipe.train.log_every_seconds
+    meter = Meter("embedding", len(to_do), "tracklets", work=sum(to_do), every_seconds=every)
     unreadable: list[str] = []
     finished = 0
-    for done in _stream(chunks, (ray.put(model), options, embeddings, workers.cpus), workers):
+    for done in _stream(chunks, (ray.put(model), recipe, shards, embeddings, workers.cpus), workers):
         embedded, clips = len(done["rows"]), sum(clips_of[row] for row in done["rows"])
         meter.add(embedded, work=clips, tracklets=embedded, clips=clips)
         finished += embedded
-        kept("embeddings", f"embeddings of {finished} of {len(to_do)} tracklets under {embeddings.folder}")
+        note_kept("embeddings", f"embeddings of {finished} of {len(to_do)} tracklets under {embeddings.folder}")
         unreadable += done["unreadable"]
     return unreadable
 
 
 def _stream(chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Workers) -> Iterator[dict[str, Any]]:
-    """What the actors return, as it comes; Ray Data starts an actor that died anew, and its chunk with it."""
+    """The actors' results as they arrive; Ray Data restarts an actor that died, and its chunk."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # our own lines say more
+    context.enable_progress_bars = False  # our own lines are more informative
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     size = min(workers.count, len(chunks))
     actor: Any = Embedder

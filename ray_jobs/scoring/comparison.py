@@ -1,4 +1,4 @@
-"""Results of several runs side by side."""
+"""Comparing the results of several runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccvid.retrieval.report.filmstrips import Tracklets
 from ccvid.retrieval.report.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.tables import comparison_table
 from ccvid.retrieval.report.unlabelled import write_views
-from ccvid.run_files import EMBEDDINGS_FILE, METRICS_FILE, REPORT_FOLDER
+from ccvid.run_files import EMBEDDINGS_FILE, METRICS_FILE, QUERIES_FILE, REPORT_FOLDER
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
@@ -26,32 +26,31 @@ from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import show_results
 
-QUERIES_FILE = "queries.parquet"
 COMPARISON_FILE = "comparison.json"
 
 
 def compare_results(
     sources: Sequence[StorageFolder], run: RunOptions, cache: CacheOptions, *, name: str | None
 ) -> None:
-    """Compare the first result with each other one, and print and write what differs.
+    """Compare each other result with the first, and print and write the differences.
 
-    Under the run's storage and ``name`` (by default SECOND-against-FIRST) stand ``comparison.json``,
-    ``comparison.txt``, ``changes.parquet`` (a row a query, protocol and other result) and, where the results tell of
-    their tracklets, ``report``: the queries that changed, with pictures as far as the shards are still there.
+    Writes to the run's storage under ``name``. Default: SECOND-against-FIRST. Files: ``comparison.json``,
+    ``comparison.txt``, ``changes.parquet`` (a row per query, protocol and other result) and, if the results have
+    embeddings, ``report``: the queries that changed, with pictures if the shards still exist.
 
     Raises:
-        InputError: a folder holds no results, or two have no protocol or no query in common.
+        InputError: a folder has no results, or two have no protocol or no query in common.
         OSError: the folder cannot be written.
     """
     if len(sources) < 2:
-        raise InputError("--compare: two or more folders of results are compared")
+        raise InputError("--compare: expected at least two folders of results")
     name = name or "-and-".join(source.name for source in sources[1:]) + f"-against-{sources[0].name}"
     folder = StorageFolder(run.storage, run.patience_seconds) / name
     if folder.exists() and not folder.exists(COMPARISON_FILE):
-        raise InputError(f"{folder}: holds something else; name another --run.name")
+        raise InputError(f"{folder}: contains something else; choose another --run.name")
     results = {str(source): _read(source) for source in sources}
     if len(results) < len(sources):
-        raise InputError("--compare: a folder is named twice")
+        raise InputError("--compare: duplicate folder")
     first, *others = results
     compared = {other: _compare(first, results[first], other, results[other]) for other in others}
     text = "\n\n".join(
@@ -67,7 +66,7 @@ def compare_results(
 
 def _read(source: StorageFolder) -> dict[str, QueryScores]:
     if not source.exists(QUERIES_FILE):
-        raise InputError(f"{source}: no {QUERIES_FILE}; name folders of results, which train.py and evaluate.py write")
+        raise InputError(f"{source}: no {QUERIES_FILE}; give folders of results of train.py or evaluate.py")
     with source.fetched(QUERIES_FILE) as path:
         return read_query_scores(path)
 
@@ -77,7 +76,7 @@ def _compare(
 ) -> dict[str, Comparison]:
     common = [name for name in before if name in after]
     if not common:
-        raise InputError(f"{first} and {other}: no protocol is scored in both")
+        raise InputError(f"{first} and {other}: no protocol in common")
     try:
         return {name: compare(before[name], after[name]) for name in common}
     except InputError as error:
@@ -85,11 +84,11 @@ def _compare(
 
 
 def _tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tuple[EmbeddingRow, Place]]:
-    """The tracklets of all results, each once, and where its frames are."""
+    """The distinct tracklets of all results, and where their frames are."""
     rows: dict[str, EmbeddingRow] = {}
     shards: set[str] = set()
     for source in sources:
-        if not source.exists(EMBEDDINGS_FILE):  # distances that others made
+        if not source.exists(EMBEDDINGS_FILE):  # scored from given distances
             continue
         with source.fetched(EMBEDDINGS_FILE) as path:
             rows.update({row.id: row for row in read_embeddings(path).rows})
@@ -126,7 +125,7 @@ def _write_pages(
 
 
 def short_names(places: Sequence[str]) -> list[str]:
-    """The last parts of places, as many as tell them apart."""
+    """The last parts of places, as many as needed to distinguish them."""
     parts = [place.rstrip("/").split("/") for place in places]
     depth = 1
     while len({tuple(path[-depth:]) for path in parts}) < len(parts):

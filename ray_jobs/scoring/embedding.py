@@ -1,9 +1,9 @@
-"""From trained weights and stored tracklets to an embedding store."""
+"""Embedding stored tracklets with trained weights into an embedding store."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -20,43 +20,51 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.machines import decide_precision
 from ray_jobs.cluster.workers import Workers
-from ray_jobs.scoring.actors import EmbeddingOptions, embed_into
+from ray_jobs.scoring.actors import embed_into
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What an embedding job did."""
+    """The outcome of an embedding job."""
 
     embeddings: EmbeddingStore
     ids: frozenset[str]
-    """Tracklets that were not in the store before."""
+    """Tracklets that are new in the store."""
     unreadable: list[str]
     """A message for each tracklet that could not be read, which is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsedModel:
-    """What embeds: a network of trained weights, or an exported graph."""
+    """The embedding model: a network with trained weights, or an exported graph."""
 
     embedder: ClipEmbedder
     fingerprint: str
     options: ModelOptions
     clip: ClipOptions | None
-    """The clips it was trained on; None where that is not known."""
-    bf16: bool = False
+    """The clips it was trained on; None if unknown."""
 
-    def in_precision(self, bf16: bool) -> UsedModel:
-        """The same, computing in bfloat16 or in float32; an exported graph stays in float32."""
+    def applied_to(self, recipe: Recipe) -> Recipe:
+        """The recipe with the model's own network, frame size and clips; an exported graph computes in float32."""
+        own = recipe.model_copy(update={"model": self.options, "clip": self.clip or recipe.clip})
+        return own if isinstance(self.embedder, ReIdModel) else own.with_bf16(False)
+
+    def describe(self, recipe: Recipe) -> EmbedderDescription:
+        """What embeddings depend on besides the data; ``recipe`` is what ``applied_to`` returns."""
+        return EmbedderDescription.of(self.fingerprint, self.embedder.feature_size, recipe)
+
+    def computing(self, recipe: Recipe) -> ClipEmbedder:
+        """The embedder in the recipe's precision."""
         if not isinstance(self.embedder, ReIdModel):
-            return self
-        model = ReIdModel(self.embedder.backbone, nn.Identity(), autocast_dtype=torch.bfloat16 if bf16 else None)
-        return replace(self, embedder=model.eval(), bf16=bf16)
+            return self.embedder
+        autocast = torch.bfloat16 if recipe.train.bf16 is True else None
+        return ReIdModel(self.embedder.backbone, nn.Identity(), autocast_dtype=autocast).eval()
 
 
 def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
-    """What embeds, in float32: trained weights of a run folder, a checkpoint or a file, or an exported ``.onnx`` file.
+    """Read the model in float32: trained weights (run folder, checkpoint or file) or an exported ``.onnx`` file.
 
-    Raises as ``read_trained_model`` and ``read_onnx_model`` do.
+    Raises the errors of ``read_trained_model`` and ``read_onnx_model``.
     """
     if source.name.endswith(".onnx"):
         with source.parent.fetched() as folder:
@@ -68,79 +76,50 @@ def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
 
 
 def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
-    """Trained weights of a run folder, a checkpoint or a file, see ``read_trained_model``; raises as that does."""
+    """Read trained weights of a run folder, a checkpoint or a file, see ``read_trained_model``."""
     checkpoint = find_checkpoint(source) if source.is_folder() else source
     with checkpoint.fetched() as path:
         return read_trained_model(path, options)
 
 
-def describe(used: UsedModel, recipe: Recipe) -> EmbedderDescription:
-    """What the embeddings of a recipe's data depend on beside the data; the model's clips override the recipe's."""
-    return EmbedderDescription.of(
-        used.fingerprint,
-        used.embedder.feature_size,
-        used.options,
-        used.clip or recipe.clip,
-        flip=recipe.score.flip,
-        bf16=used.bf16,
-    )
-
-
 def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others: Collection[str] = ()) -> Recipe:
-    """Where the recipe leaves the precision open, take that of the embeddings that the new ones will be held against.
+    """If the recipe says auto, use the precision of the embeddings with which the new ones will be compared.
 
     Args:
-        place: of the embedding store, which may be there.
+        place: the embedding store, which may not exist yet.
         others: fingerprints of other embeddings' descriptions.
     """
     if recipe.train.bf16 == "auto":
         store = read_embedder(place)
-        for bf16 in (False, True):
-            own = describe(used.in_precision(bf16), recipe)
+        for decided in (recipe.with_bf16(False), recipe.with_bf16(True)):
+            own = used.describe(decided)
             if own == store or own.fingerprint in others:
-                return recipe.with_bf16(bf16)
+                return decided
     return recipe
-
-
-def decide_embedder(used: UsedModel, recipe: Recipe, workers: Workers) -> UsedModel:
-    """Look at the machines that embed, say what was found, and decide the precision, see ``decide_precision``."""
-    own = recipe.model_copy(update={"model": used.options, "clip": used.clip or recipe.clip})
-    if not isinstance(used.embedder, ReIdModel):
-        own = own.with_bf16(False)
-    return used.in_precision(decide_precision(own, workers).train.bf16 is True)
 
 
 def embed_data(
     used: UsedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
 ) -> Embedded:
-    """Embed stored tracklets into the embedding store at ``place``, those that it lacks, in its precision.
+    """Embed the stored tracklets that the embedding store at ``place`` lacks, in its precision.
 
-    The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
+    Args:
+        recipe: what ``used.applied_to`` returns.
 
     Raises:
-        InputError: the store is another embedder's, or as ``embed_into``.
+        InputError: the store belongs to another model, or as ``embed_into``.
         OSError: the store cannot be written.
     """
-    clip, workers, options = used.clip or recipe.clip, Workers(recipe.compute), used.options
-    recipe = keep_precision(used, recipe, place)
-    used = decide_embedder(used, recipe, workers)
-    embeddings = open_store(place, describe(used, recipe))
+    workers, clip = Workers(recipe.compute), recipe.clip
+    recipe = decide_precision(keep_precision(used, recipe, place), workers)
+    embeddings = open_store(place, used.describe(recipe))
     embeddings.add_source(shards)
     lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
     message(
         f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{options.height}x{options.width}, {workers}"
+        f"{recipe.model.height}x{recipe.model.width}, {workers}"
     )
-    unreadable = embed_into(
-        embeddings,
-        lacking,
-        used.embedder,
-        store,
-        rows,
-        EmbeddingOptions(clip, options, recipe.loader, recipe.score, shards, recipe.data.cache),
-        workers,
-        log_every_seconds=recipe.train.log_every_seconds,
-    )
+    unreadable = embed_into(embeddings, lacking, used.computing(recipe), store, rows, recipe, shards, workers)
     for problem in unreadable:
         message(f"left out: {problem}")
     return Embedded(embeddings, lacking, unreadable)

@@ -1,11 +1,9 @@
-"""Scoring what others made, or a checkpoint on stored tracklets, into a folder of results."""
+"""Scoring given distances or features, or a checkpoint on stored tracklets, into a folder of results."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import torch
 
 from ccvid.config import Recipe, RunOptions
 from ccvid.retrieval.ranking.distances import DistanceMatrix
@@ -26,18 +24,18 @@ from ray_jobs.scoring.parallel_ranks import cluster_ranks
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
 PARTS_FOLDER = "embeddings"
-"""Of the results, while tracklets are embedded: what a killed run has done."""
+"""Subfolder of the results with finished embeddings, to resume a killed job."""
 
 
 def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFolder:
-    """``storage/name``, where the scores of ``source`` may be written.
+    """``storage/name``, if the scores of ``source`` may be written there.
 
     Raises:
-        InputError: a training run stands there, or the scores of something else.
+        InputError: it contains a training run, or the scores of something else.
     """
     folder = StorageFolder(run.storage, run.patience_seconds) / run.name
     if folder.exists(CONFIG_FILE):
-        raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
+        raise InputError(f"{folder}: contains a training run, which is not overwritten; choose another --run.name")
     try:
         found = parse_json(folder.read(METRICS_FILE), folder / METRICS_FILE)
     except FileNotFoundError:
@@ -45,22 +43,22 @@ def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFold
     except InputError:
         found = {}
     if not isinstance(found, dict) or found.get("source") != str(source):
-        raise InputError(f"{folder}: holds the scores of something else; name another --run.name or remove it")
+        raise InputError(f"{folder}: contains the scores of something else; choose another --run.name or remove it")
     return folder
 
 
 def name_after(source: str) -> str:
-    """A run name made of what is scored."""
+    """A run name derived from what is scored."""
     return (re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._")[:90] or "given") + "-scores"
 
 
 def score_given(
     given: GivenRetrieval, recipe: Recipe, source: Path, folder: StorageFolder, *, keep_junk: bool = False
 ) -> None:
-    """Score distances or features that others made; what looks wrong is printed and stands among the facts.
+    """Score given distances or features; what looks wrong is printed and recorded among the facts.
 
     Args:
-        keep_junk: persons -1 and 0 are persons like any other, not junk and distractors.
+        keep_junk: treat persons -1 and 0 as ordinary persons, not as junk and distractors.
 
     Raises:
         InputError: no protocol can be scored.
@@ -83,13 +81,14 @@ def score_given(
 def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:
     """Embed the recipe's query and gallery tracklets with trained weights, on the cluster, and score them.
 
-    The checkpoint's own clips, frame size and network go before the recipe's, where it holds them.
+    Clips, frame size and network stored in the checkpoint override the recipe's.
 
     Raises:
-        InputError, WeightsError: the checkpoint, the data or the cluster do not allow it.
+        InputError, WeightsError: the checkpoint, the data or the cluster does not allow it.
     """
     with_own(recipe.score.protocols)
     used = read_model(source, recipe.model)
+    recipe = used.applied_to(recipe)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -98,32 +97,26 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
     if not query_rows or not gallery_rows:
         raise InputError(
             f"{shards}: {len(query_rows)} query and {len(gallery_rows)} gallery tracklets with a person label; "
-            "both are needed"
+            "expected some of both"
         )
     folder.check_writable()
     done = embed_data(used, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
     table = done.embeddings.read()
-    embedded = {row.id: number for number, row in enumerate(table.rows)}
-    query_rows, gallery_rows = (
-        [row for row in rows if store.rows[row].id in embedded] for rows in (query_rows, gallery_rows)
-    )
-    rows = [*query_rows, *gallery_rows]
-    table = table.take([embedded[store.rows[row].id] for row in rows])
-    embedding_RD = torch.from_numpy(table.embedding_ND)
-    clip_count_R = torch.tensor([row.clip_count for row in table.rows])
-    scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, recipe.score, cluster_ranks)
+    number_of = {row.id: number for number, row in enumerate(table.rows)}
+    ids = ([store.rows[row].id for row in rows] for rows in (query_rows, gallery_rows))
+    query, gallery = (table.take([number_of[name] for name in names if name in number_of]) for names in ids)
+    scores = score_embeddings(query, gallery, recipe.score, cluster_ranks)
     dataset = store.manifest.dataset
     with folder.filled(last=METRICS_FILE) as path:
         write_scores(
             path,
-            store,
             scores,
-            rows,
-            embedding_RD,
-            clip_count_R,
+            query,
+            gallery,
+            [store],
             recipe.score,
-            embedder=done.embeddings.embedder,
-            title=f"{dataset}, {used.options.backbone} of {source.name}",
+            weights=done.embeddings.embedder.model,
+            title=f"{dataset}, {recipe.model.backbone} of {source.name}",
             facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
         )
-    (folder / PARTS_FOLDER).delete("")  # all of it stands in embeddings.parquet
+    (folder / PARTS_FOLDER).delete("")  # everything is in embeddings.parquet

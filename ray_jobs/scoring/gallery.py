@@ -27,54 +27,54 @@ from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
-from ray_jobs.scoring.embedding import UsedModel, describe, embed_data, keep_precision, read_model
+from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, read_model
 from ray_jobs.scoring.time_limits import TimeLimit, ends_after, shown_limit, starts_before
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
 CLUSTERS_FILE, GROUPS_FOLDER = "clusters.parquet", "groups"
 RESULT_NAMES = ("matches.parquet", "matches.csv", CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
-"""All that ranking writes."""
+"""Everything that ranking writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryRequest:
-    """What is ranked for what."""
+    """What to rank, and for which queries."""
 
     gallery: StorageFolder
-    """Where embeddings are kept."""
+    """The store of embeddings."""
     queries: StorageFolder | None
-    """Another gallery, all of whose tracklets are the queries; None: those of split query in ``gallery``."""
+    """Another gallery, all of whose tracklets are queries. Default: the tracklets with split query in ``gallery``."""
     top: int
     cameras: tuple[str, ...]
-    """Only these; () for all."""
+    """Only these cameras; () for all."""
     since: TimeLimit | None
-    """Only tracklets that end at or after: seconds of their video, or a time of day."""
+    """Only tracklets that end at or after this: seconds of their video, or a time of day."""
     until: TimeLimit | None
-    """Only tracklets that start at or before."""
+    """Only tracklets that start at or before this."""
     other_cameras: bool
-    """Not the query's own."""
+    """Exclude the query's own camera."""
     only_new: bool
-    """Only what this call adds to the gallery."""
+    """Only tracklets that this call adds to the gallery."""
     approximate: bool = False
-    """Search by an index, which may miss some."""
+    """Search with an index, which may miss some matches."""
     decisions: StorageFolder | None = None
-    """Results of train.py or evaluate.py, whose calibration and threshold are laid on the scores."""
+    """Results of train.py or evaluate.py, whose calibration and threshold are applied to the scores."""
     groups: float | None = None
-    """Also group the tracklets of the gallery, queries among them, into probable people, with this reach."""
+    """Also group all tracklets of the gallery, including queries, into probable people, with this reach."""
 
 
 def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryRequest, folder: StorageFolder) -> None:
     """Embed the recipe's data into the gallery, rank it for the queries, and write the matches.
 
     Raises:
-        InputError: the checkpoint, the data, the gallery or the cluster do not allow it, or nothing is to be ranked.
+        InputError: the checkpoint, the data, the gallery or the cluster does not allow it, or there is nothing to rank.
         OSError: a place cannot be written.
     """
     if folder.exists(CONFIG_FILE):
-        raise InputError(f"{folder}: holds a training run, whose results stay as they are; name another --run.name")
+        raise InputError(f"{folder}: contains a training run, which is not overwritten; choose another --run.name")
     used = read_model(checkpoint, recipe.model)
     decisions = None if request.decisions is None else read_decisions(request.decisions)
-    recipe = _matching_precision(used, recipe, request, decisions)
+    recipe = _matching_precision(used, used.applied_to(recipe), request, decisions)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -89,7 +89,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     if decisions is not None:
         for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
             if found is None:
-                message(f"{request.decisions}: holds no {what}; its metrics.txt says why")
+                message(f"{request.decisions}: has no {what}; its metrics.txt says why")
         matches = decisions.laid_on(matches, model=queries.model, prior=recipe.score.threshold.prior)
     galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
     stores = open_sources(
@@ -113,19 +113,19 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
 def choose(
     request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]
 ) -> tuple[EmbeddingTable, EmbeddingTable]:
-    """The queries, and the entries that may be ranked for them.
+    """The queries, and the entries to rank for them.
 
     Args:
-        added: ids that were not in the gallery before.
+        added: ids that are new in the gallery.
 
     Raises:
-        InputError: none of one or the other, queries of another model, or a camera that is not there.
+        InputError: there are no queries or no entries, the queries are from another model, or a camera is unknown.
     """
     return _queries(request, gallery), _entries(request, gallery, added)
 
 
 def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryRequest) -> RankedMatches:
-    """The first entries for each query; a tracklet is never its own match."""
+    """The top entries for each query; a tracklet is never its own match."""
     labels = ["id", "camera"] if request.other_cameras else ["id"]
     columns = {
         "id": ([row.id for row in queries.rows], [row.id for row in entries.rows]),
@@ -140,23 +140,23 @@ def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryReque
         found = search(asked, there, top, exclude=exclude)
     without = int(np.count_nonzero((found.gallery_QK < 0).all(axis=1)))
     if without:
-        message(f"{without} of {len(queries.rows)} queries have no tracklet to be ranked")
+        message(f"{without} of {len(queries.rows)} queries have no tracklets to rank")
     return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
 
 
 def _matching_precision(
     used: UsedModel, recipe: Recipe, request: GalleryRequest, decisions: Decisions | None
 ) -> Recipe:
-    """Before anything is embedded: what the embeddings will be held against is of the same model, clips and precision.
+    """The recipe with the precision of existing embeddings, after checking that these have the same model and clips.
 
     Raises:
-        InputError: it is not.
+        InputError: they differ.
     """
     queries = None if request.queries is None else read_store(request.queries).embedder.fingerprint
     others = [] if decisions is None else [decisions.model]
     others += [] if queries is None else [queries]
     recipe = keep_precision(used, recipe, request.gallery, others)
-    own = describe(used.in_precision(recipe.train.bf16 is True), recipe).fingerprint
+    own = used.describe(recipe).fingerprint
     if decisions is not None:
         decisions.check(own)
     if queries not in (None, own):
@@ -167,7 +167,7 @@ def _matching_precision(
 def _write_groups(
     gallery: EmbeddingTable, stores: Sequence[ShardFolder], place: StorageFolder, reach: float, folder: Path
 ) -> None:
-    """Group all tracklets of a gallery, say how well where persons are known, and write table and pages."""
+    """Group all tracklets of a gallery, report the quality if persons are known, and write the table and pages."""
     rows = gallery.rows
     clusters = find_clusters(gallery.embedding_ND, Presence.of(rows), reach=reach)
     alone = int(np.count_nonzero(clusters.group_N < 0))
@@ -181,12 +181,12 @@ def _write_groups(
     message(f"{clusters.groups} groups of {len(rows)} tracklets, {alone} tracklets alone")
     if any(row.person is not None for row in rows):
         scores = score_clusters(clusters.group_N, [row.person for row in rows])
-        told = (
+        scored = (
             f"{scores.persons} persons; purity {100 * scores.purity:.1f} %, B-cubed precision "
             f"{100 * scores.precision:.1f} %, recall {100 * scores.recall:.1f} %"
         )
-        message(f"of the tracklets with a person label: {told}")
-        facts["of known persons"] = told
+        message(f"of the tracklets with a person label: {scored}")
+        facts["of known persons"] = scored
     write_clusters(clusters, rows, folder / CLUSTERS_FILE)
     groups = [Group(f"group {number + 1}", clusters.members(number).tolist()) for number in range(clusters.groups)]
     view = group_view(groups, rows, stored_thumbnails(find_tracklets(rows, stores)))
@@ -213,23 +213,23 @@ def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMa
 
 
 def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, persons: list[str], ids: list[str]) -> None:
-    """Remove a person's or single tracklets' embeddings, and the matches and pages of ``results``; say what is left.
+    """Remove the embeddings of persons or single tracklets, and the matches and pages in ``results``.
 
     Raises:
-        InputError: there is no gallery, or nothing of them in it.
-        OSError: it cannot be written.
+        InputError: there is no gallery, or it has no such tracklets.
+        OSError: the gallery cannot be written.
     """
     store, names = read_store(gallery), ", ".join([*persons, *ids])
     if not any(row.person in persons or row.id in ids for row in store.read().rows):
-        raise InputError(f"{gallery}: holds no tracklet of {names}")
-    for name in RESULT_NAMES:  # first, so that a removal that is cut off is finished by the same command
+        raise InputError(f"{gallery}: has no tracklets of {names}")
+    for name in RESULT_NAMES:  # first, so that the same command completes an interrupted removal
         if results.exists(name):
             results.delete(name)
             message(f"removed {results / name}")
     removed = store.remove(persons=persons, ids=ids)
-    message(f"{gallery}: {len(removed)} tracklets of {names} removed")
+    message(f"{gallery}: removed {len(removed)} tracklets of {names}")
     sources = ", ".join(store.sources()) or "the shards that they were embedded from"
-    message(f"their frames are still in {sources}, and in what was copied from these results elsewhere")
+    message(f"their frames are still in {sources}, and in any copies of these results")
 
 
 def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable:
@@ -237,8 +237,8 @@ def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable
         queries = gallery.part("query")
         if not queries.rows:
             raise InputError(
-                f"{request.gallery}: no tracklet of split query; give them that split in the labels, or name a gallery "
-                "of queries with --queries"
+                f"{request.gallery}: no tracklets with split query; set it in the labels, or give a gallery of queries "
+                "with --queries"
             )
         return queries
     queries = read_store(request.queries).read()
@@ -248,11 +248,11 @@ def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable
 
 
 def _entries(request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]) -> EmbeddingTable:
-    """What may be ranked: of the gallery all but its queries, through the filters."""
+    """The entries to rank: the filtered gallery without its queries."""
     unknown = set(request.cameras) - {row.camera for row in gallery.rows}
     if unknown:
         cameras = ", ".join(sorted({row.camera for row in gallery.rows})[:20])
-        raise InputError(f"--camera {', '.join(sorted(unknown))}: no such camera in the gallery; there are {cameras}")
+        raise InputError(f"--camera {', '.join(sorted(unknown))}: no such camera; the gallery has {cameras}")
     chosen = []
     for number, row in enumerate(gallery.rows):
         if (
@@ -266,9 +266,9 @@ def _entries(request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[
     asks_time_of_day = any(isinstance(limit, datetime) for limit in (request.since, request.until))
     if not chosen and asks_time_of_day and not any("start_time" in row.attributes for row in gallery.rows):
         raise InputError(
-            f"{request.gallery}: no tracklet tells its start_time; have footage read with --data.footage.start_times, "
-            "or name --since and --until in seconds of the videos"
+            f"{request.gallery}: no tracklet has a start_time; read the footage with --data.footage.start_times, "
+            "or give --since and --until in seconds of the videos"
         )
     if not chosen:
-        raise InputError(f"{request.gallery}: no tracklet is left to be ranked; all are queries, old, or filtered out")
+        raise InputError(f"{request.gallery}: no tracklets to rank; all are queries, old, or filtered out")
     return gallery.take(chosen)

@@ -1,4 +1,4 @@
-"""Ranks of a large retrieval counted by the whole cluster."""
+"""Counting the ranks of a large retrieval on the whole cluster."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Indice
 from ccvid.retrieval.ranking.ranks import NearestOthers, PersonPairs, join_queries, rank_persons
 
 PAIRS_WORTH_SHARING = 10**9
-"""Of queries and gallery entries: below, one machine is done within seconds."""
+"""Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
 PARTS_PER_CPU = 2
 
 
 def cluster_ranks(
     distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
 ) -> tuple[PersonPairs, NearestOthers]:
-    """``rank_persons`` by Ray tasks of one CPU, each for some of the queries; equal to it to the last digit.
+    """``rank_persons`` as Ray tasks with one CPU, each for some of the queries; bit-identical to it.
 
-    The distances, for embeddings both sides of them, are in the object store of each node once. A small retrieval is
-    counted here, and so is one whose products a GPU of this machine makes: others may have none.
+    The distances (or both sides' embeddings) are in each node's object store once. A small retrieval is counted here,
+    and so is one that uses a GPU of this machine, because other nodes may have none.
     """
     queries, entries = distances.shape
     on_gpu = isinstance(distances, CosineDistances) and distances.device.type == "cuda"

@@ -1,4 +1,4 @@
-"""Frame tables made as Ray tasks."""
+"""Making frame tables as Ray tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TableOrReason = FrameTable | UnreadableSourceError
 def make_tables(videos: Sequence[Path], folder: StorageFolder, hang_seconds: float) -> list[TableOrReason]:
     """Each video's frame table, or the reason why there is none.
 
-    Those that an earlier run left in ``folder`` are taken as they are.
+    Tables stored in ``folder`` by an earlier run are reused.
 
     Raises:
         OSError: the folder cannot be read or written.

@@ -22,11 +22,11 @@ VIDEOS_PER_TASK = 8
 
 
 def ensure_shards(data: DataOptions) -> str:
-    """The place of the recipe's shards, made first where it holds no finished data set.
+    """The place of the recipe's shards, which are made first if there is no finished data set.
 
     Raises:
-        InputError: as :func:`make_shards`, or another data set stands there.
-        OSError: the storage does not answer or refuses.
+        InputError: as :func:`make_shards`, or the place holds another data set.
+        OSError: the storage does not answer or denies access.
     """
     folder = shard_folder(data)
     if not folder.exists(MANIFEST_NAME):
@@ -34,11 +34,11 @@ def ensure_shards(data: DataOptions) -> str:
         return str(folder)
     manifest = read_manifest(folder)
     if manifest.dataset != data.kind:
-        raise InputError(f"{folder}: holds data set {manifest.dataset!r}, but data.kind is {data.kind!r}")
+        raise InputError(f"{folder}: contains data set {manifest.dataset!r}, but data.kind is {data.kind!r}")
     if manifest.storage != data.storage.storage:
         raise InputError(
             f"{folder}: holds frames stored as {manifest.storage!r}, but data.storage.storage is "
-            f"{data.storage.storage!r}; name another --data.shards, or take them with "
+            f"{data.storage.storage!r}; choose another --data.shards, or use these with "
             f"--data.storage.storage {manifest.storage}"
         )
     if data.kind == "synthetic" and walker_folder(data).exists():
@@ -47,12 +47,12 @@ def ensure_shards(data: DataOptions) -> str:
 
 
 def compare_checksums(data: DataOptions) -> None:
-    """Compare every shard with the manifest's SHA-256 before a run, where the recipe asks for it.
+    """Compare every shard with the manifest's SHA-256 before a run, if the recipe asks for it.
 
-    Remote shards are compared when a node's cache fetches them, and so not read once more here.
+    Remote shards are skipped, because they are verified when a node's cache fetches them.
 
     Raises:
-        InputError: the first fault found.
+        InputError: the first mismatch.
     """
     folder = shard_folder(data)
     if data.verify_checksums and folder.local is not None:
@@ -60,7 +60,7 @@ def compare_checksums(data: DataOptions) -> None:
 
 
 def make_shards(data: DataOptions) -> Manifest:
-    """Read the sources and write shards and manifest; goes on from what an earlier run finished.
+    """Read the sources and write shards and manifest; resumes an earlier run.
 
     Raises:
         InputError: the sources cannot be used, too many tracklets cannot be read, or the folder holds other data.
@@ -72,9 +72,9 @@ def make_shards(data: DataOptions) -> Manifest:
     folder, options = shard_folder(data), data.storage
     plans = plan_shards(dataset.tracklets, options)
     if finished := prepare_folder(plans, folder):
-        message(f"{folder}: finished before")
+        message(f"{folder}: already finished")
         return finished
-    message(f"{len(dataset.tracklets)} tracklets into {len(plans)} shards under {folder}")
+    message(f"writing {len(dataset.tracklets)} tracklets to {len(plans)} shards under {folder}")
     records: dict[int, ShardRecord] = dict(
         run_tasks(
             write_shard,
@@ -95,7 +95,7 @@ def render_set(data: DataOptions) -> None:
     """Render the synthetic walkers; finished videos are kept.
 
     Raises:
-        InputError: other nodes rendered theirs into a folder of their own.
+        InputError: other nodes rendered videos into their own local folders.
     """
     folder, options = walker_folder(data), data.synthetic
     claim_folder(options, folder)
@@ -107,9 +107,9 @@ def render_set(data: DataOptions) -> None:
     missing = [job for job in jobs if not video_path(job, folder).exists()]
     if missing:
         raise InputError(
-            f"{folder}: {len(missing)} of {len(jobs)} walkers' videos are not here: other nodes rendered them into "
-            "folders of their own; have this folder on a network file system, or make the shards on one machine: "
-            "python ray_jobs/shard.py with the same --data flags"
+            f"{folder}: {len(missing)} of {len(jobs)} walker videos are missing, because other nodes rendered them "
+            "into their local folders; put this folder on a network file system, or make the shards on one machine "
+            "with python ray_jobs/shard.py and the same --data flags"
         )
     write_annotations(jobs, folder)
 
@@ -118,7 +118,7 @@ def verify(folder: StorageFolder, *, frames: bool) -> Manifest:
     """Check every shard's checksum and, with ``frames``, decode every frame.
 
     Raises:
-        InputError: the first fault found.
+        InputError: the first damage found.
     """
     manifest = read_manifest(folder)
     common: tuple[Any, ...] = (folder, manifest.image_size, frames)
@@ -128,7 +128,7 @@ def verify(folder: StorageFolder, *, frames: bool) -> Manifest:
 
 
 def summary(manifest: Manifest, folder: StorageFolder) -> str:
-    """What a finished data set holds, in a few lines."""
+    """The contents of a finished data set, in a few lines."""
     frames, size = (sum(getattr(shard, name) for shard in manifest.shards) for name in ("frames", "size_bytes"))
     splits = ", ".join(f"{split} {count}" for split, count in manifest.split_tracklets.items())
     lines = [

@@ -1,4 +1,4 @@
-"""From the recipe's data section to tracklets."""
+"""Reading the tracklets of the recipe's data section."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ccvid.config import DataOptions, DatasetKind
-from data_tools.datasets.ccvid import read_ccvid
+from ccvid.config import DataOptions
 from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.clip_folder import read_clip_folder
-from data_tools.datasets.deepchange import read_deepchange
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
-from data_tools.datasets.last import read_last
-from data_tools.datasets.ltcc import read_ltcc
-from data_tools.datasets.mevid import read_mevid
-from data_tools.datasets.prcc import read_prcc
 from data_tools.datasets.problems import Dataset, list_problems
-from data_tools.datasets.vc_clothes import read_vc_clothes
+from data_tools.datasets.released import RELEASED_SETS
 from data_tools.errors import InputError, UnreadableSourceError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
@@ -31,16 +25,16 @@ OptionT = TypeVar("OptionT")
 
 
 def shard_folder(data: DataOptions) -> StorageFolder:
-    """Where the recipe's shards stand; by default each storage mode has its own folder."""
+    """The folder of the recipe's shards. Default: a folder per storage mode."""
     return StorageFolder(data.shards or str(_default_folder(data)))
 
 
 def walker_folder(data: DataOptions) -> Path:
-    """Where the synthetic walkers' videos stand: beside their shards, or in the user's data folder for remote ones."""
+    """The folder of the walkers' videos: beside their shards, or in the user's data folder if these are remote."""
     shards = shard_folder(data)
     if shards.local is not None:
         return shards.local.with_name(f"{shards.name}-videos")
-    place = hashlib.sha256(str(shards).encode()).hexdigest()[:8]  # of several places with one name
+    place = hashlib.sha256(str(shards).encode()).hexdigest()[:8]  # distinguishes places with the same name
     return _default_folder(data).with_name(f"{shards.name}-{place}-videos")
 
 
@@ -50,34 +44,30 @@ def _default_folder(data: DataOptions) -> Path:
 
 
 def read_dataset(data: DataOptions) -> Dataset:
-    """Read and check the recipe's data set; every finding is printed.
+    """Read and check the recipe's data set; every problem is printed.
 
     Raises:
-        InputError: something must be mended first; all errors in one message.
+        InputError: the data set has errors; all of them in one message.
     """
 
     def tables(videos: Sequence[Path]) -> list[FrameTable | UnreadableSourceError]:
         return make_tables(videos, shard_folder(data), data.storage.hang_seconds)
 
-    readers: dict[DatasetKind, Callable[[], Dataset]] = {
+    own_readers: dict[str, Callable[[], Dataset]] = {
         "synthetic": lambda: read_footage(_walker_footage(walker_folder(data)), tables),
-        "ccvid": lambda: read_ccvid(_named(data.root, "root"), data.ccvid),
-        "mevid": lambda: read_mevid(_named(data.root, "root"), data.mevid),
-        "ltcc": lambda: read_ltcc(_named(data.root, "root")),
-        "prcc": lambda: read_prcc(_named(data.root, "root")),
-        "vc_clothes": lambda: read_vc_clothes(_named(data.root, "root")),
-        "deepchange": lambda: read_deepchange(_named(data.root, "root"), data.deepchange),
-        "last": lambda: read_last(_named(data.root, "root"), data.last),
         "footage": lambda: read_footage(_named(data.footage, "footage.videos"), tables),
         "clips": lambda: read_clip_folder(_named(data.clips, "clips.folder")),
     }
-    dataset = check_dataset(readers[data.kind]())
+    if data.kind in own_readers:
+        dataset = check_dataset(own_readers[data.kind]())
+    else:
+        dataset = check_dataset(RELEASED_SETS[data.kind].read(_named(data.root, "root"), data.released()))
     dataset.raise_on_errors(most=MOST_PROBLEMS_SHOWN)
     findings = list_problems(dataset.problems, MOST_PROBLEMS_SHOWN)
     if not dataset.tracklets:
-        raise InputError(f"data set {dataset.name}: no tracklet can be used\n{findings}".rstrip())
+        raise InputError(f"data set {dataset.name}: no usable tracklets\n{findings}".rstrip())
     if dataset.problems:
-        message(f"{data.kind}: {len(dataset.problems)} findings\n{findings}")
+        message(f"{data.kind}: {len(dataset.problems)} problem(s)\n{findings}")
     return Dataset(data.kind, dataset.tracklets, dataset.problems)
 
 
@@ -89,5 +79,5 @@ def _walker_footage(folder: Path) -> FootageOptions:
 
 def _named(option: OptionT | None, flag: str) -> OptionT:
     if option is None:
-        raise InputError(f"no finished shards and no sources to make them from: name the sources with --data.{flag}")
+        raise InputError(f"no finished shards, and no sources to make them from; set --data.{flag}")
     return option

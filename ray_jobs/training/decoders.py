@@ -1,10 +1,10 @@
-"""Training clips decoded by actors, where CPUs are free, for workers whose nodes have too few.
+"""Decoding training clips in actors on free CPUs, for workers whose nodes have too few.
 
     places of a batch ──cut into parts──▶ RemoteDecoders ──▶ Decoder, an actor: draw, decode, augment
     ClipBatch ◀──copied in place──────── object store ◀──────┘
 
-Decoders help, but nothing waits for them to come: a part is given to one that is up, and where none is, as while they
-start or after their nodes have died, the worker decodes it itself. The bytes are the same.
+Decoders are optional: each part goes to a running decoder, and if there is none (they are starting, or their nodes have
+died), the worker decodes it itself. The bytes are the same.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from data_tools.loader import Fill, Integers, TrainingClips
 from data_tools.progress import message
 from data_tools.stored_frames import FrameStore
 
-PATIENCE_SECONDS = 60.0
-"""A decoder that takes longer for its part of a batch (some hundred milliseconds of work) counts as lost."""
+LOST_SECONDS = 60.0
+"""A decoder that takes longer than this for its part of a batch (usually a few hundred milliseconds) counts as lost."""
 RETRY_SECONDS = 1.0
-"""Between two tries to reach a decoder that is lost."""
+"""Interval between attempts to reach a lost decoder."""
 
 Frames = NDArray[np.uint8]
 
 
 class Decoder:
-    """The actor: decodes clips from the shards as its own node reaches them. Mistakes are handed back, not raised."""
+    """The actor: decodes clips from the shards as seen by its own node. Input errors are returned, not raised."""
 
     def __init__(self) -> None:
         self._clips: TrainingClips | None = None
@@ -48,12 +48,12 @@ class Decoder:
     def open(
         self, open_store: Callable[[], FrameStore], make_clips: Callable[[FrameStore], TrainingClips]
     ) -> InputError | None:
-        """Open the shards; needed again whenever the actor was started again."""
+        """Open the shards; needed again after every restart of the actor."""
         try:
             self._clips = make_clips(open_store())
         except (InputError, OSError) as error:
             address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            return InputError(f"the decoder on node {address}: {error}")
+            return InputError(f"decoder on node {address}: {error}")
         return None
 
     def decode(self, item_B: Integers, clip_seed_B: Integers) -> Frames | InputError | None:
@@ -72,16 +72,16 @@ class Decoder:
 class RemoteDecoders:
     """One worker's decoders; implements ``data_tools.loader.ClipDecoders``.
 
-    They stand on nodes without GPUs where there are such with a free CPU, dealt to these in turn; else anywhere. A
-    decoder that dies starts again, elsewhere if its node is gone; meanwhile others have its clips. ``own_clips`` is how
-    many clips the worker had to decode itself.
+    They run on nodes without GPUs, in turn, if these have free CPUs; otherwise anywhere. A decoder that dies is
+    restarted, on another node if its own is gone; meanwhile other decoders get its clips. ``own_clips`` counts the
+    clips that the worker had to decode itself.
 
     Args:
         clips: what the worker itself would decode with.
         open_store: opens the frames of ``clips.store`` on any node; picklable.
-        number: of decoders.
-        rank: the worker's, so that those of different workers are dealt to different nodes.
-        threads: how many at once wait for parts, or decode them, in the worker; no batch is cut into fewer parts.
+        number: number of decoders.
+        rank: the worker's rank, so that decoders of different workers start on different nodes.
+        threads: threads of the worker that wait for parts or decode them; a batch is cut into at least as many parts.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class RemoteDecoders:
         ]
         self._turn = count()
         self._lock = threading.Lock()
-        self._told = time.monotonic()
+        self._reported_at = time.monotonic()
         self.own_clips = 0
 
     def fills(self, frames_BTCHW: Tensor, item_B: Integers, clip_seed_B: Integers) -> list[Fill]:
-        """Ask for the clips of a batch, part by part; each of what is given back waits for a part and copies it.
+        """Request the clips of a batch in parts; each function returned waits for a part and copies it.
 
         Raises:
             InputError: a decoder cannot open the shards.
@@ -132,23 +132,23 @@ class RemoteDecoders:
         return [partial(self._fill, part) for part in parts]
 
     def up(self) -> int:
-        """How many decoders take parts at present."""
+        """The number of running decoders."""
         return sum(decoder.is_up() for decoder in self._decoders)
 
     def close(self) -> None:
-        """End the decoders."""
+        """Stop the decoders."""
         for decoder in self._decoders:
             ray.kill(decoder.actor)
         self._decoders = []
 
     def _next_decoder(self) -> _Handle | None:
-        """In turn, of those that are up."""
+        """The running decoders in turn."""
         up = [decoder for decoder in self._decoders if decoder.is_up()]
         if up:
             return up[next(self._turn) % len(up)]
-        if time.monotonic() - self._told > PATIENCE_SECONDS:
-            self._told = time.monotonic()
-            message(f"none of {len(self._decoders)} decoders is up; the worker decodes its clips itself")
+        if time.monotonic() - self._reported_at > LOST_SECONDS:
+            self._reported_at = time.monotonic()
+            message(f"none of {len(self._decoders)} decoders is running; the worker decodes its clips itself")
         return None
 
     def _fill(self, part: _Part) -> None:
@@ -163,13 +163,13 @@ class RemoteDecoders:
 
 
 class _Handle:
-    """A decoder as its worker sees it: up once its ``open`` has answered, until it is lost."""
+    """A decoder as seen by its worker: up from the answer to ``open`` until it is lost."""
 
     def __init__(self, actor: Any, name: str, shards: tuple[object, object]) -> None:
         self.actor = actor
         self._name, self._shards = name, shards
-        self._told_loss = False
-        self._opening: Any = None  # the answer that it waits for before it is up
+        self._loss_reported = False
+        self._opening: Any = None  # the pending answer to ``open``
         self._open()
 
     def is_up(self) -> bool:
@@ -180,39 +180,39 @@ class _Handle:
             return False
         try:
             error: InputError | None = ray.get(opening)
-        except RayActorError as lost:  # as long as it is being started again
-            self._tell_loss(lost)
+        except RayActorError as lost:  # while it is being restarted
+            self._report_loss(lost)
             if time.monotonic() - self._asked > RETRY_SECONDS:
                 self._open()
             return False
         if error is not None:
             raise error
         self._opening = None
-        if self._told_loss:
-            self._told_loss = False
-            message(f"{self._name} is up again")
+        if self._loss_reported:
+            self._loss_reported = False
+            message(f"{self._name} is running again")
         return True
 
     def lost(self, reason: object) -> None:
-        """Give it no part until it has opened the shards again."""
+        """Send it no parts until it has opened the shards again."""
         if self._opening is None:
             self._open()
-            self._tell_loss(reason)
+            self._report_loss(reason)
 
     def _open(self) -> None:
         self._asked = time.monotonic()
         self._opening = self.actor.open.remote(*self._shards)
 
-    def _tell_loss(self, reason: object) -> None:
-        if not self._told_loss:
-            self._told_loss = True
+    def _report_loss(self, reason: object) -> None:
+        if not self._loss_reported:
+            self._loss_reported = True
             line = str(reason).strip().partition("\n")[0]
-            message(f"{self._name} is lost, its clips are decoded elsewhere: {line}")
+            message(f"{self._name} is lost; its clips are decoded elsewhere: {line}")
 
 
 @dataclass(slots=True)
 class _Part:
-    """Some clips of a batch, and who was asked for them; None: nobody."""
+    """Some clips of a batch, and the decoder they were requested from; None: no decoder."""
 
     frames_BTCHW: Tensor
     item_B: Integers
@@ -225,17 +225,17 @@ class _Part:
         self.reference = None if decoder is None else decoder.actor.decode.remote(self.item_B, self.clip_seed_B)
 
     def receive(self) -> bool:
-        """Wait for the clips, copy them and let the object store forget them; False where the decoder is lost."""
+        """Wait for the clips, copy them and free them in the object store; False if the decoder is lost."""
         assert self.decoder is not None
         try:
-            answer = ray.get(self.reference, timeout=PATIENCE_SECONDS)
+            answer = ray.get(self.reference, timeout=LOST_SECONDS)
         except RayTaskError:
             raise
         except RayError as error:
             self.decoder.lost(error)
             return False
         if answer is None:
-            self.decoder.lost("it was started again")
+            self.decoder.lost("it was restarted")
             return False
         if isinstance(answer, InputError):
             raise answer
@@ -250,13 +250,13 @@ def _channels_last(frames_BTCHW: Tensor) -> Frames:
 
 
 def _placement(number: int, rank: int) -> list[Any]:
-    """Where each of a worker's decoders is to start; said for each, or Ray Train's own placement would capture it."""
+    """The scheduling strategy of each of a worker's decoders; explicit, to escape Ray Train's placement group."""
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     resources = {node["NodeID"]: node["Resources"] for node in alive}
     nodes = sorted(name for name, has in resources.items() if has.get("CPU", 0) >= 1 and not has.get("GPU", 0))
     if not nodes:
         return ["SPREAD"] * number
-    # Where that node has no free CPU, Ray takes another one, those with GPUs last.
+    # If that node has no free CPU, Ray chooses another one, nodes with GPUs last.
     return [
         NodeAffinitySchedulingStrategy(nodes[(rank * number + n) % len(nodes)], soft=True, _spill_on_unavailable=True)
         for n in range(number)

@@ -1,4 +1,4 @@
-"""What a Ray cluster shows of a run: metrics for its Prometheus endpoints, records for Ray Train's JSON logs."""
+"""Observability of a run on a Ray cluster: metrics for Prometheus and records for Ray Train's JSON logs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ccvid.training.stopping import EndedOnRequestError
 logger = logging.getLogger(__name__)
 
 GAUGES = {
-    "clips_per_second": "Clips that this worker trains on, a second",
-    "data_wait_share": "Share of the time that this worker waits for data, 0 to 1",
+    "clips_per_second": "Clips per second trained by this worker",
+    "data_wait_share": "Share of time that this worker waits for data, 0 to 1",
     "epoch": "Epochs done",
-    "gpu_memory_allocated_bytes": "Most GPU memory that this worker's tensors took",
-    "gpu_memory_reserved_bytes": "Most GPU memory that this worker's PyTorch reserved",
+    "gpu_memory_allocated_bytes": "Peak GPU memory allocated by this worker's tensors",
+    "gpu_memory_reserved_bytes": "Peak GPU memory reserved by this worker's PyTorch",
 }
-"""Speed values and what they mean; Prometheus names them ``ray_ccvid_NAME``."""
+"""Speed metrics and their descriptions; in Prometheus they are called ``ray_ccvid_NAME``."""
 
 
 class WorkerGauges:
-    """A ``MetricSink`` for one worker's speed: gauges of Ray, labelled with run and rank."""
+    """A ``MetricSink`` for one worker's speed: Ray gauges, labelled with run and rank."""
 
     def __init__(self, run_name: str, rank: int, world_size: int) -> None:
         self._world_size = world_size
@@ -40,7 +40,7 @@ class WorkerGauges:
         }
 
     def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
-        """Show the last speed; a worker's clips a second are its share, so that their sum is the run's."""
+        """Publish the latest speed; clips per second are this worker's share, so that the workers' sum is the run's."""
         if group != "speed":
             return
         own = {**values, "clips_per_second": values["clips_per_second"] / self._world_size}
@@ -49,14 +49,14 @@ class WorkerGauges:
 
 
 @contextmanager
-def watched(recipe: Recipe, run: RunContext, dataset: str) -> Iterator[list[MetricSink]]:
-    """The sinks of one worker's run; the log and MLflow learn how the run ended.
+def metric_sinks(recipe: Recipe, run: RunContext, dataset: str) -> Iterator[list[MetricSink]]:
+    """The metric sinks of one worker; at the end, the run's outcome is recorded in the log and in MLflow.
 
     Args:
-        dataset: names the experiment in MLflow.
+        dataset: name of the experiment in MLflow.
 
     Raises:
-        InputError: the recipe wants MLflow, which is not installed.
+        InputError: the recipe requires MLflow, which is not installed.
     """
     _quieten_console()
     gauges = WorkerGauges(recipe.run.name, run.rank, run.world_size)
@@ -82,7 +82,7 @@ def _mlflow_sink(recipe: Recipe, run: RunContext, dataset: str) -> MlflowSink | 
     if recipe.run.mlflow is None or run.rank != 0:
         return None
     tags = {"world_size": str(run.world_size), "torch": torch.__version__}
-    with suppress(PackageNotFoundError):  # a job's working dir is not installed
+    with suppress(PackageNotFoundError):  # the package is not installed in a job's working dir
         tags["ccvid"] = version("ccvid")
     return MlflowSink(
         recipe.run.mlflow,
@@ -95,8 +95,8 @@ def _mlflow_sink(recipe: Recipe, run: RunContext, dataset: str) -> MlflowSink | 
 
 
 def _quieten_console() -> None:
-    """Ray Train sends a worker's log records to a JSON file and to the console, where events, and its own line for each
-    report, would only repeat the progress lines."""
+    """Ray Train sends a worker's log records to a JSON file and to the console, where they would only repeat the
+    progress lines."""
     for handler in logging.getLogger().handlers:
         if handler.get_name() == "console":  # Ray Train's own
             handler.addFilter(lambda record: record.levelno >= logging.WARNING and not hasattr(record, "event"))

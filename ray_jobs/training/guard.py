@@ -1,4 +1,4 @@
-"""One actor for each living run: it keeps a second one out, and passes on the wish to end."""
+"""One actor per active run: it prevents a second run of the same name and forwards requests to stop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from data_tools.progress import state
 from ray_jobs.cluster.job_console import NAMESPACE
 
 CLAIM_SECONDS = 15
-"""How long a claim waits for a guard whose run was just killed to be gone."""
+"""How long a claim waits for the guard of a run that was just killed to disappear."""
 
 Result = TypeVar("Result")
 
@@ -35,23 +35,23 @@ class RunGuard:
         self._owner, self._end = owner, asyncio.Event()
 
     async def owner(self) -> str:
-        """Who runs it, in words."""
+        """A description of the job that owns the run."""
         return self._owner
 
     async def request_end(self) -> None:
-        """Ask the run to end with a last checkpoint."""
+        """Ask the run to save a last checkpoint and stop."""
         self._end.set()
 
     async def wait_for_end(self) -> None:
-        """Return once the run is asked to end."""
+        """Return once the run is asked to stop."""
         await self._end.wait()
 
 
 def claim(place: str) -> Any:
-    """The guard of the run at ``place``; drop it, or end the driver, to let go.
+    """The guard of the run at ``place``; dropping it, or ending the driver, releases the run.
 
     Raises:
-        InputError: another driver of this cluster runs it.
+        InputError: another driver on this cluster owns the run.
     """
     deadline = time.monotonic() + CLAIM_SECONDS
     while True:
@@ -61,31 +61,31 @@ def claim(place: str) -> Any:
             owner = _owner_of(place)
         if owner is not None or time.monotonic() > deadline:
             raise InputError(
-                f"{place}: a run of this name is going on: {owner or 'its owner does not answer'}; wait for its end, "
-                "stop it (ray job stop ID), or name another --run.name"
+                f"{place}: a run of this name is active: {owner or 'its owner does not answer'}; wait until it ends, "
+                "stop it (ray job stop ID), or choose another --run.name"
             )
         time.sleep(0.5)
 
 
-def told_to_end(guard: Any) -> Callable[[], bool]:
-    """In a worker: a function that says, at no cost, whether the run was asked to end; with None, it never is."""
+def stop_check(guard: Any) -> Callable[[], bool]:
+    """In a worker: a cheap function that says whether the run was asked to stop; always False if ``guard`` is None."""
     asked = threading.Event()
 
     def wait() -> None:
-        with suppress(RayActorError):  # the driver is gone, and this worker soon
+        with suppress(RayActorError):  # the driver is gone, and this worker will be soon
             ray.get(guard.wait_for_end.remote())
             asked.set()
 
     if guard is not None:
-        threading.Thread(target=wait, daemon=True, name="told-to-end").start()
+        threading.Thread(target=wait, daemon=True, name="stop-request").start()
     return asked.is_set
 
 
-def run_until_told(action: Callable[[], Result], guard: Any) -> Result:
-    """Run ``action`` in a thread; the first SIGINT or SIGTERM asks the run to end, a second leaves at once.
+def run_stoppable(action: Callable[[], Result], guard: Any) -> Result:
+    """Run ``action`` in a thread; the first SIGINT or SIGTERM asks the run to stop, a second exits at once.
 
     Raises:
-        KeyboardInterrupt: at the second signal; otherwise what ``action`` raises.
+        KeyboardInterrupt: at the second signal; otherwise whatever ``action`` raises.
     """
     outcome: list[Result | BaseException] = []
     signals = 0
@@ -93,7 +93,7 @@ def run_until_told(action: Callable[[], Result], guard: Any) -> Result:
     def work() -> None:
         try:
             outcome.append(action())
-        except BaseException as error:  # handed over to the main thread
+        except BaseException as error:  # re-raised in the main thread
             outcome.append(error)
 
     def on_signal(_number: int, _frame: object) -> None:
@@ -111,7 +111,7 @@ def run_until_told(action: Callable[[], Result], guard: Any) -> Result:
                 raise KeyboardInterrupt
             if signals and not asked:
                 asked = True
-                state("ending with a last checkpoint; a second signal leaves at once", lasting=True)
+                state("stopping after a last checkpoint; a second signal exits at once", lasting=True)
                 guard.request_end.remote()
     finally:
         for number, handler in before.items():

@@ -1,4 +1,4 @@
-"""Workers on several nodes meet at the addresses by which Ray knows the nodes."""
+"""Connecting workers on several nodes through the network addresses that Ray uses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 class NodeNetwork(TorchConfig):
     """Sets up the process groups with gloo on the right network interface.
 
-    Left alone gloo takes the interface of the host's name, which on many machines is 127.0.0.1, so that other nodes
-    cannot reach it. What is set by the user in ``GLOO_SOCKET_IFNAME`` stays.
+    By default gloo uses the interface of the host name, which on many machines is 127.0.0.1 and unreachable for other
+    nodes. A ``GLOO_SOCKET_IFNAME`` set by the user is kept.
     """
 
     @property
@@ -41,7 +41,7 @@ def _choose_interface() -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface of this machine that has an IPv4 address; None where none has, or it cannot be told."""
+    """The network interface of this machine with this IPv4 address; None if it cannot be determined."""
     if sys.platform != "linux":
         return None
     from fcntl import ioctl

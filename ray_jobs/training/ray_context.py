@@ -1,4 +1,4 @@
-"""A worker's place in a run, as Ray Train tells it."""
+"""The run context of a Ray Train worker."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 
 from ccvid.config import Recipe
+from ccvid.run_files import CHECKPOINT_PREFIX, TENSORBOARD_FOLDER
 from ccvid.training.step_log import MetricSink
 from data_tools.loader import ClipDecoders, TrainingClips
 from data_tools.progress import PlainConsole, using_console
@@ -21,14 +22,14 @@ from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.job_console import drivers_console
 from ray_jobs.training.decoders import RemoteDecoders
-from ray_jobs.training.guard import told_to_end
+from ray_jobs.training.guard import stop_check
 from ray_jobs.training.watchdog import Watchdog
 
 
 class RayRun:
     """Implements ``ccvid.training.context.RunContext`` inside a Ray Train worker.
 
-    Where the run is stored on other machines' disks, rank 0 writes to a local folder, and ``publish`` uploads it.
+    If the run's storage is remote, rank 0 writes to a local folder, and ``publish`` uploads it.
     """
 
     def __init__(self, recipe: Recipe, shards: str, stop_requested: Callable[[], bool]) -> None:
@@ -36,7 +37,7 @@ class RayRun:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
-        self.scratch = Path.cwd()  # a worker's own, within Ray's session folder
+        self.scratch = Path.cwd()  # the worker's own folder within Ray's session folder
         self.stop_requested = stop_requested
         self.sinks: Sequence[MetricSink] = ()
         self._recipe, self._shards = recipe, shards
@@ -50,12 +51,12 @@ class RayRun:
     @classmethod
     @contextmanager
     def of(cls, recipe: Recipe, shards: str, guard: Any, *, shown: bool = True) -> Iterator[Self]:
-        """The run of this worker; ``guard`` tells it when to end (None: never).
+        """The run of this worker; ``guard`` tells it when to stop (None: never).
 
         Args:
-            shown: whether the driver shows what this worker tells meanwhile.
+            shown: whether the driver shows this worker's news.
         """
-        run = cls(recipe, shards, told_to_end(guard))
+        run = cls(recipe, shards, stop_check(guard))
         console = drivers_console(f"worker {run.rank}" if run.rank else "") if shown else None
         with using_console(console or PlainConsole()):
             if run.rank == 0:
@@ -68,7 +69,7 @@ class RayRun:
                     console.flush()
 
     def decoders(self, clips: TrainingClips) -> ClipDecoders | None:
-        """Actors on nodes with CPUs to spare, where the recipe wants them."""
+        """Actors on nodes with spare CPUs, if the recipe asks for them."""
         recipe = self._recipe
         if not recipe.compute.decoders:
             return None
@@ -91,7 +92,7 @@ class RayRun:
             yield Path(folder)
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, *, wait: bool = False) -> None:
-        """Report on all ranks; rank 0's checkpoint is uploaded while training goes on, then removed."""
+        """Report on all ranks; rank 0's checkpoint is uploaded while training continues, then removed."""
         ray.train.report(
             dict(metrics),
             checkpoint=None if checkpoint is None else Checkpoint.from_directory(checkpoint),
@@ -101,7 +102,7 @@ class RayRun:
         )
 
     def publish(self) -> None:
-        """Upload the files of ``folder`` that changed since the last time."""
+        """Upload the files of ``folder`` that changed since the last call."""
         if self._stored.local is not None:
             return
         states = self._states()
@@ -115,12 +116,12 @@ class RayRun:
         return Checkpoint(f"{self._storage.experiment_fs_path}/{name}", self._storage.storage_filesystem)
 
     def _fetch(self) -> None:
-        """Bring what an earlier attempt published and this one goes on with."""
+        """Download what an earlier attempt published, to resume from it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._stored.local is not None:
             return
         for name in self._stored.names():
-            if name.startswith(("checkpoint", "tensorboard", ".")):
+            if name.startswith((CHECKPOINT_PREFIX, TENSORBOARD_FOLDER, ".")):
                 continue
             if self._stored.size(name) is None:
                 self._stored.download_folder(name, self.folder / name)
@@ -129,7 +130,7 @@ class RayRun:
         self._published = self._states()
 
     def _states(self) -> dict[str, tuple[int, int]]:
-        """By name, when each file of ``folder`` was changed and how large it is."""
+        """Modification time and size of each file in ``folder``, by name."""
         files = [path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
         facts = ((path.relative_to(self.folder).as_posix(), path.stat()) for path in sorted(files))
         return {name: (fact.st_mtime_ns, fact.st_size) for name, fact in facts}

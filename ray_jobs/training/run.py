@@ -19,34 +19,34 @@ from ccvid.run_files import CONFIG_FILE, METRICS_FILE
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
 from data_tools.patient_filesystem import patient_filesystem
-from data_tools.progress import kept, message, state
+from data_tools.progress import message, note_kept, state
 from data_tools.storage import StorageFolder
 from ray_jobs.begun_runs import as_begun
 from ray_jobs.cli import write_config
 from ray_jobs.cluster.connection import logs_folder
-from ray_jobs.cluster.job_console import settle, told_of_waiting
+from ray_jobs.cluster.job_console import message_if_silent, settle
 from ray_jobs.cluster.machines import decide_precision
 from ray_jobs.cluster.orphans import release_orphans
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.worker_events import WorkerEvents
 from ray_jobs.cluster.workers import Workers
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
-from ray_jobs.training.guard import claim, run_until_told
+from ray_jobs.training.guard import claim, run_stoppable
 from ray_jobs.training.node_network import NodeNetwork
 
 WAITING_SECONDS = 30.0
-"""Until it is told that workers have not started yet."""
+"""After this time without workers, a message says so."""
 
 START_ATTEMPTS = 30
-"""How often, a minute each, workers are waited for in a whole run: nodes that were lost may come back."""
+"""How many times per run, a minute each, to wait for workers: lost nodes may come back."""
 
 
 def train(recipe: Recipe) -> StorageFolder:
-    """Run a recipe to its end, or go on with it; returns the run folder.
+    """Run or resume a recipe to its end; returns the run folder.
 
     Raises:
-        InputError: the data, the cluster or the run folder do not allow it, or a living run has this name.
-        EndedOnRequestError: a signal asked the run to end.
+        InputError: the data, the cluster or the run folder does not allow it, or an active run has this name.
+        EndedOnRequestError: a signal asked the run to stop.
         OSError: the run folder cannot be written.
     """
     folder = StorageFolder(recipe.run.storage) / recipe.run.name
@@ -55,8 +55,8 @@ def train(recipe: Recipe) -> StorageFolder:
     recipe = as_begun(folder, recipe)
     if folder.exists(METRICS_FILE):
         if not folder.exists(CONFIG_FILE):
-            raise InputError(f"{folder}: holds the scores of an evaluation; name another --run.name")
-        message(f"{folder}: finished before; another --run.name starts a new run")
+            raise InputError(f"{folder}: contains the scores of an evaluation; choose another --run.name")
+        message(f"{folder}: already finished; choose another --run.name for a new run")
         return folder
     compare_checksums(recipe.data)
     state("checking the machines and the recipe")
@@ -67,11 +67,11 @@ def train(recipe: Recipe) -> StorageFolder:
     message(f"run {recipe.run.name} under {folder}, {workers}")
     events = WorkerEvents(recipe.compute.max_failures)
     trainer = make_trainer(recipe, shards, workers, guard=guard, callbacks=[events])
-    kept("data", f"the shards under {shards}")
-    kept("run", f"the run under {folder}")
+    note_kept("data", f"the shards under {shards}")
+    note_kept("run", f"the run under {folder}")
     state(f"starting {workers}")
-    with told_of_waiting(WAITING_SECONDS, lambda: _waiting(workers)):
-        run_until_told(lambda: fit(trainer, folder), guard)
+    with message_if_silent(WAITING_SECONDS, lambda: _waiting(workers)):
+        run_stoppable(lambda: fit(trainer, folder), guard)
     return folder
 
 
@@ -85,18 +85,18 @@ def make_trainer(
     shown: bool = True,
     callbacks: Sequence[UserCallback] = (),
 ) -> TorchTrainer:
-    """The Ray Train run of a recipe; the same storage and name go on with it.
+    """The Ray Train run of a recipe; the same storage and name resume it.
 
     Args:
         shards: place of the finished shards.
-        guard: through which the run may be asked to end, see :mod:`ray_jobs.training.guard`.
-        score_test: whether the test set is scored at the end.
-        shown: whether the driver shows what the workers tell.
+        guard: forwards requests to stop, see :mod:`ray_jobs.training.guard`.
+        score_test: whether to score the test set at the end.
+        shown: whether the driver shows the workers' news.
     """
     compute = recipe.compute
-    # A process that is stopped as a whole cannot find out itself that it hangs.
+    # A process that is suspended (SIGSTOP) cannot notice that it hangs.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(compute.hang_seconds)
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")  # its cleaner would ask any cluster of the machine for the controller
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")  # for Ray's cleaner, which might look at another cluster
     storage = StorageFolder(recipe.run.storage)
     return TorchTrainer(
         _train_worker,
@@ -132,8 +132,8 @@ def fit(trainer: TorchTrainer, folder: StorageFolder) -> None:
     """Train to the end.
 
     Raises:
-        InputError: the run failed; the reason in one message.
-        EndedOnRequestError: it was asked to end.
+        InputError: the run failed; the message has the reason.
+        EndedOnRequestError: it was asked to stop.
     """
     try:
         result: Any = trainer.fit()
@@ -150,12 +150,12 @@ def fit(trainer: TorchTrainer, folder: StorageFolder) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOutcome:
-    """How a worker's part ended: with neither, all was done."""
+    """How a worker ended; with neither field set, it finished."""
 
     problem: str | None = None
-    """What the user gave and cannot be used."""
+    """An input error."""
     ended: str | None = None
-    """Where the run was left, as asked."""
+    """The position at which the run was stopped on request."""
 
 
 def _waiting(workers: Workers) -> str:
@@ -163,30 +163,30 @@ def _waiting(workers: Workers) -> str:
     free = ray.available_resources()  # type: ignore[no-untyped-call]
     room = ", ".join(f"{free.get(kind, 0):g} {kind}s" for kind in ("CPU", *(("GPU",) if workers.use_gpu else ())))
     return (
-        f"no worker is ready after {WAITING_SECONDS:.0f} s; those that have no room yet wait for it, free now: {room}"
+        f"no worker is ready after {WAITING_SECONDS:.0f} s; workers wait until the cluster has room, free now: {room}"
     )
 
 
 def _train_worker(config: dict[str, Any]) -> WorkerOutcome:
-    from ray_jobs.training.worker import train_worker  # networks, losses and the report: seconds that only workers need
+    from ray_jobs.training.worker import train_worker  # takes seconds; only for workers
 
     return train_worker(config)
 
 
 def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
-    """As :func:`ray_jobs.training.worker.check_start`, for a node of the cluster."""
+    """:func:`ray_jobs.training.worker.check_start` as a task on the cluster."""
     from ray_jobs.training.worker import check_start
 
     check_start(recipe, shards, workers)
 
 
 def _failure(error: TrainingFailedError, folder: StorageFolder) -> str:
-    """The first cause in one message; the traceback stands in Ray's logs."""
+    """The first cause in one message; the traceback is in Ray's logs."""
     causes = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
     inputs = [cause for cause in causes if isinstance(cause, InputError)]
     cause = (inputs or causes)[0]
     text = str(cause) if inputs else str(cause).strip().splitlines()[-1]
     return (
-        f"run {folder} failed: {text}\nThe same command goes on from the last checkpoint. What the workers printed is "
+        f"run {folder} failed: {text}\nRun the same command to resume from the last checkpoint. The workers' output is "
         f"in Ray's logs on their nodes: {logs_folder()}"
     )

@@ -1,4 +1,4 @@
-"""The same recipe with several seeds, one run after the other."""
+"""Running a recipe with several seeds, one run after another."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ray_jobs.cli import UsageError
 
 
 def seed_recipes(recipe: Recipe, count: int) -> list[Recipe]:
-    """The recipe with its seed and the next ones, as runs NAME-seed1, NAME-seed2, …
+    """The recipe with its seed and the following ones, as runs NAME-seed1, NAME-seed2, …
 
     Raises:
-        UsageError: a seed or a run's name becomes too large.
+        UsageError: a seed becomes too large or a run's name too long.
     """
     values = recipe.model_dump()
     recipes = []
@@ -35,14 +35,14 @@ def seed_recipes(recipe: Recipe, count: int) -> list[Recipe]:
 
 
 def train_seeds(recipe: Recipe, count: int, train: Callable[[Recipe], StorageFolder]) -> StorageFolder:
-    """Train ``count`` seeds with ``train``, which skips what is finished and returns the run's folder.
+    """Train ``count`` seeds with ``train``, which skips finished runs and returns the run's folder.
 
     Returns:
-        storage/NAME, where seeds.json and seeds.txt tell of all.
+        storage/NAME, where seeds.json and seeds.txt summarise all runs.
 
     Raises:
-        UsageError: as :func:`seed_recipes`; otherwise what ``train`` raises.
-        InputError: a run scored nothing.
+        UsageError: as :func:`seed_recipes`; otherwise whatever ``train`` raises.
+        InputError: a run has no test scores.
     """
     metrics: dict[int, dict[str, Any]] = {}
     for seeded in seed_recipes(recipe, count):

@@ -1,4 +1,4 @@
-"""Ends a process that hangs."""
+"""Killing a process that hangs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import sys
 import time
 
 REARM_SECONDS = 1.0
-"""Signs of life that come faster are not passed on: each costs a thread."""
+"""More frequent signs of life are ignored: each costs a thread."""
 
 
 class Watchdog:
-    """Ends this process, with every thread's traceback in its log, unless ``alive`` is called every ``seconds``.
+    """Kills this process, with every thread's traceback in its log, unless ``alive`` is called every ``seconds``.
 
-    It waits for the first call. Its thread needs no interpreter lock, so a library that hangs while it holds the lock
-    is found as well; a process that is stopped as a whole is not.
+    It starts with the first call. Its thread does not need the interpreter lock, so a library that hangs while holding
+    the lock is detected as well; a suspended process is not.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._armed = seconds, 0.0
 
     def alive(self) -> None:
-        """Tell that work goes on."""
+        """Signal that work continues."""
         now = time.monotonic()
         if now - self._armed > min(REARM_SECONDS, self._seconds / 4):
             self._armed = now
@@ -29,6 +29,6 @@ class Watchdog:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.__stderr__)
 
     def rest(self) -> None:
-        """Wait for the next sign of life, however long."""
+        """Pause until the next call of ``alive``."""
         self._armed = 0.0
         faulthandler.cancel_dump_traceback_later()

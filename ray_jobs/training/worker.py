@@ -1,4 +1,4 @@
-"""What runs in the workers of a training run, and what is checked for them before the start."""
+"""The code of a training run's workers, and the checks made for them before the start."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler
 from data_tools.shard_cache import open_shards
 from ray_jobs.cluster.workers import Workers
-from ray_jobs.training.gauges import watched
+from ray_jobs.training.gauges import metric_sinks
 from ray_jobs.training.ray_context import RayRun
 from ray_jobs.training.run import WorkerOutcome
 
 
 def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
-    """Find before the start, on a node of the cluster, what every worker would stumble over.
+    """Find input errors before the start, on a node of the cluster, instead of in every worker.
 
     Raises:
-        InputError, BackboneError: what is wrong.
+        InputError, BackboneError: the recipe or the data cannot be used.
     """
     if recipe.run.mlflow is not None:
         check_mlflow(recipe.run.mlflow)
@@ -37,20 +37,20 @@ def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
 
 
 def train_worker(config: dict[str, Any]) -> WorkerOutcome:
-    """What every Ray Train worker runs."""
+    """The function that every Ray Train worker runs."""
     recipe = Recipe.model_validate(config["recipe"])
     recipe = recipe.within(limit_threads(config["cpus"]))
     with RayRun.of(recipe, config["shards"], config["guard"], shown=config["shown"]) as run:
         try:
             store = open_shards(config["shards"], recipe.data.cache)
-            with watched(recipe, run, store.manifest.dataset) as run.sinks:
+            with metric_sinks(recipe, run, store.manifest.dataset) as run.sinks:
                 train_and_score(recipe, run, store, score_test=config["score_test"])
         except EndedOnRequestError as error:
             return WorkerOutcome(ended=str(error))
         except StoppedTogetherError as error:
             return WorkerOutcome(problem=str(error))
         except InputError as error:
-            if run.world_size > 1:  # the others wait for this one, so the whole group must end
+            if run.world_size > 1:  # the other workers wait for this one, so the whole group must end
                 raise
             return WorkerOutcome(problem=str(error))
     return WorkerOutcome()

@@ -1,1 +1,1 @@
-"""Hyper-parameter search with Ray Tune: each trial a Ray Train run."""
+"""Hyper-parameter search with Ray Tune; each trial is a Ray Train run."""

@@ -1,4 +1,4 @@
-"""The pieces that Ray Tune drives: where trials come from, when one is stopped, what is noted of each."""
+"""The hooks called by Ray Tune: they suggest trials, stop them early and record them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_CONTROLLER: Any = None
 
 
 class TrialSource(Searcher):
-    """Gives Tune the trials that an earlier attempt left unfinished, then new ones up to ``count``."""
+    """Gives Tune the unfinished trials of an earlier attempt, then new ones up to ``count``."""
 
     def __init__(
         self, records: SearchRecords, recipe: Recipe, space: Space, searcher: SearcherName, count: int
@@ -35,7 +35,7 @@ class TrialSource(Searcher):
 
     @property
     def left(self) -> int:
-        """Trials that are still to be given."""
+        """Number of trials still to be given."""
         return len(self._waiting) + max(0, self._count - len(self._records.trials))
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
@@ -45,10 +45,10 @@ class TrialSource(Searcher):
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Nothing to do: the records know already."""
+        """Nothing to do: the records are already up to date."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to do: the records are what a search remembers."""
+        """Nothing to do: the records are the state of the search."""
 
     def _next(self) -> TrialRecord | None:
         if self._waiting:
@@ -58,7 +58,7 @@ class TrialSource(Searcher):
         values = propose(self._searcher, self._space, self._records.trials, self._recipe.train)
         try:
             epochs, problem = with_values(self._recipe, values).train.epochs, None
-        except ValidationError as error:  # fields that do not go together
+        except ValidationError as error:  # fields that cannot be combined
             epochs, problem = self._recipe.train.epochs, str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         record = self._records.add(values, epochs)
         if problem is not None:
@@ -68,12 +68,12 @@ class TrialSource(Searcher):
 
 
 class RecordedAsha(ASHAScheduler):
-    """Ray's asynchronous successive halving, which a search that goes on tells first what was scored before."""
+    """Ray's asynchronous successive halving, which is first given the earlier scores when a search is resumed."""
 
     def __init__(
         self, records: SearchRecords, train: TrainOptions, *, grace: int, reduction: float, epochs: int
     ) -> None:
-        # The last epoch is no rung: who reached it has finished.
+        # The last epoch is not a rung: a trial that reaches it has finished.
         super().__init__(
             time_attr="epoch",
             metric=COUNTED,
@@ -88,13 +88,13 @@ class RecordedAsha(ASHAScheduler):
             if not record.unfinished and record.history:
                 trial: Any = SimpleNamespace(trial_id=record.name)
                 super().on_trial_add(_NO_CONTROLLER, trial)
-                self._tell(trial, record)
+                self._replay(trial, record)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_add(tune_controller, trial)
-        self._tell(trial, self._records.trials[trial.config["number"]])
+        self._replay(trial, self._records.trials[trial.config["number"]])
 
-    def _tell(self, trial: Any, record: TrialRecord) -> None:
+    def _replay(self, trial: Any, record: TrialRecord) -> None:
         best = float("-inf")
         for epoch, score in record.history:
             best = max(best, score)
@@ -103,7 +103,7 @@ class RecordedAsha(ASHAScheduler):
 
 
 class Notes(tune.Callback):
-    """Keeps the records, and calls ``show`` after each of Tune's steps."""
+    """Updates the records, and calls ``show`` after each of Tune's steps."""
 
     def __init__(self, records: SearchRecords, source: TrialSource, show: Callable[[], None]) -> None:
         self._records, self._source, self._show = records, source, show
@@ -141,8 +141,8 @@ class Notes(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:  # noqa: ARG002
         record = self._record(trial)
         lines = Path(trial.error_file).read_text().split("\n") if trial.error_file else []
-        told = [line.strip() for line in lines if line.strip()]
-        record.state, record.reason = "failed", f"its process died: {told[-1] if told else 'no word of why'}"
+        lines = [line.strip() for line in lines if line.strip()]
+        record.state, record.reason = "failed", f"its process died: {lines[-1] if lines else 'no reason given'}"
         self._save()
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Parallel coordinates: every trial a line through its setting to its score."""
+"""Parallel coordinates: each trial is a line through its settings to its score."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from ray_jobs.tuning.tables import shown_value, shown_values
 
 INK, QUIET, GRID = "#1f2a44", "#667085", "#98a2b3"
 AXIS_INCHES = 1.75
-"""Between two axes."""
+"""Distance between two axes."""
 
 
 def draw_parallel_coordinates(trials: Sequence[TrialRecord], space: Space, train: TrainOptions, title: str) -> Figure:
     """Draw the trials that have a score; the last axis is the score, as is the colour."""
     scored = [(score, record) for record in trials if (score := record.counted_score(train)) is not None]
-    scored.sort(key=lambda pair: (pair[1].state == "finished", pair[0]))  # the best is drawn last, on top
+    scored.sort(key=lambda pair: (pair[1].state == "finished", pair[0]))  # the best is drawn last, on top of the others
     scores = [score for score, _ in scored]
     low, high = (min(scores), max(scores)) if scores else (0.0, 1.0)
     if low == high:
@@ -59,7 +59,7 @@ def draw_parallel_coordinates(trials: Sequence[TrialRecord], space: Space, train
 
 
 def svg_of(figure: Figure) -> bytes:
-    """The same figure gives the same bytes."""
+    """The figure as SVG; the same figure gives the same bytes."""
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "ccvid"}):
         figure.savefig(content, format="svg", metadata={"Date": None})
@@ -70,20 +70,20 @@ def _write_captions(figure: Figure, title: str, trials: Sequence[TrialRecord], b
     states = [record.state for record in trials]
     finished, stopped, failed = (states.count(state) for state in ("finished", "stopped", "failed"))
     figure.text(0.025, 0.945, title, size=13, weight="bold", color=INK)
-    explained = f"A line is a trial's setting and its score on held-out identities: {finished} finished"
+    explained = f"Each line is a trial's setting and its score on held-out identities: {finished} finished"
     if stopped:
-        explained += f"; {stopped} stopped early: thin and pale"
+        explained += f"; {stopped} stopped early (thin and pale)"
     if failed:
-        explained += f"; {failed} failed: not drawn"
+        explained += f"; {failed} failed (not drawn)"
     columns = int(figure.get_figwidth() * 12)
     figure.text(0.025, 0.92, fill(explained, columns), size=8.5, va="top", color=QUIET)
     if best is not None:
-        setting = f"Thick line: {best.name}, the best: {shown_values(best.values)}"
+        setting = f"Thick line: the best trial, {best.name}: {shown_values(best.values)}"
         figure.text(0.025, 0.075, fill(setting, columns), size=8.5, va="center", color=INK)
 
 
 def _draw_line(axes: Axes, heights: Sequence[float], colour: Any, state: str, best: bool) -> None:
-    """A smooth line, so that lines which meet at a choice can be told apart beyond it."""
+    """Draw a smooth line, so that lines that meet at a choice can be distinguished beyond it."""
     points, codes = [(0.0, heights[0])], [Path.MOVETO]
     for column, (left, right) in enumerate(pairwise(heights)):
         points += [(column + 0.4, left), (column + 0.6, right), (column + 1.0, right)]
@@ -108,7 +108,7 @@ def _label(parameter: Parameter) -> str:
 
 
 def _height(parameter: Parameter, value: Any) -> float:
-    """0 to 1 along the axis."""
+    """Position along the axis, 0 to 1."""
     if parameter.kind == "choices":
         ordered = _ordered(parameter)
         return 0.5 if len(ordered) == 1 else ordered.index(value) / (len(ordered) - 1)
@@ -119,7 +119,7 @@ def _height(parameter: Parameter, value: Any) -> float:
 
 
 def _ordered(parameter: Parameter) -> list[Any]:
-    """Choices from bottom to top: numbers by size, others as the file has them."""
+    """Choices from bottom to top: numbers sorted, others in the order of the file."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in parameter.values)
     return sorted(parameter.values) if numbers else list(parameter.values)
 

@@ -1,6 +1,6 @@
-"""Which setting the next trial gets: a function of the seed, the trial's number and what the others scored.
+"""The setting of the next trial, as a function of the seed, the trial's number and the scores of the others.
 
-Nothing else is remembered, so a search that was killed and goes on draws as if it had never stopped.
+There is no other state, so a resumed search draws as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ray_jobs.tuning.space import Parameter, Space, Values
 SearcherName = Literal["random", "optuna", "grid"]
 
 REDRAWS = 100
-"""Draws after which a setting that was tried before is tried again."""
+"""Number of attempts to draw a new setting before one is repeated."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def propose(searcher: SearcherName, space: Space, known: Sequence[TrialRecord], train: TrainOptions) -> Values:
-    """The setting of the trial after all those that are known; as long as possible one that none of them has."""
+    """The setting of the next trial; a new one, if possible."""
     tried = [record.values for record in known]
     for attempt in range(REDRAWS):
         seed = random.Random(f"{train.seed}, {len(known)}, {attempt}").getrandbits(32)
@@ -38,18 +38,18 @@ def propose(searcher: SearcherName, space: Space, known: Sequence[TrialRecord], 
 
 
 def study_of(trials: Sequence[FrozenTrial], seed: int) -> optuna.Study:
-    """An Optuna study that knows these trials, and goes on with TPE."""
-    # constant_liar: what others just try counts as bad, so that trials at the same time do not crowd together.
+    """An Optuna study with these trials that continues with TPE."""
+    # constant_liar: running trials count as bad, so that concurrent trials do not cluster.
     sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.add_trials(trials)
     return study
 
 
-def told_to_optuna(
+def to_optuna_trial(
     space: Space, record: TrialRecord, score: float | None, state: TrialState = TrialState.COMPLETE
 ) -> FrozenTrial:
-    """A trial as Optuna has it."""
+    """A trial in Optuna's format."""
     done = state is not TrialState.RUNNING
     return optuna.trial.create_trial(
         state=state,
@@ -69,15 +69,15 @@ def _grid(space: Space, known: Sequence[TrialRecord], _train: TrainOptions, _see
 
 
 def _tpe(space: Space, known: Sequence[TrialRecord], train: TrainOptions, seed: int) -> Values:
-    """TPE (Bergstra et al., 2011). What ASHA stopped counts by how far it came, and its score there."""
+    """TPE (Bergstra et al., 2011). A trial stopped by ASHA counts with its last epoch and its score there."""
     trials = []
     for record in known:
         score = record.counted_score(train)
         if record.unfinished:
-            trials.append(told_to_optuna(space, record, None, TrialState.RUNNING))
+            trials.append(to_optuna_trial(space, record, None, TrialState.RUNNING))
         elif score is not None and record.state != "failed":
             state = TrialState.PRUNED if record.state == "stopped" else TrialState.COMPLETE
-            trials.append(told_to_optuna(space, record, score, state))
+            trials.append(to_optuna_trial(space, record, score, state))
     trial = study_of(trials, seed).ask(fixed_distributions=_distributions(space))
     return {each.name: _from_optuna(each, trial.params[each.name]) for each in space.parameters}
 
@@ -94,7 +94,7 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:
-    if parameter.kind == "choices":  # a choice may be a list, which Optuna does not take: it gets positions
+    if parameter.kind == "choices":  # a choice may be a list, which Optuna does not accept, so it gets positions
         return CategoricalDistribution(range(len(parameter.values)))
     low, high = parameter.values
     log = parameter.kind == "log_range"

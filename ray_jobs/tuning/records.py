@@ -1,4 +1,4 @@
-"""What a search knows of its trials, kept in one file of the run folder, so that it can go on after a kill."""
+"""The records of a search's trials, kept in one file of the run folder, so that a killed search can be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAY_CHANGE = frozenset(f"recipe.{name}" for name in MAY_CHANGE)
 """An older search may have written some of them down."""
 
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
-"""stopped: by the scheduler, being worse than others; waiting and running ones go on when the search does."""
+"""``stopped``: by the scheduler, because others are better; waiting and running trials continue with the search."""
 
 
 Score = Annotated[float, Field(allow_inf_nan=False)]
@@ -35,26 +35,26 @@ class TrialRecord(BaseModel):
 
     number: int = Field(ge=0)
     values: dict[str, Any]
-    """Drawn value by field."""
+    """Drawn values by field."""
     epochs: int = Field(ge=0)
-    """That it trains if nothing stops it."""
+    """Epochs to train, unless it is stopped early."""
     state: State = "waiting"
     epoch: int = Field(default=0, ge=0)
     """Epochs done."""
     history: list[tuple[int, Score]] = []
-    """(epoch, score) of each validation that was told of."""
+    """(epoch, score) of each reported validation."""
     score: Score | None = None
-    """At the last validation."""
+    """Score at the last validation."""
     best_score: Score | None = None
-    """The highest of all validations."""
+    """The highest score of all validations."""
     seconds: float = Field(default=0, ge=0, lt=1e10)
-    """That it ran, over all attempts."""
+    """Running time over all attempts."""
     reason: str | None = None
     """Why it failed."""
 
     @property
     def name(self) -> str:
-        """Of its run."""
+        """Name of its run."""
         return f"trial-{self.number:05}"
 
     @property
@@ -62,11 +62,11 @@ class TrialRecord(BaseModel):
         return self.state in ("waiting", "running")
 
     def counted_score(self, train: TrainOptions) -> float | None:
-        """Of the weights that the recipe would score the test set with: the best, or the last."""
+        """Score of the weights with which the recipe would score the test set: the best or the last."""
         return self.best_score if train.test_weights == "best" else self.score
 
     def score_at(self, epoch: int) -> float | None:
-        """At the last validation up to an epoch."""
+        """Score at the last validation up to an epoch."""
         return next((score for done, score in reversed(self.history) if done <= epoch), None)
 
 
@@ -76,28 +76,28 @@ class _Content(BaseModel):
     settings: dict[str, Any]
     trials: list[TrialRecord]
     bf16: bool | None = None
-    """The precision of all trials, where the recipe left it open and it is decided."""
+    """The precision of all trials, once decided, if the recipe says auto."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for place, trial in enumerate(self.trials):
             if trial.number != place:
-                raise ValueError(f"trial {trial.number} stands where trial {place} is expected")
+                raise ValueError(f"found trial {trial.number}, expected trial {place}")
             if trial.values.keys() != self.trials[0].values.keys():
-                raise ValueError(f"trial {place} has other searched fields than trial 0")
+                raise ValueError(f"trial {place} does not have the same searched fields as trial 0")
         return self
 
 
 class SearchRecords:
-    """The trials in the order in which they were drawn; ``save`` writes them, whole or not at all.
+    """The trials in the order in which they were drawn; ``save`` writes them atomically.
 
     Args:
         folder: the search's run folder; trials of an earlier attempt are read from it.
-        settings: what decides the search's course, as JSON has it.
-        space: what the trials' values must be drawn from; None: anything.
+        settings: the settings that determine the search, as JSON values.
+        space: the space of the trials' values; None: not checked.
 
     Raises:
-        InputError: the folder holds a search with other settings or of another space, or something else.
+        InputError: the folder holds a search with other settings or another space, or something else.
     """
 
     def __init__(self, folder: StorageFolder, settings: Mapping[str, Any], space: Space | None = None) -> None:
@@ -107,36 +107,36 @@ class SearchRecords:
         self._bf16: bool | None = None
         if folder.exists(SEARCH_FILE):
             content = _read(folder)
-            told = "holds a search with other settings; name another --run.name or remove it"
-            refuse_changes(folder, told, changed_settings(content.settings, self.settings, _MAY_CHANGE))
+            reason = "holds a search with other settings; choose another --run.name or remove it"
+            refuse_changes(folder, reason, changed_settings(content.settings, self.settings, _MAY_CHANGE))
             self.trials, self._bf16 = content.trials, content.bf16
             for trial in self.trials:
                 if space is not None and not space.takes(trial.values):
                     place = f"{folder / SEARCH_FILE}: trials.{trial.number}.values"
-                    raise InputError(f"{place}: {shown(trial.values)}, expected a value of the space for each field")
+                    raise InputError(f"{place}: {shown(trial.values)}, expected values in the search space")
 
     def with_precision(self, recipe: Recipe) -> Recipe:
-        """The recipe in the precision that an earlier attempt has decided on, where it leaves it open."""
+        """The recipe with the precision decided by an earlier attempt, if the recipe says auto."""
         return recipe.with_bf16(self._bf16) if recipe.train.bf16 == "auto" and self._bf16 is not None else recipe
 
     def keep_precision(self, recipe: Recipe) -> None:
-        """Remember the precision of a recipe that has been decided."""
+        """Record the precision of a recipe."""
         self._bf16 = recipe.train.bf16 is True
 
     def add(self, values: dict[str, Any], epochs: int) -> TrialRecord:
-        """A further trial, written down before it starts."""
+        """Add a trial; it is saved before it starts."""
         record = TrialRecord(number=len(self.trials), values=values, epochs=epochs)
         self.trials.append(record)
         self.save()
         return record
 
     def save(self) -> None:
-        """Raises ``OSError`` where the folder cannot be written."""
+        """Write the records; raises ``OSError`` if the folder cannot be written."""
         content = _Content(settings=self.settings, trials=self.trials, bf16=self._bf16)
         self.folder.write(SEARCH_FILE, content.model_dump_json(indent=1).encode())
 
     def ranked(self, train: TrainOptions) -> list[TrialRecord]:
-        """Best first: those that trained to their end, then the stopped, the unfinished and the failed."""
+        """Best first: finished trials, then stopped, unfinished and failed ones."""
         order: tuple[State, ...] = ("finished", "stopped", "running", "waiting", "failed")
 
         def key(record: TrialRecord) -> tuple[int, float, int]:

@@ -1,4 +1,4 @@
-"""What a search leaves behind: tables, a picture, which fields mattered, and the best setting as a recipe."""
+"""The results of a search: tables, a picture, the importance of the fields, and the best setting as a recipe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from ccvid.config import Recipe
+from ccvid.run_files import BEST_FOLDER
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import write_config
 from ray_jobs.tuning.picture import draw_parallel_coordinates, svg_of
-from ray_jobs.tuning.propose import study_of, told_to_optuna
+from ray_jobs.tuning.propose import study_of, to_optuna_trial
 from ray_jobs.tuning.records import SearchRecords, TrialRecord
 from ray_jobs.tuning.space import Space, with_values
 from ray_jobs.tuning.tables import results_table, text_table
@@ -25,16 +26,16 @@ TABLE_FILE, PARQUET_FILE, PICTURE_FILE = "trials.txt", "trials.parquet", "parall
 IMPORTANCE_FILE, BEST_FILE = "importance.json", "best.yaml"
 
 FEWEST_TRIALS = 4
-"""With a score, below which no importance is computed."""
+"""Least number of scored trials for computing importance."""
 FEW_TRIALS = 30
-"""Below which the importance is told as a hint."""
+"""With fewer trials, importance is marked as unreliable."""
 
 
 def write_results(records: SearchRecords, recipe: Recipe, space: Space) -> None:
     """Write everything into the search's folder; ``best.yaml`` last.
 
     Args:
-        recipe: the search's, with the workers of one trial decided.
+        recipe: the search's recipe, with the workers per trial decided.
 
     Raises:
         InputError: every trial failed.
@@ -54,7 +55,7 @@ def write_results(records: SearchRecords, recipe: Recipe, space: Space) -> None:
 
 
 def show_results(records: SearchRecords, recipe: Recipe) -> None:
-    """Print the tables and where everything lies."""
+    """Print the tables and the paths of the results."""
     folder, best = records.folder, records.best(recipe.train)
     assert best is not None
     message(folder.read(TABLE_FILE).decode(errors="replace"))
@@ -62,7 +63,7 @@ def show_results(records: SearchRecords, recipe: Recipe) -> None:
     message(f"\nresults: {folder}")
     message(f"picture: {folder / PICTURE_FILE}")
     run = trial_folder(folder, best)
-    weights = run / "best" if recipe.train.test_weights == "best" else f"the last checkpoint under {run}"
+    weights = run / BEST_FOLDER if recipe.train.test_weights == "best" else f"the last checkpoint under {run}"
     message(f"best trial: {best.name}, {best.counted_score(recipe.train):.1%}; its weights: {weights}")
     message(f"train it: python ray_jobs/train.py --recipe {folder / BEST_FILE}")
 
@@ -73,7 +74,7 @@ def trial_folder(folder: StorageFolder, record: TrialRecord) -> StorageFolder:
 
 
 def best_recipe(records: SearchRecords, best: TrialRecord, recipe: Recipe) -> str:
-    """The best trial's whole recipe as YAML, as a run of its own beside the search."""
+    """The best trial's complete recipe as YAML, for a separate run beside the search."""
     name = f"{recipe.run.name}-best"
     score = best.counted_score(recipe.train)
     head = (
@@ -91,8 +92,8 @@ def importance(records: SearchRecords, space: Space) -> dict[str, Any]:
     Trials are compared by their score after the last epoch that all of them reached.
 
     Returns:
-        ``{"method", "trials", "epoch", "note", "importance": {field: share}}``; no shares where there is nothing to
-        compute them from, the note then says why.
+        ``{"method", "trials", "epoch", "note", "importance": {field: share}}``; without shares if they cannot be
+        computed, in which case the note says why.
     """
     scored = [record for record in records.trials if record.state in ("finished", "stopped") and record.history]
     epoch = min((record.epoch for record in scored), default=0)
@@ -100,12 +101,13 @@ def importance(records: SearchRecords, space: Space) -> dict[str, Any]:
     found = {"method": "fANOVA of Optuna", "trials": len(scores), "epoch": epoch}
     varied = [each.name for each in space.parameters if each.count != 1]
     if len(scores) < FEWEST_TRIALS:
-        return {**found, "note": f"too few trials: {len(scores)} with a score, {FEWEST_TRIALS} are the least"} | _NONE
+        note = f"too few trials: {len(scores)} with a score, expected at least {FEWEST_TRIALS}"
+        return {**found, "note": note} | _NONE
     if not varied or len(set(scores.values())) == 1:
-        return {**found, "note": "nothing to tell apart: all trials have the same score or setting"} | _NONE
-    trials = [told_to_optuna(space, record, scores[record.number]) for record in scored if record.number in scores]
+        return {**found, "note": "all trials have the same score or setting"} | _NONE
+    trials = [to_optuna_trial(space, record, scores[record.number]) for record in scored if record.number in scores]
     shares = get_param_importances(study_of(trials, 0), evaluator=FanovaImportanceEvaluator(seed=0), params=varied)
-    note = f"too few trials to rely on: below {FEW_TRIALS} this is a hint" if len(scores) < FEW_TRIALS else ""
+    note = f"unreliable: fewer than {FEW_TRIALS} trials" if len(scores) < FEW_TRIALS else ""
     return {**found, "note": note, "importance": {name: round(share, 4) for name, share in shares.items()}}
 
 
@@ -113,7 +115,7 @@ _NONE: dict[str, Any] = {"importance": {}}
 
 
 def importance_text(ranking: dict[str, Any]) -> str:
-    """As a table."""
+    """The importance as a table."""
     head = (
         f"What explains the scores of {ranking['trials']} trials after epoch {ranking['epoch']} ({ranking['method']})"
     )
@@ -123,7 +125,7 @@ def importance_text(ranking: dict[str, Any]) -> str:
 
 
 def _parquet(records: SearchRecords, space: Space) -> bytes:
-    """One row a trial in the order of their numbers; a column for each searched field under its dotted name."""
+    """One row per trial, sorted by number; a column for each searched field under its dotted name."""
     trials = records.trials
     columns = {
         "trial": pa.array([record.name for record in trials]),
@@ -143,7 +145,7 @@ def _parquet(records: SearchRecords, space: Space) -> bytes:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Values of one kind as they are, lists and mixtures as JSON text."""
+    """Values of one type unchanged; lists and mixed types as JSON text."""
     kinds = {type(value) for value in values}
     if (len(kinds) == 1 and kinds <= {bool, int, float, str}) or kinds == {int, float}:
         return pa.array(values)

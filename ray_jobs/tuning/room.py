@@ -11,36 +11,36 @@ from data_tools.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a trial is given, and how many run at once."""
+    """The resources of a trial, and how many trials run at once."""
 
     compute: ComputeOptions
-    """Of one trial, with its workers and their CPUs decided."""
+    """For one trial, with its workers and their CPUs decided."""
     trials: int
-    """At once."""
+    """Number of concurrent trials."""
 
     def __str__(self) -> str:
         compute, gpu = self.compute, " and a GPU" if self.compute.use_gpu else ""
         return (
-            f"{self.trials} trial(s) at once, each {compute.workers} worker(s) of {compute.cpus_per_worker} CPU(s){gpu}"
+            f"{self.trials} trial(s) at once, each {compute.workers} worker(s) with {compute.cpus_per_worker} CPU(s)"
+            f"{gpu}"
         )
 
 
 def find_room(
     compute: ComputeOptions, nodes: Sequence[Mapping[str, float]], *, concurrency: int | None, trials: int
 ) -> Room:
-    """Trials at once such that the workers of all find room: none ever waits for what another holds.
+    """The number of concurrent trials whose workers all fit into the cluster, so that none waits for another.
 
-    A trial's workers are all alike and are reserved together or not at all, so counting how many of them each node
-    holds is exact.
+    A trial's workers are identical and are reserved all or none, so it is exact to count how many fit on each node.
 
     Args:
-        compute: of one trial; without ``workers`` it has one.
-        nodes: the resources of each living node.
-        concurrency: trials at once; None: as many as find room.
-        trials: in all.
+        compute: for one trial; 1 worker if ``workers`` is not set.
+        nodes: the resources of each running node.
+        concurrency: concurrent trials. Default: as many as fit.
+        trials: total number of trials.
 
     Raises:
-        InputError: what is asked for does not fit the cluster.
+        InputError: the requested trials do not fit into the cluster.
     """
     if isinstance(compute.workers, tuple):
         raise InputError("compute.workers: a trial has a fixed number of workers, so that scores can be compared")
@@ -50,7 +50,7 @@ def find_room(
     cpus = compute.cpus_per_worker or _share(homes, use_gpu, workers * (concurrency or 1))
     slots = sum(int(min(node["CPU"] // cpus, node["GPU"] if use_gpu else node["CPU"])) for node in homes)
     gpu = " and a GPU" if use_gpu else ""
-    if compute.decoders:  # one that stood where workers stand could keep a later trial's workers out
+    if compute.decoders:  # on a worker's node, it could block a later trial's workers
         spare = sum(int(node.get("CPU", 0)) for node in nodes if node not in homes)
         slots, gpu = min(slots, spare // compute.decoders), f"{gpu} and {compute.decoders} decoder(s) on other nodes"
     fit = slots // workers
@@ -65,7 +65,7 @@ def find_room(
 
 
 def _share(homes: Sequence[Mapping[str, float]], use_gpu: bool, workers: int) -> int:
-    """CPUs for each worker: what a GPU has of its node's, or a node's divided among the workers that it must hold."""
+    """CPUs per worker: a GPU's share of its node, or a node's CPUs divided among the workers it must hold."""
     if use_gpu:
         return max(1, int(min((node["CPU"] // node["GPU"] for node in homes), default=1)))
     per_node = -(-workers // max(1, len(homes)))

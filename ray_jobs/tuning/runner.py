@@ -1,4 +1,4 @@
-"""A whole search: checked, run by Ray Tune, written down."""
+"""A complete search: checks, the run with Ray Tune, and the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ray_jobs.cluster.machines import decide_precision
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.workers import Workers
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
-from ray_jobs.training.guard import claim, run_until_told
+from ray_jobs.training.guard import claim, run_stoppable
 from ray_jobs.training.run import check_start
 from ray_jobs.tuning.callbacks import Notes, RecordedAsha, TrialSource
 from ray_jobs.tuning.propose import SearcherName
@@ -38,66 +38,66 @@ from ray_jobs.tuning.trial import TrialJob, TrialRun
 SchedulerName = Literal["asha", "none"]
 
 TUNE_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one also tells of trials when it shall be silent
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records and each run's own files tell more
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even if it should be silent
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records and each run's files contain more
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a checkpoint within an epoch is reported without a score
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 ON_HEAD = {"node:__internal_head__": 0.001}
-"""What a trial's own process takes: no CPU, or it would wait for its workers' ones and they for it."""
+"""Resources of a trial's own process: no CPU, because it would wait for CPUs that its workers hold, and vice versa."""
 
 LONGEST_NAME = 95
-"""So that best.yaml's run, NAME-best, has a name that a run may have."""
+"""Leaves room for the suffix of best.yaml's run, NAME-best."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How a search goes about it."""
+    """Options of a search."""
 
     trials: int | None
-    """In all; None: every setting of the space."""
+    """Total number. Default: every setting of the space."""
     searcher: SearcherName
     scheduler: SchedulerName
     concurrency: int | None
-    """Trials at once; None: as many as find room."""
+    """Concurrent trials. Default: as many as fit."""
     grace: int | None
-    """Epochs before ASHA stops a trial; None: see :func:`default_grace`."""
+    """Epochs before ASHA stops a trial. Default: :func:`default_grace`."""
     reduction: float
-    """Of as many trials as come to a rung of ASHA, one goes on."""
+    """ASHA's reduction factor: one of this many trials continues from each rung."""
 
 
 def check_search(recipe: Recipe, space: Space, options: SearchOptions) -> tuple[int, int]:
-    """What is wrong without a look at cluster or data; returns the number of trials and ASHA's grace.
+    """Check everything that needs neither cluster nor data; returns the number of trials and ASHA's grace.
 
     Raises:
-        UsageError: which flag.
+        UsageError: a flag is wrong; names it.
     """
     train = recipe.train
     if train.held_out_share == 0:
-        raise UsageError("--train.held_out_share: a search compares trials on held-out identities, so not 0; try 0.1")
+        raise UsageError("--train.held_out_share is 0, but trials are compared on held-out identities; try 0.1")
     if isinstance(recipe.compute.workers, tuple):
-        raise UsageError("--compute.workers: a trial has a fixed number, so that scores can be compared")
+        raise UsageError("--compute.workers: expected a fixed number, so that trials can be compared")
     if len(recipe.run.name) > LONGEST_NAME:
-        raise UsageError(f"--run.name: {len(recipe.run.name)} characters, a search's has at most {LONGEST_NAME}")
+        raise UsageError(f"--run.name: {len(recipe.run.name)} characters, expected at most {LONGEST_NAME} for a search")
     count = space.count
     if options.searcher == "grid" and count is None:
         raise UsageError(
-            "--searcher grid: the space has ranges of floats; name their choices, or take optuna or random"
+            "--searcher grid: the space has ranges of floats; list choices instead, or use optuna or random"
         )
     if options.trials is None and count is None:
-        raise UsageError("--trials: how many? The space has ranges of floats, so it has no end")
+        raise UsageError("--trials is missing; it is needed, because the space has ranges of floats")
     trials = min(each for each in (options.trials, count) if each is not None)
     grace = options.grace or default_grace(recipe, space)
     epochs = _epochs(recipe, space)
     if options.scheduler == "asha" and grace >= epochs:
-        raise UsageError(f"--grace {grace}: ASHA has nothing to stop in {epochs} epochs; lower it, or --scheduler none")
+        raise UsageError(f"--grace {grace}: ASHA cannot stop trials of {epochs} epochs; lower it, or --scheduler none")
     return trials, grace
 
 
 def default_grace(recipe: Recipe, space: Space) -> int:
-    """A ninth of the epochs, if it can be one with CAL's losses, and one that ends with a validation but the last."""
+    """A ninth of the epochs, but at least one epoch with CAL's losses, rounded up to a validation before the last."""
     least = -(-_epochs(recipe, space) // 9)
     if recipe.method.clothes_loss:
         start = int(space.largest("method.start_epoch", recipe.method.start_epoch))
@@ -108,25 +108,25 @@ def default_grace(recipe: Recipe, space: Space) -> int:
 
 
 def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
-    """Run a search to its end or go on with it, and print its results.
+    """Run or resume a search to its end, and print its results.
 
     Raises:
         UsageError: as :func:`check_search`.
-        InputError: the data, the cluster or the run folder do not allow it, or every trial failed.
-        EndedOnRequestError: a signal asked it to end.
+        InputError: the data, the cluster or the run folder does not allow it, or every trial failed.
+        EndedOnRequestError: a signal asked it to stop.
         OSError: the run folder cannot be written.
     """
     count, grace = check_search(recipe, space, options)
     folder = StorageFolder(recipe.run.storage) / recipe.run.name
     guard = claim(str(folder))
     if folder.exists(CONFIG_FILE):
-        raise InputError(f"{folder}: holds a training run; name another --run.name")
+        raise InputError(f"{folder}: contains a training run; choose another --run.name")
     records = SearchRecords(folder, _settings(recipe, space, options, grace), space)
     room = find_room(recipe.compute, _nodes(), concurrency=options.concurrency, trials=count)
     decided = records.with_precision(recipe.model_copy(update={"compute": room.compute}))
     source = TrialSource(records, decided, space, options.searcher, count)
     if source.left == 0:
-        message(f"{folder}: finished before; more --trials go on with it, another --run.name starts anew")
+        message(f"{folder}: already finished; raise --trials to continue it, or choose another --run.name")
     if source.left > 0:
         shards = ensure_shards(recipe.data)
         compare_checksums(recipe.data)
@@ -140,11 +140,11 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
         scheduler = None
         if options.scheduler == "asha":
             epochs = _epochs(recipe, space)
-            message(f"ASHA: no trial is stopped before epoch {grace}; one of {options.reduction:g} goes on")
+            message(f"ASHA: no trial stops before epoch {grace}; one of {options.reduction:g} continues from each rung")
             scheduler = RecordedAsha(records, recipe.train, grace=grace, reduction=options.reduction, epochs=epochs)
-        run_until_told(lambda: _tune(job, records, source, scheduler, room, count), guard)
+        run_stoppable(lambda: _tune(job, records, source, scheduler, room, count), guard)
         if source.ending:
-            raise EndedOnRequestError(f"search {recipe.run.name} ended as asked; the same command goes on from here")
+            raise EndedOnRequestError(f"search {recipe.run.name} stopped on request")
     write_results(records, decided, space)
     show_results(records, decided)
 
@@ -163,7 +163,7 @@ def _tune(
     table = RunningTable(records, recipe.train, name=recipe.run.name, count=count, at_once=room.trials)
     notes = Notes(records, source, table.show)
     trainable: Any = tune.with_resources(tune.with_parameters(TrialRun, job=job), ON_HEAD)
-    # Tune's own state forgets ASHA's, so a search goes on from the records alone, and this goes with the process.
+    # Tune's state does not include ASHA's, so a search resumes from the records alone, and this folder is temporary.
     with tempfile.TemporaryDirectory(prefix="ccvid-tune-") as temporary:
         tuner = tune.Tuner(
             trainable,
@@ -172,7 +172,7 @@ def _tune(
                 scheduler=scheduler,
                 num_samples=source.left,
                 max_concurrent_trials=room.trials,
-                # An actor that is kept for another trial is not asked to clean up.
+                # A reused actor would not be asked to clean up.
                 reuse_actors=False,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
@@ -181,7 +181,7 @@ def _tune(
                 name="search",
                 storage_path=temporary,
                 callbacks=[notes],
-                # Ray Train keeps the checkpoints; of a class, Tune would ask for one at the end.
+                # Ray Train keeps the checkpoints; by default, Tune asks a class for one at the end.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -207,7 +207,7 @@ def _epochs(recipe: Recipe, space: Space) -> int:
 
 
 def _settings(recipe: Recipe, space: Space, options: SearchOptions, grace: int) -> dict[str, Any]:
-    """What may not change while a search goes on; more trials, or more at once, may be asked for."""
+    """Settings that must not change when a search is resumed; the number of trials and the concurrency may."""
     searched = {parameter.name for parameter in space.parameters}
     fixed = {name: value for name, value in _flat(recipe.model_dump(mode="json")) if name not in searched}
     asha = {"grace": grace, "reduction": options.reduction} if options.scheduler == "asha" else {}

@@ -1,4 +1,4 @@
-"""The search space: which recipe fields a search draws, and from what."""
+"""The search space: the recipe fields that a search draws, and their values."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ REFUSED = {
     "train.validate_every": "trials would be scored at different epochs",
     "train.test_weights": "it decides which score of a trial counts",
 }
-"""How the fields begin that no search may draw, beside those that change no result, and why."""
+"""Prefixes of fields that cannot be searched, besides those that change no result, and why."""
 
 TRIES = 20
-"""Random settings of the other fields with which a value may prove to be possible."""
+"""Random settings of the other fields to try before a value counts as impossible."""
 
 Values = dict[str, Any]
-"""A drawn value for each searched field, by its dotted name; as in a recipe's YAML."""
+"""A drawn value for each searched field, by its dotted name, as in a recipe's YAML."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One searched field: ``values`` are its choices, or the two ends of its range, both possible."""
+    """One searched field: ``values`` are its choices, or the two ends of its range (inclusive)."""
 
     name: str
     kind: Kind
@@ -51,13 +51,13 @@ class Parameter:
 
     @property
     def count(self) -> int | None:
-        """How many values there are; None for a range of floats."""
+        """Number of values; None for a range of floats."""
         if self.kind == "choices":
             return len(self.values)
         return self.values[1] - self.values[0] + 1 if self.integer else None
 
     def all_values(self) -> Sequence[Any]:
-        """Every value of a field that has finitely many."""
+        """All values of a field with finitely many."""
         return self.values if self.kind == "choices" else range(self.values[0], self.values[1] + 1)
 
     def takes(self, value: object) -> bool:
@@ -68,7 +68,7 @@ class Parameter:
         return isinstance(value, kinds) and not isinstance(value, bool) and self.values[0] <= value <= self.values[1]
 
     def draw(self, generator: random.Random) -> Any:
-        """A value, evenly over the choices, the range, or the logarithm of the range."""
+        """A value, uniform over the choices, the range, or the logarithm of the range."""
         if self.kind == "choices":
             return self.values[generator.randrange(len(self.values))]
         low, high = self.values
@@ -86,7 +86,7 @@ class Space:
 
     @property
     def count(self) -> int | None:
-        """How many settings there are; None where a field is drawn from a range of floats."""
+        """Number of settings; None if any field has a range of floats."""
         counts = [parameter.count for parameter in self.parameters]
         return None if None in counts else math.prod(count for count in counts if count is not None)
 
@@ -107,11 +107,11 @@ class Space:
             yield dict(zip(names, values, strict=True))
 
     def describe(self) -> dict[str, dict[str, list[Any]]]:
-        """As the file could say it."""
+        """The space in the format of its file."""
         return {parameter.name: {parameter.kind: list(parameter.values)} for parameter in self.parameters}
 
     def largest(self, name: str, otherwise: float) -> float:
-        """The largest value that a number field can take; ``otherwise`` where it is not searched."""
+        """The largest possible value of a number field; ``otherwise`` if it is not searched."""
         return max((max(each.values) for each in self.parameters if each.name == name), default=otherwise)
 
 
@@ -121,10 +121,11 @@ def space_names() -> list[str]:
 
 
 def read_space(name_or_file: str, recipe: Recipe) -> Space:
-    """A space, checked against the recipe whose fields it changes.
+    """Read a space and check it against the recipe whose fields it changes.
 
     Raises:
-        UsageError: no such file, not YAML, an unknown or refused field, or a value that the field cannot have.
+        UsageError: there is no such file, it is not YAML, a field is unknown or cannot be searched, or a value is not
+            valid.
     """
     content = read_mapping("space", name_or_file, SPACES, f"a mapping such as {_EXAMPLE}")
     try:
@@ -167,7 +168,7 @@ def _parameter(name: object, spec: object) -> Parameter:
         return Parameter(str(name), kind, tuple(values))
     types = set(_types(annotation)) & {int, float}
     if not types:
-        raise _SpaceError(f"{name}: takes no number, so it has no {kind}; name its choices")
+        raise _SpaceError(f"{name}: is not a number, so it cannot have a {kind}; list its choices")
     low, high = _ends(f"{name}: {kind}", values)
     integer = types == {int}
     if integer and not (low.is_integer() and high.is_integer()):
@@ -195,12 +196,12 @@ def _annotation(name: str) -> Any:
         fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
         if part not in fields:
             close = difflib.get_close_matches(name, list(_field_names(Recipe)), n=1)
-            raise _SpaceError(f"{name}: a recipe has no such field" + (f"; is it {close[0]}?" if close else ""))
+            raise _SpaceError(f"{name}: a recipe has no such field" + (f"; did you mean {close[0]}?" if close else ""))
         model = fields[part].annotation
     reasons = {**dict.fromkeys(MAY_CHANGE, "it changes no result"), **REFUSED}
     for begin, reason in reasons.items():
         if f"{name}.".startswith(f"{begin.rstrip('.')}."):
-            raise _SpaceError(f"{name}: may not be searched: {reason}")
+            raise _SpaceError(f"{name}: cannot be searched: {reason}")
     if isinstance(model, type) and issubclass(model, BaseModel):
         raise _SpaceError(
             f"{name}: is a section; name one of its fields, such as {name}.{next(iter(model.model_fields))}"
@@ -228,26 +229,26 @@ def _types(annotation: Any) -> Iterator[Any]:
 
 
 def _as_recipe_has_it(parameter: Parameter, recipe: Recipe) -> Parameter:
-    """Choices as the field holds them (YAML's 1e-3 is text), each once."""
+    """Choices converted to the field's type (YAML's 1e-3 is text), without duplicates."""
     if parameter.kind != "choices":
         return parameter
     kept: list[Any] = []
     for value in parameter.values:
         try:
             section: Any = with_values(recipe, {parameter.name: value}).model_dump(mode="json")
-        except ValidationError:  # told by _check_values, which also tries it with other fields' values
+        except ValidationError:  # reported by _check_values, which also tries other fields' values
             kept.append(value)
             continue
         for part in parameter.name.split("."):
             section = section[part]
         if section in kept:
-            raise _SpaceError(f"{parameter.name}: choices name {shown(value)} twice")
+            raise _SpaceError(f"{parameter.name}: duplicate choice {shown(value)}")
         kept.append(section)
     return Parameter(parameter.name, parameter.kind, tuple(kept))
 
 
 def _check_values(space: Space, recipe: Recipe) -> None:
-    """Each choice and each end of a range must be possible, together with some values of the other fields."""
+    """Check that each choice and each end of a range is possible with some values of the other fields."""
     for parameter in space.parameters:
         for value in parameter.values:
             if problem := _problem_alone(recipe, parameter.name, value):
@@ -267,7 +268,7 @@ def _check_values(space: Space, recipe: Recipe) -> None:
 
 
 def _problem_alone(recipe: Recipe, name: str, value: object) -> str | None:
-    """What the field itself, whatever the others are, has against a value."""
+    """Why a field does not accept a value, regardless of the other fields; None if it does."""
     try:
         with_values(recipe, {name: value})
     except ValidationError as error:

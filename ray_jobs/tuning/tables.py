@@ -1,26 +1,25 @@
-"""What a search shows: a table while it runs, and the results at its end."""
+"""The output of a search: a table while it runs, and the results at the end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from ccvid.config import TrainOptions
-from data_tools.progress import message
+from data_tools.progress import clock_text, message, seconds_left
 from ray_jobs.tuning.records import SearchRecords, State, TrialRecord
 
 EVERY_SECONDS = 10.0
 
 
 class RunningTable:
-    """Prints, every few seconds, how far the running trials and the search are. Plain text, also on a terminal.
+    """Prints the progress of the search and its running trials every few seconds. Plain text, also on a terminal.
 
     Args:
-        name: of the search.
-        count: trials in all.
-        at_once: of them.
+        name: name of the search.
+        count: total number of trials.
+        at_once: number of concurrent trials.
     """
 
     def __init__(self, records: SearchRecords, train: TrainOptions, *, name: str, count: int, at_once: int) -> None:
@@ -29,7 +28,7 @@ class RunningTable:
         self._shown: str | None = None
 
     def show(self) -> None:
-        """Print the table if its time has come and anything changed."""
+        """Print the table if an update is due and anything has changed."""
         if time.monotonic() - self._printed < EVERY_SECONDS:
             return
         self._printed = time.monotonic()
@@ -62,7 +61,7 @@ class RunningTable:
         return "\n".join(lines)
 
     def _left(self) -> str:
-        """Of the whole search, from how long ended trials took; or, before one has, how long running ones will."""
+        """Time left for the search, estimated from ended trials or, if there are none, from running ones."""
         trials = self._records.trials
         lengths = [record.seconds for record in trials if record.state in ("finished", "stopped")]
         running = [_seconds_left(record) for record in trials if record.state == "running"]
@@ -97,13 +96,13 @@ def results_table(records: SearchRecords, train: TrainOptions, title: str) -> st
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Without their sections, where that leaves them apart."""
+    """The names without their sections, if they remain unique."""
     ends = [name.rpartition(".")[2] for name in names]
     return [end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    """Lines with columns of equal width, numbers to the right."""
+    """Lines with aligned columns, numbers to the right."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -122,7 +121,7 @@ def shown_values(values: dict[str, Any]) -> str:
 
 
 def shown_value(value: object) -> str:
-    """Floats with four digits."""
+    """The value as text, floats with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -131,7 +130,7 @@ def _progress(record: TrialRecord) -> str:
 
 
 def _seconds_left(record: TrialRecord) -> float | None:
-    return record.seconds / record.epoch * (record.epochs - record.epoch) if record.epoch else None
+    return seconds_left(record.epoch, record.epochs, record.seconds)
 
 
 def _percent(score: float | None) -> str:
@@ -139,4 +138,4 @@ def _percent(score: float | None) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+    return "–" if seconds is None else clock_text(seconds)

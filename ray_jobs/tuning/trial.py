@@ -1,4 +1,4 @@
-"""One trial: a Ray Train run inside a Ray Tune trainable, which leaves nothing behind when it is stopped."""
+"""One trial: a Ray Train run inside a Ray Tune trainable, which releases all resources when it is stopped."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from video_backbones import BackboneError
 
 POLL_SECONDS = 0.5
 ABORT_SECONDS = 90.0
-"""How long a stopped trial may take to end its workers; a controller that starts a worker group answers only after."""
+"""How long a stopped trial may take to stop its workers; a controller that is starting workers answers only then."""
 
 COUNTED = "counted_score"
-"""Key of the score that trials are compared by: of the weights that the recipe would score the test set with."""
+"""Key of the score for comparing trials, that of the weights with which the recipe would score the test set."""
 OUTCOME = "outcome"
-"""Key of a trial's last result: finished, failed, or asked (to end)."""
+"""Key of a trial's last result: finished, failed, or asked (to stop)."""
 
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What all trials of a search share."""
+    """What all trials of a search have in common."""
 
     recipe: Recipe
-    """With the workers of one trial decided."""
+    """With the workers per trial decided."""
     shards: str
     folder: StorageFolder
-    """In which each trial's run folder stands."""
+    """The parent of the trials' run folders."""
     guard: Any
-    """Of the search, see :mod:`ray_jobs.training.guard`."""
+    """The search's guard, see :mod:`ray_jobs.training.guard`."""
 
     def recipe_of(self, name: str, values: Mapping[str, Any]) -> Recipe:
         """The recipe of one trial's run; raises pydantic's ``ValidationError``."""
@@ -54,15 +54,15 @@ class TrialJob:
 
 
 class TrialRun(tune.Trainable):
-    """Runs one trial; each step is one report of the run, ``cleanup`` ends its workers.
+    """Runs one trial; each step is one report of the run, and ``cleanup`` stops its workers.
 
-    A class, not Tune's function trainable: Tune ends a function's process and with it the run's controller, whose
-    placement group then stays reserved until a cleaner finds the controller dead through the dashboard. A class is
-    asked to clean up first, so that it can have the controller itself end its workers and free what they held.
+    A class instead of a function: Tune kills a function's process and with it the run's controller, whose placement
+    group then stays reserved until Ray's cleaner notices. A class can clean up first: it lets the controller stop its
+    workers and release their resources.
     """
 
     def setup(self, config: dict[str, Any], job: TrialJob) -> None:  # type: ignore[override]  # tune.with_parameters
-        connect()  # sets what Ray Train reads from the environment
+        connect()  # sets environment variables for Ray Train
         self._recipe = job.recipe_of(config["name"], config["values"])
         self._folder = job.folder / config["name"]
         self._job = job
@@ -74,9 +74,9 @@ class TrialRun(tune.Trainable):
         self._thread.start()
 
     def step(self) -> dict[str, Any]:
-        """The run's next report, or how it ended."""
+        """The run's next report, or its outcome."""
         while True:
-            ended = not self._thread.is_alive()  # before looking for the last report
+            ended = not self._thread.is_alive()  # read before the last report
             with suppress(Empty):
                 self._controller, metrics = self._reports.get(timeout=POLL_SECONDS)
                 self._epoch = int(metrics["epoch"])
@@ -86,11 +86,11 @@ class TrialRun(tune.Trainable):
 
     def cleanup(self) -> None:
         if self._thread.is_alive() and self._controller is not None:
-            with suppress(RayActorError):  # how an aborted controller answers
+            with suppress(RayActorError):  # raised by an aborted controller
                 try:
                     ray.get(self._controller.abort.remote(), timeout=ABORT_SECONDS)
                 except ray.exceptions.GetTimeoutError:
-                    ray.kill(self._controller)  # Ray's cleaner then finds its placement group
+                    ray.kill(self._controller)  # Ray's cleaner then removes its placement group
             self._thread.join(POLL_SECONDS)
         self._controller = None
         self._reports.shutdown(force=True)
@@ -119,18 +119,18 @@ class TrialRun(tune.Trainable):
         except (InputError, BackboneError, OSError) as error:
             reason = str(error).removeprefix(f"run {self._folder} failed: ")
             self._outcome = {OUTCOME: "failed", "reason": reason.splitlines()[0]}
-        except Exception as error:  # whatever it is, it is this trial's alone
+        except Exception as error:  # any error affects only this trial
             self._outcome = {OUTCOME: "failed", "reason": f"{type(error).__name__}: {str(error).strip():.300}"}
 
     def _last_metrics(self) -> dict[str, Any]:
-        """Of the last checkpoint, if a search that was killed did not hear of it."""
+        """Metrics of the last checkpoint, in case a killed search did not receive them."""
         if self._outcome[OUTCOME] != "finished" or self._epoch >= self._recipe.train.epochs:
             return {}
         return dict(Result.from_path(self._folder.path, self._folder.filesystem).metrics or {})
 
 
 class _Reporter(UserCallback):
-    """Within the run's controller: passes on its reports, and how to reach it."""
+    """Lives in the run's controller; forwards its reports and its actor handle."""
 
     def __init__(self, reports: Queue) -> None:
         self._reports = reports

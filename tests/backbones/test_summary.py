@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from torchvision.models import resnet18
 
@@ -27,8 +29,16 @@ def test_the_table_names_every_backbone_and_why_one_does_not_take_the_clip(capsy
     assert main(["c2d_resnet18_slim", "timm/crossvit_tiny_240", "nothing", "--clip", "2", "64", "32"]) == 0
     shown = capsys.readouterr().out
     assert "one clip of 2 frames of 64x32" in shown
-    assert "does not take frames of 64x32" in shown
+    assert "does not accept frames of 64x32" in shown
     assert "no backbone 'nothing'" in shown
+
+
+def test_the_table_for_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["c2d_resnet18_slim", "--clip", "1", "64", "32", "--markdown"]) == 0
+    heading, rule, row = capsys.readouterr().out.splitlines()
+    assert heading == "| backbone | features | parameters (M) | GFLOPs | initial weights besides a file |"
+    assert rule == "|---|---|---|---|---|"
+    assert re.fullmatch(r"\| `c2d_resnet18_slim` \| 256 \| 2\.8 \| 0\.\d \| random \|", row)
 
 
 def test_a_clip_without_frames_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,9 +72,9 @@ def test_position_tables_of_a_file_are_interpolated(name: str, tmp_path: Path) -
 
 
 def test_what_cannot_be_made() -> None:
-    with pytest.raises(BackboneError, match="timm/crossvit_tiny_240 does not take frames of 64x32"):
+    with pytest.raises(BackboneError, match="timm/crossvit_tiny_240 does not accept frames of 64x32"):
         build_backbone("timm/crossvit_tiny_240", weights="random", clip_size=CLIP)
-    with pytest.raises(BackboneError, match="timm knows no model 'resnet18x'; did you mean timm/resnet18"):
+    with pytest.raises(BackboneError, match="timm has no model 'resnet18x'; did you mean timm/resnet18"):
         build_backbone("timm/resnet18x", weights="random")
     with pytest.raises(BackboneError, match="pools over space itself"):
         build_backbone("timm/resnet10t", weights="random", spatial_pool="gem")

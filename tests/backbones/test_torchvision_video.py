@@ -132,9 +132,9 @@ def test_torchvisions_file_with_its_classifier_loads(tmp_path: Path) -> None:
 
 
 def test_names_and_weights_that_there_are_not() -> None:
-    with pytest.raises(BackboneError, match="no backbone 'resnet50'; there are c2d_resnet50, "):
+    with pytest.raises(BackboneError, match="no backbone 'resnet50', expected one of c2d_resnet50, "):
         build_backbone("resnet50", weights="random")
-    with pytest.raises(WeightsError, match="no imagenet weights are published for swin3d_t; give random, kinetics"):
+    with pytest.raises(WeightsError, match="no imagenet weights are published for swin3d_t; choose random, kinetics"):
         build_backbone("swin3d_t", weights="imagenet")
 
 

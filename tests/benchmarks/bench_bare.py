@@ -39,7 +39,7 @@ AIM_TOP_1 = 0.35
 """Clothes-changing, as the mean of three seeds; chance is 0.019."""
 PHASES = {
     "rendering walkers": "rendering walkers",
-    "sharding": "tracklets into",
+    "sharding": "tracklets to",
     "verifying checksums": "verifying",
     "looking at the machine": "found:",
     "checking, starting the worker": "starting",

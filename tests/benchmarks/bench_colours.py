@@ -22,6 +22,7 @@ from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
 from ccvid.retrieval.report.tables import metrics_table
 from data_tools.colour_outfits import FRAMES, cluster_colours, colour_histograms
@@ -70,6 +71,11 @@ def agreement(store: ShardFolder) -> str:
     return "\n".join(lines)
 
 
+def described(store: ShardFolder, rows: list[int]) -> EmbeddingTable:
+    features = torch.from_numpy(np.stack([histogram(store, row) for row in rows]))
+    return EmbeddingTable.of(store, rows, features, torch.ones(len(rows), dtype=torch.int64), "HSV histogram")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, default=Path("~/ccvid/data/synthetic").expanduser())
@@ -80,8 +86,8 @@ def main() -> None:
         print(agreement(store))
         return
     query, gallery = labelled_rows(store, "query"), labelled_rows(store, "gallery")
-    features = torch.from_numpy(np.stack([histogram(store, row) for row in [*query, *gallery]]))
-    print(metrics_table(score_embeddings(store, features, query, gallery).evaluation, title="HSV histogram"))
+    queries, entries = (described(store, rows) for rows in (query, gallery))
+    print(metrics_table(score_embeddings(queries, entries).evaluation, title="HSV histogram"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ccvid.config import ModelOptions, ScoreOptions
+from ccvid.config import ModelOptions, Recipe, ScoreOptions, TrainOptions
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embedding.batch_size import clips_that_fit
 from ccvid.retrieval.embedding.embed import embed_tracklets
@@ -51,20 +51,18 @@ def bare_rate(model: ReIdModel, batch: int, clips: int, options: ModelOptions) -
     return clips // batch * batch / (time.perf_counter() - started)
 
 
+def recipe(options: ModelOptions, batch: int, threads: int) -> Recipe:
+    loader, score = LoaderOptions(threads=threads), ScoreOptions(clips_per_batch=batch)
+    train = TrainOptions(log_every_seconds=1e9)
+    return Recipe(clip=CLIP, model=options, loader=loader, score=score, train=train)
+
+
 def stored_rate(
     model: ReIdModel, store: ShardFolder, rows: list[int], options: ModelOptions, batch: int, threads: int = 2
 ) -> float:
     """Clips/s of ``embed_tracklets``."""
     started = time.perf_counter()
-    _, count_T = embed_tracklets(
-        model,
-        store,
-        rows,
-        clip=CLIP,
-        options=options,
-        loader=LoaderOptions(threads=threads),
-        score=ScoreOptions(clips_per_batch=batch),
-    )
+    _, count_T = embed_tracklets(model, store, rows, recipe(options, batch, threads))
     return int(count_T.sum()) / (time.perf_counter() - started)
 
 
@@ -73,7 +71,6 @@ def ray_rate(model: ReIdModel, shards: Path, rows: list[int], options: ModelOpti
     from ccvid.config import ComputeOptions
     from ccvid.retrieval.embedding.store import EmbedderDescription, open_store
     from ccvid.retrieval.embedding.table import read_embeddings
-    from data_tools.shard_cache import CacheOptions
     from data_tools.storage import StorageFolder
     from ray_jobs.cluster.connection import connect
     from ray_jobs.cluster.workers import Workers
@@ -81,7 +78,8 @@ def ray_rate(model: ReIdModel, shards: Path, rows: list[int], options: ModelOpti
 
     connect()
     store = ShardFolder(shards)
-    embedder = EmbedderDescription.of("m", model.backbone.feature_size, options, CLIP, flip=False, bf16=False)
+    asked = recipe(options, batch, LoaderOptions().threads)
+    embedder = EmbedderDescription.of("m", model.backbone.feature_size, asked)
     embedding.BATCHES_PER_CHUNK = 1
     embedding.embed_into(
         open_store(StorageFolder(str(place)), embedder),
@@ -89,11 +87,9 @@ def ray_rate(model: ReIdModel, shards: Path, rows: list[int], options: ModelOpti
         model,
         store,
         rows,
-        embedding.EmbeddingOptions(
-            CLIP, options, LoaderOptions(), ScoreOptions(clips_per_batch=batch), str(shards), CacheOptions()
-        ),
+        asked,
+        str(shards),
         Workers(ComputeOptions(workers=1)),
-        log_every_seconds=1e9,
     )
     written = sorted((part.stat().st_mtime, part) for part in place.glob("part-*.parquet"))
     clips = sum(row.clip_count for _, part in written[1:] for row in read_embeddings(part).rows)

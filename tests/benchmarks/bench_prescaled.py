@@ -23,16 +23,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccvid.config import ModelOptions, ScoreOptions
+from ccvid.config import ModelOptions, Recipe, ScoreOptions
 from ccvid.model import IdentityClassifier, ReIdModel
 from ccvid.retrieval.embedding.embed import embed_tracklets
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
 from data_tools.clips import ClipOptions
 from data_tools.datasets.checks import check_dataset
 from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.problems import Dataset
-from data_tools.loading_options import LoaderOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
@@ -125,9 +125,8 @@ def pixel_figures(source: ShardFolder, prescaled: ShardFolder) -> dict[str, str]
 
 
 def embed(store: ShardFolder, rows: Sequence[int], model: ReIdModel, options: ModelOptions) -> Embeddings:
-    embedding, _ = embed_tracklets(
-        model, store, rows, clip=CLIP, options=options, loader=LoaderOptions(), score=ScoreOptions(clips_per_batch=4)
-    )
+    recipe = Recipe(clip=CLIP, model=options, score=ScoreOptions(clips_per_batch=4))
+    embedding, _ = embed_tracklets(model, store, rows, recipe)
     return embedding.numpy()
 
 
@@ -151,7 +150,11 @@ def retrieval_figures(
     figures: dict[str, str] = {}
     ranks = []
     for name, (store, embedding_ND) in stores.items():
-        results = score_embeddings(store, torch.from_numpy(embedding_ND), query, gallery).evaluation.results
+        counts = torch.ones(len(embedding_ND), dtype=torch.int64)
+        table = EmbeddingTable.of(store, [*query, *gallery], torch.from_numpy(embedding_ND), counts, name)
+        queries = range(len(query))
+        sides = table.take(queries), table.take(range(len(queries), len(table.rows)))
+        results = score_embeddings(*sides).evaluation.results
         for protocol, result in results.items():
             figures[f"mAP, {protocol}, {name} shards"] = f"{result.mean_average_precision:.2%}"
         distance_QG = -embedding_ND[: len(query)] @ embedding_ND[len(query) :].T

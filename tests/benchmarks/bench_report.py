@@ -23,7 +23,8 @@ import simplejpeg
 
 from ccvid.retrieval.report.film_strip import Picture, Thumbnails
 from ccvid.retrieval.report.pictures import PictureFolder
-from ccvid.retrieval.report.report import ReportInput, write_report
+from ccvid.retrieval.report.report import write_report
+from ccvid.retrieval.report.report_input import ReportInput
 from tests.method.report_walkers import walkers
 
 TARGET_SECONDS_PER_1000 = 60

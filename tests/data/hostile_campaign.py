@@ -77,7 +77,7 @@ class Result:
         self.tallies[outcome.kind].add(outcome)
         if outcome.verdict not in WELL:
             self.faults.append(outcome)
-        for what in ("made no progress", "killed the decoder's process"):
+        for what in ("made no progress", "the decoding process crashed"):
             self.given_up[what] += what in outcome.message
 
     def table(self) -> str:

@@ -92,7 +92,7 @@ def test_a_missing_list_is_an_error(root: Path) -> None:
     (root / "gallery.txt").unlink()
     dataset = read_ccvid(root)
     assert found(dataset, "error") == [("gallery.txt", None, "cannot be read: No such file or directory")]
-    with pytest.raises(InputError, match=r"data set ccvid: 1 problem.*\n.*gallery\.txt: cannot be read"):
+    with pytest.raises(InputError, match=r"data set ccvid: fix 1 error.*\n.*gallery\.txt: cannot be read"):
         dataset.raise_on_errors()
 
 
@@ -112,5 +112,5 @@ def test_missing_and_empty_folders_are_quarantined(root: Path) -> None:
 
 
 def test_a_missing_data_set_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing: is no folder, expected the folder of CCVID"):
+    with pytest.raises(InputError, match="nothing: no such folder, expected the folder of CCVID"):
         read_ccvid(tmp_path / "nothing")

@@ -48,7 +48,7 @@ def test_two_tracklets_with_one_id_are_an_error(folder: Path) -> None:
     tracklet = entry(folder, 1, "train", "a")
     other = Tracklet("t1", "a", "1", "1", "train", tracklet.source, (1,), origin="list.txt:7")
     dataset = check_dataset(Dataset("made", (tracklet, other)))
-    assert found(dataset, "error") == [("list.txt", 7, "tracklet t1 stands already in list.txt:1")]
+    assert found(dataset, "error") == [("list.txt", 7, "duplicate tracklet id t1, first seen in list.txt:1")]
 
 
 def test_an_identity_in_train_and_test_is_named_once(folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_an_identity_in_train_and_test_is_named_once(folder: Path) -> None:
         entry(folder, 4, "gallery", "a"),
     )
     dataset = check_dataset(Dataset("made", tracklets))
-    assert found(dataset, "error") == [("list.txt", 3, "person a is in gallery and in train (list.txt:1)")]
+    assert found(dataset, "error") == [("list.txt", 3, "person a is in both gallery and train (list.txt:1)")]
 
 
 @pytest.mark.parametrize(("person", "camera"), [("b", "1"), ("c", "2"), (None, "2")])
@@ -68,7 +68,7 @@ def test_a_query_without_a_gallery_match_is_told(folder: Path, person: str | Non
     dataset = check_dataset(Dataset("made", tracklets))
     [(file, line, message)] = found(dataset, "warning")
     assert (file, line) == ("list.txt", 1)
-    assert message.startswith("query t1: the gallery has person b under no camera but 1")
+    assert message.startswith("query t1: the gallery has person b under no camera other than 1")
     assert dataset.tracklets == tracklets
 
 
@@ -115,7 +115,7 @@ def test_all_errors_stand_in_one_message() -> None:
     with pytest.raises(InputError) as raised:
         dataset.raise_on_errors(most=2)
     assert str(raised.value).splitlines() == [
-        "data set made: 3 problem(s) must be mended first",
+        "data set made: fix 3 error(s) first:",
         "  error: a.txt:1: wrong",
         "  error: a.txt:2: wrong",
         "  … and 1 more",

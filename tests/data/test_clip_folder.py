@@ -63,7 +63,7 @@ def test_a_labelled_clip_that_is_not_there_is_quarantined(folder: Path) -> None:
     dataset = read_clip_folder(ClipFolderOptions(folder=folder, labels=labels))
     [problem] = dataset.problems
     assert (problem.severity, problem.line, problem.tracklet) == ("quarantine", 2, "dora.mp4")
-    assert problem.message == f"{folder / 'dora.mp4'}: there is no such clip"
+    assert problem.message == f"{folder / 'dora.mp4'}: no such clip"
 
 
 @pytest.mark.parametrize("path", ["../anna.mp4", "/etc/passwd", "a/../../b.mp4", "C:\\x.mp4", "\\\\host\\x.mp4", "."])
@@ -77,7 +77,7 @@ def test_a_path_out_of_the_folder_is_refused(folder: Path, path: str) -> None:
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="clips: is no folder, expected a folder of video files"):
+    with pytest.raises(InputError, match="clips: no such folder, expected a folder of video files"):
         read_clip_folder(ClipFolderOptions(folder=tmp_path / "clips"))
 
 
@@ -86,5 +86,5 @@ def test_missing_labels_and_clips_are_errors(tmp_path: Path) -> None:
     assert found(read_clip_folder(options), "error") == [
         ("labels.csv", None, "cannot be read: No such file or directory"),
         ("labels.csv", None, "has no header, expected file,person,clothes,camera,split"),
-        (tmp_path.name, None, "holds no video file"),
+        (tmp_path.name, None, "contains no video file"),
     ]

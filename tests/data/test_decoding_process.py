@@ -85,8 +85,8 @@ def test_items_come_in_order_from_one_long_lived_process(process: DecodingProces
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        (loop_deaf, "a.mp4: decoding made no progress for 6 s and was ended"),
-        (crash, r"a.mp4: decoding it killed the decoder's process \(exit code -6\)"),
+        (loop_deaf, "a.mp4: decoding made no progress for 6 s and was stopped"),
+        (crash, r"a.mp4: the decoding process crashed on it \(exit code -6\)"),
         (refuse, "^no picture$"),
         (fail, "^a.mp4: decoding failed: IndexError: of nothing$"),
     ],
@@ -170,5 +170,5 @@ def test_a_video_that_hangs_is_quarantined_and_the_others_are_sharded(
     assert manifest.split_tracklets["train"] == 2
     [left_out] = manifest.quarantine
     assert left_out.tracklet == "stuck"
-    assert left_out.reason == f"{tmp_path / 'stuck.mp4'}: decoding made no progress for 6 s and was ended"
+    assert left_out.reason == f"{tmp_path / 'stuck.mp4'}: decoding made no progress for 6 s and was stopped"
     assert decoding_process() is decoding_process()

@@ -14,9 +14,7 @@ from tests.data.findings import found
 from tests.data.made_footage import boxes_of, frames_of, make_gate, mot, read
 from tests.data.made_videos import make_video
 
-STILL = (
-    "{} of {} tracks of 10 boxes and more never move, not by a part of a pixel: does the file repeat one box a track?"
-)
+STILL = "in {} of {} tracks with at least 10 boxes, all boxes are identical: does the file repeat one box per track?"
 
 
 @pytest.fixture
@@ -60,13 +58,13 @@ def test_a_video_without_tracks_is_an_error(folder: Path) -> None:
 
 
 def test_a_folder_without_videos_is_an_error(tmp_path: Path) -> None:
-    assert found(read(tmp_path), "error") == [(tmp_path.name, None, "holds no video file")]
+    assert found(read(tmp_path), "error") == [(tmp_path.name, None, "contains no video file")]
 
 
 def test_missing_videos_and_tracks_are_named(folder: Path) -> None:
-    with pytest.raises(InputError, match="nothing: is no folder, expected a video file or a folder of them"):
+    with pytest.raises(InputError, match="nothing: no such folder, expected a video file or a folder of them"):
         read(folder / "nothing")
-    with pytest.raises(InputError, match="nothing: is no folder, expected one with a track file for each video"):
+    with pytest.raises(InputError, match="nothing: no such folder, expected one with a track file for each video"):
         read(folder, tracks=folder / "nothing")
     dataset = read(folder / "gate.mp4", tracks=folder / "nothing")
     assert found(dataset, "error") == [("nothing", None, "cannot be read: No such file or directory")]
@@ -84,7 +82,7 @@ def test_outside_boxes_can_be_dropped(folder: Path) -> None:
     (folder / "gate.txt").write_text(mot(1, range(1, 11)) + mot(1, range(11, 14), "200,0,10,20"))
     dataset = read(folder, outside_boxes="drop")
     assert [frames_of(tracklet) for tracklet in dataset.tracklets] == [list(range(10))]
-    message = "3 boxes outside the picture of 96x64 pixels were left out"
+    message = "3 boxes outside the picture of 96x64 pixels were dropped"
     assert found(dataset, "warning") == [("gate.txt", None, message)]
     assert found(dataset, "error") == []
 
@@ -102,10 +100,10 @@ def test_small_unsure_and_short_ones_are_left_out(folder: Path) -> None:
     dataset = read(folder, minimum_confidence=0.5)
     assert [tracklet.id for tracklet in dataset.tracklets] == ["gate/1", "gate/6"]
     assert found(dataset, "warning") == [
-        ("gate.txt", None, "20 of 95 boxes below confidence 0.5 were left out"),
+        ("gate.txt", None, "20 of 95 boxes below confidence 0.5 were dropped"),
         ("gate.txt", None, STILL.format(3, 3)),
-        ("gate.txt", None, "40 boxes with less than 8x16 pixels inside the picture were left out"),
-        ("gate.txt", None, "3 tracks without 8 boxes in a row were left out"),
+        ("gate.txt", None, "40 boxes with less than 8x16 pixels inside the picture were dropped"),
+        ("gate.txt", None, "3 tracks without 8 consecutive boxes were dropped"),
     ]
 
 
@@ -163,9 +161,9 @@ def test_labels(folder: Path) -> None:
         (
             "gate,1,anna,red,c1,test\n",
             2,
-            "split is 'test', expected train, query, gallery or nothing (gallery)",
+            "split is 'test', expected train, query, gallery or an empty cell (gallery)",
         ),
-        ("gate,1,a,b,c,query\ngate,1,a,b,c,query\n", 3, "gate/1 is labelled in line 2 already"),
+        ("gate,1,a,b,c,query\ngate,1,a,b,c,query\n", 3, "duplicate label for gate/1, first seen in line 2"),
         ("gate,1,a,b,c\n", 2, "has 5 columns, expected 6 as in the header"),
         (
             "video,track,person,clothes,camera,split,start_seconds\ngate,1,a,b,c,query,1\n",
@@ -198,7 +196,7 @@ def test_people_from_tracks(folder: Path) -> None:
     tracks = [mot(track, range(1, 51)) for track in range(1, 5)]
     (folder / "gate.txt").write_text("".join(tracks) + mot(5, range(1, 20)) + mot(6, range(1, 6)))
     dataset = check_dataset(read(folder, people_from_tracks=True, pieces=3, query_pieces=2, piece_gap=5))
-    assert found(dataset, "warning")[1:] == [("gate.txt", None, "1 tracks without 8 boxes in a row were left out")]
+    assert found(dataset, "warning")[1:] == [("gate.txt", None, "1 tracks without 8 consecutive boxes were dropped")]
     splits: dict[str, list[str]] = {}
     for tracklet in dataset.tracklets:
         splits.setdefault(str(tracklet.person), []).append(tracklet.split)
@@ -255,10 +253,10 @@ def test_unknown_people_are_not_one_person(folder: Path) -> None:
         (
             "labels.csv",
             None,
-            "7 rows have -1 or N/A or NaN or None or nan or null or unknown as person: taken as unknown",
+            "7 rows have -1 or N/A or NaN or None or nan or null or unknown as person, treated as unknown",
         ),
-        ("labels.csv", None, "8 rows have nan as clothes: taken as unknown"),
-        ("labels.csv", None, "8 rows have -1 as camera: taken as unknown"),
+        ("labels.csv", None, "8 rows have nan as clothes, treated as unknown"),
+        ("labels.csv", None, "8 rows have -1 as camera, treated as unknown"),
     ]
 
 
@@ -269,6 +267,6 @@ def test_nobody_is_not_trained_on(folder: Path) -> None:
     labels.write_text(f"video,track,person,clothes,camera,split\n{rows}")
     dataset = check_dataset(read(folder, labels=labels))
     assert [tracklet.id for tracklet in dataset.tracklets] == ["gate/1"]
-    message = "2 tracks of the split train whose person is unknown were left out"
+    message = "2 tracks in the train split have an unknown person and were dropped"
     assert ("labels.csv", None, message) in found(dataset, "warning")
     assert found(dataset, "error") == []

@@ -35,7 +35,7 @@ def test_a_frame_0_and_one_beyond_are_an_error(folder: Path) -> None:
     [(_, line, message)] = found(read(folder), "error")
     assert line == FRAMES + 1
     assert message == (
-        "frame 60 is beyond the video's 60 frames; so it is with 2 more of the file's 63 boxes (frames 60 to 62)"
+        "frame 60 is beyond the video's 60 frames; the same holds for 2 more of the file's 63 boxes (frames 60 to 62)"
     )
 
 
@@ -46,7 +46,7 @@ def test_files_that_do_not_tell(folder: Path) -> None:
     dataset = read(folder)
     assert frames_of(dataset.tracklets[0])[0] == 4
     [(_, _, message)] = found(dataset, "warning")
-    assert message.startswith("frames are numbered from 1 (1) in 1 track files; 1 of these do not tell")
+    assert message.startswith("frames are numbered from 1 (1) in 1 track files; 1 of them do not show it")
     assert "gate" in message
     assert read(folder, first_frame=1).problems == ()
     zero = read(folder, first_frame=0)
@@ -57,8 +57,7 @@ def test_an_index_that_does_not_tell_is_asked_about(folder: Path) -> None:
     (folder / "gate.csv").write_text("Frame_Index,id,x,y,w,h\n" + mot(1, range(5, 21), rest=""))
     [(_, _, message)] = found(read(folder), "error")
     assert message == (
-        "column Frame_Index, 5 to 20 in a video of 60 frames, may count from 0 or from 1; say which with "
-        "--data.footage.first_frame"
+        "column Frame_Index, 5 to 20 in a video of 60 frames, may start at 0 or 1; set --data.footage.first_frame"
     )
 
 
@@ -68,10 +67,10 @@ def test_files_follow_those_of_their_kind(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text(mot(1, frames))
     dataset = read(tmp_path)
     assert [frames_of(tracklet)[0] for tracklet in dataset.tracklets] == [0, 5, 7]
-    message = "frames are numbered from 0 (3) in 3 track files; 2 of these do not tell, and are taken like the others "
+    message = "frames are numbered from 0 (3) in 3 track files; 2 of them do not show it and follow the others "
     assert [text.startswith(message) for _, _, text in found(dataset, "warning")] == [True]
     (tmp_path / "c.txt").write_text(mot(1, range(7, 21)))
     dataset = read(tmp_path)
     assert [frames_of(tracklet)[0] for tracklet in dataset.tracklets] == [0, 4, 6], "the certain ones do not agree"
     [(_, _, text)] = found(dataset, "warning")
-    assert text.startswith("frames are numbered from 0 (1) and from 1 (2) in 3 track files; 1 of these do not tell")
+    assert text.startswith("frames are numbered from 0 (1) and from 1 (2) in 3 track files; 1 of them do not show it")

@@ -135,16 +135,16 @@ def test_the_global_generators_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("persons", "world_size", "remedy"),
     [
-        (7, 2, "; lower the number of workers to 1 or lower the identities of a worker's batch to 3"),
-        (3, 2, "; lower the identities of a worker's batch to 1"),
+        (7, 2, "; lower the number of workers to 1 or lower the identities per worker to 3"),
+        (3, 2, "; lower the identities per worker to 1"),
         (4, 5, "; lower the number of workers to 1"),
-        (3, 4, "; lower both the number of workers and the identities of a worker's batch"),
+        (3, 4, "; lower both the number of workers and the identities per worker"),
     ],
 )
 def test_too_few_identities_are_refused_with_the_numbers(persons: int, world_size: int, remedy: str) -> None:
-    with pytest.raises(InputError, match=f"{persons} persons") as error:
+    with pytest.raises(InputError, match=f"items have {persons}, but") as error:
         PkSampler(persons_with(*[9] * persons), PkOptions(identities=4), world_size=world_size, seed=0)
-    assert f"need {4 * world_size} different ones" in str(error.value)
+    assert f"need {4 * world_size} distinct ones" in str(error.value)
     assert str(error.value).endswith(remedy)
 
 

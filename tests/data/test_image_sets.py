@@ -192,7 +192,7 @@ def test_a_missing_or_an_empty_folder_is_one_error(name: str, folder: str, tmp_p
         assert {problem.severity for problem in problems} == {"quarantine"}
     else:
         assert [problem.severity for problem in problems] == ["error"]
-        assert problems[0].message.startswith("holds no ")
+        assert problems[0].message.startswith("contains no p")
 
 
 @pytest.mark.parametrize(
@@ -204,14 +204,14 @@ def test_person_folders_are_numbers_and_hold_pictures(name: str, folder: str, tm
     (root / folder / "9").mkdir()
     dataset = READERS[name](root)
     assert [(where, message) for where, _, message in found(dataset, "error")] == [
-        ("9", "holds no picture"),
+        ("9", "contains no pictures"),
         (Path(folder).name, "folder 'anna', expected a person's number"),
     ]
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_missing_data_set_is_one_error(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing: is no folder, expected the folder of"):
+    with pytest.raises(InputError, match="nothing: no such folder, expected the folder of"):
         READERS[name](tmp_path / "nothing")
 
 
@@ -252,7 +252,7 @@ def test_a_listed_picture_that_is_missing_is_quarantined_and_one_listed_twice_is
     assert (missing.file, missing.line) == (str(path), 3)
     assert missing.message == f"the picture {root / 'train-set' / lines[2].split(',')[0]} is missing"
     assert found(dataset, "error") == [
-        ("train-set-bbox.txt", 13, f"tracklet train-set/{lines[0].split(',')[0]} stands already in {path}:1")
+        ("train-set-bbox.txt", 13, f"duplicate tracklet id train-set/{lines[0].split(',')[0]}, first seen in {path}:1")
     ]
 
 
@@ -270,7 +270,7 @@ def test_a_person_in_train_and_test_is_an_error(tmp_path: Path) -> None:
         (
             "001_1_c4_000001.png",
             None,
-            f"person 001 is in gallery and in train ({root / 'train/001_1_c11_000150.png'})",
+            f"person 001 is in both gallery and train ({root / 'train/001_1_c11_000150.png'})",
         )
     ]
 
@@ -280,7 +280,7 @@ def test_a_query_that_nothing_in_the_gallery_answers_is_a_warning(tmp_path: Path
     write_crop(root / "rgb/test/B/009/cropped_rgb001.jpg")
     [(_, _, message)] = found(check_dataset(read_prcc(root)), "warning")
     assert message.startswith(
-        "query rgb/test/B/009/cropped_rgb001.jpg: the gallery has person 009 under no camera but B"
+        "query rgb/test/B/009/cropped_rgb001.jpg: the gallery has person 009 under no camera other than B"
     )
 
 

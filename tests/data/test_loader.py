@@ -177,7 +177,7 @@ def test_loader_processes_give_the_same_bytes_and_errors_and_can_be_left_early()
         assert torch.equal(batch.frames_BTCHW, expected[1].frames_BTCHW)
         assert len(torch.multiprocessing.active_children()) == 2
         break
-    with pytest.raises(InputError, match=r"^tracklet walk-12: its stored frame \d \(99 bytes\) is not a "):
+    with pytest.raises(InputError, match=r"^tracklet walk-12: stored frame \d \(99 bytes\) is not a "):
         list(loader.batches(broken))
     for batch, same in zip(loader.batches(whole), expected, strict=True):
         assert batch.frames_BTCHW.stride() == same.frames_BTCHW.stride()
@@ -206,7 +206,7 @@ def test_a_broken_frame_names_its_tracklet_and_ends_the_threads(code: bytes) -> 
     store = make_store(*COUNTS)
     store.frames[4][:] = [np.frombuffer(code, np.uint8)] * COUNTS[4]
     clips = make_clips(store)
-    message = f"tracklet walk-4: its stored frame \\d+ \\({len(code)} bytes\\) is not a whole"
+    message = f"tracklet walk-4: stored frame \\d+ \\({len(code)} bytes\\) is not a complete"
     with pytest.raises(InputError, match=message):
         list(ClipLoader(clips, LoaderOptions()).batches(make_schedule(clips)))
     with pytest.raises(InputError, match=message):

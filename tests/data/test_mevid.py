@@ -85,10 +85,10 @@ def test_a_camera_of_unknown_location_has_none(root: Path) -> None:
         ("0 3 201 1", "has 4 columns, expected start, end, person, outfit, camera: '0 3 201 1'"),
         ("0 3 201 1 nan", "camera is 'nan', expected a finite number"),
         ("0 3 201 1 1e999", "camera is '1e999', expected a finite number"),
-        ("0 3 201 1.5 330", "outfit is '1.5', expected a whole number from 0"),
-        ("-1 3 201 1 330", "start is '-1', expected a whole number from 0"),
-        ("3 2 201 1 330", "chips 3 to 2, expected a range within the 8 lines of {root}/train_name.txt"),
-        ("0 8 201 1 330", "chips 0 to 8, expected a range within the 8 lines of {root}/train_name.txt"),
+        ("0 3 201 1.5 330", "outfit is '1.5', expected an integer of at least 0"),
+        ("-1 3 201 1 330", "start is '-1', expected an integer of at least 0"),
+        ("3 2 201 1 330", "chips 3 to 2, expected a range from 0 to 7, the lines of {root}/train_name.txt"),
+        ("0 8 201 1 330", "chips 0 to 8, expected a range from 0 to 7, the lines of {root}/train_name.txt"),
         (
             "0 4 201 1 330",
             "{root}/train_name.txt:5: chip '0201O002C505T000F00010.jpg', expected one of person 201, "
@@ -139,7 +139,7 @@ def test_two_scales_for_one_track_are_an_error(root: Path) -> None:
         file.write("0301O001C508T000F00001.jpg m\n")
     [(_, line, message)] = found(read_mevid(root), "error")
     assert line == 5
-    assert message == "track 0301O001C508T000 has scale m, and l further up"
+    assert message == "track 0301O001C508T000 has scale m, but l in an earlier line"
 
 
 def test_missing_folders_and_chips_are_quarantined(root: Path) -> None:
@@ -160,5 +160,5 @@ def test_missing_folders_and_chips_are_quarantined(root: Path) -> None:
 
 
 def test_a_missing_data_set_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing: is no folder, expected the folder of MEVID"):
+    with pytest.raises(InputError, match="nothing: no such folder, expected the folder of MEVID"):
         read_mevid(tmp_path / "nothing")

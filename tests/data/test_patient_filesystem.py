@@ -48,7 +48,7 @@ def test_a_file_is_written_once_the_storage_takes_it(s3: S3Server, capfd: pytest
     s3.refuse_writes()
     threading.Timer(15, s3.accept_writes).start()  # pyarrow itself tries for some 8 s
     put(patient_filesystem(storage, 60), f"{storage.path}/weights")
-    assert "again in" in capfd.readouterr().out
+    assert "retrying in" in capfd.readouterr().out
     assert storage.read("weights") == CONTENT
 
 

@@ -61,7 +61,7 @@ def test_frames_are_the_numbers_in_names(tmp_path: Path) -> None:
     [(_, line, message)] = found(read(folder), "error")
     assert line == 1
     assert message.startswith(
-        "frame 1 is none of the sequence's 10 pictures; so it is with 5 more of the file's 10 boxes"
+        "frame 1 is not among the sequence's 10 pictures; the same holds for 5 more of the file's 10 boxes"
     )
     [tracklet] = read(folder, first_frame=1).tracklets
     assert greys(tracklet) == list(range(30, 230, 20)), "the file counts the pictures"
@@ -94,20 +94,20 @@ def test_what_is_wrong_with_a_sequence_is_named(tmp_path: Path) -> None:
     (folder / "seqinfo.ini").write_text("imDir=img1")
     assert reason().startswith("SEQ/seqinfo.ini: cannot be read: ")
     (folder / "seqinfo.ini").write_text(INFO.replace("=img1", "=../other"))
-    assert reason() == "SEQ/seqinfo.ini: imDir is '../other', expected a folder in the sequence's"
+    assert reason() == "SEQ/seqinfo.ini: imDir is '../other', expected a folder within the sequence's folder"
     (folder / "seqinfo.ini").write_text(INFO.replace("=10", "=nan"))
-    assert reason() == "SEQ/seqinfo.ini: frameRate is nan, expected frames a second"
+    assert reason() == "SEQ/seqinfo.ini: frameRate is nan, expected frames per second"
     (folder / "seqinfo.ini").write_text(INFO)
     (pictures / "1.png").write_bytes(b"")
-    assert reason() == "SEQ/img1: pictures '000001.png' and '1.png' have one number"
+    assert reason() == "SEQ/img1: pictures '000001.png' and '1.png' have the same number"
     (pictures / "1.png").rename(pictures / "one.png")
-    assert reason() == "SEQ/img1: picture 'one.png', expected a name with its number: 000001.jpg"
+    assert reason() == "SEQ/img1: picture 'one.png', expected a name with a number: 000001.jpg"
     (pictures / "one.png").unlink()
     (pictures / "000001.png").write_bytes(b"no picture")
     assert reason().startswith("SEQ/img1/000001.png: cannot be read: ")
     for picture in pictures.iterdir():
         picture.unlink()
-    assert reason().startswith("SEQ/img1: holds no picture (")
+    assert reason().startswith("SEQ/img1: contains no pictures (")
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "img1" / "000005.png")
     [(_, content)] = read_tracklets([tracklet], CropOptions())
     assert isinstance(content, UnreadableSourceError)
-    assert str(content) == f"{folder}/img1/000005.png: pictures of 32x32 and 96x64 pixels in one sequence"
+    assert str(content) == f"{folder}/img1/000005.png: 32x32 pixels, expected 96x64 as the picture before it"
     (folder / "img1" / "000005.png").write_bytes(b"no picture")
     [(_, content)] = read_tracklets([tracklet], CropOptions())
     assert str(content).startswith(f"{folder}/img1/000005.png: cannot be read: ")
     (folder / "img1" / "000005.png").unlink()
     [(_, content)] = read_tracklets([tracklet], CropOptions())
-    assert str(content) == f"{folder}: has changed since its pictures were counted"
+    assert str(content) == f"{folder}: the folder has changed since its pictures were counted"

@@ -16,8 +16,8 @@ from data_tools.progress import (
     Progress,
     State,
     all_kept,
-    kept,
     message,
+    note_kept,
     seconds_left,
     state,
     using_console,
@@ -81,7 +81,7 @@ def test_plain_console_prints_lines_and_leaves_out_what_is_for_a_live_display(
         message("found: a CPU")
         message("told by the progress, too", transient=True)
         state("starting")
-        kept("checkpoint", "epoch 1")
+        note_kept("checkpoint", "epoch 1")
         PlainConsole().show(Progress("sharding", 1, 8, tick=True))
         PlainConsole().show(Progress("sharding", 2, 8))
     assert capsys.readouterr().out == "found: a CPU\ntold by the progress, too\nstarting\nsharding: 2/8\n"
@@ -135,9 +135,9 @@ def test_no_time_is_known_before_anything_is_done() -> None:
 
 
 def test_the_last_word_on_what_is_kept(heard: Heard) -> None:
-    kept("test shards", "1 of 3 shards")
-    kept("test checkpoint", "a checkpoint of epoch 1")
-    kept("test shards", "2 of 3 shards")
+    note_kept("test shards", "1 of 3 shards")
+    note_kept("test checkpoint", "a checkpoint of epoch 1")
+    note_kept("test shards", "2 of 3 shards")
     assert all_kept()[-2:] == ["2 of 3 shards", "a checkpoint of epoch 1"]
     assert heard.news == [
         Kept("test shards", "1 of 3 shards"),

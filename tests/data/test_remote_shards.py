@@ -58,7 +58,7 @@ def test_a_damaged_remote_shard_is_found(s3: S3Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^{folder}/{entry.file}: SHA-256"):
         verify_shard(folder, entry, manifest.image_size, frames=False)
     folder.delete(entry.file)
-    with pytest.raises(InputError, match="listed in the manifest but not there"):
+    with pytest.raises(InputError, match="listed in the manifest but missing"):
         read_manifest(folder)
 
 

@@ -167,7 +167,7 @@ def test_sets_in_use_stay(remote: StorageFolder, cache: CacheOptions, tiny_shard
     copy = pickle.loads(pickle.dumps(store))  # as a loader's processes get it
     del store
     before = s3.bytes_sent
-    with pytest.raises(InputError, match=r"copy2: its shards take .*--data\.cache\.gibibytes") as caught:
+    with pytest.raises(InputError, match=r"copy2: its shards need .*--data\.cache\.gibibytes") as caught:
         open_shards(places[1], room)
     assert str(cache.folder) in str(caught.value)
     assert s3.bytes_sent - before < (tiny_shards / MANIFEST_NAME).stat().st_size + 100  # no shard
@@ -192,7 +192,7 @@ def test_a_set_open_in_another_process_stays(remote: StorageFolder, cache: Cache
 
 def test_what_never_fits_evicts_nothing(remote: StorageFolder, cache: CacheOptions, tiny_shards: Path) -> None:
     kept = open_shards(another(remote, 1), cache).folder
-    with pytest.raises(InputError, match="cannot hold: its limit is"):
+    with pytest.raises(InputError, match=r"do not fit into the cache .*: its limit is"):
         open_shards(str(remote), cache.model_copy(update={"gibibytes": 0.5 * data_bytes(tiny_shards) / 2**30}))
     assert kept.exists()
 
@@ -259,7 +259,7 @@ def test_a_damaged_remote_shard_is_named(remote: StorageFolder, cache: CacheOpti
 
 def test_no_data_set_and_a_bad_manifest(s3: S3Server, cache: CacheOptions) -> None:
     place = StorageFolder(s3.bucket()) / "data"
-    with pytest.raises(InputError, match=r"data/manifest\.json: .* no finished data set"):
+    with pytest.raises(InputError, match=r"data/manifest\.json: .* this is not a finished data set"):
         open_shards(str(place), cache)
     place.write(MANIFEST_NAME, b"{}")
     with pytest.raises(InputError, match=rf"{place}/manifest\.json"):

@@ -60,7 +60,7 @@ def test_from_the_container(tmp_path: Path) -> None:
                 target.mux(packet)
     plain = read(tmp_path / "gate.mp4", start_times="container")
     assert found(plain, "warning") == [
-        ("gate.mp4", None, "its container tells no creation time: its start time stays unknown")
+        ("gate.mp4", None, "its container has no creation time, so its start time is unknown")
     ]
     (tmp_path / "new.mp4").rename(tmp_path / "gate.mp4")
     dataset = read(tmp_path, start_times="container", time_zone="Asia/Tokyo")
@@ -76,10 +76,10 @@ def test_from_a_table(folder: Path) -> None:
     )
     table.write_text("video,start_time\ngate,2026-11-20T09:30:00\n")
     [(_, _, message)] = found(read(folder, start_times=str(table)), "warning")
-    assert message == f"has no row in {table}: its start time stays unknown"
+    assert message == f"has no row in {table}, so its start time is unknown"
     table.write_text("video,start_time\ngate,yesterday\n")
     [error] = found(read(folder, start_times=str(table)), "error")
-    assert error == ("starts.csv", 2, "'yesterday' is no time, expected one like 2026-11-20T08:00:00")
+    assert error == ("starts.csv", 2, "'yesterday' is not a time, expected one like 2026-11-20T08:00:00")
 
 
 def test_the_labels_go_first(folder: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_labels_go_first(folder: Path) -> None:
     assert times(dataset)[0] == "2026-11-20T15:00:01.000+00:00"
     labels.write_text(f"{header}gate_20261120_080000,1,anna,,,,noon\n")
     [error] = found(read(folder, labels=labels), "error")
-    assert error == ("labels.csv", 2, "'noon' is no time, expected one like 2026-11-20T08:00:00")
+    assert error == ("labels.csv", 2, "'noon' is not a time, expected one like 2026-11-20T08:00:00")
 
 
 @pytest.mark.parametrize("name", ["gate", "gate_20261320_080000"])
@@ -101,7 +101,7 @@ def test_a_name_without_a_time(tmp_path: Path, name: str) -> None:
     assert times(dataset) == (None, None)
     [(file, _, message)] = found(dataset, "warning")
     assert file == f"{name}.mp4"
-    assert message.endswith("its start time stays unknown")
+    assert message.endswith("so its start time is unknown")
 
 
 @pytest.mark.parametrize("options", [{"start_times": "%Q"}, {"start_times": "%Y%"}, {"time_zone": "Mars/Base"}])

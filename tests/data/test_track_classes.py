@@ -42,8 +42,8 @@ def test_mot_ground_truth(folder: Path, classes: object, kept: list[int]) -> Non
 def test_what_is_left_out_is_counted(folder: Path) -> None:
     (folder / "gate.txt").write_text(TRUTH)
     message = (
-        "30 of 50 boxes were left out by class or flag: 1 pedestrian (10), 3 car (10), 7 static person (10); "
-        "footage.classes chooses"
+        "30 of 50 boxes were dropped by class or flag: 1 pedestrian (10), 3 car (10), 7 static person (10); "
+        "set footage.classes to choose"
     )
     assert found(read(folder), "warning")[0] == ("gate.txt", None, message)
 
@@ -75,7 +75,7 @@ def test_numbers_alone_are_asked_about(folder: Path, others: str, rest: str) -> 
     [(file, _, message)] = found(dataset, "error")
     counted = ", ".join(f"{kind} (10)" for kind in sorted(kinds))
     assert file == "gate.txt"
-    assert message.startswith(f"its boxes are of the classes {counted}, and nothing says which are persons; name them")
+    assert message.startswith(f"has boxes of classes {counted}, but it is not known which are persons; choose")
     assert tracks(folder, text, classes=kinds[:1]) == [int(kinds[0])]
     assert tracks(folder, text, classes="all") == sorted(map(int, kinds))
 
@@ -89,11 +89,11 @@ def test_names_tell_persons(folder: Path) -> None:
     (folder / "gate.csv").write_text("\n".join(["frame,id,x,y,w,h,class_name", *rows]))
     dataset = read(folder)
     assert [tracklet.id for tracklet in dataset.tracklets] == ["gate/0", "gate/2"]
-    message = "20 of 40 boxes were left out by class: no class (10), car (10); footage.classes chooses"
+    message = "20 of 40 boxes were dropped by class: no class (10), car (10); set footage.classes to choose"
     assert found(dataset, "warning")[0] == ("gate.csv", None, message)
     [(_, _, message)] = found(read(folder, classes=["bus"]), "error")
     assert message.startswith(
-        "has no box of the class bus (footage.classes); its classes: no class (10), Person (10), "
+        "has no boxes of class bus (footage.classes); its classes are no class (10), Person (10), "
     )
 
 
@@ -109,5 +109,5 @@ def test_names_beside_ground_truth(tmp_path: Path) -> None:
 def test_classes_of_a_file_without_any_are_an_error(folder: Path) -> None:
     (folder / "gate.txt").write_text(mot(1, range(1, 11)))
     [(_, _, message)] = found(read(folder, classes=["1"]), "error")
-    assert message == "has no classes, so that footage.classes can have no effect; leave it out"
+    assert message == "has no classes, so footage.classes has no effect; remove it"
     assert tracks(folder, mot(1, range(1, 11)), classes="all") == [1]

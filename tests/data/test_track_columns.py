@@ -80,7 +80,7 @@ def test_text_cut_within_a_character_is_named(folder: Path) -> None:
     text = table("frame,id,x,y,w,h", "{},3,10,12,20.5,40")
     (folder / "gate.csv").write_bytes(text.encode("utf-16")[:-1])
     [(_, line, message)] = found(read(folder), "error")
-    assert (line, message) == (61, "is not UTF-16 text, as the file's first bytes say, from about here on")
+    assert (line, message) == (61, "is not UTF-16 text, despite its byte order mark, from about here on")
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_separators(line: str, mark: str) -> None:
     ("header", "unused"),
     [
         ("frame,id,x,y,w,h,visibility,occluded,time", ()),
-        ("frame,id,x,y,w,h,det_prob", ("det_prob (the confidence would be such a column)",)),
-        ("frame,id,track_id,x,y,w,h", ("id (the track is taken from track_id)",)),
-        ("frame,frame_index,id,x,y,w,h", ("frame_index (the frame is taken from frame)",)),
+        ("frame,id,x,y,w,h,det_prob", ("det_prob (not a known confidence name)",)),
+        ("frame,id,track_id,x,y,w,h", ("id (the track is read from track_id)",)),
+        ("frame,frame_index,id,x,y,w,h", ("frame_index (the frame is read from frame)",)),
         (
             "frame,id,x1,y1,x2,y2,w,h",
-            ("w (the box is taken from x1,y1,x2,y2)", "h (the box is taken from x1,y1,x2,y2)"),
+            ("w (the box is read from x1,y1,x2,y2)", "h (the box is read from x1,y1,x2,y2)"),
         ),
-        ("frame,id,x,y,w,h,conf,score", ("score (the confidence is taken from conf)",)),
-        ("frame,id,x,y,w,h,flag", ("flag (a flag counts beside class and visibility)",)),
+        ("frame,id,x,y,w,h,conf,score", ("score (the confidence is read from conf)",)),
+        ("frame,id,x,y,w,h,flag", ("flag (a flag is only used together with class and visibility)",)),
     ],
 )
 def test_columns_that_look_useful_are_told(header: str, unused: tuple[str, ...]) -> None:
@@ -126,7 +126,7 @@ def test_columns_that_look_useful_are_told(header: str, unused: tuple[str, ...])
         ("id,x,y,w,h", "the header lacks frame: "),
         ("frame,x,y,w,h", "the header lacks id: "),
         ("frame,id,bbox", "the header lacks a box"),
-        ("frame,id,x,y,w,h,ID", "the header has columns 'id' and 'ID', expected one of them"),
+        ("frame,id,x,y,w,h,ID", "the header has both 'id' and 'ID', expected one of them"),
     ],
 )
 def test_headers_that_do_not_serve(header: str, message: str) -> None:
@@ -138,20 +138,20 @@ def test_headers_that_do_not_serve(header: str, message: str) -> None:
 def test_unused_columns_are_a_warning(folder: Path) -> None:
     (folder / "gate.csv").write_text(table("frame,id,x,y,w,h,det_prob", "{},3,10,12,20.5,40,0.1"))
     dataset = read(folder)
-    message = "columns that are not used: det_prob (the confidence would be such a column)"
+    message = "unused columns: det_prob (not a known confidence name)"
     assert found(dataset, "warning") == [("gate.csv", 1, message)]
     [(_, _, message)] = found(read(folder, minimum_confidence=0.5), "error")
-    assert message == "minimum_confidence 0.5 can have no effect: it has no column of confidences; leave it out"
+    assert message == "minimum_confidence 0.5 has no effect, because the file has no confidence column; remove it"
 
 
 def test_minimum_confidence_needs_confidences(folder: Path) -> None:
     (folder / "gate.csv").write_text(table("frame,id,x,y,w,h,score", "{},3,10,12,20.5,40,0.1"))
     dataset = read(folder, minimum_confidence=0.5)
     assert dataset.tracklets == ()
-    assert found(dataset, "warning")[0] == ("gate.csv", None, "60 of 60 boxes below confidence 0.5 were left out")
+    assert found(dataset, "warning")[0] == ("gate.csv", None, "60 of 60 boxes below confidence 0.5 were dropped")
     (folder / "gate.csv").write_text(table("", "{},3,10,12,20.5,40,1,1,1.0"))
     [(_, _, message)] = found(read(folder, minimum_confidence=0.5), "error")
-    assert message.startswith("minimum_confidence 0.5 can have no effect: its seventh column is ground truth's flag")
+    assert message.startswith("minimum_confidence 0.5 has no effect, because column 7 is the ground truth flag")
 
 
 def test_boxes_without_a_track(folder: Path) -> None:
@@ -161,11 +161,11 @@ def test_boxes_without_a_track(folder: Path) -> None:
     (folder / "gate.csv").write_text("\n".join(["frame,tracker_id,x,y,w,h", *rows]))
     dataset = read(folder)
     assert len(frames_of(dataset.tracklets[0])) == 30
-    message = "30 of 60 boxes belong to no track (id -1 or empty) and were left out"
+    message = "30 of 60 boxes belong to no track (id -1 or empty) and were dropped"
     assert found(dataset, "warning")[0] == ("gate.csv", None, message)
     (folder / "gate.csv").write_text(table("frame,tracker_id,x,y,w,h", "{},-1,10,12,20.5,40"))
     [(_, _, message)] = found(read(folder), "error")
-    assert message == "none of its 60 boxes belongs to a track (id -1 or empty): detections alone"
+    assert message == "none of its 60 boxes belongs to a track (id -1 or empty): are these detections without tracking?"
 
 
 def test_parquet_by_its_columns(folder: Path) -> None:
@@ -182,11 +182,11 @@ def test_parquet_by_its_columns(folder: Path) -> None:
     pq.write_table(pa.table(columns), folder / "gate.PARQUET")
     dataset = read(folder, minimum_confidence=0.5)
     assert [(boxes_of(t), len(frames_of(t))) for t in dataset.tracklets] == [({BOX}, 30)]
-    message = "30 of 60 boxes were left out by class: dog (30); footage.classes chooses"
+    message = "30 of 60 boxes were dropped by class: dog (30); set footage.classes to choose"
     assert found(dataset, "warning") == [("gate.PARQUET", None, message)]
 
 
 def test_corners_in_the_wrong_order_are_named(folder: Path) -> None:
     (folder / "gate.csv").write_text(table("frame,id,x1,y1,x2,y2", "{},3,50,12,20.5,40", range(1, 2)))
     [(_, line, message)] = found(read(folder), "error")
-    assert (line, message) == (2, "x2 is '20.5', expected more than x1 '50': are they width and height?")
+    assert (line, message) == (2, "x2 is '20.5', expected more than x1 = '50'; are these columns width and height?")

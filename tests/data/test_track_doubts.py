@@ -23,10 +23,10 @@ def told(folder: Path, text: str, **options: object) -> list[str]:
 
 def test_corners(folder: Path) -> None:
     assert told(folder, mot(1, range(1, 31), "40,10,70,60")) == [
-        "30 of 30 boxes cut at the edge: are these x1 y1 x2 y2?"
+        "30 of 30 boxes cross the edge: are these x1 y1 x2 y2?"
     ]
     mixed = mot(1, range(1, 31), "40,10,70,60") + mot(2, range(1, 31), "5,5,25,55")
-    assert told(folder, mixed)[0] == "30 of 60 boxes cut at the edge: are these x1 y1 x2 y2?"
+    assert told(folder, mixed)[0] == "30 of 60 boxes cross the edge: are these x1 y1 x2 y2?"
 
 
 def test_another_picture(folder: Path) -> None:
@@ -34,16 +34,16 @@ def test_another_picture(folder: Path) -> None:
         "30 of 30 boxes lie in the upper left quarter of 96x64 pixels: are they for a smaller picture?"
     ]
     assert told(folder, mot(1, range(1, 31), "80,10,30,50")) == [
-        "30 of 30 boxes cut at the edge of 96x64 pixels: are they for a larger picture?"
+        "30 of 30 boxes cross the edge of 96x64 pixels: are they for a larger picture?"
     ]
     shares = told(folder, mot(1, range(1, 31), "0.5,0.25,0.1,0.5"))
-    assert shares[0] == "30 of 30 boxes lie within 0 to 1: are they shares of the picture, not pixels?"
+    assert shares[0] == "30 of 30 boxes lie within 0 to 1: are they normalised instead of in pixels?"
     (folder / "gate.txt").write_text(mot(1, range(1, 31), "200,10,30,50"))
     [(_, line, message)] = found(read(folder), "error")
     assert line == 1
     assert message == (
-        "box x, y, w, h = (200.0, 10.0, 30.0, 50.0) lies outside the picture of 96x64 pixels; so it is with 29 more of "
-        "the file's 30 boxes (--data.footage.outside_boxes drop leaves them out)"
+        "box x, y, w, h = (200.0, 10.0, 30.0, 50.0) lies outside the picture of 96x64 pixels; the same holds for 29 "
+        "more of the file's 30 boxes (drop them with --data.footage.outside_boxes drop)"
     )
 
 
@@ -55,7 +55,7 @@ def test_boxes_that_never_move(folder: Path) -> None:
         for frame in range(1, 31)
     )
     assert told(folder, still) == [
-        "2 of 2 tracks of 10 boxes and more never move, not by a part of a pixel: does the file repeat one box a track?"
+        "in 2 of 2 tracks with at least 10 boxes, all boxes are identical: does the file repeat one box per track?"
     ]
     assert told(folder, still + moving) == [], "fewer than half of them"
     assert told(folder, moving) == []

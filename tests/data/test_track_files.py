@@ -41,12 +41,12 @@ def test_mot_text_csv_and_parquet_say_the_same(folder: Path) -> None:
     [
         ("1,1,2,3,4", "has 5 columns, expected frame,id,x,y,w,h,conf: '1,1,2,3,4'"),
         ("0,1,2,3,10,20,1", "frame 0 is before the first of the video's 60 frames, which is 1"),
-        ("-1,1,2,3,10,20,1", "frame is '-1', expected a whole number from 0"),
-        ("1.5,1,2,3,10,20,1", "frame is '1.5', expected a whole number from 0"),
+        ("-1,1,2,3,10,20,1", "frame is '-1', expected an integer of at least 0"),
+        ("1.5,1,2,3,10,20,1", "frame is '1.5', expected an integer of at least 0"),
         ("9" * 6000 + ",1,2,3,10,20,1", "frame is '99999"),
-        ("99999999999999999999,1,2,3,10,20,1", "frame is '99999999999999999999', expected a whole number"),
+        ("99999999999999999999,1,2,3,10,20,1", "frame is '99999999999999999999', expected an integer"),
         ("61,1,2,3,10,20,1", "frame 61 is beyond the video's 60 frames"),
-        ("1,-2,2,3,10,20,1", "id is '-2', expected a whole number from 0"),
+        ("1,-2,2,3,10,20,1", "id is '-2', expected an integer of at least 0"),
         ("1,anna,2,3,10,20,1", "id is 'anna', expected a finite number"),
         ("1,1,nan,3,10,20,1", "x is 'nan', expected a finite number"),
         ("1,1,2,inf,10,20,1", "y is 'inf', expected a finite number"),
@@ -59,7 +59,7 @@ def test_mot_text_csv_and_parquet_say_the_same(folder: Path) -> None:
             "box x, y, w, h = (96.0, 3.0, 10.0, 20.0) lies outside the picture of 96x64 pixels",
         ),
         ("1,1,-1e308,3,10,20,1", "box x, y, w, h = (-1e+308, 3.0, 10.0, 20.0) lies outside"),
-        ("10,9,2,3,10,20,1", "track 9 has a box in frame 10 already, in line 1"),
+        ("10,9,2,3,10,20,1", "duplicate box of track 9 in frame 10, first seen in line 1"),
         ("\x07", r"has control characters, expected plain text: '\x07'"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_wrong_line_is_named(folder: Path, line: str, message: str) -> None:
     [
         (b"", None, "has no header"),
         (b"frame,id,x,y,w\n", 1, "the header lacks a box (x,y,w,h or x1,y1,x2,y2): "),
-        (b"frame,id,x,y,w,h,h\n", 1, "the header has a column without a name or a name twice"),
+        (b"frame,id,x,y,w,h,h\n", 1, "the header has an empty or duplicate column name"),
         (b"frame,id,x,y,w,h\n1,2,3\n", 2, "has 3 columns, expected 6 as in the header"),
         (b'frame,id,x,y,w,h\n1,1,2,3,10,"2\n', 2, "is not CSV: unexpected end of data"),
         (b"frame,id,x,y,w,h\n\n1,1,2,3,10,,\n", 3, "has 7 columns"),
@@ -99,7 +99,7 @@ def test_a_wrong_parquet_file_is_named(folder: Path) -> None:
             None,
             "the header lacks a box (x,y,w,h or x1,y1,x2,y2): 'frame,id,x,y,w'",
         ),
-        (columns | {"h": ["2"]}, None, "column h is of type string, expected numbers"),
+        (columns | {"h": ["2"]}, None, "column h has type string, expected numbers"),
         (columns | {"h": [float("nan")]}, 1, "h is nan, expected a finite number"),
         (columns | {"h": pa.array([None], pa.int64())}, 1, "h is None, expected a finite number"),
     ]

@@ -27,7 +27,7 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert told.severity == "warning"
     assert (told.file, told.message) == (
         str(footage / "north/up"),
-        f"is the same folder as {footage}, and was read once",
+        f"is the same folder as {footage} and was skipped",
     )
 
 
@@ -61,7 +61,7 @@ def test_what_lies_beside_videos_is_passed_over_and_what_may_be_one_is_told(tmp_
     for number in range(12):
         (tmp_path / f"{number:02}.dav").touch()
     [told] = find(tmp_path)[1]
-    assert told.message.startswith("left out as no videos by their names, 12: 00.dav, 01.dav, ")
+    assert told.message.startswith("ignored 12 files whose suffix is not that of a video: 00.dav, 01.dav, ")
     assert told.message.endswith("09.dav, …")
 
 
@@ -69,6 +69,6 @@ def test_a_folder_of_which_nothing_was_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     _, problems = find(tmp_path)
     assert [(problem.severity, problem.message) for problem in problems] == [
-        ("warning", "is a link that leads nowhere"),
-        ("error", "holds no video file"),
+        ("warning", "is a broken link"),
+        ("error", "contains no video file"),
     ]

@@ -227,7 +227,7 @@ def test_finished_videos_are_kept(tmp_path: Path) -> None:
 def test_folder_of_another_set_is_refused(tmp_path: Path) -> None:
     claim_folder(TINY, tmp_path)
     claim_folder(TINY, tmp_path)
-    with pytest.raises(InputError, match="other options"):
+    with pytest.raises(InputError, match="other walker options"):
         claim_folder(TINY.model_copy(update={"frames": 6}), tmp_path)
 
 

@@ -137,13 +137,13 @@ def test_a_frame_that_cannot_be_decoded_stops_two_workers_with_one_message(
     path.write_bytes(path.read_bytes().replace(b"\xff\xd8\xff\xe0\x00\x10JFIF", bytes(10)))
     flags = ["--recipe", str(tiny_recipe), "--data.shards", str(own_shards), "--data.verify_checksums", "false"]
     done = head.run("train.py", *flags, "--compute.workers", "2", "--batch.identities", "1")
-    expect_message(done, "not a whole JPEG or PNG picture", "verify the shards")
+    expect_message(done, "not a complete JPEG or PNG picture", "verify the shards")
 
 
 def test_verify_is_content_with_good_shards(head: Head, tiny_recipe: Path) -> None:
     done = head.run("shard.py", "--recipe", str(tiny_recipe), "--verify")
     assert done.returncode == 0, done.stderr
-    assert "every checksum and every frame is right" in done.stdout
+    assert "all checksums and frames are correct" in done.stdout
 
 
 def test_a_manifest_of_a_newer_version(head: Head, tiny_recipe: Path, own_shards: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_manifest_of_a_newer_version(head: Head, tiny_recipe: Path, own_shards
 
 def test_too_few_identities_and_too_many_workers(head: Head, tiny_recipe: Path) -> None:
     done = head.run("train.py", "--recipe", str(tiny_recipe), "--compute.workers", "2")
-    expect_message(done, "too few identities", "4 persons, and 2 workers")
+    expect_message(done, "too few identities", "the training items have 4, but 2 workers")
     done = head.run("train.py", "--recipe", str(tiny_recipe), "--compute.workers", "200")
     expect_message(done, "200 workers", "do not fit the cluster's 2 CPUs")
 
@@ -174,4 +174,4 @@ def test_a_folder_with_other_storage_or_other_results(head: Head, tiny_recipe: P
     scores.mkdir(parents=True)
     (scores / "metrics.json").write_text("{}")
     done = head.run("train.py", "--recipe", str(tiny_recipe))
-    expect_message(done, "scores of an evaluation; name another --run.name")
+    expect_message(done, "scores of an evaluation; choose another --run.name")

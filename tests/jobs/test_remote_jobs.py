@@ -43,10 +43,10 @@ def test_scores_are_written_to_and_checked_on_object_storage(
     assert f"results: {storage}/scored" in capsys.readouterr().out
     other = given.with_name("other.npz")
     other.write_bytes(given.read_bytes())
-    with pytest.raises(InputError, match=rf"^{storage}/scored: holds the scores of something else"):
+    with pytest.raises(InputError, match=rf"^{storage}/scored: contains the scores of something else"):
         evaluate.main([*flags, str(other)])
     storage.write("scored/config.yaml", b"")
-    with pytest.raises(InputError, match=rf"^{storage}/scored: holds a training run"):
+    with pytest.raises(InputError, match=rf"^{storage}/scored: contains a training run"):
         evaluate.main([*flags, str(given)])
 
 
@@ -63,7 +63,7 @@ def test_a_wrong_bucket_and_wrong_keys_are_one_line(s3: S3Server, given: Path) -
     assert "knows the scheme s4://" in told("s4://bucket")
     bucket = s3.bucket()
     s3.forbid()
-    assert told(bucket).startswith(f"error: {bucket}/small-scores/config.yaml: refused: ")
+    assert told(bucket).startswith(f"error: {bucket}/small-scores/config.yaml: access denied: ")
 
 
 def test_the_same_checkpoint_is_found_on_any_storage(s3: S3Server, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_from_walkers_to_scores_on_object_storage(head: Head, s3: S3Server, tmp_
     recipe = tmp_path / "remote.yaml"
     recipe.write_text(yaml.safe_dump(values))
     expect_success(head.run("shard.py", "--recipe", str(recipe)))
-    assert "every checksum and every frame is right" in expect_success(
+    assert "all checksums and frames are correct" in expect_success(
         head.run("shard.py", "--recipe", str(recipe), "--verify")
     )
     assert not (tmp_path / "cache").exists()

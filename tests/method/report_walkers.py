@@ -15,7 +15,8 @@ from ccvid.retrieval.ranking.distances import CosineDistances, DistanceMatrix
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 from ccvid.retrieval.report.film_strip import Picture, Thumbnails
-from ccvid.retrieval.report.report import ExtraFigure, ReportInput, Threshold, write_report
+from ccvid.retrieval.report.report import write_report
+from ccvid.retrieval.report.report_input import ExtraFigure, ReportInput, Threshold
 
 KEPT = 4
 """Places of ``small``."""

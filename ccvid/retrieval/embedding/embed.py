@@ -8,13 +8,11 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from ccvid.config import ModelOptions, ScoreOptions
+from ccvid.config import Recipe
 from ccvid.retrieval.embedding.batch_size import clips_that_fit
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding.table import ClipPool
-from data_tools.clips import ClipOptions
 from data_tools.loader import tracklet_clips
-from data_tools.loading_options import LoaderOptions
 from data_tools.shards import ShardFolder
 
 
@@ -22,24 +20,21 @@ def embed_tracklets(
     model: ClipEmbedder,
     store: ShardFolder,
     rows: Sequence[int],
-    *,
-    clip: ClipOptions,
-    options: ModelOptions,
-    loader: LoaderOptions,
-    score: ScoreOptions,
+    recipe: Recipe,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Embed stored tracklets.
 
     Args:
         rows: indices into ``store.rows``.
-        score: with ``flip``, a clip's feature is the sum of its own and that of its mirror image.
+        recipe: its clips, frame size, loader and scoring options. With ``score.flip``, a clip's feature is the sum of
+            its own and that of its mirror image.
         progress: told how many clips each batch added.
 
     Returns:
         float32 (rows, D) on the CPU, L2-normalised means of the clips' features, and int64 (rows,) clip counts.
     """
-    device = model.device
+    device, clip, options = model.device, recipe.clip, recipe.model
     number_of = torch.full((len(store.rows),), -1)
     number_of[list(rows)] = torch.arange(len(rows))
     pool = ClipPool(len(rows), model.feature_size, device)
@@ -48,8 +43,8 @@ def embed_tracklets(
         rows,
         clip=clip,
         image_size=(options.height, options.width),
-        clips_per_batch=score.clips_per_batch or clips_that_fit(model, clip.length, options),
-        options=loader,
+        clips_per_batch=recipe.score.clips_per_batch or clips_that_fit(model, clip.length, options),
+        options=recipe.loader,
         resize_filter=options.resize_filter,
         pin_memory=device.type == "cuda",
     )
@@ -57,7 +52,7 @@ def embed_tracklets(
         for batch in batches:
             frames_BTCHW = batch.to(device, non_blocking=True).frames_BTCHW
             feature_BD = model.embed_frames(frames_BTCHW)
-            if score.flip:
+            if recipe.score.flip:
                 feature_BD = feature_BD + model.embed_frames(frames_BTCHW.flip(-1))
             pool.add(feature_BD, number_of[batch.tracklet_B])
             if progress is not None:

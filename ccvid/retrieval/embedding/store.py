@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ccvid.config import ModelOptions
+from ccvid.config import Recipe
 from ccvid.retrieval.embedding.parquet import read_table
 from ccvid.retrieval.embedding.table import EmbeddingTable, read_embeddings, write_embeddings
 from data_tools.clips import ClipOptions
@@ -51,19 +51,17 @@ class EmbedderDescription(Options):
     bf16: bool
 
     @classmethod
-    def of(
-        cls, model: str, dimensions: int, options: ModelOptions, clip: ClipOptions, *, flip: bool, bf16: bool
-    ) -> EmbedderDescription:
-        """Of weights with this fingerprint, and the network's options."""
+    def of(cls, model: str, dimensions: int, recipe: Recipe) -> EmbedderDescription:
+        """Of weights with this fingerprint, used as a recipe says whose precision is decided."""
         return cls(
             model=model,
             dimensions=dimensions,
-            height=options.height,
-            width=options.width,
-            clip=clip,
-            resize_filter=options.resize_filter,
-            flip=flip,
-            bf16=bf16,
+            height=recipe.model.height,
+            width=recipe.model.width,
+            clip=recipe.clip,
+            resize_filter=recipe.model.resize_filter,
+            flip=recipe.score.flip,
+            bf16=recipe.train.bf16 is True,
         )
 
     @property

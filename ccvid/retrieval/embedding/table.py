@@ -85,6 +85,15 @@ class EmbeddingTable:
         assert self.embedding_ND.ndim == 2
         assert len(self.embedding_ND) == len(self.rows)
 
+    @classmethod
+    def of(
+        cls, store: ShardFolder, rows: Sequence[int], embedding_RD: Tensor, clip_count_R: Tensor, model: str
+    ) -> EmbeddingTable:
+        """Of the stored tracklets ``rows``, from what ``embed_tracklets`` returns."""
+        counts = zip(rows, clip_count_R.tolist(), strict=True)
+        labels = tuple(EmbeddingRow.of(store, row, clip_count=count) for row, count in counts)
+        return cls(labels, embedding_RD.numpy(), model)
+
     def part(self, split: Split) -> EmbeddingTable:
         """The rows of one split, in order."""
         return self.take([number for number, row in enumerate(self.rows) if row.split == split])
@@ -93,6 +102,13 @@ class EmbeddingTable:
         """Some rows, in the order given."""
         return EmbeddingTable(
             tuple(self.rows[number] for number in numbers), self.embedding_ND[list(numbers)], self.model
+        )
+
+    def __add__(self, other: EmbeddingTable) -> EmbeddingTable:
+        """The rows of one table, then those of another of the same model."""
+        assert self.model == other.model, f"{self.model} {other.model}"
+        return EmbeddingTable(
+            self.rows + other.rows, np.concatenate([self.embedding_ND, other.embedding_ND]), self.model
         )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ccvid.config import ScoreOptions
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult, evaluate
@@ -62,19 +61,13 @@ def score(
 
 
 def score_embeddings(
-    store: ShardFolder,
-    embedding_RD: Tensor,
-    query_rows: Sequence[int],
-    gallery_rows: Sequence[int],
-    options: ScoreOptions = USUAL,
-    rank: Ranker = rank_persons,
+    query: EmbeddingTable, gallery: EmbeddingTable, options: ScoreOptions = USUAL, rank: Ranker = rank_persons
 ) -> ScoredRetrieval:
-    """Score embeddings of stored rows, (queries + gallery, D) in that order, by cosine distance, on a GPU if any."""
-    query, gallery = (RetrievalLabels.from_rows(store.rows[row] for row in rows) for rows in (query_rows, gallery_rows))
-    embedding = embedding_RD.numpy()
+    """Score the embeddings of labelled tracklets by cosine distance, on a GPU if any."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    distances = CosineDistances(embedding[: len(query_rows)], embedding[len(query_rows) :], device=device)
-    return score(distances, query, gallery, options, rank)
+    distances = CosineDistances(query.embedding_ND, gallery.embedding_ND, device=device)
+    query_labels, gallery_labels = (RetrievalLabels.from_rows(table.rows) for table in (query, gallery))
+    return score(distances, query_labels, gallery_labels, options, rank)
 
 
 def single_score(evaluation: Evaluation) -> float:

@@ -1,9 +1,10 @@
-"""Charts as SVG text that stands in a page: CMC curves, and the scores of same and different persons."""
+"""The charts of a report's first page, SVG text each: a function that draws one, and its place in ``CHARTS``."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -15,7 +16,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ccvid.retrieval.ranking.distances import Distances, Scores
 from ccvid.retrieval.ranking.labels import joint_codes
-from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult
+from ccvid.retrieval.ranking.metrics import Evaluation
+from ccvid.retrieval.report.report_input import ReportInput
 
 INK = "#1f2a44"
 """Becomes the page's text colour, so that charts follow a dark page."""
@@ -40,11 +42,23 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def cmc_chart(results: Mapping[str, ProtocolResult], gallery_size: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart as it stands in the page: SVG text with a legend, ids unlike those of other charts."""
+
+    name: str
+    """What it shows, for who cannot see it."""
+    svg: str
+    caption: str
+    """Plain text below it."""
+
+
+def cmc_chart(report: ReportInput) -> Chart:
     """CMC of every protocol up to rank ``LONGEST_CURVE``."""
     with rc_context(STYLE):
         figure, axes = _figure()
-        length = max(2, min(LONGEST_CURVE, gallery_size))
+        results = report.evaluation.results
+        length = max(2, min(LONGEST_CURVE, len(report.evaluation.gallery)))
         style = zip(cycle(COLORS), cycle(DASHES))
         for (name, result), (color, dash) in zip(results.items(), style, strict=False):
             curve = result.cmc_curve(length)
@@ -52,13 +66,13 @@ def cmc_chart(results: Mapping[str, ProtocolResult], gallery_size: int) -> str:
         axes.set(xlabel="rank", ylabel="queries with a match so far", xlim=(1, length), ylim=(0, 101))
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _svg(figure, "cmc")
+        caption = "CMC: the share of queries whose first match stands at this rank or before it."
+        return Chart("CMC curves of every protocol", _svg(figure, "cmc"), caption)
 
 
-def score_chart(
-    scores: Mapping[str, Scores], threshold: float | None, interval: tuple[float, float] | None = None
-) -> str:
+def score_chart(report: ReportInput) -> Chart:
     """How the scores of each kind of pair are distributed, as densities, with the threshold and its interval."""
+    scores, threshold = pair_scores(report.evaluation, report.distances), report.threshold
     with rc_context(STYLE):
         figure, axes = _figure()
         everything = np.concatenate(list(scores.values()))
@@ -68,11 +82,22 @@ def score_chart(
             axes.stairs(height, bins, color=color, label=name, fill=True, alpha=0.25)
             axes.stairs(height, bins, color=color, linewidth=1.4)
         if threshold is not None:
-            axes.axvline(threshold, color=INK, linestyle=(0, (4, 2)), linewidth=1.2, label=f"threshold {threshold:.3f}")
-        if interval is not None:
-            axes.axvspan(*interval, color=INK, alpha=0.12, linewidth=0, label="its 95 % interval")
+            label = f"threshold {threshold.score:.3f}"
+            axes.axvline(threshold.score, color=INK, linestyle=(0, (4, 2)), linewidth=1.2, label=label)
+            if threshold.interval is not None:
+                axes.axvspan(*threshold.interval, color=INK, alpha=0.12, linewidth=0, label="its 95 % interval")
         axes.set(xlabel="score", ylabel="density of pairs", ylim=(0, None))
-        return _svg(figure, "scores")
+        counts = "; ".join(f"{name} ({len(values):,} pairs)" for name, values in scores.items())
+        told_apart = "The less they overlap, the better a threshold tells them apart."
+        caption = f"How scores are spread: {counts}. {told_apart}"
+        return Chart("Scores of same and different persons", _svg(figure, "scores"), caption)
+
+
+CHARTS: tuple[Callable[[ReportInput], Chart | None], ...] = (
+    cmc_chart,
+    score_chart,
+)
+"""In the page's order; one that returns None is left out."""
 
 
 def pair_scores(evaluation: Evaluation, distances: Distances) -> dict[str, Scores]:

@@ -3,75 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ccvid.retrieval.ranking.bootstrap import ResultIntervals
 from ccvid.retrieval.ranking.distances import Distances
 from ccvid.retrieval.ranking.metrics import CMC_RANKS, Evaluation, ProtocolResult
-from ccvid.retrieval.report.charts import cmc_chart, pair_scores, score_chart
-from ccvid.retrieval.report.film_strip import Thumbnails
+from ccvid.retrieval.report.charts import CHARTS
 from ccvid.retrieval.report.filmstrips import Tracklets, write_filmstrips
 from ccvid.retrieval.report.folder import report_folder, write_page
-from ccvid.retrieval.report.labelled import Probability, protocol_views
+from ccvid.retrieval.report.labelled import protocol_views
 from ccvid.retrieval.report.matrices import ScoreMatrix, matrix_columns, score_matrices
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """The score from which on two tracklets are taken for the same person; ``meaning`` says what it was chosen for."""
-
-    score: float
-    interval: tuple[float, float] | None
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraFigure:
-    """A chart made elsewhere: SVG text, shown as a picture, so that nothing in it can act on the page.
-
-    ``wide`` ones take the whole width.
-    """
-
-    name: str
-    svg: str
-    caption: str
-    wide: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraTable:
-    """A table made elsewhere: the first cell of a row names it; ``note`` says how to read it."""
-
-    name: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportInput:
-    """All that a report tells.
-
-    ``evaluation`` must have kept rankings (``top_k``): they are the places shown. ``distances`` are those that it
-    came from; a score is 1 − distance. Times come from the attributes ``TIMES`` of its labels. ``intervals`` are
-    by protocol.
-    """
-
-    title: str
-    evaluation: Evaluation
-    distances: Distances
-    query_thumbnails: Thumbnails
-    gallery_thumbnails: Thumbnails
-    facts: Mapping[str, object] = field(default_factory=dict)
-    probability: Probability | None = None
-    threshold: Threshold | None = None
-    intervals: Mapping[str, ResultIntervals] = field(default_factory=dict)
-    figures: Sequence[ExtraFigure] = ()
-    tables: Sequence[ExtraTable] = ()
+from ccvid.retrieval.report.report_input import ExtraFigure, ReportInput
 
 
 def write_report(report: ReportInput, folder: Path) -> None:
@@ -97,10 +41,7 @@ def write_report(report: ReportInput, folder: Path) -> None:
 
 def _overview(report: ReportInput) -> dict[str, object]:
     evaluation = report.evaluation
-    threshold = report.threshold
     columns, without_matrix = matrix_columns(evaluation)
-    scores = pair_scores(evaluation, report.distances)
-    at = (None, None) if threshold is None else (threshold.score, threshold.interval)
     return {
         "title": report.title,
         "facts": report.facts,
@@ -108,10 +49,8 @@ def _overview(report: ReportInput) -> dict[str, object]:
         "headings": ("mAP", "mINP", *(f"top-{rank}" for rank in CMC_RANKS)),
         "protocols": [_protocol(name, result, report) for name, result in evaluation.results.items()],
         "left_out": evaluation.left_out,
-        "threshold": threshold,
-        "cmc": cmc_chart(evaluation.results, len(evaluation.gallery)),
-        "scores": score_chart(scores, *at),
-        "score_counts": {name: len(values) for name, values in scores.items()},
+        "threshold": report.threshold,
+        "charts": [chart for draw in CHARTS if (chart := draw(report)) is not None],
         "figures": report.figures,
         "tables": report.tables,
         "matrices": {name: _matrices(evaluation, report.distances, name) for name in columns},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,14 +12,33 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ccvid.retrieval.ranking.bootstrap import LEVEL
-from ccvid.retrieval.report.ranked_picture import INK, QUIET, RIGHT, WRONG
+from ccvid.retrieval.report.ranked_picture import INK, QUIET, RIGHT, WRONG, write_figure
+from ccvid.retrieval.report.report_input import ExtraFigure
 from ccvid.retrieval.thresholds.calibration import Reliability
+from ccvid.retrieval.thresholds.find import Thresholds
 from ccvid.retrieval.thresholds.recommended import RecommendedThreshold
 from ccvid.retrieval.thresholds.verification import Verification
 
 GRID, BAND = "#e4e7ec", "#f2dcb0"
 LOWEST_SHARE = 1e-6
 """Of the axes with a log scale."""
+
+
+def threshold_figures(thresholds: Thresholds) -> list[ExtraFigure]:
+    """What the report shows of thresholds, in this order."""
+    name = thresholds.verification.protocol.name.replace("_", "-")
+    errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
+    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.", True)]
+    if thresholds.reliability is not None:
+        reliable = draw_reliability(thresholds.reliability, title="")
+        half = "Fitted to one half of the persons, held against the pairs of the other half."
+        drawn.append(("Reliability of the probabilities", reliable, half, False))
+    figures = []
+    for name, figure, caption, wide in drawn:
+        svg = io.BytesIO()
+        write_figure(figure, svg, "svg")
+        figures.append(ExtraFigure(name, svg.getvalue().decode(), caption, wide))
+    return figures
 
 
 def draw_errors(verification: Verification, *, title: str, recommended: RecommendedThreshold | None = None) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ccvid.retrieval.ranking.bootstrap import Interval
 from ccvid.retrieval.ranking.single_shot import Spread
-from ccvid.retrieval.report.report import ExtraTable
+from ccvid.retrieval.report.report_input import ExtraTable
 from ccvid.retrieval.thresholds.find import Thresholds
 
 

@@ -23,7 +23,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.jobs.cluster.test_cluster_guide import GUIDE, parse
+from tests.documents.commands import parse_job
+from tests.jobs.cluster.test_cluster_guide import GUIDE
 from tests.jobs.head import ROOT
 
 SCHEMA = json.loads(Path(__file__).with_name("rayjob_schema.json").read_text())
@@ -162,7 +163,7 @@ def _limits(pod: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_what_the_rayjobs_pods_mount_is_there_and_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     job = read("rayjob.yaml")
-    cache = parse(job["spec"]["entrypoint"], monkeypatch)[0].data.cache
+    cache = parse_job(job["spec"]["entrypoint"], monkeypatch)[0].data.cache
     for name, pod in pods(job).items():
         volumes = {volume["name"]: volume["emptyDir"] for volume in pod.get("volumes", [])}
         mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0].get("volumeMounts", [])}
@@ -184,7 +185,7 @@ def test_the_rayjobs_command_goes_on_after_a_failure_and_stores_nothing_on_its_p
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = read("rayjob.yaml")["spec"]
-    recipe, _ = parse(spec["entrypoint"], monkeypatch)
+    recipe, _ = parse_job(spec["entrypoint"], monkeypatch)
     assert spec["backoffLimit"] > 0
     assert spec["shutdownAfterJobFinishes"]
     assert str(recipe.run.storage).startswith("s3://")

@@ -15,7 +15,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.begun_runs import keep_found_precision
 from ray_jobs.cluster import machines
 from ray_jobs.cluster.machines import Machine, decide_precision
-from ray_jobs.scoring.embedding import UsedModel, describe, keep_precision
+from ray_jobs.scoring.embedding import UsedModel, keep_precision
 from ray_jobs.tuning.records import SearchRecords
 
 MODEL = {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 64, "width": 32}
@@ -49,7 +49,7 @@ def test_one_machine_decides(
     assert decide_precision(recipe("auto"), workers).train.bf16 is expected
     lines = capsys.readouterr().out.splitlines()
     precision = "bfloat16" if expected else "float32"
-    assert lines == [f"found: a, 2 thread(s) a worker, decord 0.6.0; computing in {precision}"]
+    assert lines == [f"found: a, 2 thread(s) per worker, decord 0.6.0; computing in {precision}"]
 
 
 def test_a_mixed_cluster_takes_what_the_slowest_can_do(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,7 @@ def test_a_mixed_cluster_takes_what_the_slowest_can_do(cluster: Cluster, capsys:
     assert decide_precision(recipe("auto"), workers).train.bf16 is False
     (line,) = capsys.readouterr().out.splitlines()
     assert line.count("new, 2 thread(s)") == 1, "a kind of node is named once"
-    assert line.endswith("computing in float32 on all, since old is no faster in bfloat16")
+    assert line.endswith("computing in float32 on all nodes, because old is not faster in bfloat16")
 
 
 def test_an_emulation_that_was_asked_for_is_told(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +114,8 @@ def test_an_embedding_store_and_other_embeddings_keep_theirs(found: bool, tmp_pa
     auto = recipe("auto")
     model = ReIdModel(configured_backbone(auto.model, auto.clip), nn.Identity()).eval()
     used = UsedModel(model, "weights", auto.model, auto.clip)
-    there = describe(used.in_precision(found), auto)
+    there = used.describe(auto.with_bf16(found))
+    assert there.bf16 is found
     empty, place = StorageFolder(str(tmp_path / "none")), StorageFolder(str(tmp_path / "store"))
     open_store(place, there)
     assert keep_precision(used, auto, place).train.bf16 is found

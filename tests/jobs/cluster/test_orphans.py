@@ -55,4 +55,4 @@ def test_groups_of_a_job_that_ended_are_removed(head: Head) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "of a living job: 0 0.5\n" in done.stdout
     assert "as of a killed one: 1 ['REMOVED', 'CREATED']\n" in done.stdout
-    assert done.stdout.count("removed 1 placement group(s) that killed jobs left") == 1
+    assert done.stdout.count("removed 1 placement group(s) left by killed jobs") == 1

@@ -93,7 +93,7 @@ def test_killed_while_embedding_and_run_again(
     assert (shards / MANIFEST_NAME).exists()
     evaluate = [*evaluate, "--data.shards", str(shards), "--data.verify_checksums", "false", "--run.name", "damaged"]
     told = expect_success(head.run("evaluate.py", *evaluate))
-    assert f"left out: tracklet {bad}: its stored frame 0" in told
+    assert f"left out: tracklet {bad}: stored frame 0" in told
     metrics = json.loads((runs / "damaged" / "metrics.json").read_text())
     assert [message.startswith(f"tracklet {bad}:") for message in metrics["unreadable"]] == [True]
     others = read_embeddings(runs / "damaged" / "embeddings.parquet")

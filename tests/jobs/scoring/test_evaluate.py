@@ -195,10 +195,10 @@ def test_results_of_something_else_are_never_overwritten(given: Path, tmp_path: 
     run(tmp_path, "--distances", str(given))  # the same again
     other = given.with_name("other.npz")
     other.write_bytes(given.read_bytes())
-    with pytest.raises(InputError, match=r"scored: holds the scores of something else; name another --run\.name"):
+    with pytest.raises(InputError, match=r"scored: contains the scores of something else; choose another --run\.name"):
         run(tmp_path, "--distances", str(other))
     (tmp_path / "runs" / "scored" / "config.yaml").write_text("")
-    with pytest.raises(InputError, match="scored: holds a training run"):
+    with pytest.raises(InputError, match="scored: contains a training run"):
         run(tmp_path, "--distances", str(given))
     assert (tmp_path / "runs" / "scored" / "metrics.json").read_bytes() == first
 
@@ -273,13 +273,13 @@ def test_results_side_by_side(given: Path, tmp_path: Path, capsys: pytest.Captur
         assert comparison["differences"]["map"]["difference"]["value"] == 0
         assert (comparison["better"], comparison["worse"]) == (0, 0)
     evaluate.main(compare)  # the same again
-    with pytest.raises(InputError, match="scored: holds something else"):
+    with pytest.raises(InputError, match="scored: contains something else"):
         evaluate.main([*compare, "--run.name", "scored"])
-    with pytest.raises(InputError, match="named twice"):
+    with pytest.raises(InputError, match="duplicate folder"):
         evaluate.main(["--compare", folders[0], folders[0]])
-    with pytest.raises(InputError, match="two or more"):
+    with pytest.raises(InputError, match="at least two folders"):
         evaluate.main(["--compare", folders[0]])
-    with pytest.raises(InputError, match=r"none: no queries\.parquet; name folders of results"):
+    with pytest.raises(InputError, match=r"none: no queries\.parquet; give folders of results"):
         evaluate.main(["--compare", folders[0], str(tmp_path / "none")])
 
 
@@ -328,7 +328,7 @@ def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, 
 
     refused = head.run("evaluate.py", *recipe, "--checkpoint", str(trained), "--run.name", "tiny")
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"error: {trained}: holds a training run")
+    assert refused.stderr.startswith(f"error: {trained}: contains a training run")
     assert json.loads((trained / "metrics.json").read_text()) == expected
 
     scored = head.run("evaluate.py", "--embeddings", str(trained / "embeddings.parquet"), *recipe, "--run.name", "own")

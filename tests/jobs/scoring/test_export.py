@@ -20,8 +20,8 @@ def test_a_checkpoint_is_exported_once(tiny_recipe: Path, tmp_path: Path, capsys
     assert told.endswith(f"exported: {tmp_path / 'new'}\n")
     assert "model.onnx: " in told
     assert read_card(tmp_path / "new").checked["model.onnx"].clips > 8
-    with pytest.raises(InputError, match="new: is there already; name a new folder"):
+    with pytest.raises(InputError, match="new: already exists; choose a new folder"):
         export.main(flags)
-    with pytest.raises(InputError, match="none: no shards; an export is checked on real clips"):
+    with pytest.raises(InputError, match="none: no shards, but an export is checked on real clips"):
         export.main([*flags[:-1], str(tmp_path / "other"), "--data.shards", str(tmp_path / "none")])
     assert not (tmp_path / "other").exists()

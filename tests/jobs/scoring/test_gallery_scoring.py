@@ -99,16 +99,16 @@ def test_who_is_ranked_for_whom(change: dict[str, object], ann: list[str], bob: 
 
 def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     ranked(replace(REQUEST, cameras=("west",), other_cameras=True))
-    assert "1 of 2 queries have no tracklet to be ranked" in capsys.readouterr().out
+    assert "1 of 2 queries have no tracklets to rank" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"cameras": ("south",)}, "--camera south: no such camera in the gallery; there are east, north, west"),
-        ({"since": 50.0}, "no tracklet is left to be ranked"),
-        ({"since": parse_limit("2026-11-20T08:01")}, "no tracklet is left to be ranked"),
-        ({"only_new": True}, "no tracklet is left to be ranked"),
+        ({"cameras": ("south",)}, "--camera south: no such camera; the gallery has east, north, west"),
+        ({"since": 50.0}, "no tracklets to rank"),
+        ({"since": parse_limit("2026-11-20T08:01")}, "no tracklets to rank"),
+        ({"only_new": True}, "no tracklets to rank"),
     ],
 )
 def test_filters_that_leave_nothing(change: dict[str, object], told: str) -> None:
@@ -119,18 +119,18 @@ def test_filters_that_leave_nothing(change: dict[str, object], told: str) -> Non
 def test_a_time_of_day_needs_start_times() -> None:
     request = replace(REQUEST, since=parse_limit("2026-11-20T08:00"))
     timeless = table([(*row[:3], "", "", row[5]) for row in TRACKLETS])
-    with pytest.raises(InputError, match="no tracklet tells its start_time; have footage read with --data"):
+    with pytest.raises(InputError, match="no tracklet has a start_time; read the footage with --data"):
         choose(request, timeless, frozenset())
 
 
 @pytest.mark.parametrize("text", ["soon", "2026-13-01T08:00", ""])
 def test_limits_that_are_no_time(text: str) -> None:
-    with pytest.raises(InputError, match="is no time, expected one like 2026-11-20T08:00:00"):
+    with pytest.raises(InputError, match="is not a time, expected one like 2026-11-20T08:00:00"):
         parse_limit(text)
 
 
 def test_no_query() -> None:
-    with pytest.raises(InputError, match="no tracklet of split query"):
+    with pytest.raises(InputError, match="no tracklets with split query"):
         choose(REQUEST, table(TRACKLETS[2:]), frozenset())
 
 
@@ -186,16 +186,16 @@ def test_removal_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     results = StorageFolder(str(tmp_path / "run"))
     for name in ("matches.csv", "report/index.html", "steps.jsonl"):
         results.write(name, b"of g1")
-    with pytest.raises(InputError, match="holds no tracklet of nobody"):
+    with pytest.raises(InputError, match="has no tracklets of nobody"):
         remove_from_gallery(store.folder, results, persons=["nobody"], ids=[])
     assert results.names() == ["matches.csv", "report", "steps.jsonl"]
     store.add_source("/data/shards")
     remove_from_gallery(store.folder, results, persons=[], ids=["g1", "bob"])
     told = capsys.readouterr().out
-    assert "2 tracklets of g1, bob removed" in told
-    assert "their frames are still in /data/shards, and in what was copied" in told
+    assert "removed 2 tracklets of g1, bob" in told
+    assert "their frames are still in /data/shards, and in any copies" in told
     assert results.names() == ["steps.jsonl"]
-    with pytest.raises(InputError, match="holds no tracklet of g1"):
+    with pytest.raises(InputError, match="has no tracklets of g1"):
         remove_from_gallery(store.folder, results, persons=[], ids=["g1"])
     with pytest.raises(InputError, match="no embedding store"):
         remove_from_gallery(StorageFolder(str(tmp_path / "none")), results, persons=["x"], ids=[])

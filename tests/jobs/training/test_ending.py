@@ -49,7 +49,7 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
 
     second = head.run("train.py", *flags, *ENDLESS)
     assert second.returncode == 1, second.stdout + second.stderr
-    assert "a run of this name is going on: job first on" in second.stderr
+    assert "a run of this name is active: job first on" in second.stderr
     assert "Traceback" not in second.stderr
 
     workers = train_workers(head)

@@ -54,7 +54,7 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
     assert not (tmp_path / "runs" / "remote").exists()
 
     again = expect_success(head.run("train.py", *remote))
-    assert "finished before" in again
+    assert "already finished" in again
     assert "clothes-changing" in again
 
 
@@ -77,7 +77,7 @@ def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
     process.send_signal(signal.SIGTERM)
     told, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, told
-    assert "search night ended as asked; the same command goes on from here" in told
+    assert "search night stopped on request; the same command goes on from here" in told
     before = trials()
     assert [trial["state"] for trial in before if trial["history"]] != ["finished", "finished"]
 

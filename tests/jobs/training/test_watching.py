@@ -22,7 +22,7 @@ from ccvid.config import Recipe, RunOptions
 from ccvid.training.context import LocalRun
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
-from ray_jobs.training.gauges import watched
+from ray_jobs.training.gauges import metric_sinks
 from tests.jobs.head import Head
 from tests.processes import PATIENCE_SECONDS
 
@@ -87,7 +87,7 @@ def test_the_log_and_mlflow_learn_how_a_run_ended(
     caplog.set_level(logging.INFO, "ray_jobs")
     recipe = Recipe(run=RunOptions(name="short", mlflow=f"{tmp_path}/mlflow.db"))
     expected: AbstractContextManager[Any] = nullcontext() if error is None else pytest.raises(type(error))
-    with expected, watched(recipe, LocalRun(tmp_path), "walkers") as sinks:
+    with expected, metric_sinks(recipe, LocalRun(tmp_path), "walkers") as sinks:
         for sink in sinks:
             sink.add("speed", 4, {"clips_per_second": 8.0, "data_wait_share": 0.1})
         if error is not None:
@@ -104,7 +104,7 @@ def test_mlflow_that_is_not_installed_is_told_before_the_start(tmp_path: Path, m
     recipe = Recipe(run=RunOptions(mlflow="http://127.0.0.1:1"))
     with (
         pytest.raises(InputError, match=r"pip install 'ccvid\[mlflow\]'"),
-        watched(recipe, LocalRun(tmp_path), "walkers"),
+        metric_sinks(recipe, LocalRun(tmp_path), "walkers"),
     ):
         raise AssertionError("begun without MLflow")
 

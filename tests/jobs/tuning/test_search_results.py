@@ -96,11 +96,11 @@ def test_importance_names_the_field_that_decided_and_says_when_trials_are_few(tm
     assert found["importance"]["optim.learning_rate"] > 0.6
     assert (found["trials"], found["epoch"], found["note"]) == (39, 20, "")
     records.trials = records.trials[:8]
-    assert "too few trials to rely on" in importance(records, space)["note"]
+    assert "unreliable: fewer than" in importance(records, space)["note"]
     records.trials = records.trials[:4]
     few = importance(records, space)
     assert few["importance"] == {}
-    assert few["note"] == "too few trials: 3 with a score, 4 are the least"
+    assert few["note"] == "too few trials: 3 with a score, expected at least 4"
 
 
 def test_the_picture_shows_every_axis_and_explains_itself(tmp_path: Path) -> None:
@@ -146,15 +146,15 @@ def test_records_are_read_again_and_other_settings_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"number": 7}, "trial 7 stands where trial 1 is expected"),
-        ({"values": {}}, "trial 1 has other searched fields than trial 0"),
+        ({"number": 7}, "found trial 7, expected trial 1"),
+        ({"values": {}}, "trial 1 does not have the same searched fields as trial 0"),
         ({"score": float("nan")}, r"trials\.1\.score: Input should be a finite number"),
         ({"seconds": 1e300}, r"trials\.1\.seconds: Input should be less than"),
         ({"epoch": -1}, r"trials\.1\.epoch: Input should be greater than or equal to 0"),
         ({"history": [[1, float("inf")]]}, r"trials\.1\.history\.0\.1: Input should be a finite number"),
         (
             {"values": {"optim.learning_rate": 1, "batch.clips": 4, "optim.milestones": [10]}},
-            "expected a value of the space",
+            "expected values in the search space",
         ),
     ],
 )
@@ -247,14 +247,14 @@ def test_flags_that_make_no_search_are_told_before_anything_starts(tmp_path: Pat
         return str(error.value)
 
     no_held_out = recipe.model_copy(update={"train": TrainOptions()})
-    assert "--train.held_out_share: a search compares trials on held-out identities" in told(no_held_out, usual)
+    assert "--train.held_out_share is 0, but trials are compared on held-out identities" in told(no_held_out, usual)
     elastic = recipe.model_copy(update={"compute": ComputeOptions(workers=(1, 2))})
-    assert "--compute.workers: a trial has a fixed number" in told(elastic, usual)
+    assert "--compute.workers: expected a fixed number" in told(elastic, usual)
     assert "--searcher grid: the space has ranges of floats" in told(
         recipe, SearchOptions(9, "grid", "asha", None, None, 3)
     )
-    assert "--trials: how many?" in told(recipe, SearchOptions(None, "random", "asha", None, None, 3))
-    assert "--grace 60: ASHA has nothing to stop" in told(recipe, SearchOptions(9, "random", "asha", None, 60, 3))
+    assert "--trials is missing" in told(recipe, SearchOptions(None, "random", "asha", None, None, 3))
+    assert "--grace 60: ASHA cannot stop" in told(recipe, SearchOptions(9, "random", "asha", None, 60, 3))
 
 
 def test_asha_waits_for_the_losses_that_the_space_is_about(tmp_path: Path) -> None:

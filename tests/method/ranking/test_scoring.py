@@ -10,17 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ccvid.config import ModelOptions, ProtocolOptions, ScoreOptions
+from ccvid.config import ModelOptions, ProtocolOptions, Recipe, ScoreOptions
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embedding.embed import embed_tracklets
-from ccvid.retrieval.embedding.store import EmbedderDescription
-from ccvid.retrieval.embedding.table import read_embeddings
+from ccvid.retrieval.embedding.table import EmbeddingTable, read_embeddings
 from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
 from ccvid.retrieval.results import write_scores
 from ccvid.retrieval.thresholds.calibration import read_calibration
 from data_tools.clips import ClipOptions, all_clips
 from data_tools.errors import InputError
-from data_tools.loading_options import LoaderOptions
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
 from data_tools.transforms import normalise
@@ -40,13 +38,19 @@ def embed(model: ReIdModel, store: ShardFolder, rows: list[int], clip: ClipOptio
         model,
         store,
         rows,
-        clip=clip,
-        options=MODEL,
-        loader=LoaderOptions(),
-        score=ScoreOptions(clips_per_batch=3, flip=flip),
+        Recipe(clip=clip, model=MODEL, score=ScoreOptions(clips_per_batch=3, flip=flip)),
     )
     assert count_R.tolist() == [len(all_clips(store.rows[row].frame_count, clip)) for row in rows]
     return embedding_RD
+
+
+def tables(
+    store: ShardFolder, embedding_RD: Tensor, query_rows: list[int], gallery_rows: list[int]
+) -> tuple[EmbeddingTable, EmbeddingTable]:
+    table = EmbeddingTable.of(
+        store, [*query_rows, *gallery_rows], embedding_RD, torch.ones(len(embedding_RD), dtype=torch.int64), "m"
+    )
+    return table.take(range(len(query_rows))), table.take(range(len(query_rows), len(table.rows)))
 
 
 def clips_of(store: ShardFolder, row: int, clip: ClipOptions) -> Tensor:
@@ -90,18 +94,16 @@ def test_the_recipes_protocols_and_draws_are_scored_and_written(tiny_shards: Pat
     options = ScoreOptions(
         protocols=(ProtocolOptions(name="everywhere", within={"camera": cameras}),), single_shot_draws=3
     )
-    scores = score_embeddings(store, embedding_RD, query_rows, gallery_rows, options)
-    counts = torch.ones(len(rows), dtype=torch.int64)
-    embedder = EmbedderDescription.of("m", 6, MODEL, ClipOptions(), flip=False, bf16=False)
+    query, gallery = tables(store, embedding_RD, query_rows, gallery_rows)
+    scores = score_embeddings(query, gallery, options)
     written = write_scores(
         tmp_path / "new",
-        store,
         scores,
-        rows,
-        embedding_RD,
-        counts,
+        query,
+        gallery,
+        [store],
         options,
-        embedder=embedder,
+        weights="w",
         title="t",
         facts={"dataset": "d"},
     )
@@ -110,11 +112,11 @@ def test_the_recipes_protocols_and_draws_are_scored_and_written(tiny_shards: Pat
     assert list(protocols) == ["general", "same_clothes", "clothes_changing", "everywhere"]
     assert protocols["everywhere"] == protocols["general"]
     assert "One gallery tracklet a person, 3 draws" in (tmp_path / "new" / "metrics.txt").read_text()
-    assert read_embeddings(tmp_path / "new" / "embeddings.parquet", model=embedder.fingerprint).embedding_ND.shape == (
-        len(rows),
-        6,
-    )
-    read_calibration(tmp_path / "new" / "calibration.json").probability(np.array([0.5]), model=embedder.fingerprint)
+    assert (written["model"], written["embedder"]) == ("w", "m")
+    embeddings = read_embeddings(tmp_path / "new" / "embeddings.parquet", model="m")
+    assert [row.id for row in embeddings.rows] == [store.rows[row].id for row in rows]
+    np.testing.assert_array_equal(embeddings.embedding_ND, embedding_RD)
+    read_calibration(tmp_path / "new" / "calibration.json").probability(np.array([0.5]), model="m")
     assert {path.name for path in (tmp_path / "new").iterdir()} >= {
         "report",
         "thresholds.json",
@@ -129,5 +131,6 @@ def test_features_that_are_not_numbers_are_refused(tiny_shards: Path) -> None:
     query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
     embedding_RD = torch.ones(len(query_rows) + len(gallery_rows), 4)
     embedding_RD[2, 1] = float("nan")
+    query, gallery = tables(store, embedding_RD, query_rows, gallery_rows)
     with pytest.raises(InputError, match="query embedding row 2, column 1 is nan"):
-        score_embeddings(store, embedding_RD, query_rows, gallery_rows)
+        score_embeddings(query, gallery)

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from ccvid.retrieval.report.report import ReportInput, write_report
+from ccvid.retrieval.report.report import write_report
+from ccvid.retrieval.report.report_input import ReportInput
 from ccvid.retrieval.report.unlabelled import Group, group_view, write_views
 from tests.method.report_walkers import HOSTILE, LONG, unlabelled_walkers, walkers
 
