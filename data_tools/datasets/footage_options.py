@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from data_tools.datasets.start_times import CONTAINER, name_pattern
 from data_tools.options import AbsolutePath, Options, Rare, absolute_path
-from data_tools.wording import shown
 
 
 def _number_or_word(value: object) -> object:
@@ -139,7 +138,7 @@ class FootageOptions(Options):
         try:
             ZoneInfo(name)
         except (OSError, ValueError, ZoneInfoNotFoundError):
-            raise ValueError(f"expected a time zone such as UTC or Europe/Berlin, got {shown(name)}") from None
+            raise ValueError(f"{name!r} is not a time zone, expected one such as UTC or Europe/Berlin") from None
         return name
 
     @model_validator(mode="after")

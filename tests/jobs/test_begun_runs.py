@@ -50,7 +50,7 @@ def test_a_run_resumes_with_what_changes_no_result(folder: StorageFolder, change
     ],
 )
 def test_what_changes_a_result_is_refused(folder: StorageFolder, changes: dict[str, Any], line: str) -> None:
-    with pytest.raises(InputError, match=rf"other settings; name another --run\.name.*\n  {line}"):
+    with pytest.raises(InputError, match=rf"other settings; choose another --run\.name.*\n  {line}"):
         as_begun(folder, recipe(**changes))
 
 
