@@ -1,6 +1,6 @@
-"""A model as other programs run it: ``model.onnx`` with onnxruntime, and the card that says how.
+"""Run an exported model: ``model.onnx`` with onnxruntime, and the card that describes it.
 
-Runs without the training's code and without PyTorch's network.
+Needs neither the training code nor the PyTorch network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from data_tools.options import Options
 CARD_FILE = "card.json"
 ONNX_FILE = "model.onnx"
 MOST_GRAPH_BYTES = 2**31
-"""More ONNX does not keep in one file."""
+"""The most that ONNX can keep in one file."""
 
 
 class Deviation(Options):
@@ -33,39 +33,41 @@ class Deviation(Options):
 
     clips: int = Field(ge=1)
     largest_difference: float = Field(ge=0)
-    """Of any value of a feature, by the largest absolute value of all features."""
+    """Largest difference of any feature value, divided by the largest absolute value of all features."""
     least_cosine: float
 
 
 class ModelCard(Options):
-    """What ``card.json`` holds."""
+    """The content of ``card.json``."""
 
     format_version: Literal[1] = 1
     fingerprint: str
-    """Of the weights."""
+    """SHA-256 of the weights."""
     model: ModelOptions
     clip: ClipOptions | None
-    """The clips it was trained on; None where that is not known."""
+    """The clips it was trained on; None if unknown."""
     feature_size: int = Field(ge=1)
     least_frames: int = Field(ge=1)
     most_frames: int | None
-    """Frames of a clip that the exported graphs take; None: any number from ``least_frames`` on."""
-    frames: str = "uint8 RGB of 0 to 255, (clips, frames, 3, height, width); the graph normalises them"
-    features: str = "float32 (clips, feature_size); a tracklet's embedding is the mean of its clips', at length 1"
+    """Most frames per clip that the exported graphs accept; None: no limit."""
+    frames: str = "uint8 RGB in [0, 255], (clips, frames, 3, height, width); the graph normalises them"
+    features: str = (
+        "float32 (clips, feature_size); a tracklet's embedding is the mean of its clips' features, scaled to length 1"
+    )
     torch_version: str
     opset: int
     checked: Mapping[str, Deviation]
-    """By file."""
+    """Deviation of each file's features from the original model's."""
     sha256: Mapping[str, str]
-    """Of each file beside the card."""
+    """SHA-256 of each file beside the card."""
 
 
 class OnnxModel:
-    """Embeds clips with onnxruntime; made by :func:`read_onnx_model`. It can be sent to other processes."""
+    """Embeds clips with onnxruntime; see :func:`read_onnx_model`. Can be pickled and sent to other processes."""
 
     def __init__(self, card: ModelCard, content: bytes) -> None:
         self.card, self._content = card, content
-        self.device = torch.device("cpu")  # where frames are given; onnxruntime takes them from there
+        self.device = torch.device("cpu")  # where callers put the frames; onnxruntime copies them from there
         self.feature_size = card.feature_size
         self._session = _session(content)
 
@@ -74,37 +76,37 @@ class OnnxModel:
 
     @property
     def fingerprint(self) -> str:
-        """Of the file, not of the weights in it: its features differ from torch's in their last digits."""
+        """SHA-256 of the file, not of its weights: its features differ from PyTorch's in the last digits."""
         return self.card.sha256[ONNX_FILE]
 
     def embed_frames(self, frames_BTCHW: Tensor) -> Tensor:
         """uint8 (B, T, 3, H, W) -> float32 (B, D).
 
         Raises:
-            InputError: clips of a length that the graph does not take.
+            InputError: the graph does not accept clips of this length.
         """
-        frames, card = frames_BTCHW.shape[1], self.card
-        if not card.least_frames <= frames <= (card.most_frames or frames):
-            most = "any number from" if card.most_frames is None else f"{card.least_frames} to {card.most_frames}, not"
-            raise InputError(f"{ONNX_FILE}: clips of {frames} frames; it takes {most} {card.least_frames}")
+        frames, least, most = frames_BTCHW.shape[1], self.card.least_frames, self.card.most_frames
+        if not least <= frames <= (most or frames):
+            expected = f"{least} or more" if most is None else str(least) if most == least else f"{least} to {most}"
+            raise InputError(f"{ONNX_FILE}: got clips of {frames} frames, expected {expected}")
         (feature_BD,) = self._session.run(None, {"frames": np.ascontiguousarray(frames_BTCHW.numpy())})
         return torch.from_numpy(feature_BD)
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read an export's card; InputError where it is missing or not valid."""
+    """Read an export's card; InputError if it is missing or invalid."""
     path = folder / CARD_FILE
     try:
         return parse_model(ModelCard, read_document(path), path)
     except OSError:
-        raise InputError(f"{path}: cannot be read; an exported model has it beside {ONNX_FILE}") from None
+        raise InputError(f"{path}: cannot be read; an exported model needs it next to {ONNX_FILE}") from None
 
 
 def read_onnx_model(file: Path) -> OnnxModel:
-    """Read an exported ``model.onnx``, with its card beside it.
+    """Read an exported ``model.onnx`` and the card next to it.
 
     Raises:
-        InputError: a file is missing or damaged, or onnxruntime is not installed or refuses it.
+        InputError: a file is missing or damaged, or onnxruntime is not installed or cannot load it.
     """
     card = read_card(file.parent)
     try:
@@ -112,7 +114,7 @@ def read_onnx_model(file: Path) -> OnnxModel:
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != card.sha256.get(ONNX_FILE):
-        raise InputError(f"{file}: not the file that {CARD_FILE} was written for (its SHA-256 differs)")
+        raise InputError(f"{file}: its SHA-256 differs from the one in {CARD_FILE}; export the model again")
     return OnnxModel(card, content)
 
 
@@ -125,5 +127,5 @@ def _session(content: bytes) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         return onnxruntime.InferenceSession(content, options, providers=onnxruntime.get_available_providers())
-    except Exception as error:  # onnxruntime's errors have no common class of their own
-        raise InputError(f"{ONNX_FILE}: onnxruntime refuses it: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # onnxruntime's errors have no common base class
+        raise InputError(f"{ONNX_FILE}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from None

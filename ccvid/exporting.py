@@ -1,6 +1,6 @@
-"""A trained backbone for other programs: safetensors, ONNX and torch.export, each held against the original.
+"""Export a trained backbone as safetensors, ONNX and torch.export, each checked against the original.
 
-    card.json            what it is and takes, how far each file is from the original, checksums; written last
+    card.json            the model, its input, each file's deviation from the original, checksums; written last
     model.json, model.safetensors     a checkpoint as training writes it
     model.onnx           uint8 frames in, features out; for onnxruntime
     model.pt2            the same, for ``torch.export.load``
@@ -32,12 +32,12 @@ from data_tools.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
 PROGRAM_FILE = "model.pt2"
 OPSET = 18
 TOLERANCE = 1e-3
-"""Largest difference of a feature's value, by the largest value of all: float32 in another order gives 1e-6 to 1e-5."""
+"""Largest allowed difference of a feature value, relative to the largest; reordered float32 sums give 1e-6 to 1e-5."""
 LEAST_COSINE = 0.9999
 
 
 class FromFrames(nn.Module):
-    """The backbone behind the normalisation, so that nobody can feed it otherwise."""
+    """Normalisation and backbone in one module, so that raw frames are the only possible input."""
 
     scale: Tensor
     shift: Tensor
@@ -56,13 +56,13 @@ class FromFrames(nn.Module):
 
 
 def export_model(trained: TrainedModel, clips_NTCHW: Tensor, folder: Path) -> ModelCard:
-    """Write the export of ``trained`` into an empty folder, and check each file on real clips.
+    """Export ``trained`` into an empty folder, and check each file on real clips.
 
     Args:
         clips_NTCHW: uint8 (N, T, 3, H, W), N ≥ 2 clips of people, of the length and size that the model embeds.
 
     Raises:
-        InputError: a file's features are further from the original's than ``TOLERANCE`` or ``LEAST_COSINE``.
+        InputError: a file's features differ from the original's by more than ``TOLERANCE`` or ``LEAST_COSINE`` allow.
     """
     write_description(folder, trained.options, trained.clip, persons=0, clothes=0)
     save_file(
@@ -100,23 +100,23 @@ def export_model(trained: TrainedModel, clips_NTCHW: Tensor, folder: Path) -> Mo
 
 
 def trace(model: nn.Module, clips_NTCHW: Tensor) -> tuple[ExportedProgram, int, int | None]:
-    """The graph with as free a clip length as the network allows; least and most frames (None: any number)."""
+    """The graph, with a free clip length if the network allows it, and its least and most frames (None: no limit)."""
     frames = clips_NTCHW.shape[1]
-    for least in (1, 3):  # networks with temporal kernels of three specialise below
+    for least in (1, 3):  # networks with temporal kernels of size 3 are specialised for shorter clips
         if frames < max(2, least):
             break
         try:
             with _silence():
                 shapes = ({0: Dim("clips", min=1), 1: Dim("frames", min=least)},)
                 return torch.export.export(model, (clips_NTCHW,), dynamic_shapes=shapes), least, None
-        except Exception:  # torch.export tells a specialised dimension by several classes of its own
+        except Exception:  # torch.export reports a specialised dimension by several exception classes
             continue
     with _silence():
         return torch.export.export(model, (clips_NTCHW,), dynamic_shapes=({0: Dim("clips", min=1)},)), frames, frames
 
 
 def _leave_out_sources(file: Path) -> None:
-    """Take out which lines of code each node came from: paths of this machine are nobody else's business."""
+    """Remove the source lines that each node came from: they hold paths of this machine."""
     import onnx
 
     model = onnx.load(file)
@@ -128,7 +128,7 @@ def _leave_out_sources(file: Path) -> None:
 
 
 def deviation(found_ND: Sequence[Tensor], expected_ND: Sequence[Tensor]) -> Deviation:
-    """Of some batches of features from the original's."""
+    """How far batches of features are from the original's."""
     found, expected = torch.cat(list(found_ND)).double(), torch.cat(list(expected_ND)).double()
     return Deviation(
         clips=len(found),
@@ -138,7 +138,7 @@ def deviation(found_ND: Sequence[Tensor], expected_ND: Sequence[Tensor]) -> Devi
 
 
 def _check(trained: TrainedModel, card: ModelCard, clips_NTCHW: Tensor, folder: Path) -> dict[str, Deviation]:
-    """Read each file back and compare it: all clips together, one alone and, where that may vary, shorter ones."""
+    """Read each file back and compare features: of all clips, of one clip, and of shorter clips where allowed."""
     batches = [clips_NTCHW, clips_NTCHW[:1]]
     if card.most_frames is None and clips_NTCHW.shape[1] > card.least_frames:
         batches.append(clips_NTCHW[:, : max(card.least_frames, clips_NTCHW.shape[1] // 2)])
@@ -158,15 +158,15 @@ def _check(trained: TrainedModel, card: ModelCard, clips_NTCHW: Tensor, folder: 
             checked[name] = found = deviation([way(batch) for batch in batches], expected)
         if not (found.largest_difference <= TOLERANCE and found.least_cosine >= LEAST_COSINE):
             raise InputError(
-                f"{name}: features differ from the original's by {found.largest_difference:.1e} of the largest value, "
-                f"least cosine {found.least_cosine:.6f}; expected at most {TOLERANCE:g}, at least {LEAST_COSINE}"
+                f"{name}: features differ from the original's by {found.largest_difference:.1e} of the largest value "
+                f"(at most {TOLERANCE:g} allowed), least cosine {found.least_cosine:.6f} (at least {LEAST_COSINE})"
             )
     return checked
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Export tells its own developers much that a user can do nothing about."""
+    """Hide the export's warnings and logs, which are meant for PyTorch's developers."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The model that is trained and its heads.
+"""The trained model and its heads.
 
 Shape letters: B clips, T frames, C colour channels, H and W pixels; D features; P persons; N clothes classes.
 """
@@ -28,7 +28,7 @@ class IdentityClassifier(nn.Module):
 
 
 class CosineClassifier(nn.Module):
-    """Cosines of a feature with one direction for each class, without bias: (B, D) -> (B, C)."""
+    """Cosines between a feature and one direction per class, without bias: (B, D) -> (B, C)."""
 
     def __init__(self, feature_size: int, class_count: int) -> None:
         super().__init__()
@@ -38,20 +38,20 @@ class CosineClassifier(nn.Module):
         return linear(normalize(feature_BD), normalize(self.weight))
 
     def held_cosine(self, feature_BD: Tensor) -> Tensor:
-        """The same cosines, for a loss that moves only the feature: no gradient of the weight is computed."""
+        """The same cosines with the weight held fixed: only the feature gets a gradient."""
         return linear(normalize(feature_BD), normalize(self.weight.detach()))
 
 
 class ClothesMemory(nn.Module):
-    """Mean feature of each clothes class, in place of a classifier that learns.
+    """The mean feature of each clothes class, in place of a learned classifier.
 
-    Until every class has been seen, a batch's mean of a class takes the place of the old one; from the next batch on
-    it is averaged with it. A row of zeros is a class not seen yet. The released memory bank does the same, but for
-    one fault: there the last sample of a class in a batch counts (before the bank is full) or each in turn (after),
-    where the paper means their average.
+    Until every class has been seen, a batch's mean of a class replaces the old one; from the next batch on, the two
+    are averaged. A row of zeros is a class not seen yet. The released memory bank differs in one point: instead of the
+    average of a batch's samples of a class, as in the paper, it takes the last one (before the bank is full) or each
+    in turn (afterwards).
 
     Args:
-        momentum: Share in [0, 1) of the old mean that stays.
+        momentum: Share of the old mean that is kept, in [0, 1).
     """
 
     weight: Tensor
@@ -68,9 +68,9 @@ class ClothesMemory(nn.Module):
 
     @torch.no_grad()
     def update(self, feature_BD: Tensor, clothes_B: Tensor) -> None:
-        """Take in a batch, that of all ranks together: (B, D) features, (B,) int64 clothes classes.
+        """Update the means with the batch of all ranks together: (B, D) features, (B,) int64 clothes classes.
 
-        Sums are matrix products, without atomic additions, so that all ranks hold the same bank to the bit.
+        Sums are matrix products, without atomic additions, so that the memory is bit-identical on all ranks.
         """
         member_BN = one_hot(clothes_B, len(self.weight)).to(self.weight.dtype)
         count_N1 = member_BN.sum(dim=0)[:, None]
@@ -84,11 +84,11 @@ class ClothesMemory(nn.Module):
 
 
 class ReIdModel(nn.Module):
-    """Backbone and identity classifier: what one optimizer moves, and one DDP wrapper covers.
+    """Backbone and identity classifier: trained by one optimizer, wrapped in one DDP module.
 
     Args:
-        backbone: Gives the feature.
-        identity_classifier: Gives logits or cosines from it.
+        backbone: Computes the feature.
+        identity_classifier: Computes logits or cosines from the feature.
         autocast_dtype: `torch.bfloat16` runs the backbone under autocast, None in its own precision. The neck
             and the classifier are at least float32 in either case.
     """

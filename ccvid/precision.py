@@ -1,4 +1,4 @@
-"""Whether a device computes faster in bfloat16 than in float32, found by trying the network itself."""
+"""Whether a device is faster in bfloat16 than in float32, measured with the network itself."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from data_tools.clips import ClipOptions
 from video_backbones.backbone import VideoBackbone
 
 SECONDS = 0.3
-"""How long each precision is tried, after one step to warm up."""
+"""How long each precision is timed, after one warm-up step."""
 WORTH_IT = 1.1
-"""How many times as fast bfloat16 must be, so that noise does not decide."""
+"""bfloat16 is used from this speed on, relative to float32; above 1 so that noise does not decide."""
 EMULATED = 0.3
-"""So slow is only a processor that emulates bfloat16: it is not tried any longer."""
+"""Only a CPU that emulates bfloat16 is slower than this; the measurement ends early."""
 TRIED_PICTURES = (64 * 32, 128 * 64)
-"""Most pixels of the pictures that are tried, one after the other: small ones soon show an emulation."""
+"""Most pixels per frame in each round of the measurement: small frames soon reveal emulation."""
 
 
 def bf16_speed(options: ModelOptions, clip: ClipOptions, device: torch.device) -> float:
-    """How many times as fast as in float32 a training step of the network is in bfloat16 on ``device``.
+    """Speed of a training step in bfloat16 on ``device``, relative to float32.
 
-    A GPU is asked whether it has bfloat16 (then infinity, else 0). A CPU tries a few steps of the recipe's backbone on
-    two small clips on one thread, for a second or two of processor time.
+    For a GPU, infinity if it supports bfloat16, else 0. On a CPU, a few steps of the recipe's backbone are timed with
+    two small clips on one thread, for a second or two of CPU time.
 
     Raises:
-        BackboneError: there is no such network.
+        BackboneError: there is no such backbone.
     """
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -37,7 +37,7 @@ def bf16_speed(options: ModelOptions, clip: ClipOptions, device: torch.device) -
     threads, speed = torch.get_num_threads(), 0.0
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):  # a run's first weights depend on its seed alone
+        with torch.random.fork_rng(devices=[]):  # a run's initial weights must depend on its seed alone
             for frames, pixels in enumerate(TRIED_PICTURES, start=1):
                 speed = _speed(*_small_network(options, clip, frames, pixels))
                 if speed < EMULATED:
@@ -50,7 +50,7 @@ def bf16_speed(options: ModelOptions, clip: ClipOptions, device: torch.device) -
 def _small_network(
     options: ModelOptions, clip: ClipOptions, frames: int, pixels: int
 ) -> tuple[VideoBackbone, torch.Tensor]:
-    """The backbone with random weights, and two clips of so many frames, smaller than the recipe's where it may be."""
+    """The backbone with random weights and two clips of at most ``frames``, smaller than the recipe's if possible."""
     height, width = options.height, options.width
     while height * width > pixels and height % 32 == width % 32 == 0:
         height, width = height // 2, width // 2
@@ -75,7 +75,7 @@ def _fastest_step_seconds(model: ReIdModel, frames_BTCHW: torch.Tensor) -> float
 
 
 def _step_seconds(model: ReIdModel, frames_BTCHW: torch.Tensor) -> float:
-    """Of processor time: what else runs on the machine does not count."""
+    """CPU time of a step, so that other work on the machine does not count."""
     before = time.thread_time()
     model.embed(frames_BTCHW).sum().backward()  # type: ignore[no-untyped-call]
     model.zero_grad()

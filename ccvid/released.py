@@ -1,9 +1,9 @@
-"""Turn checkpoints of the released CAL code into ours and back.
+"""Convert checkpoints of the released CAL code to checkpoint folders and back.
 
     python -m ccvid.released import FILE.pth.tar FOLDER --backbone c2d_resnet50
     python -m ccvid.released export FOLDER FILE.pth.tar
 
-A folder of ours holds model.safetensors (backbone, identity classifier), clothes.safetensors and model.json.
+A checkpoint folder holds model.safetensors (backbone, identity classifier), clothes.safetensors and model.json.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _IDENTITY = "identity_classifier."
 
 
 def import_released(file: Path, folder: Path, options: ModelOptions) -> None:
-    """Write a released checkpoint as a checkpoint folder of ours, whole or not at all.
+    """Convert a released checkpoint to a checkpoint folder, which is written completely or not at all.
 
     Args:
-        file: With `model_state_dict` and, where they are, `classifier_state_dict` (`classifier.weight`,
+        file: Holds `model_state_dict` and optionally `classifier_state_dict` (`classifier.weight`,
             `classifier.bias`) and `clothes_classifier_state_dict` (`weight`).
-        folder: Must not exist, or be empty.
+        folder: Must be missing or empty.
         options: Backbone, spatial pool, last stride and frame size.
 
     Raises:
-        InputError: the folder holds something, or a classifier does not fit the backbone's features.
-        WeightsError: the file is damaged, of another backbone, or a value is not finite.
+        InputError: the folder is not empty, or a classifier does not fit the backbone's features.
+        WeightsError: the file is damaged or of another backbone, or a value is not finite.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder}: exists; name a folder that does not")
+        raise InputError(f"{folder}: already exists; choose a new or empty folder")
     content = read_checkpoint(file)
     backbone = configured_backbone(options, None, trained=file)
     size = backbone.feature_size
@@ -70,15 +70,15 @@ def import_released(file: Path, folder: Path, options: ModelOptions) -> None:
 
 
 def export_released(folder: Path, file: Path, *, image: bool = False) -> None:
-    """Write a checkpoint folder of ours as the released code's file, whole or not at all.
+    """Convert a checkpoint folder to a file of the released code, which is written completely or not at all.
 
     Args:
         folder: A checkpoint folder.
-        file: Replaced where it exists.
-        image: Whether a max-pooled c2d_resnet50 goes out as an image network; another spatial pool always does.
+        file: Replaced if it exists.
+        image: Whether to write a max-pooled c2d_resnet50 as an image network; other spatial pools always are.
 
     Raises:
-        InputError: the folder is no checkpoint of ours.
+        InputError: the folder is not a checkpoint.
         WeightsError: it is damaged, a value is not finite, or its backbone was never released.
     """
     options = read_description(folder).model
@@ -97,7 +97,7 @@ def export_released(folder: Path, file: Path, *, image: bool = False) -> None:
 
 
 def _classifier(file: Path, content: dict[str, object], part: str, feature_size: int) -> dict[str, Tensor]:
-    """A classifier's state of any number of classes; {} where the file has none."""
+    """A classifier's state, with any number of classes; {} if the file has none."""
     state = named_tensors(content.get(part, {}), f"{file}, {part}")
     check_finite(state, f"{file}, {part}")
     for name, value in state.items():
@@ -127,25 +127,25 @@ def _parser() -> argparse.ArgumentParser:
     reading = commands.add_parser("import", help="a released .pth.tar -> a checkpoint folder")
     reading.add_argument("file", type=Path, help="the released checkpoint")
     reading.add_argument("folder", type=Path, help="the checkpoint folder to make")
-    reading.add_argument("--backbone", required=True, choices=list(VIDEO_LAYOUTS), help="what the file holds")
+    reading.add_argument("--backbone", required=True, choices=list(VIDEO_LAYOUTS), help="the file's backbone")
     reading.add_argument(
         "--spatial-pool",
         default="max",
         choices=get_args(SpatialPoolName),
-        help="max for video networks; an image network's own, which its file does not always tell",
+        help="max for video networks; for an image network the pool of its training, not always stored in the file",
     )
     reading.add_argument("--last-stride", type=int, default=1, choices=(1, 2), help="stride of the last stage")
-    reading.add_argument("--height", type=int, default=256, help="of the frames it was trained on, in pixels")
-    reading.add_argument("--width", type=int, default=128, help="of the frames it was trained on, in pixels")
+    reading.add_argument("--height", type=int, default=256, help="height of the training frames, in pixels")
+    reading.add_argument("--width", type=int, default=128, help="width of the training frames, in pixels")
     writing = commands.add_parser("export", help="a checkpoint folder -> a .pth.tar for the released code")
     writing.add_argument("folder", type=Path, help="a checkpoint folder")
     writing.add_argument("file", type=Path, help="the file to write")
-    writing.add_argument("--image", action="store_true", help="as an image network though it pools by max")
+    writing.add_argument("--image", action="store_true", help="write an image network despite max pooling")
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit code: 0 done, 1 the files do not allow it, 2 the command line."""
+    """Run one command; returns the exit code: 0 done, 1 a file is wrong, 2 the command line is wrong."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:

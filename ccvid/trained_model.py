@@ -1,4 +1,4 @@
-"""A trained backbone on disk: what a checkpoint folder says of itself, and reading one to embed with."""
+"""Trained backbones on disk: the description in a checkpoint folder, and reading a backbone to embed with."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from video_backbones.factory import build_backbone
 
 
 class ModelDescription(Options):
-    """What ``model.json`` holds: all that is needed to build the network of the weights beside it."""
+    """The content of ``model.json``: everything needed to build the network for the weights beside it."""
 
     format_version: Literal[1] = 1
     model: ModelOptions
     clip: ClipOptions | None
-    """The clips it was trained on; None where that is not known."""
+    """The clips it was trained on; None if unknown."""
     persons: int = Field(ge=0)
     """Classes of the identity classifier; 0 without one."""
     clothes: int = Field(ge=0)
@@ -45,9 +45,9 @@ class TrainedModel:
     backbone: VideoBackbone
     """In evaluation mode, on the CPU."""
     options: ModelOptions
-    """Of the backbone and its frames, as it was trained."""
+    """The backbone and frame size that it was trained with."""
     clip: ClipOptions | None
-    """The clips it was trained on; None where the file does not say."""
+    """The clips it was trained on; None if the file does not say."""
     fingerprint: str
 
 
@@ -62,14 +62,14 @@ def read_description(folder: Path) -> ModelDescription:
     """Read ``model.json`` of a checkpoint folder.
 
     Raises:
-        InputError: it is missing or not valid.
+        InputError: it is missing or invalid.
     """
     path = folder / DESCRIPTION_FILE
     try:
         return parse_model(ModelDescription, read_document(path), path)
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no such file; a checkpoint folder has it beside {WEIGHTS_FILE}, to tell which network that is"
+            f"{path}: no such file; a checkpoint folder needs it to say which network {WEIGHTS_FILE} belongs to"
         ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
@@ -79,12 +79,12 @@ def read_trained_model(path: Path, options: ModelOptions) -> TrainedModel:
     """Read a trained backbone.
 
     Args:
-        path: A checkpoint folder; a run folder, of which the weights that its test set was scored with; or a file,
-            released (``.pth.tar``) or another that holds the whole backbone.
-        options: What a file's network is. Folders tell it themselves.
+        path: A checkpoint folder; a run folder, to read the weights that scored its test set; or a file that holds the
+            whole backbone, released (``.pth.tar``) or not.
+        options: The network in a file; folders describe their own.
 
     Raises:
-        InputError: nothing there, damaged, or another network than ``options`` say.
+        InputError: the path is missing or damaged, or holds another network than ``options`` describe.
     """
     if not path.is_dir():
         return _read(path, options, None)
@@ -95,10 +95,10 @@ def read_trained_model(path: Path, options: ModelOptions) -> TrainedModel:
 
 
 def find_checkpoint(place: StorageFolder) -> StorageFolder:
-    """A checkpoint folder; of a run folder that of the weights that its recipe scores with: best, or newest and whole.
+    """The checkpoint at ``place``, or in a run folder the one that its recipe scores with: best, or newest complete.
 
     Raises:
-        InputError: it is neither.
+        InputError: ``place`` is neither.
     """
     if place.exists(WEIGHTS_FILE):
         return place
@@ -115,7 +115,7 @@ def find_checkpoint(place: StorageFolder) -> StorageFolder:
 def configured_backbone(
     options: ModelOptions, clip: ClipOptions | None, *, trained: Path | None = None
 ) -> VideoBackbone:
-    """The recipe's backbone with its initial weights or, where a file is given, with the trained ones, whole.
+    """The recipe's backbone with its initial weights, or with all the weights in the file ``trained``.
 
     Raises:
         BackboneError: see :func:`video_backbones.build_backbone`.
@@ -133,7 +133,7 @@ def configured_backbone(
 
 
 def backbone_fingerprint(backbone: torch.nn.Module) -> str:
-    """SHA-256 over the backbone's state, in its order: equal fingerprints are equal embedders, to the bit."""
+    """SHA-256 of the backbone's state, in order: equal fingerprints mean bit-identical weights."""
     digest = hashlib.sha256()
     for name, tensor in backbone.state_dict().items():
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
@@ -159,7 +159,7 @@ def _scores_with_best(run: StorageFolder) -> bool:
 
 
 def _progress(folder: StorageFolder) -> tuple[int, int]:
-    """Epochs and steps done; a folder that does not tell comes before all that do."""
+    """Epochs and steps done; a folder that does not say sorts first."""
     try:
         progress = parse_json(folder.read(PROGRESS_FILE), folder / PROGRESS_FILE)
         return int(progress["epoch"]), int(progress["step"])

@@ -15,12 +15,12 @@ _drawn: Counter[str] = Counter()
 
 
 def kill_seed() -> str:
-    """The seed of this test run; drawn by its first process, and inherited by all others."""
+    """The seed of this test run; drawn by its first process and inherited by all others."""
     return os.environ.setdefault(SEED_VARIABLE, str(random.SystemRandom().randrange(10**6)))
 
 
 def chance() -> random.Random:
-    """A generator of its own for each call of a test: the same seed gives the same test the same moments."""
+    """A separate generator for each call of a test: the same seed gives the same test the same moments."""
     test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
     _drawn[test] += 1
     return random.Random(f"{kill_seed()}/{test}/{_drawn[test]}")

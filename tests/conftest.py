@@ -1,4 +1,4 @@
-"""What several packages' tests share: a tiny clothes-changing data set, and Ray kept to itself."""
+"""Shared fixtures: a tiny clothes-changing data set, and Ray kept to itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TINY_WALKERS = WalkerOptions(
 
 
 DURATIONS = Path(__file__).parent / "durations.json"
-"""Seconds that each file of tests took, as once measured: the longest begin first, so that all workers end together."""
+"""Measured seconds of each test file: the longest start first, so that all workers end together."""
 UNKNOWN_SECONDS = 30.0
 
 
@@ -62,22 +62,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """How long each worker was busy, and which tests there were no means for."""
+    """Report how long each worker was busy, and which tests lacked a requirement."""
     reports = [report for group in terminalreporter.stats.values() for report in group if hasattr(report, "duration")]
     busy: dict[str, float] = defaultdict(float)
     seconds: dict[str, float] = defaultdict(float)
     for report in reports:
         busy[getattr(report, "worker_id", "pytest")] += report.duration
         seconds[_file_of(report.nodeid)] += report.duration
-    told = ", ".join(f"{worker} {spent:.0f} s" for worker, spent in sorted(busy.items()))
-    terminalreporter.write_line(f"busy: {told}; {SEED_VARIABLE}={kill_seed()}")
+    output = ", ".join(f"{worker} {spent:.0f} s" for worker, spent in sorted(busy.items()))
+    terminalreporter.write_line(f"busy: {output}; {SEED_VARIABLE}={kill_seed()}")
     if any("chromium or chromedriver" in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
         terminalreporter.write_line(
             "The pages of the report were not tested, for want of a browser: apt-get install chromium chromium-driver"
         )
     if config.getoption("--record-durations"):
         known = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
-        # A run of a part of the tests does not make the others look short.
+        # A partial run must not make the other files look short.
         most = {file: max(known.get(file, 0), round(seconds.get(file, 0), 1)) for file in sorted({*known, *seconds})}
         DURATIONS.write_text(json.dumps(most, indent=0) + "\n")
 
@@ -101,20 +101,20 @@ def make_tiny_shards(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten walkers in two outfits each before two cameras, as shards; do not write to it."""
+    """Ten walkers in two outfits each, seen by two cameras, as shards; do not write to it."""
     return make_tiny_shards(tmp_path_factory.mktemp("walkers"))
 
 
 @pytest.fixture(scope="session")
 def s3_process() -> Iterator[S3Server]:
-    """One S3 server for all tests; take ``s3``."""
+    """One S3 server for all tests; use ``s3``."""
     with S3Server() as server:
         yield server
 
 
 @pytest.fixture
 def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """The S3 server, which this process's environment names; what a test made it refuse ends with the test."""
+    """The S3 server, which this process's environment names; refusals requested by a test end with the test."""
     for name, value in s3_process.environment.items():
         monkeypatch.setenv(name, value)
     yield s3_process

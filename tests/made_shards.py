@@ -12,7 +12,7 @@ from data_tools.storage import StorageFolder
 
 
 def make_shards(dataset: Dataset, place: Path | str, options: ShardOptions) -> Manifest:
-    """Shard a data set into a folder that holds no finished one."""
+    """Shard a data set into a folder without a finished one."""
     folder, plans = StorageFolder(str(place)), plan_shards(dataset.tracklets, options)
     assert prepare_folder(plans, folder) is None
     records = [write_shard(plan, folder, options) for plan in plans]

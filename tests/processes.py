@@ -1,4 +1,4 @@
-"""Killing what a test started."""
+"""Killing processes that a test started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tests.chance import chance
 
 PATIENCE_SECONDS = 1500.0
-"""How long a test waits for something that must come: a guard against hanging alone, for machines may be slow."""
+"""How long a test waits for something that must happen: a generous limit, because machines may be slow."""
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
@@ -20,7 +20,7 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 
 def kill_within(process: subprocess.Popen[str], seconds: float, what: str) -> None:
-    """SIGKILL after a time below ``seconds``, which the test's output names; waits for the end."""
+    """SIGKILL after a random time below ``seconds``, which the test prints; waits for the process to end."""
     wait = chance().uniform(0, seconds)
     print(f"{what}: killed {wait:.3f} s later")
     time.sleep(wait)

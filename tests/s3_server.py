@@ -1,4 +1,4 @@
-"""An S3 server (moto) as a process of its own on this machine, which counts, delays and refuses on command.
+"""An S3 server (moto) as a separate process on this machine, which counts, delays and refuses on command.
 
 with S3Server() as server:
     os.environ.update(server.environment)
@@ -57,7 +57,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's environment needs."""
+        """The environment variables that a client needs."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_ACCESS_KEY_ID": "key",
@@ -96,7 +96,7 @@ class S3Server:
         self._control("forbid", *READS, *WRITES)
 
     def delay_reads(self, seconds: float) -> None:
-        """Let every answer to a GET wait so long."""
+        """Delay every answer to a GET by that long."""
         self._control("delay", str(seconds))
 
     def stop(self) -> None:
@@ -119,7 +119,7 @@ class S3Server:
 
 
 class _Counted:
-    """moto's WSGI application and, under ``/-/``, what steers it."""
+    """moto's WSGI application and, under ``/-/``, its controls."""
 
     def __init__(self, application: Any) -> None:
         self._application = application

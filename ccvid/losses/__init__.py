@@ -1,1 +1,1 @@
-"""Losses: one idea a file, plain functions of what the heads give."""
+"""Losses: one idea per file, as plain functions of the heads' outputs."""

@@ -1,4 +1,4 @@
-"""ArcFace: softmax over scaled cosines, the target's taken at a greater angle."""
+"""ArcFace: softmax over scaled cosines, with a margin added to the target's angle."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy, one_hot
 def arcface_loss(cosine_BC: Tensor, class_B: Tensor, *, scale: float, margin: float) -> Tensor:
     """Mean cross-entropy of `scale * cos(theta + margin)` at the target, `scale * cos(theta)` elsewhere.
 
-    (Deng et al., CVPR 2019, equation 3.) Beyond theta = pi - margin, where cos(theta + margin) would rise again,
-    the target's is `cos(theta) - margin * sin(margin)`. The gradient is finite at cosines of 1 and -1 too.
+    (Deng et al., CVPR 2019, equation 3.) Beyond theta = pi - margin, where cos(theta + margin) would rise again, the
+    target uses `cos(theta) - margin * sin(margin)`. The gradient is finite even at cosines of 1 and -1.
 
     Args:
         cosine_BC: (B, C) cosines in [-1, 1], floating point.

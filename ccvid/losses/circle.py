@@ -1,4 +1,4 @@
-"""Circle loss with classes: each cosine weighs the more, the further it is from its optimum."""
+"""Circle loss with classes: the further a cosine is from its optimum, the more it weighs."""
 
 from __future__ import annotations
 

@@ -15,20 +15,20 @@ def clothes_adversarial_loss(
     epsilon: float = 0.1,
     scale: float = 16.0,
 ) -> Tensor:
-    """Multi-positive cross-entropy that makes one person's outfits alike (CAL, Gu et al., CVPR 2022).
+    """Multi-positive cross-entropy that makes one person's outfits indistinguishable (CAL, Gu et al., CVPR 2022).
 
-    A sample's positive classes are the K outfits of its person, its negatives all outfits of others. Each
-    positive c stands alone against the negatives,
+    A sample's positive classes are the K outfits of its person; its negatives are all outfits of others. Each
+    positive c is compared with the negatives only,
     `log p(c) = s cos_c - log(exp(s cos_c) + sum_negatives exp(s cos_j))`,
-    and weighs `q(c) = 1 - epsilon + epsilon/K` if it is the outfit worn, `epsilon/K` if not. The loss is the
+    and has weight `q(c) = 1 - epsilon + epsilon/K` if it is the outfit worn, `epsilon/K` if not. The loss is the
     mean over the samples of `-sum_c q(c) log p(c)`. Time and memory are O(B * C).
 
     Args:
-        cosine_BC: (B, C) cosines of the features with the clothes classes.
+        cosine_BC: (B, C) cosines between features and clothes classes.
         clothes_B: (B,) int64, the class worn; it must be one of the person's.
         same_person_BC: (B, C) bool, True where the class belongs to the sample's person.
-        known_C: (C,) bool, the classes that take part, every worn one among them; None: all.
-        epsilon: In [0, 1]: 0 learns the worn outfit alone, 1 all of the person's alike.
+        known_C: (C,) bool, True for the classes to use, which must include every worn one; None: all.
+        epsilon: In [0, 1]: 0 uses the worn outfit only, 1 weighs all of the person's outfits equally.
         scale: s, above 0.
     """
     logits_BC = scale * cosine_BC

@@ -1,4 +1,4 @@
-"""CosFace: softmax over scaled cosines, the target's less a margin."""
+"""CosFace: softmax over scaled cosines, with a margin subtracted from the target's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 def cosface_loss(cosine_BC: Tensor, class_B: Tensor, *, scale: float, margin: float = 0.0) -> Tensor:
     """Mean cross-entropy of `scale * (cosine - margin at the target)` (Wang et al., CVPR 2018, equation 4).
 
-    CAL trains its clothes classifier with it, scale 16 and margin 0.
+    CAL trains its clothes classifier with this loss, at scale 16 and margin 0.
 
     Args:
         cosine_BC: (B, C) cosines in [-1, 1].

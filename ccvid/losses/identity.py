@@ -12,6 +12,6 @@ def identity_loss(logits_BP: Tensor, person_B: Tensor, *, label_smoothing: float
     Args:
         logits_BP: (B, P) logits, floating point.
         person_B: (B,) int64 person classes in [0, P).
-        label_smoothing: s in [0, 1] (Szegedy et al., CVPR 2016); the recipes that smooth take 0.1.
+        label_smoothing: s in [0, 1] (Szegedy et al., CVPR 2016); recipes with smoothing use 0.1.
     """
     return cross_entropy(logits_BP, person_B, label_smoothing=label_smoothing)

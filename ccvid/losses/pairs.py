@@ -1,9 +1,9 @@
 """Pair losses: each sample of a batch against all others, by the cosine of their L2-normalised features.
 
-P_i are the other samples of i's person, N_i the samples of other persons, c_ij cosines. Over several ranks the batch
-is that of all ranks together. Triplet and circle are pytorch-metric-learning's. Its contrastive loss of this form
-(NTXentLoss) holds every positive pair against every negative one, 5.5 s and gigabytes for 256 samples; a cosface
-between pairs it does not have.
+P_i are the other samples of i's person, N_i the samples of other persons, c_ij cosines. With several ranks, the batch
+is that of all ranks together. Triplet and circle come from pytorch-metric-learning. Its contrastive loss of this form
+(NTXentLoss) compares every positive pair with every negative one, which takes 5.5 s and gigabytes for 256 samples; it
+has no pairwise CosFace.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def triplet_loss(feature_BD: Tensor, person_B: Tensor, *, margin: float) -> Tens
     """Batch-hard triplet loss on the distance 1 - c (Hermans et al., 2017).
 
     `mean_i relu(margin + max_{p in P_i} (1 - c_ip) - min_{n in N_i} (1 - c_in))` over the samples that have both; 0
-    where none has.
+    if none has.
 
     Args:
         feature_BD: (B, D) features of any length, floating point.
         person_B: (B,) int64 person classes.
         margin: In [0, 2].
     """
-    # The library takes seconds to import, which only runs with its losses spend.
+    # Imported here because it takes seconds, which only runs with these losses should pay.
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import BatchHardMiner
@@ -39,7 +39,7 @@ def triplet_loss(feature_BD: Tensor, person_B: Tensor, *, margin: float) -> Tens
 def contrastive_loss(feature_BD: Tensor, person_B: Tensor, *, scale: float) -> Tensor:
     """Each positive alone against all negatives: `-log(exp(s c_ip) / (exp(s c_ip) + sum_{n in N_i} exp(s c_in)))`.
 
-    The mean over P_i, then over the samples that have positives; 0 where none has, and for one without negatives.
+    Averaged over P_i, then over the samples that have positives; 0 if none has. A sample without negatives counts as 0.
 
     Args:
         feature_BD: (B, D) features of any length, floating point.
@@ -58,7 +58,7 @@ def contrastive_loss(feature_BD: Tensor, person_B: Tensor, *, scale: float) -> T
 def pair_cosface_loss(feature_BD: Tensor, person_B: Tensor, *, scale: float, margin: float) -> Tensor:
     """`mean_i softplus(LSE_{n in N_i} s (c_in + margin) + LSE_{p in P_i} -s c_ip)`, LSE the log of summed exponentials.
 
-    A sample without positives or without negatives counts 0.
+    A sample without positives or without negatives counts as 0.
 
     Args:
         feature_BD: (B, D) features of any length, floating point.
@@ -76,7 +76,7 @@ def pair_circle_loss(feature_BD: Tensor, person_B: Tensor, *, scale: float, marg
     """`mean_i softplus(LSE_{n in N_i} a_in (c_in - margin) + LSE_{p in P_i} a_ip (1 - margin - c_ip))`.
 
     (Sun et al., CVPR 2020, equation 6.) `a_in = s relu(c_in + margin)` and `a_ip = s relu(1 + margin - c_ip)` pass no
-    gradient. A sample without positives or without negatives counts 0.
+    gradient. A sample without positives or without negatives counts as 0.
 
     Args:
         feature_BD: (B, D) features of any length, floating point.
@@ -92,7 +92,7 @@ def pair_circle_loss(feature_BD: Tensor, person_B: Tensor, *, scale: float, marg
 
 
 def _pairs(feature_BD: Tensor, person_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines (B, B), and where the pair is of one person (not a sample with itself) or of two."""
+    """Cosines (B, B), and masks of the pairs of one person (except a sample with itself) and of two persons."""
     feature_BD = normalize(feature_BD)
     same_BB = person_B[:, None] == person_B
     itself_BB = torch.eye(len(person_B), dtype=torch.bool, device=person_B.device)

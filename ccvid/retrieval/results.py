@@ -1,4 +1,4 @@
-"""Writes the results of a scored retrieval into its run folder, drawn in ``ccvid/run_files.py``; each file whole."""
+"""Write the results of a scored retrieval into its run folder (``ccvid/run_files.py``), each file atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
 from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances
-from ccvid.retrieval.ranking.scoring import SCORED_PROTOCOLS, ScoredRetrieval, leading_result
+from ccvid.retrieval.ranking.scoring import PICTURED_PROTOCOLS, ScoredRetrieval, leading_result
 from ccvid.retrieval.report.film_strip import Thumbnails
 from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure
 from ccvid.retrieval.report.report import write_report
@@ -52,20 +52,20 @@ def write_scores(
     title: str,
     facts: Mapping[str, object],
 ) -> dict[str, object]:
-    """Write embeddings, ranked pictures with the report, and what ``write_results`` writes; returns ``metrics.json``.
+    """Write embeddings, pictures of rankings and the files of ``write_results``; returns what ``metrics.json`` holds.
 
     Args:
         query, gallery: what was scored.
         stores: where the pictures of their tracklets are.
         weights: fingerprint of the weights.
         title: of tables, pictures and the report.
-        facts: what else ``metrics.json`` says.
+        facts: further entries of ``metrics.json``.
     """
     write_embeddings(query + gallery, folder / EMBEDDINGS_FILE)
     query_thumbnails, gallery_thumbnails = (
         stored_thumbnails(find_tracklets(table.rows, stores)) for table in (query, gallery)
     )
-    for name in SCORED_PROTOCOLS if options.report else ():
+    for name in PICTURED_PROTOCOLS if options.report else ():
         if name in scores.evaluation.results:
             figure = draw_rankings(
                 scores.evaluation,
@@ -97,11 +97,11 @@ def write_results(
     facts: Mapping[str, object],
     thumbnails: tuple[Thumbnails, Thumbnails] | None = None,
 ) -> dict[str, object]:
-    """Write figures, intervals, thresholds and the report and, last, ``metrics.json``; returns what that holds.
+    """Write metrics, intervals, thresholds, the report and, last, ``metrics.json``; returns the content of the last.
 
     Args:
-        model: what a calibration is bound to.
-        thumbnails: of queries and gallery; without them the report's filmstrips are captions alone.
+        model: fingerprint of the model that a calibration is valid for.
+        thumbnails: of queries and gallery; without them the report's filmstrips show only captions.
     """
     evaluation, draws = scores.evaluation, options.threshold.draws
     intervals = {
@@ -117,7 +117,7 @@ def write_results(
         )
     except InputError as error:
         without = str(error)
-    processed = _post_processing(scores, options)  # before anything is written: it may refuse
+    processed = _post_processing(scores, options)  # before anything is written: because it may raise
     write_query_table(evaluation, folder / QUERIES_FILE)
     text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
     text = "\n".join([text, "", *threshold_lines(thresholds, without)])
@@ -135,7 +135,7 @@ def write_results(
     if options.report:
         report = _report(scores, intervals, thresholds, model, title, facts, thumbnails)
         if processed:
-            table = ExtraTable("Post-processing, per cent", *post_processing_rows(processed), POST_PROCESSING_NOTE)
+            table = ExtraTable("Post-processing (%)", *post_processing_rows(processed), POST_PROCESSING_NOTE)
             report = replace(report, tables=[*report.tables, table])
         write_report(report, folder / REPORT_FOLDER)
     files[METRICS_FILE] = json.dumps(metrics, indent=1) + "\n"
@@ -192,5 +192,5 @@ def _recommended(thresholds: Thresholds) -> Threshold | None:
     if (found := recommended.threshold) is None:
         return None
     return Threshold(
-        found.value, (found.low, found.high), f"for a false-accept rate of {100 * recommended.asked_far:g} %"
+        found.value, (found.low, found.high), f"threshold for a false accept rate of {100 * recommended.asked_far:g} %"
     )

@@ -1,1 +1,1 @@
-"""Training: the loop and the update that it repeats."""
+"""Training: the loop and the update step."""

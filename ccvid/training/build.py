@@ -1,4 +1,4 @@
-"""From a recipe to what is trained: model, its moving average, heads, optimizers and the update."""
+"""Build what a recipe trains: the model, its moving average, heads, optimizers and the update."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ccvid.training.update import BatchLoss, CalUpdate, PairTerm
 
 
 def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tuple[TrainedParts, CalUpdate]:
-    """What the recipe trains, on the run's device, and the update that does it."""
+    """The parts that the recipe trains, on the run's device, and the update that trains them."""
     method, optim = recipe.method, recipe.optim
     model = _build_model(recipe, len(split.persons), run)
     average = None if recipe.train.ema_decay is None else moving_average(model, recipe.train.ema_decay)
@@ -63,10 +63,9 @@ def pair_term_of(method: MethodOptions, world_size: int) -> PairTerm | None:
 
 
 def moving_average(model: ReIdModel, decay: float) -> AveragedModel:
-    """A copy that keeps ``decay`` of itself at each ``update_parameters``, and begins at the first one's weights.
+    """An exponential moving average of the model; the first ``update_parameters`` copies the model's weights.
 
-    BatchNorm's running statistics are averaged with the weights, for those of the moment belong to the weights of
-    the moment.
+    BatchNorm's running statistics are averaged too, because the model's own fit only its current weights.
     """
     ema: Callable[..., None] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
@@ -89,7 +88,7 @@ def _build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdMode
 def _build_clothes(
     recipe: Recipe, split: TrainingSplit, run: RunContext, feature_size: int
 ) -> tuple[CosineClassifier | ClothesMemory | None, Optimizer | None, ClothesHead | ClothesMemoryHead | None]:
-    """The clothes classifier, or memory, its optimizer and what the update does with it."""
+    """The clothes classifier or memory, its optimizer, and the head that the update uses."""
     method, device, optim = recipe.method, run.device, recipe.optim
     if not method.clothes_loss:
         return None, None, None

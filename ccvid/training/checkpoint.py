@@ -1,4 +1,4 @@
-"""Everything a run needs to resume to the bit: the files of a checkpoint, drawn in ``ccvid/run_files.py``.
+"""Everything a run needs to resume bit-identically: the files of a checkpoint, drawn in ``ccvid/run_files.py``.
 
 Weights are safetensors; ``trainer.pt`` is loaded with ``weights_only``. ``model.json`` is written beside them by the
 trainer, see ``ccvid/trained_model.py``.
@@ -33,20 +33,20 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands: ``epoch`` whole epochs and ``step`` steps of the next are done."""
+    """How far a run is: ``epoch`` epochs and ``step`` steps of the next one are done."""
 
     epoch: Count = 0
     step: Count = 0
     steps_per_epoch: Count = 0
-    """What ``step`` counts towards: it depends on the number of workers; 0 at the start."""
+    """Depends on the number of workers; 0 at the start."""
     updates: Count = 0
-    """Steps done in all, with whatever number of workers."""
+    """Steps done in total, even if the number of workers changed."""
     best_score: Annotated[float, Field(ge=-1, le=1)] = -1.0
-    """Clothes-changing mAP (general where nobody changes clothes) on the held-out identities; −1: none yet."""
+    """Clothes-changing mAP (general if nobody changes clothes) on the held-out identities; −1: none yet."""
     best_epoch: Count = 0
 
     def in_epochs_of(self, steps: int) -> Progress:
-        """The same share of the run, rounded up to a step, where epochs now have ``steps`` steps."""
+        """The same progress with epochs of ``steps`` steps, rounded up to a step."""
         if self.steps_per_epoch in (0, steps):
             return replace(self, steps_per_epoch=steps)
         return replace(self, step=-(-self.step * steps // self.steps_per_epoch), steps_per_epoch=steps)
@@ -57,19 +57,19 @@ _PROGRESS = TypeAdapter(Progress)
 
 @dataclass(frozen=True, slots=True)
 class TrainedParts:
-    """All that training changes."""
+    """Everything that training changes."""
 
     model: ReIdModel
     optimizer: Optimizer
     clothes: CosineClassifier | ClothesMemory | None
     clothes_optimizer: Optimizer | None
-    """Of a clothes classifier."""
+    """None without a clothes classifier."""
     average: AveragedModel | None = None
-    """Moving average of ``model``; None where the recipe has none."""
+    """Moving average of ``model``; None if the recipe has none."""
 
     @property
     def scored_model(self) -> ReIdModel:
-        """What validation, the test set and users of the checkpoint take."""
+        """The model for validation, for the test set and for users of the checkpoint."""
         if self.average is None:
             return self.model
         assert isinstance(self.average.module, ReIdModel)
@@ -95,8 +95,8 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
     """Restore what :func:`save_checkpoint` wrote. The optimizers' settings stay the recipe's.
 
     Raises:
-        InputError: a file is missing, damaged, or of another model, or a weight or a mean of the optimizer is not
-            finite; the message names the file and the tensor.
+        InputError: a file is missing, damaged or of another model, or a weight or optimizer state is not finite; the
+            message names the file and the tensor.
     """
     load_weights(parts.scored_model, folder / WEIGHTS_FILE)
     if parts.average is not None:
@@ -110,11 +110,11 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
         if parts.average is not None:
             steps = int(state["steps_averaged"])
             if steps < 0:
-                raise ValueError(f"steps_averaged is {steps}, expected the number of steps")
+                raise ValueError(f"steps_averaged is {steps}, expected 0 or more")
             parts.average.n_averaged.fill_(steps)
         if parts.clothes_optimizer is not None:
             _load_optimizer(parts.clothes_optimizer, state["clothes"])
-    except Exception as error:  # a damaged pickle, and what is no optimizer's state, raise almost anything
+    except Exception as error:  # a damaged pickle or optimizer state can raise almost anything
         raise InputError(f"{path}: not a checkpoint of this recipe: {one_line(error)}") from error
     path = folder / PROGRESS_FILE
     try:
@@ -125,7 +125,7 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
         raise InputError(f"{path}: not a checkpoint of this recipe: {error.strerror}") from None
     if progress.step > progress.steps_per_epoch:
         most = progress.steps_per_epoch
-        raise InputError(f"{path}: step is {progress.step}, expected at most the {most} of an epoch")
+        raise InputError(f"{path}: step is {progress.step}, expected at most {most}, the steps per epoch")
     return progress
 
 
@@ -134,17 +134,17 @@ def _load_optimizer(optimizer: Optimizer, found: Mapping[str, Any]) -> None:
     optimizer.load_state_dict({**own, "state": found["state"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if len(optimizer.state) > len(parameters):
-        raise ValueError(f"the state of {len(optimizer.state)} parameters, expected {len(parameters)}")
+        raise ValueError(f"optimizer state of {len(optimizer.state)} parameters, expected {len(parameters)}")
     for number, parameter in enumerate(parameters):
         for name, value in optimizer.state[parameter].items():
             if value.shape not in (parameter.shape, ()) or not value.isfinite().all():
                 raise ValueError(
-                    f"{name} of parameter {number} is not {tuple(parameter.shape)} finite numbers, as expected"
+                    f"{name} of parameter {number}: expected finite numbers of shape {tuple(parameter.shape)}"
                 )
 
 
 def is_finite(module: nn.Module) -> bool:
-    """Whether no parameter or buffer holds NaN or infinity; one wait for the device."""
+    """Whether no parameter or buffer holds NaN or infinity; waits for the device once."""
     finite = [tensor.isfinite().all() for tensor in module.state_dict().values() if tensor.is_floating_point()]
     return bool(torch.stack(finite).all())
 
@@ -158,7 +158,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Restore what :func:`save_weights` wrote.
 
     Raises:
-        InputError: the file is damaged or does not fit, or a value is not finite; the message names its tensor.
+        InputError: the file is damaged or does not fit, or a value is not finite; the message names the tensor.
     """
     own = module.state_dict()
     try:

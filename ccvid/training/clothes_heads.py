@@ -1,4 +1,4 @@
-"""What knows the clothes classes in a CAL update: a classifier that learns, or a memory of class means."""
+"""The clothes head of a CAL update: a learned classifier or a memory of class means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ClothesHead:
 
     Args:
         classifier: A `CosineClassifier`, bare or in DistributedDataParallel.
-        optimizer: Of its weight alone.
+        optimizer: Updates the classifier's weight only.
         owner_N: (N,) int64, the person class to whom each clothes class belongs, on the classifier's device.
         scale: s of both losses, above 0.
         epsilon: In [0, 1], see `clothes_adversarial_loss`.
@@ -43,7 +43,7 @@ class ClothesHead:
         self.epsilon = epsilon
 
     def learn(self, feature_BD: Tensor, clothes_B: Tensor, *, train: bool) -> Tensor:
-        """The loss, and a step of the classifier on it where ``train``; the features are held fixed."""
+        """The classifier's loss; with ``train`` also an update of the classifier. The features are held fixed."""
         if not train:
             with torch.no_grad():
                 return cosface_loss(self.bare(feature_BD), clothes_B, scale=self.scale)
@@ -54,21 +54,21 @@ class ClothesHead:
         return loss.detach()
 
     def adversarial_loss(self, feature_BD: Tensor, person_B: Tensor, clothes_B: Tensor) -> Tensor:
-        """L_CA of the features; the classifier is held fixed, its DDP wrapper passed by."""
+        """L_CA of the features; the classifier is held fixed and its DDP wrapper bypassed."""
         same_person_BN = person_B[:, None] == self.owner_N
         cosine_BN = self.bare.held_cosine(feature_BD)
         return clothes_adversarial_loss(cosine_BN, clothes_B, same_person_BN, epsilon=self.epsilon, scale=self.scale)
 
 
 class ClothesMemoryHead:
-    """A memory of class means in the classifier's place: nothing of it is trained, and it fills from the first step.
+    """A memory of class means in place of the classifier: not trained, and filled from the first step on.
 
     Args:
-        memory: Equal on all ranks, and stays so.
+        memory: Equal on all ranks, and kept equal.
         owner_N: (N,) int64, the person class to whom each clothes class belongs, on the memory's device.
         scale: s of L_CA, above 0.
         epsilon: In [0, 1], see `clothes_adversarial_loss`.
-        world_size: Ranks whose batches it takes in.
+        world_size: Number of ranks whose batches update it.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class ClothesMemoryHead:
         self.world_size = world_size
 
     def learn(self, feature_BD: Tensor, clothes_B: Tensor, *, train: bool) -> None:  # noqa: ARG002
-        """Take in all ranks' features, whether or not L_CA acts yet: at its start the means are there."""
+        """Update the means with all ranks' features, even before L_CA starts, so that they exist when it does."""
         feature_BD = gather_batch(feature_BD.detach(), self.world_size)
         self.memory.update(feature_BD, gather_batch(clothes_B, self.world_size))
 
     def adversarial_loss(self, feature_BD: Tensor, person_B: Tensor, clothes_B: Tensor) -> Tensor:
-        """L_CA of the features among the classes seen so far; the means are held fixed."""
+        """L_CA of the features over the classes seen so far; the means are held fixed."""
         return clothes_adversarial_loss(
             self.memory.held_cosine(feature_BD),
             clothes_B,

@@ -1,4 +1,4 @@
-"""What the training loop asks of whoever runs it: Ray Train on a cluster, or a plain process."""
+"""What the training loop needs from its environment: Ray Train on a cluster, or a plain process."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ class RunContext(Protocol):
     folder: Path
     """The run folder, storage/name; only rank 0 writes to it."""
     sinks: Sequence[MetricSink]
-    """Where metrics go beside the run folder."""
+    """Where metrics go besides the run folder."""
     scratch: Path
-    """A local folder for checkpoints on their way; it outlives no session, so that a kill leaves nothing behind."""
+    """A local folder for checkpoints before upload; removed with the session, even if the run is killed."""
 
     def decoders(self, clips: TrainingClips) -> ClipDecoders | None:
-        """Who decodes this rank's clips for it; None: it does so itself."""
+        """Processes that decode this rank's clips; None: the rank decodes them itself."""
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
         """The folder of the last committed checkpoint, None at the start of a run."""
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, *, wait: bool = False) -> None:
-        """Report a validation or a checkpoint; every rank calls it equally often.
+        """Report a validation or a checkpoint; every rank must call it equally often.
 
-        ``checkpoint`` (rank 0's; None on the others and without one) is a temporary folder whose upload goes on
-        beside training, unless told to ``wait`` for it, and which is removed afterwards.
+        ``checkpoint`` is a temporary folder on rank 0, None on the other ranks or without a checkpoint. It is uploaded
+        while training continues, or before this returns if ``wait`` is set, and is then removed.
         """
 
     def publish(self) -> None:
-        """Make what rank 0 wrote to ``folder`` last, where the run is stored elsewhere."""
+        """Upload what rank 0 wrote to ``folder``, if the run is stored elsewhere."""
 
     def alive(self) -> None:
-        """Tell that work goes on: called at each step and each embedded batch."""
+        """Signal progress; called at each step and each embedded batch."""
 
     def rest(self) -> None:
-        """Tell that the next ``alive`` may be long in coming."""
+        """Signal that the next ``alive`` may take long."""
 
     def stop_requested(self) -> bool:
-        """Whether this rank was asked to end the run with a last checkpoint."""
+        """Whether this rank was asked to save a last checkpoint and end the run."""
 
 
 class LocalRun:

@@ -1,4 +1,4 @@
-"""The few things that ranks exchange; each does nothing where there is one process."""
+"""Communication between ranks; with one process, nothing is exchanged."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def wrap(module: ModuleT, device: torch.device, world_size: int) -> ModuleT | DistributedDataParallel:
-    """Average the module's gradients over the ranks; the module itself for one rank."""
+    """Wrap the module in DDP, which averages gradients over the ranks; with one rank, return the module itself."""
     if world_size == 1:
         return module
     return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
 
 def broadcast_state(module: nn.Module, world_size: int) -> None:
-    """Give every rank rank 0's parameters and buffers: running statistics are each rank's own."""
+    """Copy rank 0's parameters and buffers to every rank: BatchNorm's running statistics differ between ranks."""
     if world_size > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
 class Agreement:
-    """Lets all ranks stop at one place when one of them cannot go on, or was asked to end the run.
+    """Stops all ranks at the same step when one of them cannot continue or is asked to end the run.
 
-    It has a group of its own on the hosts (gloo), so that a GPU's queue is never waited for.
+    It uses its own gloo process group, on the CPU, so that it never waits for a GPU's queue.
     """
 
     def __init__(self, world_size: int) -> None:
@@ -40,19 +40,19 @@ class Agreement:
         self._group: Any = dist.new_group(backend="gloo") if world_size > 1 else None
 
     def stop_if_any(self, problem: str | None, *, end: bool = False) -> bool:
-        """Tell the others of this rank's problem and hear of theirs; every rank calls it equally often.
+        """Exchange problems with the other ranks; every rank must call it equally often.
 
         Returns:
             Whether any rank was asked to ``end`` the run.
 
         Raises:
-            StoppedTogetherError: with the first rank's problem, where any has one.
+            StoppedTogetherError: some rank has a problem; the message is that of the lowest such rank.
         """
         problems = [problem]
         if self._group is not None:
-            told = torch.tensor([problem is not None, end], dtype=torch.int32)
-            dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group)
-            any_problem, end = map(bool, told.tolist())
+            flags = torch.tensor([problem is not None, end], dtype=torch.int32)
+            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._group)
+            any_problem, end = map(bool, flags.tolist())
             if not any_problem:
                 return end
             problems = [None] * self._world_size
@@ -64,7 +64,7 @@ class Agreement:
 
 
 def gather(item: Item, world_size: int) -> list[Item]:
-    """Every rank's item, by rank, on all ranks."""
+    """Every rank's item, in rank order, on all ranks."""
     if world_size == 1:
         return [item]
     items: list[Item | None] = [None] * world_size
@@ -73,10 +73,10 @@ def gather(item: Item, world_size: int) -> list[Item]:
 
 
 def gather_batch(own_B: Tensor, world_size: int) -> Tensor:
-    """The batches of all ranks, by rank: (B, …) -> (W * B, …), as many on each rank.
+    """Concatenate the batches of all ranks, in rank order: (B, …) -> (W * B, …), with the same B on every rank.
 
-    Its gradient is the true one, the sum of what all ranks want of a slice: where each rank has the same loss of the
-    whole batch, DDP's mean over the ranks gives what one process would.
+    The gradient of a slice is its sum over all ranks. If each rank computes the same loss of the whole batch, DDP's
+    mean over the ranks then equals the gradient of one process.
     """
     if world_size == 1:
         return own_B
@@ -101,7 +101,7 @@ class _GatherBatch(torch.autograd.Function):
 
 
 def sum_over_ranks(own: Tensor) -> Tensor:
-    """The sum of all ranks' tensors; its gradient is the true one, the sum of what all ranks want of it."""
+    """The sum of all ranks' tensors; its gradient is summed over all ranks as well."""
     total: Tensor = _SumOverRanks.apply(own)
     return total
 
@@ -119,7 +119,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def gather_rows(own: Tensor, total: int, world_size: int) -> Tensor:
-    """Undo a split by ``rows[rank::world_size]``: (total, …) rows in their first order, on the CPU."""
+    """Undo a split by ``rows[rank::world_size]``: (total, …) rows in their original order, on the CPU."""
     parts = gather(own.cpu(), world_size)
     whole = own.new_empty((total, *own.shape[1:]), device="cpu")
     for rank, part in enumerate(parts):

@@ -23,10 +23,10 @@ SEND_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 120.0
 CLOSE_SECONDS = 20.0
 BATCH_METRICS = 1000
-"""Most that MLflow takes in one request; of parameters ``BATCH_PARAMETERS``."""
+"""MLflow's limit per request; for parameters it is ``BATCH_PARAMETERS``."""
 BATCH_PARAMETERS = 100
 LONGEST_PARAMETER = 500
-"""Characters; older servers take no more."""
+"""In characters; the limit of older servers."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_mlflow(tracking_uri: str) -> None:
-    """Raise ``InputError`` where the packages that ``tracking_uri`` needs are not installed."""
+    """Raise ``InputError`` if a package that ``tracking_uri`` needs is not installed."""
     needed = ["mlflow", *(["sqlalchemy", "alembic"] if tracking_uri.startswith("sqlite:") else [])]
     if missing := [name for name in needed if find_spec(name) is None]:
         raise InputError(f"--run.mlflow needs the package {missing[0]}: pip install 'ccvid[mlflow]'")
@@ -43,13 +43,13 @@ def check_mlflow(tracking_uri: str) -> None:
 class MlflowSink:
     """An MLflow run's metrics, parameters and tags; a ``MetricSink``.
 
-    A run that goes on continues the MLflow run that ``folder/mlflow.json`` names: values of steps that MLflow has
-    already are not sent again. What cannot be sent waits in memory and is tried again, after growing pauses.
+    A resumed run continues the MLflow run named in ``folder/mlflow.json`` and does not resend steps that MLflow
+    already has. Values that cannot be sent stay in memory and are retried, after growing pauses.
 
     Args:
         folder: the run folder.
-        experiment: made where there is none of that name.
-        parameters: by name; those that the MLflow run has already keep their values.
+        experiment: created if missing.
+        parameters: by name; those that the MLflow run already has keep their values.
 
     Raises:
         InputError: MLflow is not installed.
@@ -79,7 +79,7 @@ class MlflowSink:
         self._thread.start()
 
     def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
-        """Note values to send; returns at once."""
+        """Queue values to send; returns at once."""
         now = int(time.time() * 1000)
         with self._lock:
             self._waiting += [(f"{group}/{name}", float(value), now, step) for name, value in values.items()]
@@ -90,7 +90,7 @@ class MlflowSink:
         self._ended.set()
         self._thread.join(CLOSE_SECONDS)
         if self._waiting:
-            logger.warning("MLflow: %d values were not sent; they stand in %s", len(self._waiting), STEPS_FILE)
+            logger.warning("MLflow: %d values were not sent; find them in %s", len(self._waiting), STEPS_FILE)
 
     def _work(self) -> None:
         pause, failures, ended = 0.0, 0, False
@@ -102,12 +102,12 @@ class MlflowSink:
                     self._client.set_terminated(self._run_id, self._status)
             except Exception as error:  # of any kind: MLflow, its server or the network must not end training
                 failures, pause = failures + 1, min(2 * max(pause, 1), LONGEST_PAUSE_SECONDS)
-                self._last_steps.clear()  # what of the last batch arrived is not known
-                if failures == 2:  # a second try often helps, as when two runs make one experiment
-                    logger.warning("MLflow: %s; training goes on, and values are sent later", _first_line(error))
+                self._last_steps.clear()  # the last batch may have arrived in part
+                if failures == 2:  # one retry often helps, as when two runs create the same experiment
+                    logger.warning("MLflow: %s; training continues, values are sent later", _first_line(error))
             else:
                 if failures >= 2:
-                    logger.warning("MLflow: answers again")
+                    logger.warning("MLflow: connected again")
                 pause, failures = SEND_SECONDS, 0
 
     def _send(self) -> None:
@@ -124,17 +124,17 @@ class MlflowSink:
                 del self._waiting[: len(batch)]
 
     def _last_step(self, name: str) -> int:
-        """The last step of which MLflow has this metric; −1 where it has none."""
+        """The last step for which MLflow has this metric; −1 if none."""
         if name not in self._last_steps:
             history = self._client.get_metric_history(self._run_id, name)
             self._last_steps[name] = max((metric.step for metric in history), default=-1)
         return self._last_steps[name]
 
     def _open(self) -> tuple[Any, str]:
-        """A client, and the id of the run, which has its parameters and tags."""
+        """A client and the id of the run, with its parameters and tags set."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # tried again here, without its own warnings
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retried here, without MLflow's warnings
         from mlflow import MlflowClient
         from mlflow.entities import Param, RunTag
 
@@ -153,7 +153,7 @@ class MlflowSink:
         return client, run_id
 
     def _known_run(self, client: Any) -> str | None:
-        """The MLflow run that this run began, if it is still there."""
+        """The MLflow run that this run started, if it still exists."""
         from mlflow.exceptions import MlflowException
 
         try:

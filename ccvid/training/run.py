@@ -21,12 +21,12 @@ from data_tools.shards import ShardFolder
 def train_and_score(
     recipe: Recipe, run: RunContext, store: ShardFolder, *, score_test: bool = True
 ) -> Mapping[str, object]:
-    """Train what is left, then score the test set unless told not to.
+    """Train the rest of the run, then score the test set if ``score_test``.
 
     Returns:
-        On rank 0 what ``metrics.json`` holds, {} where there is nothing to score; {} on the other ranks.
+        On rank 0 the content of ``metrics.json``, {} if there is nothing to score; {} on the other ranks.
     """
-    with_own(recipe.score.protocols)  # a name that is taken is told before training, not after it
+    with_own(recipe.score.protocols)  # refuse a taken name before training, not after it
     trainer = Trainer(recipe, store, run)
     trainer.fit()
     results = score_test_set(trainer) if score_test else {}
@@ -35,12 +35,12 @@ def train_and_score(
 
 
 def score_test_set(trainer: Trainer) -> Mapping[str, object]:
-    """Score queries against gallery with the weights that the recipe names, and write the run's results."""
+    """Score queries against the gallery with the weights that the recipe asks for, and write the run's results."""
     recipe, run, store = trainer.recipe, trainer.run, trainer.store
     query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
     if not query_rows or not gallery_rows:
         if run.rank == 0:
-            message("No labelled query and gallery tracklets: the test set is not scored.")
+            message("The test set is not scored: it has no labelled query and gallery tracklets.")
         return {}
     epoch = recipe.train.epochs
     if recipe.train.test_weights == "best":
@@ -52,7 +52,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
     embedded = trainer.embed(rows)
     if run.rank != 0:
         return {}
-    run.rest()  # scoring and the report make no steps
+    run.rest()  # scoring and the report signal no progress
     state("computing metrics")
     backbone = trainer.scored_model.backbone
     embedder = EmbedderDescription.of(backbone_fingerprint(backbone), backbone.feature_size, recipe)

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step alone, so that nothing of it needs to be saved."""
+"""The learning rate as a function of the step alone, so that it has no state to save."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ccvid.config import OptimOptions
 
 
 def learning_rate_factor(options: OptimOptions, epoch: float, epochs: int) -> float:
-    """What the learning rate is multiplied by.
+    """The factor that multiplies the learning rate.
 
     Args:
-        epoch: epochs done so far, with the fraction of the current one; in [0, epochs].
+        epoch: epochs done so far, including the fraction of the current one; in [0, epochs].
 
     Returns:
         A factor in [0, 1]: warm-up times the multi-step decay (by whole epochs) or the cosine (by steps).

@@ -1,4 +1,4 @@
-"""Runs of one recipe with several seeds, told as mean ± standard deviation, for a single run tells little."""
+"""Several seeds of one recipe, reported as mean ± standard deviation, because a single run says little."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data_tools.wording import one_line, shown
 SEEDS_FILE = "seeds.json"
 
 SeedFigures = Mapping[str, tuple[tuple[float, ...], ...]]
-"""By protocol, what each seed scored, as fractions: mAP, mINP, and top-k for CMC_RANKS."""
+"""Each seed's scores by protocol, as fractions: mAP, mINP, and top-k for CMC_RANKS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class SeedSummary:
 
     @classmethod
     def of(cls, metrics: Mapping[int, Mapping[str, Any]]) -> SeedSummary:
-        """From what each seed's ``metrics.json`` holds; protocols that one of them lacks are left out."""
+        """From the content of each seed's ``metrics.json``; protocols that any of them lacks are left out."""
         seeds = tuple(sorted(metrics))
         single_shot = [metrics[seed].get("single_shot", {}) for seed in seeds]
         return cls(seeds, _by_protocol([metrics[seed] for seed in seeds]), _by_protocol(single_shot))
 
     def to_json(self) -> dict[str, object]:
-        """What seeds.json holds: fractions; a single seed's sd is null."""
+        """The content of seeds.json, as fractions; with a single seed, sd is null."""
         single_shot = {"single_shot": {"protocols": _to_json(self.single_shot)}} if self.single_shot else {}
         return {"seeds": list(self.seeds), "protocols": _to_json(self.protocols), **single_shot}
 
@@ -47,22 +47,22 @@ class SeedSummary:
         of_seeds = f"mean ± standard deviation of {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
         tables = [spread_table(f"{title}, {of_seeds}", _spreads(self.protocols))]
         if self.single_shot:
-            title = f"One gallery tracklet a person, {of_seeds}, each the mean of its draws"
+            title = f"One gallery tracklet per person, {of_seeds}, each averaged over its draws"
             tables.append(spread_table(title, _spreads(self.single_shot)))
         return "\n\n".join(tables)
 
 
 def read_seed_metrics(file: Path) -> dict[str, Any]:
-    """What a finished run's metrics.json holds.
+    """Read a finished run's metrics.json.
 
     Raises:
-        InputError: it is not there, or not what a run writes.
+        InputError: it is missing, or not written by a run.
     """
     try:
         metrics = parse_json(read_document(file), file)
         SeedSummary.of({0: metrics})
     except FileNotFoundError:
-        raise InputError(f"{file}: not there: its run scored nothing") from None
+        raise InputError(f"{file}: no such file; the run scored nothing") from None
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -93,7 +93,7 @@ def _figures(entry: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _fraction(value: object) -> float:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{shown(value)} is no figure, expected a number from 0 to 1")
+        raise ValueError(f"got {shown(value)}, expected a number from 0 to 1")
     return float(value)
 
 

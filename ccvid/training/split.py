@@ -1,4 +1,4 @@
-"""Which stored tracklets are trained on, which are held out, and their class labels."""
+"""The training and held-out tracklets of a data set, and their class labels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Label = TypeVar("Label", str, tuple[str, str])
 
 @dataclass(frozen=True, slots=True)
 class TrainingSplit:
-    """Training items with class labels made from sorted labels, and the rows of the held-out identities.
+    """Training items with class numbers, and the rows of the held-out identities.
 
-    A label is the position in ``persons`` or ``clothes`` (pairs of person and clothes label); ``owner_N`` is the
-    person class of each clothes class.
+    A class number is the position in the sorted ``persons`` or ``clothes`` (pairs of person and clothes label);
+    ``owner_N`` is the person class of each clothes class.
     """
 
     items: TrainingItems
@@ -34,7 +34,7 @@ class TrainingSplit:
 
 
 def split_for(recipe: Recipe, store: ShardFolder) -> TrainingSplit:
-    """What a recipe trains on; raises as :func:`split_training` does."""
+    """The split for a recipe; raises as :func:`split_training` does."""
     method = recipe.method
     return split_training(
         store,
@@ -55,17 +55,17 @@ def split_training(
     colour_distance: float | None = None,
     threads: int = 2,
 ) -> TrainingSplit:
-    """Divide the labelled tracklets of split ``train``.
+    """Divide the labelled tracklets of split ``train`` into training and held-out ones.
 
     Args:
         piece: frames of a dense-sampling piece, 0 for whole tracklets.
-        needs_clothes: whether every training tracklet must have a clothes label; where not needed, an unknown one
-            counts as the person's outfit "".
-        colour_distance: where clothes are needed, guess them from colours at this distance in place of the labels.
-        threads: that decode frames for such guesses.
+        needs_clothes: whether every training tracklet must have a clothes label; if not, a missing one counts as the
+            person's outfit "".
+        colour_distance: if clothes are needed, guess outfits from colours with this distance instead of using labels.
+        threads: number of threads that decode frames to guess outfits.
 
     Raises:
-        InputError: nothing to train on, or clothes labels missing.
+        InputError: there is nothing to train on, or clothes labels are missing.
     """
     rows = [(number, row) for number, row in enumerate(store.rows) if row.split == "train" and row.person is not None]
     if not rows:
@@ -80,9 +80,9 @@ def split_training(
     unlabelled = [row.id for (_, row), outfit in zip(kept, outfits, strict=True) if outfit is None]
     if needs_clothes and unlabelled:
         raise InputError(
-            f"{store.folder}: {len(unlabelled)} of {len(kept)} training tracklets have no clothes label (the first is "
-            f"{unlabelled[0]}), which CAL and batch.spread_outfits need; label them, have outfits guessed from colours "
-            "with --method.clothes_labels colours, or train the baseline with --method.clothes_loss false"
+            f"{store.folder}: {len(unlabelled)} of {len(kept)} training tracklets have no clothes label (first: "
+            f"{unlabelled[0]}), which CAL and batch.spread_outfits need; label them, guess outfits from colours with "
+            "--method.clothes_labels colours, or train the baseline with --method.clothes_loss false"
         )
     pairs = [(str(row.person), outfit or "") for (_, row), outfit in zip(kept, outfits, strict=True)]
     persons = tuple(sorted({person for person, _ in pairs}))
@@ -112,7 +112,7 @@ def _guessed_outfits(
 
 
 def _held_out_persons(rows: Sequence[ShardRow], train: TrainOptions) -> frozenset[str]:
-    """A share of the identities, drawn from ``seed`` among those that another camera sees again."""
+    """A share of the identities, drawn with ``seed`` from those seen by two or more cameras."""
     cameras: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         cameras[str(row.person)].add(row.camera)
@@ -120,8 +120,8 @@ def _held_out_persons(rows: Sequence[ShardRow], train: TrainOptions) -> frozense
     count = round(train.held_out_share * len(cameras))
     if train.held_out_share and not 2 <= count <= len(seen_again):
         raise InputError(
-            f"train.held_out_share {train.held_out_share} of {len(cameras)} training identities is {count}, expected 2 "
-            f"to {len(seen_again)}, for so many are seen by two cameras"
+            f"train.held_out_share {train.held_out_share} of {len(cameras)} training identities is {count}; it must be "
+            f"at least 2 and at most {len(seen_again)}, the number of identities seen by two or more cameras"
         )
     drawn = np.random.Generator(np.random.PCG64(np.random.SeedSequence([train.seed, 1]))).permutation(seen_again)
     return frozenset(drawn[:count].tolist())

@@ -1,4 +1,4 @@
-"""What training tells while it runs: metrics of every step to files and other sinks, progress lines, log records."""
+"""What training reports while it runs: metrics of every step to files and other sinks, progress lines, log records."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from data_tools.errors import InputError
 from data_tools.progress import TICK_SECONDS, Progress, seconds_left, show
 
 TRAINING = "training"
-"""How its progress is called."""
+"""Title of its progress lines."""
 MetricGroup = Literal["train", "speed", "validation", "test"]
 
 logger = logging.getLogger(__name__)
 
 
 class MetricSink(Protocol):
-    """Where metrics go beside the run folder. A sink never raises: it warns of its trouble and tries again."""
+    """Where metrics go besides the run folder. A sink never raises: it logs a warning and retries."""
 
     def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of one step (counted from 0) without holding up training."""
+        """Add the values of one step (counted from 0) without blocking training."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -46,9 +46,9 @@ class StepLog:
 
     Args:
         folder: the run folder; None writes no file and shows nothing (ranks other than 0).
-        first_step: steps before this one stand in the file already; later ones, of a killed run, are dropped.
+        first_step: steps before this one are already in the file; later ones, from a killed run, are dropped.
         clips_per_step: of all workers together.
-        sinks: get every value, on every rank; they stay open.
+        sinks: receive every value, on every rank; the caller closes them.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class StepLog:
         self._validated = ""
 
     def add(self, step: int, learning_rate: float, result: UpdateResult, place: str = "") -> None:
-        """Note one step; nothing is read from the device yet.
+        """Queue one step; nothing is read from the device yet.
 
         Args:
-            place: where the run stands after it, for a live display.
+            place: how far the run is after this step, for a live display.
         """
         self._pending.append((step, learning_rate, result))
         if self._progress is not None and time.monotonic() - self._shown >= TICK_SECONDS:
@@ -86,19 +86,19 @@ class StepLog:
         return time.monotonic() - self._flushed
 
     def pause(self) -> None:
-        """Do not count the time until now (validation, checkpoints) as training."""
+        """Do not count the time since the last flush (validation, checkpoints) as training."""
         self._flushed = time.monotonic()
 
     def flush(self, place: str, wait_seconds: float, *, epoch: float | None = None) -> None:
-        """Write the pending steps and show how far training is.
+        """Write the pending steps and show progress.
 
         Args:
-            place: where the run stands, in words.
-            wait_seconds: what the loader has waited in all.
-            epoch: where the run stands, in epochs done.
+            place: how far the run is, in words.
+            wait_seconds: total time that training has waited for the loader.
+            epoch: how far the run is, in epochs.
 
         Raises:
-            NonFiniteLossError: of the first step with a loss that is no finite number; nothing is written.
+            NonFiniteLossError: a loss is NaN or infinite; it names the first such step, and nothing is written.
         """
         if not self._pending:
             return
@@ -131,18 +131,18 @@ class StepLog:
                 )
             )
 
-    def add_validation(self, step: int, scores: dict[str, float], told: str = "") -> None:
-        """Note the scores of a validation, and in words what a live display tells of it until the next."""
+    def add_validation(self, step: int, scores: dict[str, float], summary: str = "") -> None:
+        """Log the scores of a validation; a live display shows ``summary`` until the next one."""
         self._add("validation", step, scores)
-        self._validated = told
+        self._validated = summary
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         for file in self._files:
             file.close()
 
     def _show(self, progress: Progress) -> None:
-        """The time left is that of steps, validations and checkpoints as they went so far."""
+        """Show progress; the time left assumes the pace so far, validations and checkpoints included."""
         self._shown = time.monotonic()
         done, total = progress.done - self._first_step, progress.total - self._first_step
         seconds = self._shown - self._started
@@ -156,7 +156,7 @@ class StepLog:
 
 
 def add_test_scores(sinks: Sequence[MetricSink], step: int, metrics: Mapping[str, object]) -> None:
-    """Tell ``sinks`` every protocol's figures in what ``metrics.json`` holds: ``general/map``, ``general/cmc/1``."""
+    """Send every protocol's figures in ``metrics.json`` to ``sinks``, as ``general/map`` or ``general/cmc/1``."""
     figures = {
         name: float(value)
         for name, value in flatten(metrics.get("protocols", {}), "/").items()
@@ -167,7 +167,7 @@ def add_test_scores(sinks: Sequence[MetricSink], step: int, metrics: Mapping[str
 
 
 def flatten(values: object, separator: str, prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one, its names joined by ``separator``."""
+    """Flatten nested mappings into one, with names joined by ``separator``."""
     if not isinstance(values, Mapping):
         return {prefix: values}
     return {
@@ -178,7 +178,7 @@ def flatten(values: object, separator: str, prefix: str = "") -> dict[str, objec
 
 
 class _StepsFile:
-    """``steps.jsonl``: a line for each step and each validation, which is in the file at once."""
+    """``steps.jsonl``: one line per step and per validation, written immediately."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._file = _reopen(folder / STEPS_FILE, first_step)
@@ -208,7 +208,7 @@ class _Board:
 
 
 def _reopen(path: Path, first_step: int) -> TextIO:
-    """Open for appending, without the lines of steps that will be done again or were cut short by a kill."""
+    """Open for appending, without the lines of steps that will be repeated or that a kill cut short."""
     kept = []
     if path.exists():
         for line in path.read_bytes().splitlines():

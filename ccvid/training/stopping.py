@@ -1,4 +1,4 @@
-"""How a run stops before its end."""
+"""Exceptions that stop a run before its end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from data_tools.errors import InputError
 
 
 class StoppedTogetherError(InputError):
-    """What stops the run, raised on every rank at the same place: no rank waits for another."""
+    """A problem that stops the run, raised on every rank at the same step, so that no rank waits for another."""
 
 
 class EndedOnRequestError(Exception):
-    """The run was asked to end, and did so on every rank with a last checkpoint; it can go on from there."""
+    """The run was asked to end, and every rank did so after a last checkpoint, from which the run can resume."""

@@ -1,4 +1,4 @@
-"""Batch statistics over all ranks' clips, also on CPUs, for which torch has none."""
+"""BatchNorm statistics over all ranks' clips, also on CPUs, which PyTorch's SyncBatchNorm does not support."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ccvid.training.distributed import sum_over_ranks
 
 
 def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
-    """Replace every BatchNorm within the module by one whose statistics are those of all ranks' batches.
+    """Replace every BatchNorm in the module by one that uses the statistics of all ranks' batches.
 
-    Where each rank has as many clips, a step of W ranks with P identities each then computes what one rank with
-    W · P identities does, but for the order of sums.
+    If all ranks have the same number of clips, a step of W ranks with P identities each computes the same as one rank
+    with W · P identities, except for the order of sums.
     """
     for name, child in module.named_children():
         if not isinstance(child, _BatchNorm):
@@ -26,11 +26,11 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
 
 
 class _SyncBatchNorm(_BatchNorm):
-    """BatchNorm over dimensions 0, 2, … of (B, C, …) of all ranks; its own rank's alone in eval mode."""
+    """BatchNorm over dimensions 0, 2, … of (B, C, …) of all ranks; in eval mode a plain BatchNorm."""
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> _SyncBatchNorm:
-        """With the very parameters and buffers of ``norm``."""
+        """A layer that shares the parameters and buffers of ``norm``."""
         new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         new.weight, new.bias = norm.weight, norm.bias
         new.running_mean, new.running_var = norm.running_mean, norm.running_var
@@ -46,7 +46,7 @@ class _SyncBatchNorm(_BatchNorm):
         own = input.float() if input.dtype == torch.bfloat16 else input
         dims = [0, *range(2, own.dim())]
         count = own.numel() // own.shape[1] * dist.get_world_size()
-        # In two passes, for the difference of two sums of squares would lose digits.
+        # Two passes: the difference of two sums of squares would lose precision.
         mean_C = sum_over_ranks(own.sum(dims)) / count
         shape = (1, -1, *[1] * (own.dim() - 2))
         centred = own - mean_C.view(shape)

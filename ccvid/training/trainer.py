@@ -41,13 +41,13 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains one recipe on one rank; ``fit`` goes on from the run's last checkpoint.
+    """Trains one recipe on one rank; ``fit`` resumes from the run's last checkpoint.
 
-    ``model`` is trained; ``scored_model`` is embedded with: its moving average under ``train.ema_decay``, else the
-    model itself. Give ``scored_model`` the model to score the weights that were not averaged.
+    ``model`` is trained; ``scored_model`` computes the embeddings: the moving average with ``train.ema_decay``, else
+    the model itself. To score the weights without averaging, set ``scored_model`` to ``model``.
 
     Raises:
-        InputError: the data do not suit the recipe (labels, identities, sizes), before anything starts.
+        InputError: the data do not fit the recipe (labels, identities, sizes); nothing has started yet.
     """
 
     def __init__(self, recipe: Recipe, store: ShardFolder, run: RunContext) -> None:
@@ -60,8 +60,9 @@ class Trainer:
         )
         if self.sampler.steps_per_epoch == 0:
             raise InputError(
-                f"an epoch has no whole batch: {len(self.split.items)} training items for {run.world_size} workers "
-                f"of {recipe.batch.identities} x {recipe.batch.clips} clips; lower batch.identities or batch.clips"
+                f"an epoch has no complete batch: {len(self.split.items)} training items for {run.world_size} workers "
+                f"with {recipe.batch.identities} identities x {recipe.batch.clips} clips each; lower batch.identities "
+                "or batch.clips"
             )
         self.parts, self.update = build_training(recipe, self.split, run)
         self.model, self.scored_model = self.parts.model, self.parts.scored_model
@@ -78,10 +79,10 @@ class Trainer:
         self._steps_before = 0
 
     def fit(self) -> None:
-        """Train what is left of the run.
+        """Train the rest of the run.
 
         Raises:
-            StoppedTogetherError: a rank met what it cannot go on with.
+            StoppedTogetherError: a rank cannot continue.
             EndedOnRequestError: the run was asked to end.
         """
         epochs, steps = self.recipe.train.epochs, self.sampler.steps_per_epoch
@@ -90,7 +91,7 @@ class Trainer:
                 self.progress = load_checkpoint(folder, self.parts)
         self.progress = self.progress.in_epochs_of(steps)
         done = self.progress.epoch * steps + self.progress.step
-        # Where the number of workers changed, more or fewer steps were done than so many epochs have now.
+        # If the number of workers changed, the steps done are more or fewer than the same epochs would have now.
         self._steps_before = self.progress.updates - done
         batch = self.recipe.batch
         self.log = StepLog(
@@ -100,8 +101,8 @@ class Trainer:
             clips_per_step=batch.identities * batch.clips * self.run.world_size,
             sinks=self.run.sinks,
         )
-        self._tell("resumed" if self.progress.updates else "started")
-        self._tell_start()
+        self._log_event("resumed" if self.progress.updates else "started")
+        self._show_start()
         try:
             for epoch in range(self.progress.epoch, epochs):
                 self._train_epoch(epoch)
@@ -113,14 +114,14 @@ class Trainer:
 
     @staticmethod
     def _with_precision(recipe: Recipe, run: RunContext) -> Recipe:
-        """A recipe that nobody decided for yet is decided here, by rank 0's device."""
+        """Resolve ``train.bf16: auto``, if still open, by rank 0's device."""
         if recipe.train.bf16 != "auto":
             return recipe
         faster = bf16_speed(recipe.model, recipe.clip, run.device) >= WORTH_IT
         return recipe.with_bf16(agree(faster, run.device, run.world_size) > 0)
 
     def load_best(self) -> None:
-        """Put the best weights on the held-out identities into the model."""
+        """Load the weights that scored best on the held-out identities into the scored model."""
         if self.run.rank == 0:
             load_weights(self.scored_model, self.run.folder / BEST_FOLDER / WEIGHTS_FILE)
         broadcast_state(self.scored_model, self.run.world_size)
@@ -154,7 +155,7 @@ class Trainer:
             problem = str(error)
         model.train(was_training)
         self.agreement.stop_if_any(problem)
-        self.run.rest()  # one rank may now score for long
+        self.run.rest()  # rank 0 may now spend long on scoring
         return (
             gather_rows(embedding, len(rows), self.run.world_size),
             gather_rows(count, len(rows), self.run.world_size),
@@ -181,7 +182,7 @@ class Trainer:
                 batch = batch.to(self.run.device, non_blocking=True)
                 factor = learning_rate_factor(self.recipe.optim, epoch + step / steps, train.epochs)
                 rate = self._set_learning_rate(factor)
-                # Whatever a step draws (dropout) depends on its place alone, so that a resumed run draws the same.
+                # A step's random draws (dropout) depend on its position alone, so that a resumed run draws the same.
                 torch.manual_seed((train.seed << 32) + (epoch * steps + step) * self.run.world_size + self.run.rank)
                 result = self.update(
                     normalise(batch.frames_BTCHW),
@@ -203,9 +204,9 @@ class Trainer:
             self._end(epoch)
 
     def _batches(self, schedule: Schedule, first_step: int) -> Generator[ClipBatch]:
-        """The loader's batches, up to where the run was asked to end.
+        """The loader's batches, until the run is asked to end.
 
-        A problem of any rank, its loader's or its losses', stops all before the next step.
+        A problem on any rank, in its loader or its losses, stops all ranks before the next step.
         """
         with closing(self.loader.batches(schedule, first_step)) as batches:
             while True:
@@ -220,14 +221,14 @@ class Trainer:
                 yield batch
 
     def _end(self, epoch: int) -> None:
-        """Save a last checkpoint and leave."""
+        """Save a last checkpoint and raise."""
         step = self.progress.step
         self.agreement.stop_if_any(self._flush_log(epoch, step))
         self._save({"epoch": epoch, "step": step}, wait=True)
-        place = f"ended as asked after epoch {epoch + 1}, step {step}, with a checkpoint"
+        text = f"stopped on request in epoch {epoch + 1} after step {step}, with a checkpoint"
         if self.run.rank == 0:
-            message(place, transient=True)  # at once: the driver may not have the time
-        raise EndedOnRequestError(place)
+            message(text, transient=True)  # from here, because the driver may not have time to
+        raise EndedOnRequestError(text)
 
     def _finish_epoch(self, epoch: int) -> None:
         train, done = self.recipe.train, epoch + 1
@@ -249,12 +250,12 @@ class Trainer:
         self.log.pause()
 
     def _time_for_checkpoint(self) -> bool:
-        """Whether the last checkpoint's cost is made up for, by rank 0's clock; no result depends on it."""
+        """Whether a checkpoint now keeps within ``checkpoint_share``, by rank 0's clock; it affects no result."""
         due = time.monotonic() - self._saved >= self._save_seconds / self.recipe.train.checkpoint_share
         return agree(due, self.run.device, self.run.world_size) > 0
 
     def _validate(self, done: int) -> float:
-        """Score, tell of it, and let all ranks know the single score."""
+        """Score the held-out identities, log the result, and return the same score on all ranks."""
         evaluation = self.score_held_out()
         score = 0.0
         if evaluation is not None:
@@ -262,20 +263,20 @@ class Trainer:
             scores = {f"{name}_map": result.mean_average_precision for name, result in evaluation.results.items()}
             shown = "  ".join(f"{name.removesuffix('_map')} {value:.1%}" for name, value in scores.items())
             self.log.add_validation(self.progress.updates - 1, scores, f"held-out mAP, epoch {done}: {shown}")
-            self._tell("validation", **scores)
+            self._log_event("validation", **scores)
             message(f"epoch {done}: mAP on {len(evaluation.query)} held-out tracklets: {shown}", transient=True)
         score = agree(score, self.run.device, self.run.world_size)
         self.run.alive()
         return score
 
     def _save(self, metrics: dict[str, float], *, is_best: bool = False, wait: bool = False) -> None:
-        """Report with a checkpoint."""
+        """Save a checkpoint and report it with ``metrics``."""
         began = time.monotonic()
         folder = problem = None
         if self.run.rank == 0 and not is_finite(self.model):
             problem = (
-                f"epoch {self.progress.epoch + 1}, step {self.progress.step}: weights that are not finite are not "
-                "saved; training has broken down. Start another run with a lower --optim.learning_rate"
+                f"epoch {self.progress.epoch + 1}, step {self.progress.step}: weights are not finite and not saved; "
+                "training has diverged. Start a new run with a lower --optim.learning_rate"
             )
         self.agreement.stop_if_any(problem)
         if self.run.rank == 0:
@@ -288,11 +289,11 @@ class Trainer:
                 self._keep_best(folder)
             self.run.publish()
         self.run.report(metrics, folder, wait=wait)
-        self._tell("checkpoint")
+        self._log_event("checkpoint")
         self._saved = time.monotonic()
         self._save_seconds = self._saved - began
 
-    def _tell_start(self) -> None:
+    def _show_start(self) -> None:
         if self.run.rank != 0:
             return
         resumed = ""
@@ -303,8 +304,8 @@ class Trainer:
         workers = "1 worker" if self.run.world_size == 1 else f"{self.run.world_size} workers"
         state(f"training on {workers}{resumed}", lasting=True)
 
-    def _tell(self, event: str, **facts: float) -> None:
-        """A record for the log: what happens after so many epochs and steps."""
+    def _log_event(self, event: str, **facts: float) -> None:
+        """Log an event with the epochs and steps done so far."""
         place = {"epoch": self.progress.epoch, "step": self.progress.updates, "world_size": self.run.world_size}
         logger.info(event, extra={"event": event, **place, **facts})
 
@@ -318,7 +319,7 @@ class Trainer:
 
     def _set_learning_rate(self, factor: float) -> float:
         optim, workers = self.recipe.optim, self.recipe.compute.workers
-        if isinstance(workers, tuple):  # the recipe's rate is meant for the batches of all of them
+        if isinstance(workers, tuple):  # the recipe's learning rate is for the largest number of workers
             factor *= self.run.world_size / workers[1]
         rates = {self.parts.optimizer: optim.learning_rate * factor}
         if self.parts.clothes_optimizer is not None:
@@ -329,7 +330,7 @@ class Trainer:
         return rates[self.parts.optimizer]
 
     def _flush_log(self, epoch: int, step: int) -> str | None:
-        """Write and show the pending steps; what is wrong with them, if anything."""
+        """Write and show the pending steps; return the problem with them, if any."""
         try:
             self.log.flush(
                 self._place(epoch, step), self.loader.wait_seconds, epoch=epoch + step / self.sampler.steps_per_epoch
@@ -346,7 +347,7 @@ class Trainer:
         items = self.sampler.schedule(epoch, self.run.rank).item_SB[step]
         tracklets = sorted({self.store.rows[row].id for row in self.split.items.row_I[items]})
         return (
-            f"epoch {epoch + 1}, step {step + 1}: {' and '.join(error.names)} not finite; training has broken down. "
-            f"The batch showed the tracklets {', '.join(tracklets)}. Start another run with a lower "
-            "--optim.learning_rate, with --optim.clip_norm, or without --train.bf16"
+            f"epoch {epoch + 1}, step {step + 1}: {' and '.join(error.names)} not finite; training has diverged. "
+            f"Tracklets in the batch: {', '.join(tracklets)}. Start a new run with a lower --optim.learning_rate, with "
+            "--optim.clip_norm, or without --train.bf16"
         )

@@ -18,15 +18,15 @@ BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateResult:
-    """What one batch gave, before its updates: scalars on the device, detached, never synchronised here."""
+    """Losses and accuracy of one batch before its updates: detached scalars on the device, not waited for."""
 
     identity_loss: Tensor
     identity_accuracy: Tensor
-    """Share of the batch in [0, 1] whose largest logit is its person."""
+    """Share of the batch whose largest logit is the right person, in [0, 1]."""
     clothes_loss: Tensor | None
     """None without a clothes classifier."""
     adversarial_loss: Tensor | None
-    """None where it took no part."""
+    """None if it was not used."""
     pair_loss: Tensor | None
     """Of all ranks' batches together; None without one."""
 
@@ -41,7 +41,7 @@ class PairTerm:
     world_size: int = 1
 
     def __call__(self, feature_BD: Tensor, person_B: Tensor) -> Tensor:
-        """The loss of the whole batch, the same on each rank, not weighted."""
+        """The unweighted loss of the whole batch, the same on each rank."""
         return self.loss(gather_batch(feature_BD, self.world_size), gather_batch(person_B, self.world_size))
 
 
@@ -50,12 +50,12 @@ class CalUpdate:
 
     Args:
         model: A `ReIdModel`, bare, compiled or in DistributedDataParallel.
-        optimizer: Of all its parameters.
+        optimizer: Updates all of its parameters.
         clothes: None trains the baseline, without L_CA.
-        identity: L_id, of what the identity classifier gives.
-        adversarial_weight: w in L_id + w * L_CA; CAL takes 1.
-        pair: L_pair, added with its weight; None: none.
-        clip_norm: The largest norm of the model's gradient; None does not clip.
+        identity: L_id, computed from the identity classifier's output.
+        adversarial_weight: w in L_id + w * L_CA; CAL uses 1.
+        pair: L_pair, added with its weight; None: not used.
+        clip_norm: Largest norm of the model's gradient; None: no clipping.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class CalUpdate:
         train_clothes: bool,
         adversarial: bool,
     ) -> UpdateResult:
-        """One batch.
+        """Run the updates for one batch.
 
         Args:
             frames_BTCHW: (B, T, 3, H, W) normalised frames on the model's device.
             person_B: (B,) int64 person classes.
-            clothes_B: (B,) int64 clothes classes, each its person's; not read without a clothes head.
-            train_clothes: Step the clothes classifier; before its start its loss is only computed.
+            clothes_B: (B,) int64 clothes classes, each of its person; not read without a clothes head.
+            train_clothes: Update the clothes classifier; if False, its loss is only computed.
             adversarial: Add L_CA.
         """
         feature_BD, id_logits_BP = self.model(frames_BTCHW)

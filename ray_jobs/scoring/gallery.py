@@ -90,7 +90,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
         for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
             if found is None:
                 message(f"{request.decisions}: has no {what}; its metrics.txt says why")
-        matches = decisions.laid_on(matches, model=queries.model, prior=recipe.score.threshold.prior)
+        matches = decisions.add_probabilities(matches, model=queries.model, prior=recipe.score.threshold.prior)
     galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
     stores = open_sources(
         {place for gallery in galleries for place in read_store(gallery).sources()}, recipe.data.cache

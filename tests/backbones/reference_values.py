@@ -1,4 +1,4 @@
-"""How the reference vectors' weights and inputs are made: drawn by name, so that they need no file."""
+"""Weights and inputs of the reference vectors: drawn from their names, so that they need no file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REFERENCE = Path(__file__).parent / "reference"
 
 
 def reference_tensor(name: str, shape: Sequence[int]) -> Tensor:
-    """The float64 tensor that the reference gives to the state-dict name `name`."""
+    """The float64 tensor that the reference assigns to the state-dict name `name`."""
     if name.endswith("num_batches_tracked"):
         return torch.zeros(tuple(shape), dtype=torch.int64)
     x = _normal(f"11:{name}", shape)
@@ -36,7 +36,7 @@ def reference_tensor(name: str, shape: Sequence[int]) -> Tensor:
 
 
 def fill(module: nn.Module, *, prefix: str = "") -> None:
-    """Give every parameter and buffer of a float64 module its reference value."""
+    """Set every parameter and buffer of a float64 module to its reference value."""
     module.load_state_dict(
         {name: reference_tensor(prefix + name, value.shape) for name, value in module.state_dict().items()}
     )

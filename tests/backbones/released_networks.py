@@ -1,4 +1,4 @@
-"""The released networks of the reference: their layouts, their weights, and what they are here."""
+"""The released networks of the reference: their layouts, their weights, and their counterparts here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from video_backbones.factory import build_backbone
 
 @dataclass(frozen=True)
 class ReleasedNetwork:
-    """A released network, and what it is here."""
+    """A released network and its counterpart here."""
 
     layout: str
     name: str
@@ -29,12 +29,12 @@ class ReleasedNetwork:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Under the released names, as the reference fills it."""
+        """State dict under the released names, with the reference's values."""
         return {name: reference_tensor(name, shape) for name, shape in LAYOUTS[self.layout]}
 
     @property
     def frames(self) -> Tensor:
-        """float64 (2, T, 3, 64, 32), what the reference's features are of."""
+        """float64 (2, T, 3, 64, 32), the input of the reference's features."""
         if self.is_image:
             return reference_input("image", (2, 3, 1, 64, 32))
         return reference_input("clip", (2, 3, 8, 64, 32))

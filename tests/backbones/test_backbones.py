@@ -1,4 +1,4 @@
-"""Every backbone: shapes, and what a clip's parts may and may not change."""
+"""Every backbone: shapes, and which changes of a clip may change its feature."""
 
 from __future__ import annotations
 

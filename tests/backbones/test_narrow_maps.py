@@ -1,4 +1,4 @@
-"""Convolutions to maps one wide in memory that held NaN: oneDNN's AMX kernels let it through."""
+"""Convolutions to maps of width 1 in memory that held NaN: oneDNN's AMX kernels let it through."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ for _ in range(5):
 
 @pytest.mark.parametrize("asked", [None, "AVX2"])
 def test_a_map_one_wide_is_right_in_bfloat16(asked: str | None) -> None:
-    """In a process of its own: oneDNN looks once. What the user asks for is kept."""
+    """In a separate process, because oneDNN looks only once. The user's own setting is kept."""
     environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
     environment |= {"ONEDNN_MAX_CPU_ISA": asked} if asked else {}
     shown = f"import os, video_backbones; print(os.environ['ONEDNN_MAX_CPU_ISA'], flush=True)\n{COMPARE}"

@@ -1,4 +1,4 @@
-"""Pools against naive loops, and what they begin as."""
+"""Pools against naive loops, and their initial behaviour."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_attention_begins_as_the_mean_and_learns_which_frames_tell() -> None:
     pool = TemporalAttentionPool(6)
     torch.testing.assert_close(pool(pooled_BTD), TemporalMeanPool()(pooled_BTD))
     marked = pooled_BTD.clone()
-    marked[:, :, 0] = torch.tensor([0.0, 0.0, 5.0, 0.0])  # says which frame is the good one
+    marked[:, :, 0] = torch.tensor([0.0, 0.0, 5.0, 0.0])  # marks which frame is the good one
     target_BD = marked[:, 2]
     optimizer = torch.optim.Adam(pool.parameters(), 0.05)
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Released CAL networks: their layouts, their features, and files that are something else."""
+"""Released CAL networks: their layouts, their features, and files that hold something else."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def image_convolution(stride: int = 1) -> nn.Conv2d:
 
 
 def convolution(make: Callable[[nn.Conv2d], ClipConvolution], stride: int = 1) -> Any:
-    """A convolution of which no part is zero."""
+    """A convolution without zero weights."""
     torch.manual_seed(0)
     layer = make(image_convolution(stride)).double()
     for parameter in layer.parameters():
@@ -70,7 +70,7 @@ def test_i3d_equals_conv3d(frames: int, stride: int) -> None:
 
 
 def reassembled(module: Any, frame_CP: Tensor, neighbour_CP: Tensor) -> Tensor:
-    """One neighbour laid over one frame, position by position."""
+    """Align one neighbour to one frame, position by position."""
     semantic, of_frame, of_neighbour, gate = (
         weight.flatten(1)
         for weight in (
@@ -109,7 +109,7 @@ def test_ap3d_equals_naive_loops(frames: int) -> None:
 
 
 def test_no_gradient_flows_through_what_the_gate_compares() -> None:
-    """With x_mapping and n_mapping alone in the way, moving the input must not be felt through the gate."""
+    """With only x_mapping and n_mapping in between, a shift of the input must not pass the gate."""
     layer = convolution(AppearancePreservingConvolution)
     x = maps(3).requires_grad_()
     (felt,) = torch.autograd.grad(layer(x, 3).sum(), x)
@@ -167,13 +167,13 @@ def test_batch_statistics_over_folded_frames_are_batchnorm3ds() -> None:
 @pytest.mark.parametrize("frames", [1, 2, 4])
 @pytest.mark.parametrize("kind", [InflatedConvolution, AppearancePreservingConvolution, NonLocalBlock])
 def test_bf16_gradients_are_finite_and_near_float32(kind: Any, frames: int) -> None:
-    """Two frames are where torch's Conv3d reads memory that nobody has written."""
+    """With two frames, torch's Conv3d reads uninitialised memory."""
     torch.manual_seed(0)
     layer: Any = NonLocalBlock(32).eval() if kind is NonLocalBlock else convolution(kind, 2).float()
     x = maps(frames, clips=4).float()
     if kind is NonLocalBlock:
         nn.init.ones_(layer.W[1].weight)
-        x = maps(frames, 32, 1, 1, clips=40).float()  # in larger maps bf16 may pick another of two near maxima
+        x = maps(frames, 32, 1, 1, clips=40).float()  # in larger maps bf16 may pick another of two near-equal maxima
     gradients: list[dict[str, Tensor]] = []
     for autocast in (False, True):
         layer.zero_grad()
@@ -190,7 +190,7 @@ def test_bf16_gradients_are_finite_and_near_float32(kind: Any, frames: int) -> N
 
 @pytest.mark.parametrize("name", TEMPORAL)
 def test_a_temporal_network_begins_as_the_image_network(name: str, published_resnet50: dict[str, Tensor]) -> None:
-    """3 x 3 x 3 kernels are zero beside their middle, temporal kernels and the last BatchNorms are zero."""
+    """3 x 3 x 3 kernels are zero except for the middle; temporal kernels and the last BatchNorms are zero."""
     image, video = (build_backbone(kind, weights="imagenet").double().eval() for kind in ("c2d_resnet50", name))
     video.bn.load_state_dict(image.bn.state_dict())
     frames = torch.randn(1, 3, 3, 64, 32, dtype=torch.float64)
@@ -207,7 +207,7 @@ def test_a_temporal_network_begins_as_the_image_network(name: str, published_res
 
 @pytest.fixture
 def published_resnet50(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-    """Random weights in the place of torchvision's."""
+    """Random weights instead of torchvision's."""
     torch.manual_seed(7)
     state = build_backbone("c2d_resnet50", weights="random").state_dict()
     state = {name: value for name, value in state.items() if not name.startswith("bn.")} | {"fc.bias": torch.ones(3)}
@@ -235,7 +235,7 @@ def test_frames_meet_and_clips_do_not(name: str) -> None:
 
 
 def test_no_layer_is_a_conv3d_at_work() -> None:
-    """Conv3d modules only hold kernels: neither they nor the operator is ever called."""
+    """Conv3d modules only hold kernels: neither the modules nor the operator is ever called."""
     called: list[nn.Module] = []
     held = {}
     for name in TEMPORAL:
@@ -256,7 +256,7 @@ def test_no_layer_is_a_conv3d_at_work() -> None:
 @pytest.mark.parametrize("name", TEMPORAL)
 @pytest.mark.parametrize("frames", [1, 3])
 def test_every_parameter_is_reached_and_gradients_repeat_to_the_bit(name: str, frames: int) -> None:
-    """DistributedDataParallel waits for a gradient of each parameter, be it zero."""
+    """DistributedDataParallel waits for a gradient of every parameter, even if it is zero."""
     torch.manual_seed(0)
     backbone = build_backbone(name, weights="random")
     x = torch.randn(2, frames, 3, 64, 32)

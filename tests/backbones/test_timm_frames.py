@@ -62,7 +62,7 @@ def test_position_tables_of_a_file_are_interpolated(name: str, tmp_path: Path) -
     backbone = build_backbone(f"timm/{name}", weights=tmp_path / "w.pth", clip_size=(3, 256, 128))
     own = {n.removeprefix("network."): value for n, value in backbone.state_dict().items() if n.startswith("network.")}
     given = network.state_dict()
-    other = [n for n, value in own.items() if not torch.equal(value, given[n])]  # also tells that every other came
+    other = [n for n, value in own.items() if not torch.equal(value, given[n])]  # shows that the others were loaded
     assert other
     assert all("pos_embed" in n or "relative_position_bias_table" in n for n in other)
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_made() -> None:
         build_backbone("timm/resnet10t", weights="kinetics")
 
 
-def test_without_timm_one_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(BackboneError, match=r"needs timm: pip install 'ccvid\[timm\]'"):
         build_backbone("timm/resnet10t", weights="random")

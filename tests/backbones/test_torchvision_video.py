@@ -1,4 +1,4 @@
-"""torchvision's video networks: equal to torchvision's own forward, and fit to be trained."""
+"""torchvision's video networks: equal to torchvision's own forward, and trainable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clips(batch: int, clip_size: tuple[int, int, int] = CLIP) -> Tensor:
 
 
 def last_map_of(network: nn.Module, frames_BCTHW: Tensor) -> Tensor:
-    """What torchvision's network hands to its pooling."""
+    """The input of torchvision's pooling layer."""
     if isinstance(network, video.S3D):
         maps: Tensor = network.features(frames_BCTHW)
         return maps
@@ -101,7 +101,7 @@ def test_every_parameter_is_trained_under_autocast_with_finite_gradients(name: s
     ],
 )
 def test_frames_taken_and_left(name: str, frames: int, left: int) -> None:
-    """Made for these clips or for others."""
+    """Built for these clips or for others."""
     torch.manual_seed(3)
     for made_for in ((frames, 40, 24), CLIP):
         backbone = build_backbone(name, weights="random", clip_size=made_for)
@@ -119,7 +119,7 @@ def test_s3d_in_evaluation_follows_training() -> None:
         for _ in range(50):
             trained = backbone.feature_maps(clips(4))
         ratio = backbone.eval().feature_maps(clips(4)).std() / trained.std()
-    assert 0.4 < ratio < 2.5  # the statistics of so small maps are rough; with a momentum of 0.001 it is 0.01
+    assert 0.4 < ratio < 2.5  # the statistics of such small maps are rough; with a momentum of 0.001 it is 0.01
 
 
 def test_torchvisions_file_with_its_classifier_loads(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_names_and_weights_that_there_are_not() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["c2d_resnet18_slim", "r2plus1d_18"])
 def test_compiled_networks_give_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What was compiled for other instructions is wrong, to the point of NaN, where oneDNN is kept from those.
+    # Code compiled for other instructions is wrong, up to NaN, where oneDNN is kept from using those.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     backbone = build_backbone(name, weights="random", clip_size=CLIP).eval()
     with torch.no_grad():

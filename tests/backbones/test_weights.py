@@ -1,4 +1,4 @@
-"""Weights come whole and fitting, or not at all and with a reason."""
+"""Weights are loaded completely and only if they fit; otherwise the error gives the reason."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_value_too_large_for_the_network_is_refused_by_name(state: dict[str, T
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "message"),
     [
         (lambda x: x.to(torch.complex64), r"conv1\.weight has dtype torch.complex64, expected torch.float32"),
         (lambda x: x.to(torch.int64), r"conv1\.weight has dtype torch.int64, expected torch.float32"),
@@ -208,10 +208,10 @@ def test_a_value_too_large_for_the_network_is_refused_by_name(state: dict[str, T
     ],
 )
 def test_tensors_of_another_kind_are_refused(
-    state: dict[str, Tensor], tmp_path: Path, made: Callable[[Tensor], Tensor], told: str
+    state: dict[str, Tensor], tmp_path: Path, made: Callable[[Tensor], Tensor], message: str
 ) -> None:
     file = save({**state, "conv1.weight": made(state["conv1.weight"])}, tmp_path / "strange.pth")
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         build_backbone(TINY, weights=file)
 
 
@@ -225,7 +225,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_stands_for_more_than_can_be_written_out_is_refused(tmp_path: Path, zipped: bool) -> None:
-    """torch's reader would write it out within a message."""
+    """torch's reader would print it in full within a message."""
     laughs: list[Any] = ["lol"]
     for _ in range(30):
         laughs = [laughs] * 10

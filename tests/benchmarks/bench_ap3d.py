@@ -114,7 +114,7 @@ def _block_3d(block: nn.Module) -> nn.Module:
 
 
 def _network() -> TemporalResNet50:
-    """Random weights; what begins at zero (temporal kernels, the non-local blocks' BatchNorm) is drawn too."""
+    """Random weights; what is initialised to zero (temporal kernels, the non-local blocks' BatchNorm) is drawn too."""
     torch.manual_seed(0)
     network = build_backbone("ap3d_nl_resnet50", weights="random").eval()
     assert isinstance(network, TemporalResNet50)
@@ -125,7 +125,7 @@ def _network() -> TemporalResNet50:
 
 
 def compare(clips: int, rounds: int) -> dict[str, float]:
-    """Median seconds of a forward each, measured in turn, round by round."""
+    """Median seconds of a forward for each, measured alternately in rounds."""
     folded = _network()
     conv3d = Conv3dNetwork(folded).eval()
     frames = torch.randn(clips, 8, 3, 256, 128)

@@ -45,7 +45,7 @@ class Conv3dResNet(nn.Module):
 
 
 def to_3d(module: nn.Module) -> nn.Module:
-    """Replace 2-D layers by their 3-D form with an extent of 1 in time."""
+    """Replace 2-D layers by their 3-D form with a temporal extent of 1."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             new: nn.Module = nn.Conv3d(
@@ -70,7 +70,7 @@ def to_3d(module: nn.Module) -> nn.Module:
 
 
 def compare(clips: int, rounds: int) -> dict[str, float]:
-    """Median seconds of a forward + backward each, measured in turn, round by round."""
+    """Median seconds of a forward + backward for each, measured alternately in rounds."""
     torch.manual_seed(0)
     folded = build_backbone("c2d_resnet50", weights="random")
     assert isinstance(folded, C2DResNet)
@@ -82,13 +82,13 @@ def compare(clips: int, rounds: int) -> dict[str, float]:
         "folded, bf16 autocast": lambda: _step(folded, frames, bf16=True),
     }
     _report_agreement(conv3d, folded, frames)
-    for step in steps.values():  # warm-up: kernels are chosen, memory is taken
+    for step in steps.values():  # warm-up: kernels are chosen, memory is allocated
         step()
     return median_seconds(steps, rounds)
 
 
 def median_seconds(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Of each step, measured in turn, round by round."""
+    """Seconds of each step, measured alternately in rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -106,7 +106,7 @@ def _step(network: nn.Module, frames: Tensor, *, bf16: bool) -> None:
 
 
 def _report_agreement(conv3d: nn.Module, folded: nn.Module, frames: Tensor) -> None:
-    """In evaluation mode: in training the neck divides by the spread of four clips and magnifies rounding."""
+    """In evaluation mode: in training mode the neck divides by the spread of four clips and amplifies rounding."""
     conv3d.eval(), folded.eval()
     with torch.inference_mode():
         exact, float32 = conv3d(frames), folded(frames)

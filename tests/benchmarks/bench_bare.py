@@ -34,7 +34,7 @@ AVX2 = {
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
 }
 AIM_SECONDS = {"float32": 240, "bfloat16": 170}
-"""On two cores, by what they compute in."""
+"""Targets on two cores, by precision."""
 AIM_TOP_1 = 0.35
 """Clothes-changing, as the mean of three seeds; chance is 0.019."""
 PHASES = {
@@ -48,11 +48,11 @@ PHASES = {
     "metrics": "computing metrics",
     "results and report": "writing results",
 }
-"""What is heard first of each phase, in their order; before them Python and Ray start."""
+"""The first message of each phase, in order; before the first, Python and Ray start."""
 
 
 class Recorder:
-    """A console that notes when something was heard."""
+    """A console that records when each message was shown."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[float, str]] = []
@@ -63,7 +63,7 @@ class Recorder:
 
 
 def seconds_of_phases(started: float, heard: list[tuple[float, str]], ended: float) -> dict[str, float]:
-    """From what was heard when."""
+    """Seconds of each phase, from the times of the messages."""
     begins = [("Python, Ray's start", started)]
     for name, words in PHASES.items():
         times = [at for at, text in heard if words in text and at >= begins[-1][1]]
@@ -74,7 +74,7 @@ def seconds_of_phases(started: float, heard: list[tuple[float, str]], ended: flo
 
 
 def run_once(folder: Path, arguments: argparse.Namespace, seed: int) -> tuple[dict[str, float], float, str]:
-    """Seconds of each phase, clothes-changing top-1, and the precision that was found."""
+    """Seconds of each phase, clothes-changing top-1, and the precision that was chosen."""
     record, runs = folder / "heard.json", folder / "runs"
     flags = ["--run.storage", str(runs), "--data.shards", str(folder / "shards"), "--train.seed", str(seed)]
     started = time.time()
@@ -91,7 +91,7 @@ def run_once(folder: Path, arguments: argparse.Namespace, seed: int) -> tuple[di
 
 
 def record_run(record: Path, flags: list[str]) -> None:
-    """The command itself, in this process, with a console that takes the time."""
+    """Run the command itself in this process, with a console that records times."""
     recorder = Recorder()
     use_console(recorder)
     train(flags)

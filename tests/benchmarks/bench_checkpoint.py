@@ -48,7 +48,7 @@ Parts = dict[str, float]
 
 
 def measure(config: dict[str, Any]) -> list[Parts]:
-    """Runs in the worker: seconds of each part, one dict a round; the first warms up and is left out."""
+    """Runs in the worker: seconds of each part, one dict per round; the first is a warm-up and left out."""
     torch.set_num_threads(config["threads"])
     recipe = ccvid_recipe(identities=config["identities"])
     recipe = recipe.model_copy(update={"run": RunOptions(name="checkpoints", storage=config["folder"])})
@@ -57,7 +57,7 @@ def measure(config: dict[str, Any]) -> list[Parts]:
 
 
 class _Saver:
-    """Makes steps, and the checkpoints between them, as the trainer does."""
+    """Runs steps and the checkpoints between them, like the trainer."""
 
     def __init__(self, recipe: Recipe, run: RayRun) -> None:
         self._recipe, self._run, split = recipe, run, ccvid_split()
@@ -76,7 +76,7 @@ class _Saver:
             "hand over": _seconds(lambda: self._run.report({"epoch": float(number)}, folder)),
         }
         steps, started = 0, time.perf_counter()
-        while folder.exists():  # it is removed once it is uploaded
+        while folder.exists():  # removed after the upload
             self._step()
             steps += 1
         return {**found, "lost": time.perf_counter() - started - steps * found["step"]}
@@ -99,7 +99,7 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 def _copy_aside(parts: TrainedParts) -> list[torch.Tensor]:
-    """All that would have to be copied for the rest of the saving to go on beside training."""
+    """Bytes that would have to be copied for the rest of the saving to run during training."""
     states = [parts.model.state_dict(), *parts.optimizer.state.values()]
     return [tensor.detach().cpu().clone() for state in states for tensor in state.values()]
 

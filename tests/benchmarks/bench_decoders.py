@@ -52,7 +52,7 @@ NETWORKS = (10, 25, 100)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One round of one way: clips a second, and milliseconds of CPU a clip."""
+    """One round of one variant: clips per second, and CPU milliseconds per clip."""
 
     speed: float
     worker: float
@@ -65,7 +65,7 @@ class Measured:
 
 
 class Worker:
-    """Stands where a training worker would; consumes batches and does nothing with them."""
+    """Placed where a training worker would be; consumes batches and discards them."""
 
     def __init__(self, folder: Path, cores: tuple[int, int] | None) -> None:
         torch.set_num_threads(1)
@@ -81,7 +81,7 @@ class Worker:
             hold(os.getppid(), cores[0])
 
     def measure(self, way: str, rounds: int) -> list[Measured]:
-        """A round that warms up is left out."""
+        """The first round is a warm-up and left out."""
         store = ShardFolder(self._folder / ("raw" if way == RAW else "jpeg"))
         row = np.arange(TRACKLETS)
         items = TrainingItems.cut(store, row, row, row, row * 0, CLIP.piece)
@@ -126,19 +126,19 @@ def one_round(loader: ClipLoader, steps: int, pids: dict[str, list[int]]) -> Mea
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of processes, all threads."""
+    """User and system time of processes, over all threads."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split() for pid in pids]
     return sum(int(field) for stat in fields for field in stat[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
 def hold(pid: int, core: int) -> None:
-    """All threads of a process on one core; those that it starts later too."""
+    """Pin all threads of a process to one core, including threads that it starts later."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
 
 
 def drive(folder: Path, rounds: int) -> None:
-    """As a driver on the cluster: measure and print."""
+    """Run as a driver on the cluster: measure and print."""
     ray.init(logging_level=logging.WARNING)
     free = sorted(os.sched_getaffinity(0))
     cores = (free[0], free[1]) if len(free) > 1 else None
@@ -167,7 +167,7 @@ def print_measured(measured: dict[str, list[Measured]]) -> None:
 
 
 def print_sizing(own: float, raw: float, receiving: float, decoding: float) -> None:
-    """What a GPU needs, from CPU milliseconds a clip: decoded by its own node, and received by it."""
+    """What a GPU needs, from CPU milliseconds per clip: decoded by its own node, and received by it."""
     print(
         "\n| clips/s a GPU | cores of its node: JPEG | raw shards | receiving | cores of decoders | network, Gbit/s |"
         "\n|---|---|---|---|---|---|"

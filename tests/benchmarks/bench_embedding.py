@@ -36,7 +36,7 @@ TARGET = 0.9
 
 
 def bare_rate(model: ReIdModel, batch: int, clips: int, options: ModelOptions) -> float:
-    """Clips/s of the forward alone, on one ready batch again and again."""
+    """Clips/s of the forward alone, repeated on one ready batch."""
     device, shape = model.device, (batch, CLIP.length, options.height, options.width, 3)
     frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     ready = normalise(frames_BTHWC.permute(0, 1, 4, 2, 3))

@@ -49,9 +49,9 @@ def part_command(part: str, work: Path, rows: Path, flags: list[str]) -> list[st
 
 
 def run_in_process(part: str, work: Path, flags: list[str], seconds: float) -> list[Row]:
-    """A part in a process of its own, which is ended after so many seconds; the rows that it left."""
+    """Run a part in its own process, stopped after a time limit; returns the rows that it left."""
     rows = work / f"{part}.jsonl"
-    # In a session of its own, for the compiler starts processes too.
+    # In its own session, because the compiler starts processes too.
     child = subprocess.Popen(part_command(part, work, rows, flags), start_new_session=True)
     problem = None
     try:
@@ -72,7 +72,7 @@ def run_in_process(part: str, work: Path, flags: list[str], seconds: float) -> l
 
 
 def run_here(part: str, work: Path, *, tiny: bool, compile: bool) -> list[Row]:
-    """A part in this process, without a time limit."""
+    """Run a part in this process, without a time limit."""
     from tests.benchmarks.gpu.run_part import run_part
 
     rows = work / f"{part}.jsonl"
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options, started = arguments(), time.perf_counter()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no part goes on alone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no part keeps running alone
     facts = machine_facts()
     print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
     tiny = options.tiny or facts["device"] == "no GPU"

@@ -45,7 +45,7 @@ TARGETS = [(JPEG, RELEASED, 5.0), (JPEG, BARE, 0.85), (RAW, RELEASED, 50.0)]
 
 
 def write_pictures(folder: Path, tracklets: int = TRACKLETS, frames: int = FRAMES) -> tuple[Tracklet, ...]:
-    """Soft shapes with fine grain, 384 x 192 at quality 95; about 15 KB a frame once stored at 256 x 128."""
+    """Soft shapes with fine grain, 384 x 192 at quality 95; about 15 KB per frame once stored at 256 x 128."""
     assert frames <= FRAMES, f"{frames=}, and a scene is large enough for {FRAMES}"
     rng = np.random.default_rng(0)
     names = tuple(f"{number:04d}.jpg" for number in range(frames))
@@ -133,7 +133,7 @@ def our_loader(store: ShardFolder) -> Callable[[int], None]:
 def clips_per_second(
     ways: dict[str, Callable[[int], None]], rounds: int, clock: Callable[[], float]
 ) -> list[dict[str, float]]:
-    """One dict a round; a round that warms up is left out."""
+    """One dict per round; the first round is a warm-up and left out."""
     measured = []
     for _ in range(rounds + 1):
         speeds = {}

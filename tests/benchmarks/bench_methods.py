@@ -43,7 +43,7 @@ Found = Mapping[str, Mapping[int, dict[str, Any]]]
 RECIPE = Path(__file__).parents[2] / "ray_jobs" / "recipes" / "synthetic.yaml"
 REFERENCE = "cal"
 AVERAGED = "cal_ema"
-"""Trained as plain CAL, so that its weights before averaging are scored as plain CAL's too."""
+"""Trained like plain CAL, so that its weights before averaging are also scored as plain CAL's."""
 VARIANTS: dict[str, Values] = {
     "baseline": {"method": {"clothes_loss": False}},
     AVERAGED: {"train": {"ema_decay": 0.99}},
@@ -53,12 +53,12 @@ VARIANTS: dict[str, Values] = {
     "cal_attention": {"model": {"temporal_pool": "attention"}},
     "cal_colours": {"method": {"clothes_labels": "colours"}},
 }
-"""What each changes in the recipe, section by section."""
+"""The changes of each variant to the recipe, section by section."""
 PROTOCOLS = ("clothes_changing", "same_clothes", "general")
 
 
 def base_values(arguments: argparse.Namespace) -> Values:
-    """The recipe that every variant changes."""
+    """The recipe that every variant starts from."""
     values: Values = yaml.safe_load(RECIPE.read_text())
     people = {**values["data"]["synthetic"], "seed": arguments.walkers, "test_people": arguments.test_people}
     if arguments.train_people:
@@ -104,7 +104,7 @@ def run_folder(folder: Path, variant: str, seed: int) -> Path:
 
 
 def run_variant(values: Values, variant: str, seed: int, folder: Path, store: ShardFolder) -> None:
-    """Train and score one variant with one seed, unless that is done or another process does it."""
+    """Train and score one variant with one seed, unless it is done or another process is doing it."""
     run = run_folder(folder, variant, seed)
     changed = merged(merged(values, VARIANTS[variant]), {"train": {"seed": seed}})
     settings = json.dumps(changed, sort_keys=True, indent=1)
@@ -129,7 +129,7 @@ def run_variant(values: Values, variant: str, seed: int, folder: Path, store: Sh
 
 
 def score_plain_weights(trainer: Trainer, run: Path) -> None:
-    """Score the weights that were not averaged as the run of plain CAL, unless there is one."""
+    """Score the weights before averaging as the run of plain CAL, unless there is one."""
     with claim(run.with_name(f"{run.name}.lock"), wait=False) as mine:
         if mine and not (run / METRICS_FILE).exists():
             trainer.scored_model, trainer.run = trainer.model, LocalRun(run)
@@ -137,7 +137,7 @@ def score_plain_weights(trainer: Trainer, run: Path) -> None:
 
 
 def finished(folder: Path, variants: Sequence[str], seeds: Sequence[int]) -> Found:
-    """What is done so far, by whichever process."""
+    """The results so far, from all processes."""
     return {
         variant: {
             seed: json.loads(file.read_text())
@@ -160,7 +160,7 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 
 def table(found: Found) -> str:
-    """Mean ± sample standard deviation over seeds, then the same of each seed's difference to plain CAL."""
+    """Mean ± sample standard deviation over seeds, then the same for each seed's difference to plain CAL."""
     heading = " | ".join(f"{protocol.replace('_', '-')} {name}" for protocol in PROTOCOLS for name in ("top-1", "mAP"))
     head = [f"| variant | seeds | {heading} |", "|---|---|" + "---|" * 2 * len(PROTOCOLS)]
     lines, differences = list(head), list(head)

@@ -4,7 +4,7 @@
 
 Three protocols, 40 gallery tracklets a person. The dense side takes float32 products of some queries with the gallery,
 orders each row by argsort once, and reads all three protocols off that order; half of its queries run before ours,
-half after. Ours runs in a process of its own, whose largest memory is told.
+half after. Ours runs in a process of its own, whose peak memory is printed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def features(queries: int, gallery: int, dimensions: int) -> tuple[npt.NDArray[n
 def dense_seconds(
     query_QD: npt.NDArray[np.float32], gallery_GD: npt.NDArray[np.float32], query: Codes, gallery: Codes, rows: range
 ) -> tuple[float, list[float]]:
-    """Seconds for some queries, and the mean average precision of each protocol over them."""
+    """Seconds for some queries, and each protocol's mean average precision over them."""
     unit_GD = gallery_GD / np.linalg.norm(gallery_GD, axis=1, keepdims=True)
     started = time.perf_counter()
     unit_QD = query_QD[rows] / np.linalg.norm(query_QD[rows], axis=1, keepdims=True)
@@ -91,8 +91,8 @@ def main() -> None:
     command = [sys.executable, "-m", "tests.benchmarks.bench_metrics", "--ours"]
     for name, value in zip(("--queries", "--gallery", "--dimensions"), size, strict=True):
         command += [name, str(value)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    seconds, memory, *precisions = map(float, told)
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    seconds, memory, *precisions = map(float, output)
     after, _ = dense_seconds(query_QD, gallery_GD, query, gallery, range(half, 2 * half))
     dense, own = (before + after) / (2 * half), seconds / options.queries
     print(f"\n{platform.machine()}, {threads} threads, numpy {np.__version__}, load {os.getloadavg()[0]:.1f}")

@@ -59,7 +59,7 @@ Embeddings = NDArray[np.float32]
 
 
 def read_videos(arguments: argparse.Namespace, folder: Path) -> Dataset:
-    """The tracklets of the user's videos, or of walkers rendered for this."""
+    """The tracklets of the user's videos, or of rendered walkers."""
     if arguments.videos is None:
         render_walkers(WALKERS, folder, workers=1)
         options = FootageOptions(videos=folder / "videos", tracks=folder / "tracks", labels=folder / "labels.csv")
@@ -83,7 +83,7 @@ def shards_of(dataset: Dataset, folder: Path, options: ShardOptions) -> ShardFol
 
 
 def release(dataset: Dataset, folder: Path) -> Dataset:
-    """The same tracklets as folders of JPEG files, each crop in its own size, as data sets are released."""
+    """The same tracklets as folders of JPEG files, each crop in its own size, as in released data sets."""
     store = shards_of(dataset, folder / "crops", ShardOptions(storage="source"))
     tracklets: list[Tracklet] = []
     by_id = {tracklet.id: tracklet for tracklet in dataset.tracklets}
@@ -103,7 +103,7 @@ def crop_heights(store: ShardFolder) -> list[int]:
 
 
 def frames_of(store: ShardFolder, row: int) -> NDArray[np.int16]:
-    """All frames of a tracklet as the loader gives them, (frames, H, W, 3)."""
+    """All frames of a tracklet from the loader, (frames, H, W, 3)."""
     count = store.rows[row].frame_count
     frames_THWC = torch.empty((count, *SIZE, 3), dtype=torch.uint8)
     decode_clip_(frames_THWC.permute(0, 3, 1, 2), store, row, np.arange(count))
@@ -131,7 +131,7 @@ def embed(store: ShardFolder, rows: Sequence[int], model: ReIdModel, options: Mo
 
 
 def embedding_figures(source_ND: Embeddings, prescaled_ND: Embeddings) -> dict[str, str]:
-    """L2-normalised embeddings of the same tracklets, with how far apart tracklets are among themselves."""
+    """L2-normalised embeddings of the same tracklets, and how far tracklets are from each other."""
     own = (source_ND * prescaled_ND).sum(1)
     between = (source_ND @ source_ND.T)[np.triu_indices(len(source_ND), 1)]
     share = (1 - own.mean()) / (1 - np.median(between))
@@ -146,7 +146,7 @@ def embedding_figures(source_ND: Embeddings, prescaled_ND: Embeddings) -> dict[s
 def retrieval_figures(
     stores: Mapping[str, tuple[ShardFolder, Embeddings]], query: Sequence[int], gallery: Sequence[int]
 ) -> dict[str, str]:
-    """Metrics of each, and how alike the two order the gallery."""
+    """Metrics of each, and how similar their rankings of the gallery are."""
     figures: dict[str, str] = {}
     ranks = []
     for name, (store, embedding_ND) in stores.items():

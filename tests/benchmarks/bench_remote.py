@@ -42,7 +42,7 @@ CLIP = ClipOptions(length=8, stride=1, piece=8)
 
 
 def work(rank: int, workers: int, place: str, cache: CacheOptions, epoch_ends: Barrier) -> None:
-    """One worker: every epoch's batches of its rank; waits for the others, and for the measurement, after each."""
+    """One worker: every epoch's batches of its rank; after each, it waits for the others and for the measurement."""
     store = open_shards(place, cache)
     row = np.arange(len(store.rows))
     items = TrainingItems.cut(store, row, row, row, row * 0, CLIP.piece)
@@ -56,7 +56,7 @@ def work(rank: int, workers: int, place: str, cache: CacheOptions, epoch_ends: B
 
 
 def bytes_by_epoch(server: S3Server, place: str, cache: CacheOptions, workers: int) -> list[int]:
-    """What the server sent in each epoch to all workers together."""
+    """Bytes that the server sent in each epoch to all workers together."""
     context = multiprocessing.get_context("spawn")
     epoch_ends = context.Barrier(workers + 1)
     processes = [
@@ -75,7 +75,7 @@ def bytes_by_epoch(server: S3Server, place: str, cache: CacheOptions, workers: i
 
 
 def speed_ratios(cached: ShardFolder, local: ShardFolder, rounds: int, clock: Callable[[], float]) -> list[float]:
-    """Clips/s from the cache by clips/s from the disk, of each round; one that warms up is left out."""
+    """Clips/s from the cache relative to clips/s from the disk, for each round; the first is a warm-up and left out."""
     loads = [our_loader(cached), our_loader(local)]
     ratios = []
     for number in range(rounds + 1):

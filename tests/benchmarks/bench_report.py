@@ -32,7 +32,7 @@ PLACES = 20
 
 
 def stored(count: int) -> Thumbnails:
-    """Three frames of each tracklet, decoded when asked for; 16 tracklets' frames stand for all."""
+    """Three frames of each tracklet, decoded on request; the frames of 16 tracklets stand in for all."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 255, (16, 3, 32, 16, 3), np.uint8)
     frames = coarse.repeat(8, axis=2).repeat(8, axis=3)
@@ -46,7 +46,7 @@ def stored(count: int) -> Thumbnails:
 
 
 def shown(report: ReportInput) -> list[tuple[Thumbnails, int]]:
-    """Every query, and every gallery tracklet among the places shown."""
+    """Every query, and every gallery tracklet that is shown."""
     gallery: set[int] = set()
     for name in report.evaluation.results:
         gallery |= set(report.evaluation.ranked_gallery(name).gallery_QK.ravel().tolist())
@@ -55,7 +55,7 @@ def shown(report: ReportInput) -> list[tuple[Thumbnails, int]]:
 
 
 def timed(write: Callable[[Path], object], rounds: int) -> tuple[float, int]:
-    """Median seconds, and the pictures written."""
+    """Median seconds, and the number of pictures written."""
     seconds = []
     for _ in range(rounds):
         folder = Path(tempfile.mkdtemp())

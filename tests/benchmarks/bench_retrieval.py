@@ -54,7 +54,7 @@ def per_query_loop(distance: npt.NDArray[np.floating], query: Codes, gallery: Co
 
 
 def problem(queries: int, gallery: int, seed: int = 0) -> tuple[Codes, Codes]:
-    """Random labels: 40 gallery entries a person, four outfits each, eight cameras."""
+    """Random labels: 40 gallery entries per person, four outfits each, eight cameras."""
     random = np.random.default_rng(seed)
     persons = max(1, gallery // 40)
     sets = []

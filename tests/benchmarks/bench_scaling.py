@@ -43,7 +43,7 @@ BACKWARD_SHARE = 2 / 3
 
 @dataclass(frozen=True)
 class Buckets:
-    """Bytes that one step all-reduces, bucket by bucket in DDP's order, and those that it broadcasts."""
+    """Bytes that one step all-reduces, bucket by bucket in DDP's order, and bytes that it broadcasts."""
 
     model: list[int]
     clothes: list[int]
@@ -56,7 +56,7 @@ class Buckets:
 
 
 class Worker:
-    """One rank with two trainings: one of its own, and one together with the other rank."""
+    """One rank with two trainings: one on its own, and one together with the other rank."""
 
     def __init__(self, rank: int, folder: Path, recipe: Recipe, steps: int) -> None:
         self.rank, self._steps = rank, steps
@@ -67,7 +67,7 @@ class Worker:
         _, self._shared = build_training(recipe, split, run)
 
     def round(self) -> dict[str, float]:
-        """Seconds a step, of this rank."""
+        """Seconds per step of this rank."""
         found = {}
         ways: list[tuple[str, CalUpdate, bool]] = [
             (ALONE, self._own, self.rank == 0),
@@ -83,7 +83,7 @@ class Worker:
         return found
 
     def buckets(self) -> Buckets:
-        """Of one more step of both ranks."""
+        """Seconds of one more step of both ranks."""
         head = self._shared.clothes
         assert isinstance(head, ClothesHead)
         model, clothes = (_noted(wrapped) for wrapped in (self._shared.model, head.classifier))
@@ -102,7 +102,7 @@ def _noted(wrapped: object) -> list[int]:
         found.append(buffer.numel() * buffer.element_size())
         return allreduce_hook(group, bucket)
 
-    wrapped.register_comm_hook(None, lambda group, bucket: noted(group, bucket))  # DDP refuses annotations as text
+    wrapped.register_comm_hook(None, lambda group, bucket: noted(group, bucket))  # DDP refuses annotations as strings
     return found
 
 
@@ -141,11 +141,11 @@ def ring_seconds(sizes: list[int], gpus: int, network: float) -> float:
 
 
 def efficiency(step: float, buckets: Buckets, reduced: Callable[[list[int]], float], *, overlap: bool) -> float:
-    """The step's share of itself plus the communication that it waits for."""
+    """Scaling efficiency: the step's share of the step plus the communication that it waits for."""
     model, clothes = reduced(buckets.model), reduced(buckets.clothes)
-    if overlap:  # the last bucket is full when backward ends, and the clothes classifier's step is waited for
+    if overlap:  # the last bucket is full when backward ends, and the clothes classifier's step must be waited for
         model = max(model - BACKWARD_SHARE * step, reduced(buckets.model[-1:]))
-    statistics = reduced([buckets.statistics]) / 2  # a broadcast goes round once
+    statistics = reduced([buckets.statistics]) / 2  # a broadcast goes around the ring once
     return step / (step + model + clothes + statistics)
 
 

@@ -35,7 +35,7 @@ def made_gallery(path: Path, entries: int, dimensions: int) -> np.memmap[tuple[i
 
 
 def peak_flops(dimensions: int, device: torch.device, seconds: float = 4.0) -> float:
-    """Floating-point operations a second of bare products of one block."""
+    """Floating-point operations per second of bare products of one block."""
     query, gallery = (torch.randn(rows, dimensions, device=device) for rows in (QUERY_BLOCK, GALLERY_BLOCK))
     query @ gallery.T
     wait(device)

@@ -136,7 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.shard:
             shard(tracks(arguments.shard, 1920, 1080, arguments.frames, 8), Path(temporary))
-            decoding_process().close()  # only of children that have ended is the memory known
+            decoding_process().close()  # the memory of children is known only after they have ended
             parts = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
             print(sum(resource.getrusage(part).ru_maxrss for part in parts) // 1024)
         elif arguments.memory_minutes:

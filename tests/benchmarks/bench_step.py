@@ -34,7 +34,7 @@ RECIPE = Path(__file__).parents[2] / "ray_jobs" / "recipes" / "ccvid_cal.yaml"
 
 
 def make_trainer(root: Path, identities: int, bf16: bool, device: str) -> Trainer:
-    """The recipe's trainer on made-up pictures, clothes losses on from the first epoch."""
+    """The recipe's trainer on made-up pictures, with clothes losses from the first epoch."""
     pictures = root / "pictures"
     pictures.mkdir()
     tracklets: tuple[Tracklet, ...] = tuple(
@@ -48,18 +48,18 @@ def make_trainer(root: Path, identities: int, bf16: bool, device: str) -> Traine
 
 
 def recipe_values(shards: Path, *, bf16: bool) -> dict[str, Any]:
-    """`ccvid_cal` on other data, with random weights and both updates of CAL from the first epoch on."""
+    """`ccvid_cal` on other data, with random weights and both updates of CAL from the first epoch."""
     values: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     values["data"]["shards"] = str(shards)
     values["model"]["weights"] = "random"
     values["method"]["start_epoch"] = 0
-    values["clip"]["piece"] = 8  # many items, so that an epoch has steps enough
+    values["clip"]["piece"] = 8  # many items, so that an epoch has enough steps
     values["train"] |= {"bf16": bf16, "log_every_seconds": 5, "held_out_share": 0, "test_weights": "last"}
     return values
 
 
 def bare_seconds(trainer: Trainer, steps: int) -> float:
-    """Forward + backward of the backbone alone, a step."""
+    """Seconds per step of forward + backward of the backbone alone."""
     batch, options = trainer.recipe.batch, trainer.recipe.model
     shape = (batch.identities * batch.clips, trainer.recipe.clip.length, options.height, options.width, 3)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=trainer.run.device).permute(0, 1, 4, 2, 3)
@@ -73,7 +73,7 @@ def bare_seconds(trainer: Trainer, steps: int) -> float:
 
 
 def step_seconds(trainer: Trainer, steps: int, epoch: int) -> float:
-    """A step of the training loop, loader and logging included."""
+    """Seconds per step of the training loop, loader and logging included."""
     trainer.sampler.steps_per_epoch = steps
     started = time.perf_counter()
     trainer._train_epoch(epoch)

@@ -35,7 +35,7 @@ TorchTrainer(work, train_loop_config={"file": sys.argv[1]}, scaling_config=Scali
 
 
 def seconds_until(head: Head, working_dir: Path, command: list[str], written: Path) -> float:
-    """From the submission until ``written`` has content; waits for the job's end."""
+    """Seconds from the submission until ``written`` has content; then waits for the job to end."""
     name = f"job-{time.monotonic_ns()}"
     began = time.monotonic()
     submit = ["--submission-id", name, "--no-wait", "--working-dir", str(working_dir), "--", *command]

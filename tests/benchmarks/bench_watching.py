@@ -32,7 +32,7 @@ FLUSH_STEPS = 50
 
 
 def run_seconds(folder: Path, sinks: Sequence[MlflowSink], steps: int) -> tuple[float, float]:
-    """CPU seconds a step, and seconds that a flush holds up training."""
+    """CPU seconds per step, and seconds that a flush blocks training."""
     folder.mkdir()
     matrix, value = torch.rand(900, 900), torch.tensor(0.5)
     result = UpdateResult(
@@ -56,13 +56,13 @@ def run_seconds(folder: Path, sinks: Sequence[MlflowSink], steps: int) -> tuple[
 
 
 def one_round(root: Path, steps: int) -> dict[str, tuple[float, float]]:
-    """Each way once."""
+    """Run each variant once."""
     times = {"files": run_seconds(root / "files", (), steps)}
     for name, uri in {"MLflow": f"sqlite:///{root}/m.db", "MLflow, no server": "http://127.0.0.1:9"}.items():
         home = root / name.replace(", ", "-").replace(" ", "-")
         home.mkdir()
         sink = MlflowSink(uri, home, experiment="bench", name="bench", parameters={}, tags={})
-        deadline = time.monotonic() + 20  # the tables' making, once a run
+        deadline = time.monotonic() + 20  # creating the tables, once per run
         while uri.startswith("sqlite") and not (home / MLFLOW_FILE).exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(1)
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    mlflow_sink.SEND_SECONDS = 1.0  # five times as often as in a run, so that a short one shows it
+    mlflow_sink.SEND_SECONDS = 1.0  # five times as often as in a run, so that a short one shows the effect
     logging.disable()
     rounds = []
     with redirect_stdout(StringIO()):

@@ -44,7 +44,7 @@ KINDS = (*KILLED, STORAGE)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A blow: what, after which step, and how long after it."""
+    """A fault: which kind, after which step, and how long after it."""
 
     kind: str
     step: int
@@ -52,7 +52,7 @@ class Plan:
 
 
 def plan_runs(kinds: Sequence[str], kills: int, per_run: int, chance: random.Random) -> Iterator[list[Plan]]:
-    """The same for the same seed: every kind about equally often, in random order, spread over each run."""
+    """The same for the same seed: all kinds about equally often, in random order, spread over each run."""
     drawn = (list(kinds) * (kills // len(kinds) + 1))[:kills]
     chance.shuffle(drawn)
     refused = [kind for kind in drawn if kind == STORAGE]
@@ -64,7 +64,7 @@ def plan_runs(kinds: Sequence[str], kills: int, per_run: int, chance: random.Ran
 
 
 class Campaign:
-    """All runs, one after the other, on one cluster."""
+    """All runs, one after another, on one cluster."""
 
     def __init__(self, root: Path, chance: random.Random) -> None:
         self._root, self._chance = root, chance
@@ -86,7 +86,7 @@ class Campaign:
         print(f"left alone: {time.monotonic() - began:.0f} s", flush=True)
 
     def hit(self, plans: Sequence[Plan]) -> None:
-        """One run with its blows."""
+        """One run with its faults."""
         number = len(self.runs) + 1
         storage = self._bucket if plans[0].kind == STORAGE else str(self._root / "runs")
         place, log = StorageFolder(f"{storage}/run{number}"), self._root / f"run{number}.log"
@@ -110,7 +110,7 @@ class Campaign:
         self._s3.stop()
 
     def _refuse(self, run: Run) -> Broken:
-        """Refuse writes for a while; returns once a checkpoint has come through after it."""
+        """Refuse writes for a while; returns once a checkpoint has been stored after it."""
         step, began = steps_done(run.place), time.monotonic()
         self._s3.refuse_writes()
         time.sleep(self._chance.uniform(2, 8))
@@ -128,7 +128,7 @@ class Campaign:
 
 
 def print_tables(campaign: Campaign) -> None:
-    """Every blow, then what each kind costs."""
+    """Print every fault, then the cost of each kind."""
     print("\n| # | run | killed | at epoch.step | steps done again | seconds to the next step | the run |")
     print("|---|---|---|---|---|---|---|")
     for number, (run, broken) in enumerate(campaign.rows, 1):

@@ -31,7 +31,7 @@ ASSUMED = (
 
 
 def ccvid_recipe(**batch: int) -> Recipe:
-    """The recipe with random first weights, both updates from the first step on, and nobody held out."""
+    """The recipe with random initial weights, both updates from the first step, and no held-out identities."""
     values: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     values["data"]["root"] = "/data"
     values["model"]["weights"] = "random"
@@ -42,7 +42,7 @@ def ccvid_recipe(**batch: int) -> Recipe:
 
 
 def ccvid_split(piece: int = 64) -> TrainingSplit:
-    """Training items and classes of CCVID's number and size."""
+    """Training items and classes in CCVID's numbers and sizes."""
     rng = np.random.default_rng(0)
     mean = (MEAN - SHORTEST) / (LONGEST - SHORTEST)
     lengths = SHORTEST + np.round((LONGEST - SHORTEST) * rng.beta(1.5, 1.5 / mean - 1.5, TRACKLETS)).astype(int)
@@ -58,7 +58,7 @@ def ccvid_split(piece: int = 64) -> TrainingSplit:
 
 
 def steps_per_epoch(split: TrainingSplit, batch: PkOptions, workers: int) -> int:
-    """Of every worker."""
+    """Steps per epoch of every worker."""
     return PkSampler(split.items.person_I, batch, world_size=workers, seed=1).steps_per_epoch
 
 

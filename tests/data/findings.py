@@ -1,4 +1,4 @@
-"""What tests ask of a data set's problems."""
+"""Test helpers for a data set's problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def found(dataset: Dataset, severity: Severity) -> list[tuple[str, int | None, s
 
 
 def assert_contract_holds(dataset: Dataset, root: Path) -> None:
-    """What the readers promise of every tracklet and problem, whatever they were given."""
+    """Check what the readers promise for every tracklet and problem, whatever the input."""
     for problem in dataset.problems:
         str(problem).encode()
         assert "\x1b" not in problem.message, "nothing that a terminal would obey"

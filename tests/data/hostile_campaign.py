@@ -43,14 +43,14 @@ from tests.data.hostile_worker import (
 KINDS = "tests.data.hostile_kinds"
 WORKERS = 2
 HANG_SECONDS = 100.0
-"""Less than storage that does not answer is asked again. On a busy machine a long video may well take a minute."""
+"""Shorter than the product's retries of silent storage; a long video may take a minute on a busy machine."""
 LINE_SECONDS = 10.0
 COLUMNS: tuple[Verdict, ...] = ("read", "refused", "untyped", "hung", "too large", "outside")
 
 
 @dataclass(slots=True)
 class Tally:
-    """Of one kind of input."""
+    """Counts for one kind of input."""
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     largest: Outcome | None = None
@@ -66,12 +66,12 @@ class Tally:
 
 @dataclass(slots=True)
 class Result:
-    """Of a campaign: a tally for each kind, and every input that was not taken as it should be."""
+    """Counts for a campaign: a tally per kind, and every input that was not handled as it should be."""
 
     tallies: dict[str, Tally]
     faults: list[Outcome] = field(default_factory=list)
     given_up: Counter[str] = field(default_factory=Counter)
-    """Videos refused because their decoding process had to be ended, or ended itself."""
+    """Videos refused because their decoding process had to be killed or exited."""
 
     def add(self, outcome: Outcome) -> None:
         self.tallies[outcome.kind].add(outcome)
@@ -81,7 +81,7 @@ class Result:
             self.given_up[what] += what in outcome.message
 
     def table(self) -> str:
-        """A row a kind; behind the most memory and the longest time stands the input that took it."""
+        """One row per kind; the largest memory and the longest time are followed by the input that needed them."""
         lines = [f"| kind | inputs | {' | '.join(COLUMNS)} | peak MiB | longest s |", f"|---|{'---:|' * 9}"]
         total = Tally()
         for name, tally in self.tallies.items():
@@ -95,7 +95,7 @@ class Result:
         return "\n".join(lines)
 
     def distinct_faults(self) -> list[tuple[int, Outcome]]:
-        """How often each fault was found, and the first input that showed it; the most frequent first."""
+        """How often each fault was found, and the first input that showed it; most frequent first."""
         groups: dict[tuple[str, str, str], list[Outcome]] = {}
         for fault in self.faults:
             groups.setdefault((fault.kind, fault.verdict, _gist(fault)), []).append(fault)
@@ -116,7 +116,7 @@ def _gist(fault: Outcome) -> str:
 
 
 class _Slot:
-    """A worker process and what it is at."""
+    """A worker process and its current input."""
 
     def __init__(self, setup: Setup, hang_seconds: float) -> None:
         self._setup, self._hang_seconds = setup, hang_seconds
@@ -136,7 +136,7 @@ class _Slot:
         self.connection.send(number)
 
     def take(self) -> tuple[int, Outcome | Verdict, str] | None:
-        """The number and its outcome, or why there is none; None while it is at work."""
+        """The number and its outcome, or why there is none; None while it is running."""
         number = self.number
         if number is None:
             return None
@@ -164,7 +164,7 @@ class _Slot:
         self._start()
 
     def _kill(self) -> None:
-        """With its decoding process, which is of its group."""
+        """Kill it together with its decoding process, which is in its process group."""
         pid = self._process.pid
         assert pid is not None
         with suppress(ProcessLookupError):
@@ -178,7 +178,7 @@ class _Slot:
 
 @contextmanager
 def prepared(seed: int, kinds: str = KINDS) -> Iterator[Setup]:
-    """A folder with the valid files of all kinds, while the block lasts."""
+    """A folder with the valid files of all kinds, for the duration of the block."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     get_context("forkserver").set_forkserver_preload(["tests.data.hostile_worker", kinds])
@@ -208,7 +208,7 @@ def run_campaign(
     """
     result = Result({name: Tally() for name in kinds_of(setup)})
     waiting, done = iter(numbers), 0
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
     slots = [_Slot(setup, hang_seconds) for _ in range(min(workers, len(numbers)))]
     try:
         for slot in slots:
@@ -226,9 +226,9 @@ def run_campaign(
                     _keep(setup, outcome, kept)
                 if (number := next(waiting, None)) is not None:
                     slot.give(number)
-            if progress and time.monotonic() - told > LINE_SECONDS:
-                told = time.monotonic()
-                _tell(done, len(numbers), told - began, len(result.faults))
+            if progress and time.monotonic() - printed > LINE_SECONDS:
+                printed = time.monotonic()
+                _print_progress(done, len(numbers), printed - began, len(result.faults))
     finally:
         for slot in slots:
             slot.close()
@@ -254,7 +254,7 @@ def _keep(setup: Setup, outcome: Outcome, kept: Path) -> None:
     )
 
 
-def _tell(done: int, count: int, seconds: float, faults: int) -> None:
+def _print_progress(done: int, count: int, seconds: float, faults: int) -> None:
     left = timedelta(seconds=round(seconds / done * (count - done))) if done else "unknown time"
     print(
         f"{done:,} of {count:,} inputs, {done / seconds:.0f}/s, {left} left; {faults} faults",

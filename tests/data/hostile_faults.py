@@ -1,4 +1,4 @@
-"""Readers with a fault each, so that the campaign of hostile inputs can show that it finds faults."""
+"""Readers with one fault each, which show that the campaign of hostile inputs finds faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data_tools.errors import InputError, UnreadableSourceError
 from tests.data.hostile_samples import OUTSIDE_FOLDER, Kind, Sample
 
 HANG_SECONDS = 3.0
-"""That the campaign waits for these readers."""
+"""How long the campaign waits for these readers."""
 
 
 def _raise_untyped(folder: Path) -> None:
@@ -100,7 +100,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "refuses": ("refused", _refuse),
     "reads": ("read", _read),
 }
-"""What the campaign must say of each reader."""
+"""What the campaign must report for each reader."""
 
 KINDS = {
     name: Kind(1, {"file": Sample(lambda folder: (folder / "file.txt").write_text("1,2,3\n"), ("*.txt",), read)})

@@ -32,14 +32,14 @@ BOMB_BYTES = 3 * GIBIBYTE
 
 
 class Planted:
-    """Pickled, it runs code when loaded."""
+    """When pickled, it runs code on loading."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.mkdir, (Path("planted"),)
 
 
 def deflated_zeros(size: int, head: bytes = b"") -> bytes:
-    """``head`` and then ``size`` zeros as a raw deflate stream, made without making the zeros."""
+    """``head`` followed by ``size`` zeros as a raw deflate stream, made without creating the zeros."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = squeeze.compress(head) + squeeze.flush(zlib.Z_FULL_FLUSH)
     chunk = squeeze.compress(bytes(ZEROS)) + squeeze.flush(zlib.Z_FULL_FLUSH)
@@ -48,7 +48,7 @@ def deflated_zeros(size: int, head: bytes = b"") -> bytes:
 
 @cache
 def zip_bomb(name: str, head: bytes = b"", others: tuple[tuple[str, bytes], ...] = ()) -> bytes:
-    """A zip archive whose member ``name`` inflates to ``BOMB_BYTES``; its checksum is wrong, which shows at its end."""
+    """A zip archive whose member ``name`` inflates to ``BOMB_BYTES``; its wrong checksum shows only at the end."""
     stream, size = io.BytesIO(), BOMB_BYTES + len(head)
     with zipfile.ZipFile(stream, "w") as archive:
         for other, content in others:
@@ -163,7 +163,7 @@ def forge_safetensors(rng: random.Random, content: bytes, others: Sequence[bytes
         state = safetensors.torch.load(content)
         size = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + size])
-    except Exception:  # whatever damage an earlier mutation has done
+    except Exception:  # whatever an earlier mutation has damaged
         return flip_bytes(rng, content, others)
     if not state:
         return flip_bytes(rng, content, others)
@@ -232,7 +232,7 @@ def _strange_tensors(value: torch.Tensor) -> list[object]:
 
 
 def forge_torch(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """What torch.save could have written, or a pickle could hold."""
+    """Anything that torch.save could have written or a pickle could hold."""
     way = rng.choice(("state", "state", "state", "code", "part", "bomb", "pickle", "legacy"))
     if way == "bomb":
         return zip_bomb("archive/data.pkl", b"", (("archive/version", b"3\n"), ("archive/byteorder", b"little")))
@@ -240,7 +240,7 @@ def forge_torch(rng: random.Random, content: bytes, others: Sequence[bytes]) -> 
         return rng.choice(_PICKLES)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # whatever damage an earlier mutation has done
+    except Exception:  # whatever an earlier mutation has damaged
         return flip_bytes(rng, content, others)
     if way == "code" or not isinstance(state, dict):
         state = {"model_state_dict": {"conv1.weight": Planted()}, **(state if isinstance(state, dict) else {})}
@@ -329,7 +329,7 @@ def _other_columns(count: int) -> list[pa.Array]:
 
 
 def change_table(rng: random.Random, table: pa.Table) -> pa.Table:
-    """A column of another type, doubled, left out or renamed; no row, or every row many times."""
+    """A column of another type, duplicated, left out or renamed; no row, or every row many times."""
     columns = {name: table.column(place) for place, name in enumerate(table.column_names)}
     name = rng.choice(sorted(columns))
     way = rng.random()
@@ -352,7 +352,7 @@ def change_table(rng: random.Random, table: pa.Table) -> pa.Table:
 
 @lru_cache(8)
 def _bomb_table(written: bytes) -> bytes:
-    """The first row of a table some ten million times, in a small file."""
+    """The first row of a table repeated about ten million times, in a small file."""
     first = pq.read_table(pa.BufferReader(written)).slice(0, 1)
     rows = pa.array(np.zeros(12_000_000, np.int32))
     columns = {name: pa.DictionaryArray.from_arrays(rows, first[name].combine_chunks()) for name in first.column_names
@@ -382,12 +382,12 @@ def forge_parquet(rng: random.Random, content: bytes, others: Sequence[bytes]) -
             compression=rng.choice(("snappy", "zstd", "none")),
             store_schema=rng.random() < 0.7,
         )
-    except (pa.ArrowException, OSError, ValueError):  # a type that Parquet has not
+    except (pa.ArrowException, OSError, ValueError):  # a type that Parquet does not have
         return flip_bytes(rng, content, others)
 
 
 def forge_arrow(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """A shard of other rows, types or frames, compressed or not; or of one row many times."""
+    """A shard with other rows, types or frames, compressed or not; or with one row many times."""
     try:
         table = ipc.open_file(pa.BufferReader(content)).read_all()
     except (pa.ArrowException, OSError):
@@ -426,7 +426,7 @@ def forge_arrow(rng: random.Random, content: bytes, others: Sequence[bytes]) -> 
 
 @lru_cache(8)
 def _arrow_bomb(written: bytes) -> bytes:
-    """A row whose four frames take a gibibyte, compressed."""
+    """A row whose four frames take one gibibyte, compressed."""
     first = ipc.open_file(pa.BufferReader(written)).read_all().slice(0, 1)
     size, count = 2**28, 4
     offsets, zeros = np.arange(count + 1, dtype=np.int32) * (size - 1), np.zeros(size * count, np.uint8)
@@ -474,7 +474,7 @@ SIDES = (0, 1, 16, 255, 4000, 8191, 13_000, 16_384, 30_000, 65_500)
 
 
 def forge_picture(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """Another size in the headers of the JPEG or PNG pictures in it; or a small file that is a large picture."""
+    """Another size in the headers of the JPEG or PNG pictures; or a small file that decodes to a large picture."""
     if rng.random() < 0.1:
         return large_png(rng.choice((9000, 14_000, 30_000, 100_000)))
     width, height = rng.choice(SIDES), rng.choice(SIDES)
@@ -498,7 +498,7 @@ def forge_picture(rng: random.Random, content: bytes, others: Sequence[bytes]) -
 
 @cache
 def large_png(side: int) -> bytes:
-    """A grey square, of one bit a pixel."""
+    """A grey square with one bit per pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -523,7 +523,7 @@ PLAYLISTS = (
 
 
 def forge_video(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """A playlist that names another file; a picture; a picture's size within the video."""
+    """A playlist that names another file; a picture; a changed picture size within the video."""
     if rng.random() < 0.4:
         secret = rng.choice(
             (f"{OUTSIDE}/secret.mp4", f"file:{OUTSIDE}/secret.mp4", "/etc/passwd", "http://127.0.0.1:9/x")
@@ -536,7 +536,7 @@ def forge_video(rng: random.Random, content: bytes, others: Sequence[bytes]) -> 
 
 
 def forge_xml(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
-    """Entities that name each other or another file, much within each other, unknown encodings."""
+    """Entities that refer to each other or to another file, deep nesting, unknown encodings."""
     laughs = '<!ENTITY l0 "lol">' + "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
     secret = rng.choice((f"{OUTSIDE}/secret.txt", f"file:{OUTSIDE}/secret.txt", "http://127.0.0.1:9/x"))
     declarations = rng.choice(
@@ -576,4 +576,4 @@ FORGERIES: Mapping[str, Mutator] = {
     **dict.fromkeys((".jpg", ".png", ".bmp", ".webp"), forge_picture),
     **dict.fromkeys((".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv", ".h264"), forge_video),
 }
-"""By a file's suffix."""
+"""Forgeries by file suffix."""

@@ -17,10 +17,10 @@ import yaml
 Mutator = Callable[[random.Random, bytes, Sequence[bytes]], bytes]
 
 MOST_BYTES = 2**24
-"""No mutated file is larger, but for what it already was."""
+"""No mutated file is larger, unless it already was."""
 NESTED = 100_000
 OUTSIDE = "../../outside"
-"""From the folder that a reader is asked to read: the folder that it must leave alone."""
+"""Relative to the folder that a reader is asked to read: the folder that it must not touch."""
 CLIMBING = (
     *(f"{OUTSIDE}/secret.txt", f"{OUTSIDE}/secret.mp4", f"{OUTSIDE}/new", "../..", "..", "/", "/etc/passwd", "."),
     *("C:\\x", "..\\..\\outside\\new", f"file:{OUTSIDE}/secret.txt", "memory://outside/new", "foo://x", "-", "~"),
@@ -38,7 +38,7 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, [], {}, [[]], [{}], {"": None}, -1, 0, 0.5, 1e308, float("nan"), float("inf"), -(2.0**70)),
     *(2**31, 2**63, 2**64, -(2**63) - 1, 10**400, [0] * 10_000, {"x": {"y": {"z": []}}}, [[[[[[1]]]]]]),
 )
-"""In place of a value of a document."""
+"""Replacements for a value of a document."""
 RAW = {
     "nested": "[" * NESTED,
     "closed": "[" * NESTED + "]" * NESTED,
@@ -50,7 +50,7 @@ RAW = {
     "half": '"\\ud800"',
     "twice": '{"a": 1, "a": 2}',
 }
-"""By a mark that stands for it until the document is text: what no library would write."""
+"""Replacements that no library would write, inserted via placeholders when the document becomes text."""
 RAW_YAML = {
     **{name: RAW[name] for name in ("nested", "closed", "digits", "many digits")},
     "itself": "&itself [*itself]",
@@ -75,7 +75,7 @@ RAW_YAML = {
 
 
 def _place(rng: random.Random, content: bytes) -> int:
-    """Anywhere, and as often near the ends, where headers and indices stand."""
+    """Anywhere, but more often near the ends, where headers and indices are."""
     end = len(content)
     if rng.random() < 0.5:
         return rng.randrange(end + 1)
@@ -130,7 +130,7 @@ def insert(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
 
 
 def blow_up_field(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
-    """Where a length, a count or an offset may stand: a large one."""
+    """A large number where a length, a count or an offset may be."""
     size, order = rng.choice((1, 2, 4, 4, 8, 8)), rng.choice("<>")
     values = (
         2 ** (8 * size) - 1,
@@ -187,7 +187,7 @@ def climb(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
 
 
 def nest(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
-    """Much within each other, open or closed, somewhere in the text."""
+    """Deep nesting, open or closed, somewhere in the text."""
     opening, closing = rng.choice((("[", "]"), ('{"a":', "}"), ("(", ")"), ("<a>", "</a>"), ('"', '"'), ("- ", "")))
     depth = rng.choice((300, 5000, NESTED))
     nested = opening * depth + (closing * depth if rng.random() < 0.5 else "")
@@ -224,7 +224,7 @@ TEXT: tuple[Mutator, ...] = (
 
 
 def _change_node(rng: random.Random, document: Any, marks: Sequence[str]) -> Any:
-    """One node replaced, left out, renamed or doubled; ``marks`` stand for what only text can say."""
+    """One node replaced, left out, renamed or duplicated; ``marks`` stand for what only text can express."""
     places: list[tuple[Any, Any]] = []
     waiting = [document]
     while waiting and len(places) < 3000:
@@ -280,7 +280,7 @@ def change_yaml(rng: random.Random, content: bytes, others: Sequence[bytes]) -> 
 
 
 def yaml_bomb(rng: random.Random) -> tuple[str, str]:
-    """Keys whose values name each other ten times over, and the name of the last: "a billion laughs"."""
+    """Keys whose values refer to each other ten times over, and the name of the last: "a billion laughs"."""
     depth, kind = rng.choice((3, 9, 40)), rng.choice(("lists", "mappings", "merges"))
     lines = [f"bomb0: &bomb0 {'{a: 1}' if kind == 'merges' else '[lol, lol]'}"]
     for level in range(1, depth):

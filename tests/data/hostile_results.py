@@ -56,7 +56,7 @@ from tests.data.hostile_samples import BrokenPromiseError, Kind, Sample
 from video_backbones.factory import build_backbone
 
 NOWHERE = "/nowhere"
-"""A place that samples name; that of their own folder is another one in each campaign."""
+"""A location that samples refer to; each campaign has another one for its own folder."""
 
 # Distances and embeddings --------------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ def _read_archives(read: Callable[[Path], GivenRetrieval], folder: Path) -> None
 
 
 def _score(given: GivenRetrieval, source: Path) -> None:
-    """As ``evaluate.py`` does."""
+    """Like ``evaluate.py``."""
     try:
         kept, _ = without_junk(given)
         if not all(np.isfinite(block.values).all() for block in kept.distances.blocks()):
@@ -133,7 +133,7 @@ def _make_store(folder: Path) -> None:
 
 
 def _read_store(folder: Path) -> None:
-    """As scoring a gallery, showing its pictures, and removing from it."""
+    """Like scoring a gallery, showing its pictures, and removing tracklets from it."""
     store = read_store(StorageFolder(str(folder / "store")))
     table = store.read()
     matches = RankedMatches(
@@ -192,7 +192,7 @@ def _make_run(folder: Path) -> None:
 
 
 def _read_checkpoint(folder: Path) -> None:
-    """As scoring, evaluating and exporting do."""
+    """Like scoring, evaluating and exporting."""
     _check_finite(read_trained_model(folder, SLIM).backbone)
 
 
@@ -289,7 +289,7 @@ def _read_decisions(folder: Path) -> None:
     decisions = read_decisions(StorageFolder(str(folder)))
     row = EmbeddingRow("t", None, None, "east", "gallery", {}, 1, "s")
     matches = RankedMatches([row], [row], np.zeros((1, 3), np.int64), np.array([[0.9, 0.3, -np.inf]]))
-    laid = decisions.laid_on(matches, model=decisions.model).probability_QK
+    laid = decisions.add_probabilities(matches, model=decisions.model).probability_QK
     if laid is not None and not ((laid >= 0) & (laid <= 1)).all():
         raise BrokenPromiseError("probabilities outside 0 to 1")
     if decisions.threshold is not None and not np.isfinite(decisions.threshold):
@@ -356,7 +356,7 @@ def _read_search(folder: Path) -> None:
 
 
 def _make_results(folder: Path) -> None:
-    """Two folders of results, as ``evaluate.py --compare`` takes them."""
+    """Two results folders, as for ``evaluate.py --compare``."""
     table = _table()
     for number, name in enumerate(("first", "second")):
         (folder / name).mkdir()

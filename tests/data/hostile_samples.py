@@ -1,4 +1,4 @@
-"""What the campaign of hostile inputs reads: valid files, which of them are mutated, and how the product reads them."""
+"""Input of the campaign of hostile inputs: valid files, which of them are mutated, and how the product reads them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from tests.data.made_videos import make_video
 
 OUTSIDE_FOLDER = "outside"
 SECRET = f"{OUTSIDE_FOLDER}/secret"
-"""Of text and of a video that lie beside the folder asked for; no reader may open them, though inputs name them."""
+"""A text and a video of this name next to the requested folder; no reader may open them, even if inputs name them."""
 SECRET_SIZE = (34, 18)
 SECRET_TEXT = "known to nobody\n"
 REMOTE = "memory://hostile"
-"""Where samples of remote data sets are put, as well as in the folder."""
+"""Where samples of remote data sets are put, in addition to the folder."""
 MOST_BYTES = 512 * 2**20
-"""By which the memory of a reader's processes may grow."""
+"""How much the memory of a reader's processes may grow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Valid files in a folder.
 
-    ``read`` is given the folder. It raises what a user may be told of, and anything else where a promise was broken;
+    ``read`` is given the folder. It raises the errors meant for users, or anything else if a promise was broken;
     where it returns, the input was read.
     """
 
     make: Callable[[Path], object]
     targets: tuple[str, ...]
-    """Globs of the files that are mutated."""
+    """Globs of the files to mutate."""
     read: Callable[[Path], object]
     seal: Callable[[Path], object] | None = None
-    """Makes other files fit the mutated ones (checksums), which half of the inputs have done."""
+    """Updates other files to fit the mutated ones (checksums), for half of the inputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Samples of one kind, and how many inputs in a hundred are of it."""
+    """Samples of one kind, and its share of the inputs in per cent."""
 
     share: float
     samples: Mapping[str, Sample]
@@ -46,7 +46,7 @@ class Kind:
 
 
 class BrokenPromiseError(AssertionError):
-    """A reader took what it promises to refuse, or read what it must not."""
+    """A reader accepted what it promises to refuse, or read what it must not."""
 
 
 def make_secret(folder: Path) -> None:

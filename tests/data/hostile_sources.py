@@ -1,4 +1,4 @@
-"""What data sets are made of, for the campaign of hostile inputs: videos, pictures, annotations, manifests, shards."""
+"""Sources of data sets for the campaign of hostile inputs: videos, pictures, annotations, manifests, shards."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tests.data.track_documents import coco, cvat, cvat_image, cvat_track, youtu
 from tests.made_shards import make_shards
 
 HANG_SECONDS = 20.0
-"""Of decoding; the product's own patience is longer."""
+"""Time limit of decoding; the product's own limit is longer."""
 CROPS = CropOptions(height=32, width=16, hang_seconds=HANG_SECONDS)
 VIDEOS = (
     *(("h264", "mp4"), ("h264", "mkv"), ("h264", "ts"), ("h264", "flv"), ("h264", "h264"), ("hevc", "mp4")),
@@ -67,7 +67,7 @@ def _make_video(codec: str, suffix: str, folder: Path) -> None:
 
 
 def read_video(path: Path) -> None:
-    """Number its frames, and cut some of them and all of them out, as sharding does."""
+    """Number its frames, and cut out some and then all of them, as sharding does."""
     table = make_guarded_table(path, HANG_SECONDS)
     if isinstance(table, UnreadableSourceError):
         raise table
@@ -81,7 +81,7 @@ def read_video(path: Path) -> None:
 
 
 def _read_tracklets(sources: Sequence[VideoFrames | ImageFrames], options: CropOptions) -> None:
-    """The first reason why one cannot be read is raised, once all have been tried."""
+    """After all have been tried, the first reason why one cannot be read is raised."""
     tracklets = [
         Tracklet(str(number), "p", None, "c", "train", source, (), {}, "x:1") for number, source in enumerate(sources)
     ]
@@ -156,7 +156,7 @@ def _make_tracks(name: str, folder: Path) -> None:
 
 
 def _known_tables(videos: Sequence[Path]) -> list[FrameTable | UnreadableSourceError]:
-    """The videos beside annotations stay sound, so their frames are counted once a process."""
+    """The videos next to annotations stay intact, so their frames are counted once per process."""
     return [make_guarded_table(video) if video.is_dir() else _gate_table(video.read_bytes()) for video in videos]
 
 
@@ -230,7 +230,7 @@ def _make_shards(storage: str, folder: Path) -> None:
 
 
 def _read_stored(store: ShardFolder) -> None:
-    """As a loader, a verification and a search of shards read them."""
+    """Read by a loader, by a verification and by a search of shards."""
     for row in range(min(len(store.rows), 20)):
         positions = np.unique([0, store.rows[row].frame_count // 2, store.rows[row].frame_count - 1])
         clip = torch.empty((len(positions), 32, 16, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -250,9 +250,9 @@ MOST_REMOTE_BYTES = 2**26
 
 
 def _read_remote_shards(folder: Path) -> None:
-    """From storage, through the cache of a node."""
+    """From storage, through a node's cache."""
     if any(path.stat().st_size > MOST_REMOTE_BYTES for path in (folder / "shards").iterdir() if path.is_file()):
-        return _read_shards(folder)  # the memory that plays the storage does not hold it
+        return _read_shards(folder)  # the memory that stands in for the storage does not hold it
     memory = fsspec.filesystem("memory")
     memory.put(f"{folder / 'shards'}/", "/hostile/", recursive=True)
     try:
@@ -262,7 +262,7 @@ def _read_remote_shards(folder: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    """Let the manifest fit the shards."""
+    """Update the manifest to fit the shards."""
     path = folder / "shards" / MANIFEST_NAME
     manifest = json.loads(path.read_text())
     for entry in manifest["shards"]:
@@ -278,7 +278,7 @@ def _make_kept_table(folder: Path) -> None:
 
 
 def _read_kept_table(folder: Path) -> None:
-    """A frame table that an earlier run has left."""
+    """A frame table left by an earlier run."""
     kept = StorageFolder(str(folder / "kept"))
     find_or_make_table(folder / "gate.mp4", kept, HANG_SECONDS)
     [name] = kept.names()
@@ -304,7 +304,7 @@ def _write_record(folder: Path) -> None:
 
 
 def _read_record(folder: Path) -> None:
-    """The record of a shard that an earlier run has finished."""
+    """The record of a shard finished by an earlier run."""
     shutil.rmtree(folder / "crops")
     shutil.copyfile(folder / "record.json", folder / "shards" / ".shard-00000.json")
     _write_record(folder)

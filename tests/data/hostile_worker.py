@@ -1,4 +1,4 @@
-"""One hostile input after another: made, read under watch, and judged. Runs in processes that may be killed."""
+"""Make, read under watch and judge one hostile input after another. Runs in processes that may be killed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ WELL: tuple[Verdict, ...] = ("read", "refused")
 
 HOLE_BYTES = 3 * 2**30
 HEADROOM = 4 * 2**30
-"""Of address space that a reader may take beyond what is there when it begins: nothing takes the machine down."""
+"""Address space that a reader may use beyond what is there at the start: no input may take the machine down."""
 CHILD_BYTES = 200 * 2**20
-"""Of memory that a decoding process takes before it reads anything."""
+"""Memory that a decoding process needs before it reads anything."""
 LONGEST_LINE, MOST_LINES = 2000, 60
-"""Of a message; a list of problems has a line for each."""
+"""Longest message; a list of problems has one line for each."""
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".yaml", ".xml", ".ini")
 DECODING = "data_tools.decoding_process"
 
@@ -46,12 +46,12 @@ class Setup:
     kinds: str
     """The module that has ``KINDS``."""
     root: Path
-    """Holds ``samples``, ``outside`` and a folder for each worker."""
+    """Holds ``samples``, ``outside`` and one folder per worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one input was taken."""
+    """How one input was handled."""
 
     number: int
     kind: str
@@ -112,7 +112,7 @@ def make_input(setup: Setup, number: int, folder: Path) -> tuple[str, str]:
 
 
 def _replace(rng: random.Random, path: Path) -> None:
-    """By no file, or one that is none, or one without an end."""
+    """Replace a file by none, by one that is not a regular file, or by an endless one."""
     path.unlink()
     way = rng.choice(("nothing", "folder", "loop", "link", "hole", "hole"))
     if way == "folder":
@@ -132,7 +132,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _mutator(rng: random.Random, suffix: str, *, forge: bool) -> Mutator:
-    """Anything is done to a forged file, but it is not forged again: that would inflate its bombs here."""
+    """A forged file is mutated further, but not forged again: that would inflate its bombs here."""
     if forge and suffix in FORGERIES and rng.random() < 0.4:
         return FORGERIES[suffix]
     if forge and suffix in (".json", ".yaml") and rng.random() < 0.6:
@@ -144,7 +144,7 @@ def _mutator(rng: random.Random, suffix: str, *, forge: bool) -> Mutator:
 
 
 class _Watch:
-    """Notes what this process writes beyond the allowed folders, and what else of the world it touches."""
+    """Record what this process writes outside the allowed folders, and what else it touches."""
 
     PATHS: Mapping[str, tuple[int, ...]] = {
         **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.utime"), (0,)),
@@ -152,7 +152,7 @@ class _Watch:
         "os.symlink": (1,),
     }
     FOLLOWING = ("open", "os.truncate", "os.chmod", "os.chown", "os.utime")
-    """Those that go where a link leads."""
+    """Calls that follow links."""
     FORBIDDEN = (
         "socket.connect",
         "socket.getaddrinfo",
@@ -207,12 +207,12 @@ class _Watch:
 
 
 def _is_usual(command: str) -> bool:
-    """The decoding process, or ctypes' search for a library when a module is first imported."""
+    """Allowed processes: the decoding process, or ctypes' search for a library when a module is first imported."""
     return DECODING in command or "ldconfig" in command
 
 
 class _Memory:
-    """By how much the memory of this process and of its decoding process grows."""
+    """How much the memory of this process and of its decoding process grows."""
 
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
@@ -223,7 +223,7 @@ class _Memory:
         self._largest_dead = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         for process in self._processes():
             try:
-                Path(f"/proc/{process}/clear_refs").write_text("5")  # the peak is what it is now
+                Path(f"/proc/{process}/clear_refs").write_text("5")  # reset the peak to the current value
                 self._before[process] = _status(process, "VmRSS")
             except (OSError, KeyError):  # ended just now
                 continue
@@ -245,12 +245,12 @@ class _Memory:
 
 
 def _limit_memory(size: int) -> None:
-    """Of the address space of this process, and of those that it starts."""
+    """Limit the address space of this process and of its children."""
     resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
 
 def _status(process: int, name: str) -> int:
-    """Bytes, of a line of /proc/PID/status."""
+    """Bytes from a line of /proc/PID/status."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024
 
@@ -259,14 +259,14 @@ def _status(process: int, name: str) -> int:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether commands show it as one message (see ``ray_jobs.cli.run_job``)."""
+    """Whether commands show the error as one message (see ``ray_jobs.cli.run_job``)."""
     if isinstance(error, OSError):
         return error.errno is not None and error.filename is not None
     return isinstance(error, InputError | BackboneError)
 
 
 def unfit(message: str, folder: Path) -> str | None:
-    """What is wrong with a message; it must name the file, or the tracklet that is stored in it."""
+    """What is wrong with a message; it must name the file, or the tracklet stored in it."""
     lines = message.split("\n")
     if len(lines) > MOST_LINES or max(map(len, lines)) > LONGEST_LINE:
         return f"a message of {len(message)} characters in {len(lines)} lines"
@@ -278,12 +278,12 @@ def unfit(message: str, folder: Path) -> str | None:
 
 
 class Worker:
-    """Tries inputs in a folder of its own."""
+    """Tries inputs in its own folder."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup, self._kinds = setup, kinds_of(setup)
         self._base = Path(tempfile.mkdtemp(prefix="work-", dir=setup.root))
-        # Of the same depth below the root as a path that climbs to the secret expects.
+        # At the same depth below the root as a path that climbs to the secret expects.
         self.folder, self._scratch, elsewhere = (self._base / name for name in ("in", "scratch", "elsewhere"))
         self._scratch.mkdir()
         elsewhere.mkdir()
@@ -296,7 +296,7 @@ class Worker:
         self._watch, self._memory = _Watch(self._outside), _Memory()
 
     def attempt(self, number: int) -> Outcome:
-        """Make an input, read it, and judge."""
+        """Make an input, read it and judge the outcome."""
         kind, sample = make_input(self._setup, number, self.folder)
         outcome = Outcome(number, kind, sample, "read")
         self._memory.start()
@@ -340,14 +340,14 @@ class Worker:
         )
 
     def _surroundings(self) -> frozenset[tuple[str, int]]:
-        """What lies around the folder asked for, with its size; not what other workers do."""
+        """What is around the requested folder, with sizes, except the work of other workers."""
         places = [path for folder in (self._outside, self._base / "elsewhere") for path in folder.rglob("*")]
         places += [path for path in self._base.iterdir() if path != self.folder]
         places += [path for path in self._setup.root.iterdir() if not path.name.startswith("work-")]
         return frozenset((str(path), path.stat().st_size if path.is_file() else 0) for path in places)
 
     def clear(self) -> None:
-        """Remove what an input has left."""
+        """Remove what an input left behind."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for path in self._scratch.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -357,8 +357,8 @@ class Worker:
 
 
 def work(connection: Connection, setup: Setup, *, quiet: bool = True) -> None:
-    """Try the inputs whose numbers come, and send their outcomes, until None comes."""
-    os.setpgrp()  # so that it is killed with its decoding process
+    """Try the inputs whose numbers arrive, and send their outcomes, until None arrives."""
+    os.setpgrp()  # so that it is killed together with its decoding process
     if quiet:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
@@ -368,7 +368,7 @@ def work(connection: Connection, setup: Setup, *, quiet: bool = True) -> None:
     for number in iter(connection.recv, None):
         try:
             outcome = worker.attempt(number)
-        except Exception as error:  # of the campaign itself, which must not pass for the reader's
+        except Exception as error:  # these are the campaign's, and must not be blamed on the reader
             worker.clear()
             detail = traceback.format_exc()
             outcome = Outcome(number, kind_of(setup, number), "", "untyped", f"in the campaign: {error!r}", detail)

@@ -12,7 +12,7 @@ PERSONS = {"train": (1, 2, 3), "query": (7, 8), "gallery": (7, 8), "val": (5,)}
 
 
 def make_ltcc(root: Path) -> Path:
-    """``PID_OUTFIT_cCAM_N.png``: persons in two outfits before two cameras; the gallery folder is ``test``."""
+    """``PID_OUTFIT_cCAM_N.png``: persons in two outfits, seen by two cameras; the gallery folder is ``test``."""
     for folder, persons in (("train", PERSONS["train"]), ("query", PERSONS["query"]), ("test", PERSONS["gallery"])):
         for person, outfit, camera in product(persons, (1, 2), (4, 11)):
             number = 100 * outfit + (0 if folder == "query" else 50)
@@ -32,7 +32,7 @@ def make_prcc(root: Path) -> Path:
 
 
 def make_vc_clothes(root: Path) -> Path:
-    """``PID-CAM-OUTFIT-N.jpg``: outfit 1 before cameras 1 to 3, outfit 2 before camera 4."""
+    """``PID-CAM-OUTFIT-N.jpg``: outfit 1 in cameras 1 to 3, outfit 2 in camera 4."""
     for split, number in (("train", 1), ("query", 1), ("gallery", 2)):
         for person, camera in product(PERSONS[split], (1, 2, 3, 4)):
             outfit = 2 if camera == 4 else 1
@@ -41,7 +41,7 @@ def make_vc_clothes(root: Path) -> Path:
 
 
 def make_deepchange(root: Path) -> Path:
-    """Folders and lists of train, validation and test; a list's line is name, tracklet and the picture's box."""
+    """Folders and lists of train, validation and test; a list's line has a name, a tracklet and the picture's box."""
     for part, split in (
         ("train-set", "train"),
         *((f"{part}-set-{split}", split) for part in ("val", "test") for split in ("query", "gallery")),

@@ -18,7 +18,7 @@ def make_video(
     frames_per_second: int = 25,
     codec: str = "mpeg4",
 ) -> Path:
-    """Write a video of plain frames whose grey level tells their number; returns ``path``."""
+    """Write a video of plain frames whose grey level encodes their number; returns ``path``."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ QUADRANTS = ((220, 30, 30), (30, 200, 30), (30, 30, 220), (220, 220, 30))
 BITS = 8
 TURNS = {"0123": "upright", "2031": "turned 90", "3210": "turned 180", "1302": "turned 270"}
 TICKS = 90
-"""Of the time base, a frame; with TIME_BASE 25 frames a second."""
+"""Ticks of the time base per frame; with TIME_BASE 25 frames a second."""
 TIME_BASE = Fraction(1, 25 * TICKS)
 
 ENCODERS = {
@@ -37,7 +37,7 @@ MUXERS = {"m4v": "mp4", "ts": "mpegts", "h264": "h264", "hevc": "hevc", "mkv": "
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """What is to be made; ``treatment`` is one of ``TREATMENTS``."""
+    """A video to make; ``treatment`` is one of ``TREATMENTS``."""
 
     codec: str = "h264"
     suffix: str = "mp4"
@@ -64,7 +64,7 @@ TREATMENTS = (
 
 
 def draw(number: int, width: int, height: int) -> Picture:
-    """The quadrants, and in the middle ``BITS`` black or white blocks, the highest bit on the left."""
+    """The quadrants and, in the middle, ``BITS`` black or white blocks, highest bit on the left."""
     picture = np.empty((height, width, 3), np.uint8)
     for quadrant, colour in enumerate(QUADRANTS):
         row, column = divmod(quadrant, 2)
@@ -77,7 +77,7 @@ def draw(number: int, width: int, height: int) -> Picture:
 
 
 def read(picture: Picture) -> tuple[str, int | None]:
-    """How the picture is turned, and the number that it carries; or what was seen, and None."""
+    """The picture's rotation and the number that it carries; or what was seen, and None."""
     height, width = picture.shape[:2]
     places = [(int(height * y), int(width * x)) for y in (0.2, 0.8) for x in (0.2, 0.8)]
     spots = [picture[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).mean(0) for y, x in places]

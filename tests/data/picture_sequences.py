@@ -1,4 +1,4 @@
-"""A sequence of pictures as MOTChallenge has it, for tests."""
+"""A picture sequence in MOTChallenge's layout, for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INFO = "[Sequence]\nname=MOT17-02\nimDir=img1\nframeRate=10\nseqLength=20\nimWid
 
 
 def make_sequence(folder: Path, numbers: range = range(1, 21), info: str | None = INFO, suffix: str = ".png") -> Path:
-    """``folder`` with a picture a number (up to 24: ten times as grey), and ground truth of one track."""
+    """``folder`` with one picture per number (up to 24; grey level ten times that), and ground truth of one track."""
     (folder / "img1").mkdir(parents=True)
     for number in numbers:
         picture = np.full((64, 96, 3), number % 25 * 10, np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 CROP_SIZE = (24, 48)
-"""Width and height of the made crops."""
+"""Width and height of the crops."""
 
 # folder, person, clothes. Person 003's second outfit is in session 3, as in the released set.
 CCVID_LISTS = {
@@ -40,7 +40,7 @@ MEVID_QUERY_ROWS = [2, 0]
 
 
 def make_ccvid(root: Path, frame_count: int = 3) -> Path:
-    """Write ``CCVID_LISTS`` with crops ``00001.jpg`` to ``frame_count`` a tracklet; returns ``root``."""
+    """Write ``CCVID_LISTS`` with crops ``00001.jpg`` to ``frame_count`` for each tracklet; returns ``root``."""
     root.mkdir(parents=True, exist_ok=True)
     for split, entries in CCVID_LISTS.items():
         write_lines(root / f"{split}.txt", ["\t".join(entry) for entry in entries])
@@ -86,7 +86,7 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 
 def write_crop(path: Path) -> None:
-    """A JPEG of noise that depends on the path's last two parts, so that no two crops of a set are alike."""
+    """A JPEG of noise that depends on the path's last two parts, so that no two crops of a set are equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(zlib.crc32("/".join(path.parts[-2:]).encode()))
     width, height = CROP_SIZE

@@ -1,4 +1,4 @@
-"""Damaged annotation files: every reader gives a data set with problems or an ``InputError``, and soon."""
+"""Damaged annotation files: every reader quickly returns a data set with problems or an ``InputError``."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ HOSTILE = (
 
 @dataclass(frozen=True)
 class Format:
-    """A sound data set on disk, how it is read, and its annotation files."""
+    """A valid data set on disk, how it is read, and its annotation files."""
 
     root: Path
     read: Callable[[], Dataset]
@@ -145,7 +145,7 @@ def footage(root: Path, suffix: str) -> Format:
 
 @cache
 def known_table(video: Path) -> FrameTable:
-    """The videos stay sound, so their frames are counted once."""
+    """The videos stay intact, so their frames are counted once."""
     return make_table(video)
 
 
@@ -169,7 +169,7 @@ def insert(at: float, garbage: bytes) -> Damage:
 
 
 def repeat_line(at: float, times: int) -> Damage:
-    """Repeat one line, or with 0 times delete it."""
+    """Repeat one line, or delete it (0 times)."""
 
     def damage(data: bytes) -> bytes:
         lines = data.splitlines(keepends=True)
@@ -180,7 +180,7 @@ def repeat_line(at: float, times: int) -> Damage:
 
 
 def replace_field(at: float, field: str) -> Damage:
-    """Put something hostile in place of one field of a text file."""
+    """Replace one field of a text file by something hostile."""
 
     def damage(data: bytes) -> bytes:
         separator = next((mark for mark in (b",", b"\t", b" ") if mark in data), b"\n")

@@ -1,4 +1,4 @@
-"""What is checked of every data set."""
+"""Checks that run on every data set."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_identity_in_train_and_test_is_named_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("person", "camera"), [("b", "1"), ("c", "2"), (None, "2")])
-def test_a_query_without_a_gallery_match_is_told(folder: Path, person: str | None, camera: str) -> None:
+def test_a_query_without_a_gallery_match_is_reported(folder: Path, person: str | None, camera: str) -> None:
     tracklets = (entry(folder, 1, "query", "b", "1"), entry(folder, 2, "gallery", person, camera))
     dataset = check_dataset(Dataset("made", tracklets))
     [(file, line, message)] = found(dataset, "warning")
@@ -101,7 +101,7 @@ def test_tracklets_without_frames_are_quarantined(folder: Path) -> None:
     assert [p.tracklet for p in dataset.problems] == ["t1", "t2", "t3", "t4", "t5"]
 
 
-def test_a_missing_split_is_told_where_it_is_needed(folder: Path) -> None:
+def test_a_missing_split_is_reported_where_it_is_needed(folder: Path) -> None:
     dataset = Dataset("made", (entry(folder, 1, "train", "a"),))
     assert check_dataset(dataset, ["train"]).problems == ()
     lacking = check_dataset(dataset, ["train", "query"])

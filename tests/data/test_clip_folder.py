@@ -18,7 +18,7 @@ HEADER = "file,person,clothes,camera,split,height\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three clips in three containers, and files that are none."""
+    """Three clips in three containers, and files that are not videos."""
     clips = tmp_path / "clips"
     for name in ("north/anna.mp4", "bert.avi", "south/cleo.MKV"):
         make_video(clips / name, frame_count=3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_tools.clips import ClipOptions, all_clips, dense_pieces, random_clip
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "clip_indices.npz")
-"""Keys ``test.N.L.S`` and ``dense.N.STEP``: what the released code cuts from N frames."""
+"""Keys ``test.N.L.S`` and ``dense.N.STEP``: the clips that the released code cuts from N frames."""
 
 clip_options = st.builds(ClipOptions, length=st.integers(1, 20), stride=st.integers(1, 8))
 

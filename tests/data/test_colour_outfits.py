@@ -18,7 +18,7 @@ RED, GREEN, BLUE, GREY = (200, 20, 20), (20, 160, 30), (30, 40, 190), (120, 120,
 
 @dataclass(frozen=True)
 class Painted:
-    """A tracklet of pictures with one colour above, one below, and another one left and right of them."""
+    """A tracklet of pictures with one colour above, one below, and another on the left and right."""
 
     id: str
     upper: tuple[int, int, int]
@@ -74,7 +74,7 @@ def test_histograms_have_length_one_and_measure_the_halves_alike() -> None:
     np.testing.assert_allclose((colours**2).sum(1), 1)
     np.testing.assert_allclose(colours[0], colours[3], atol=1e-12)
     assert store.read == 4 + 4 + 4 + 1
-    # Hellinger: the upper halves are the same, the lower ones have nothing but some background in common.
+    # Hellinger: the upper halves are equal, the lower ones share only some background.
     between = np.sqrt(((colours[0] - colours[1]) ** 2).sum() / 2)
     assert 0.6 < between < np.sqrt(0.5)
 

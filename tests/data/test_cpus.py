@@ -1,4 +1,4 @@
-"""CPUs that a process may use, by affinity and by cgroups, and its libraries' threads."""
+"""CPUs that a process may use, by affinity and by cgroups, and the threads of its libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_tools import cpus
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """64 CPUs and no cgroup; returns the root under which tests make some."""
+    """64 CPUs and no cgroup; returns the root under which tests create some."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr(cpus, "CGROUP_ROOT", tmp_path / "cgroup")
     monkeypatch.setattr(cpus, "OWN_CGROUPS", tmp_path / "own")

@@ -1,4 +1,4 @@
-"""Decoding in a process that can be ended: nothing hangs, nothing that crashes takes the others along."""
+"""Decoding in a process that can be killed: hangs and crashes do not affect the others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def process_id(_pulse: Pulse) -> Iterator[int]:
 
 
 def loop_deaf(_pulse: Pulse) -> Iterator[int]:
-    """As a decoder that loops inside its own code, without giving Python's lock back."""
+    """Like a decoder that loops in native code without releasing the GIL."""
     yield 1
     ctypes.PyDLL(None).usleep(ctypes.c_uint(2**31))
 
@@ -83,7 +83,7 @@ def test_items_come_in_order_from_one_long_lived_process(process: DecodingProces
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         (loop_deaf, "a.mp4: decoding made no progress for 6 s and was stopped"),
         (crash, r"a.mp4: the decoding process crashed on it \(exit code -6\)"),
@@ -91,10 +91,10 @@ def test_items_come_in_order_from_one_long_lived_process(process: DecodingProces
         (fail, "^a.mp4: decoding failed: IndexError: of nothing$"),
     ],
 )
-def test_what_goes_wrong_is_told_and_the_next_source_is_read(
-    process: DecodingProcess, function: object, told: str
+def test_what_goes_wrong_is_reported_and_the_next_source_is_read(
+    process: DecodingProcess, function: object, message: str
 ) -> None:
-    with pytest.raises(UnreadableSourceError, match=told):
+    with pytest.raises(UnreadableSourceError, match=message):
         list(process.run(function, what="a.mp4", hang_seconds=HANG_SECONDS))  # type: ignore[arg-type]
     assert len(list(process.run(count_to, 3, what="b.mp4"))) == 3
 

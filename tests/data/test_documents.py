@@ -1,4 +1,4 @@
-"""JSON, YAML and texts that nobody vouches for: bounded in depth, size and time, and in what is said of them."""
+"""Untrusted JSON, YAML and text: bounded in depth, size and time, and in the length of messages."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Point(BaseModel):
 
 def test_json_that_is_none_is_named() -> None:
     assert parse_json(b'{"a": [1, null]}', "f.json") == {"a": [1, None]}
-    for content, told in (
+    for content, message in (
         (b"{", "not readable as JSON: Expecting property name"),
         (b"\xff", "not readable as JSON: 'utf-8' codec"),
         (b"[" * 100_000, "not readable as JSON: it is nested too deeply"),
         (b"9" * 5000, "not readable as JSON: Exceeds the limit"),
     ):
-        with pytest.raises(InputError, match=f"^f.json: {told}"):
+        with pytest.raises(InputError, match=f"^f.json: {message}"):
             parse_json(content, "f.json")
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (LAUGHS, "its aliases expand to more than 50000 values"),
         (f"{LAUGHS}<<: {{z: *i}}", "its aliases expand to more than 50000 values"),
@@ -53,11 +53,11 @@ def test_json_that_is_none_is_named() -> None:
         ("a: [", "not readable as YAML: while parsing a flow node"),
     ],
 )
-def test_yaml_is_read_within_bounds(content: str, told: str) -> None:
+def test_yaml_is_read_within_bounds(content: str, message: str) -> None:
     began = time.monotonic()
     with pytest.raises(InputError) as caught:
         parse_yaml(content.encode(), "f.yaml")
-    assert str(caught.value).startswith(f"f.yaml: {told}")
+    assert str(caught.value).startswith(f"f.yaml: {message}")
     assert "\n" not in str(caught.value)
     assert time.monotonic() - began < 20
 
@@ -73,16 +73,16 @@ def test_yaml_as_people_write_it_is_read() -> None:
     assert parse_yaml(b"", "f") is None
 
 
-def test_the_first_problem_of_a_model_is_told_in_one_line() -> None:
+def test_the_first_problem_of_a_model_is_reported_in_one_line() -> None:
     assert parse_model(Point, b'{"x": 1}', "f").x == 1
-    for content, told in (
+    for content, message in (
         (b"[]", r"f: top level: Input should be an object, got \[\]"),
         (b"{", "f: top level: Invalid JSON: EOF while parsing"),
         (b"{}", "f: x: Field required$"),
         (b'{"x": "' + b"1" * 9000 + b'y"}', r"f: x: Input should be a valid number, .*, got '1+\.\.\.1+y'$"),
         (b'{"x": 1, "names": {"' + b"n" * 9000 + b'\\u001b": "x"}}', r"f: names.n+…n+\\x1b: Input should be"),
     ):
-        with pytest.raises(InputError, match=f"^{told}") as caught:
+        with pytest.raises(InputError, match=f"^{message}") as caught:
             parse_model(Point, content, "f")
         assert len(str(caught.value)) < 800
 

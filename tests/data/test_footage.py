@@ -1,4 +1,4 @@
-"""The reader of footage and tracks: which videos, which frames, whose."""
+"""The reader of footage and tracks: which videos, which frames, which persons."""
 
 from __future__ import annotations
 

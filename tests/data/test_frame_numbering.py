@@ -1,4 +1,4 @@
-"""Frames numbered from 0 or from 1: certain, like other files of the kind, or asked about."""
+"""Frames numbered from 0 or from 1: certain, the same as in other files of the kind, or asked of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thousand inputs of the campaign of hostile inputs; and that the campaign finds the faults of faulty readers."""
+"""A thousand inputs of the campaign of hostile inputs; and the campaign finds the faults of faulty readers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def result() -> Result:
 
 def test_every_input_is_read_or_refused_as_it_should_be(result: Result) -> None:
     assert sum(tally.verdicts.total() for tally in result.tallies.values()) == INPUTS
-    told = "\n".join(f"{count} x {fault}" for count, fault in result.distinct_faults())
-    assert not result.faults, f"{told}\n{result.table()}"
+    output = "\n".join(f"{count} x {fault}" for count, fault in result.distinct_faults())
+    assert not result.faults, f"{output}\n{result.table()}"
 
 
 def test_each_kind_is_both_read_and_refused(result: Result) -> None:
-    """Were all refused, nothing would be known of what comes after the first look at a file."""
+    """If all were refused, nothing past the first look at a file would be tested."""
     for name, tally in result.tallies.items():
         assert tally.verdicts["read"] > 0, name
         assert tally.verdicts["refused"] > tally.verdicts.total() / 5, name
@@ -69,7 +69,7 @@ def seen(folder: Path) -> tuple[str, ...]:
 
 
 def test_the_valid_files_are_the_same_in_every_campaign() -> None:
-    """An input is made of them, and of its number."""
+    """An input depends on these files and on its number."""
     made = []
     for _ in range(2):
         with prepared(SEED) as setup:

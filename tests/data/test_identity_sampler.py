@@ -12,7 +12,7 @@ from data_tools.identity_sampler import Integers, PkOptions, PkSampler
 
 
 def persons_with(*items: int) -> Integers:
-    """Labels of persons with so many items each, in a mixed order."""
+    """Labels of persons with that many items each, in a shuffled order."""
     labels = np.repeat(np.arange(len(items)) * 7 + 3, items)
     return np.random.default_rng(len(labels)).permutation(labels)
 
@@ -63,7 +63,7 @@ def test_a_global_batch_has_distinct_identities_with_k_clips_each(
 
 @given(samplers())
 def test_items_are_used_evenly(made: tuple[PkSampler, Integers, PkOptions, int]) -> None:
-    """An item comes again only when its identity has fewer than K unused ones."""
+    """An item is repeated only if its identity has fewer than K unused ones."""
     sampler, person, pk, world_size = made
     used = np.zeros(len(person), np.int64)
     for item_B in items_of(sampler, world_size, epoch=0):
@@ -71,7 +71,7 @@ def test_items_are_used_evenly(made: tuple[PkSampler, Integers, PkOptions, int])
             own = np.flatnonzero(person == person[group[0]])
             rounds = used[own].min()
             if (used[own] == rounds).sum() < pk.clips <= len(own):
-                used[own] = rounds = used[own].max()  # the few that are left over are let go
+                used[own] = rounds = used[own].max()  # the few remaining ones are dropped
             copies = np.bincount(np.searchsorted(own, group), minlength=len(own))
             if len(own) >= pk.clips:
                 assert copies.max() == 1
@@ -149,7 +149,7 @@ def test_too_few_identities_are_refused_with_the_numbers(persons: int, world_siz
 
 
 def test_without_outfits_the_schedule_is_that_of_the_first_release() -> None:
-    """Digests written down before outfits could be spread; clothes labels alone must change nothing."""
+    """Digests recorded before outfits could be spread; clothes labels alone must change nothing."""
     expected = {
         ((12,) * 10, 5, 3, 2): "2cfb0157953e7b15",
         ((2, 7, 8, 13, 20, 1, 30), 2, 4, 2): "54d6c7134f1bdaa6",
@@ -195,7 +195,7 @@ def test_spread_two_workers_see_together_what_one_sees(
 
 @given(st.lists(st.integers(1, 15), min_size=2, max_size=6), st.integers(2, 6), st.integers(0, 9))
 def test_spread_items_and_outfits_are_used_evenly(sizes: list[int], clips: int, seed: int) -> None:
-    """One person, whose every group comes once: what is repeated, what is let go, what a group holds."""
+    """One person, whose every group comes once: what is repeated, what is dropped, what a group holds."""
     clothes = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
     pk = PkOptions(identities=1, clips=clips, spread_outfits=True)
     sampler = PkSampler(np.zeros_like(clothes), pk, world_size=1, seed=seed, clothes_I=clothes)
@@ -212,7 +212,7 @@ def test_spread_items_and_outfits_are_used_evenly(sizes: list[int], clips: int, 
         assert (held.max(0) - held.min(0) <= 1).all()
         kept = held.sum(0)
         assert all(kept[outfit] >= kept.max() - 1 for outfit in clothes[copies == 0])
-    else:  # the few items of other outfits come in turn, one in each group
+    else:  # the few items of other outfits take turns, one per group
         assert copies[~is_largest].sum() == len(groups)
         assert copies[~is_largest].max() - copies[~is_largest].min() <= 1
         assert copies[is_largest].max() <= 1

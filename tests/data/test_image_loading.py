@@ -1,4 +1,4 @@
-"""From released pictures to the loader's clips: source shards keep the bytes, the loader resizes as PIL does."""
+"""From released pictures to the loader's clips: source shards keep the bytes, the loader resizes like PIL."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def as_pil_resizes(path: Path, resampling: Image.Resampling) -> npt.NDArray[np.i
 
 
 def embedded_pictures(store: ShardFolder, resize_filter: ResizeFilter) -> npt.NDArray[np.uint8]:
-    """Every picture, (B, H, W, 3), as evaluation loads it."""
+    """Every picture, (B, H, W, 3), as loaded for evaluation."""
     batches = tracklet_clips(
         store,
         range(len(store.rows)),
@@ -75,7 +75,7 @@ def embedded_pictures(store: ShardFolder, resize_filter: ResizeFilter) -> npt.ND
 
 
 def training_pictures(store: ShardFolder, resize_filter: ResizeFilter) -> npt.NDArray[np.uint8]:
-    """Every picture, (B, H, W, 3), as training loads it, without augmentation."""
+    """Every picture, (B, H, W, 3), as loaded for training, without augmentation."""
     row = np.arange(len(store.rows))
     items = TrainingItems.cut(store, row, row, row, row * 0, ONE_PICTURE.piece)
     assert len(items) == len(row)

@@ -1,4 +1,4 @@
-"""The readers of the image data sets: labels, splits, cameras, and what is said of files that are not as released."""
+"""The readers of the image data sets: labels, splits, cameras, and problems of files that are not as released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that make no network do not load what networks need: on a slow machine that takes many seconds each."""
+"""Processes without a network do not import what networks need: on a slow machine that takes many seconds each."""
 
 from __future__ import annotations
 

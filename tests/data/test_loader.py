@@ -32,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MemoryStore:
-    """Tracklets in memory: their frames as JPEG bytes, or as RGB pictures where ``raw``."""
+    """Tracklets in memory: their frames as JPEG bytes, or as RGB pictures if ``raw``."""
 
     rows: list[Row]
     frames: list[list[NDArray[np.uint8]]]
@@ -42,7 +42,7 @@ class MemoryStore:
 
 
 def picture(row: int, position: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    """A picture that tells its row (red) and its position (green); blue rises to the right."""
+    """A picture that encodes its row (red) and its position (green); blue increases to the right."""
     pixels = np.empty((*size, 3), np.uint8)
     pixels[...] = 10 + 12 * row, 5 + 3 * position, 0
     pixels[..., 2] = np.linspace(20, 220, size[1])
@@ -82,7 +82,7 @@ def loader_threads() -> list[str]:
 
 
 def frames_of(batch: TrackletClips) -> list[list[tuple[int, int]]]:
-    """The (row, position) that each frame of each clip tells."""
+    """The (row, position) that each frame of each clip encodes."""
     red_green = batch.frames_BTCHW[:, :, :2].float().mean((-2, -1))
     rows, positions = ((red_green - torch.tensor([10, 5])) / torch.tensor([12, 3])).round().int().unbind(-1)
     return [list(zip(r, p, strict=True)) for r, p in zip(rows.tolist(), positions.tolist(), strict=True)]
@@ -111,11 +111,11 @@ def test_batches_hold_the_clips_that_the_schedule_names(raw: bool) -> None:
         for label in ("row", "person", "clothes", "camera"):
             given = getattr(batch, f"{'tracklet' if label == 'row' else label}_B")
             np.testing.assert_array_equal(given, getattr(clips.items, f"{label}_I")[item_B])
-        for told, item, seed in zip(frames_of(batch), item_B, seed_B, strict=True):
+        for shown, item, seed in zip(frames_of(batch), item_B, seed_B, strict=True):
             start, end = clips.items.start_I[item], clips.items.end_I[item]
             rng = np.random.Generator(np.random.PCG64(int(seed)))
             positions = start + random_clip(int(end - start), CLIP, rng)
-            assert told == [(clips.items.row_I[item], position) for position in positions.tolist()]
+            assert shown == [(clips.items.row_I[item], position) for position in positions.tolist()]
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("JPEG", 3), ("PNG", 3), ("JPEG", 1)])
@@ -216,7 +216,7 @@ def test_a_broken_frame_names_its_tracklet_and_ends_the_threads(code: bytes) -> 
 
 @dataclass(frozen=True)
 class CountingStore(MemoryStore):
-    """Counts the clips asked for, each after a pause."""
+    """Counts the requested clips, and pauses before each."""
 
     asked: list[int]
 
@@ -266,7 +266,7 @@ def test_the_wait_is_measured() -> None:
     busy = ClipLoader(make_clips(store), LoaderOptions(threads=1, prefetch=len(schedule)))
     batches = busy.batches(schedule)
     next(batches)
-    wait_for(lambda: len(store.asked) == 4 * len(schedule), "the last clip")  # so long the consumer is busy
+    wait_for(lambda: len(store.asked) == 4 * len(schedule), "the last clip")  # the consumer is busy that long
     first = busy.wait_seconds
     for _ in batches:
         pass
@@ -298,7 +298,7 @@ def test_every_clip_of_the_tracklets_comes_in_order(clips_per_batch: int) -> Non
         for row in rows
         for positions in all_clips(COUNTS[row], ClipOptions(length=4, stride=1))
     ]
-    assert [told for batch in batches for told in frames_of(batch)] == expected
+    assert [shown for batch in batches for shown in frames_of(batch)] == expected
     assert torch.cat([batch.tracklet_B for batch in batches]).tolist() == [clip[0][0] for clip in expected]
     assert {len(batch) for batch in batches[:-1]} <= {clips_per_batch}
     assert tracklets(make_store(*COUNTS), []) == []

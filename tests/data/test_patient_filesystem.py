@@ -1,4 +1,4 @@
-"""The file system that Ray Train is given: it waits where the storage does not answer for a while."""
+"""The file system for Ray Train: it waits while the storage does not answer for a while."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_file_goes_there_and_back_through_a_pickled_copy(tmp_path: Path) -> No
 def test_a_file_is_written_once_the_storage_takes_it(s3: S3Server, capfd: pytest.CaptureFixture[str]) -> None:
     storage = StorageFolder(s3.bucket())
     s3.refuse_writes()
-    threading.Timer(15, s3.accept_writes).start()  # pyarrow itself tries for some 8 s
+    threading.Timer(15, s3.accept_writes).start()  # pyarrow itself retries for about 8 s
     put(patient_filesystem(storage, 60), f"{storage.path}/weights")
     assert "retrying in" in capfd.readouterr().out
     assert storage.read("weights") == CONTENT

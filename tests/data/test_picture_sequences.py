@@ -1,4 +1,4 @@
-"""MOTChallenge's sequences: pictures in place of a video."""
+"""MOTChallenge's sequences: pictures instead of a video."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_pictures_are_upright_as_opencv_shows_them(tmp_path: Path) -> None:
     folder = make_sequence(tmp_path / "seq", range(1, 3))
     pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # a quarter turn
     for number in (1, 2):
         Image.fromarray(pixels).save(folder / "img1" / f"{number:06d}.png", exif=exif)
     table = make_table(folder)

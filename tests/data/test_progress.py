@@ -26,7 +26,7 @@ from data_tools.progress import (
 
 @dataclass
 class Heard:
-    """A console that keeps what it is shown."""
+    """A console that keeps what it shows."""
 
     news: list[News] = field(default_factory=list)
 
@@ -94,7 +94,7 @@ def test_a_meter_counts_rates_and_the_time_left(heard: Heard) -> None:
     meter.add(1, frames=100)
     assert [(tick.done, tick.seconds_left) for tick in heard.ticks] == [(0, None)]  # that it has begun
     clock.now += 1.6
-    meter.add(1, frames=100)  # 200 frames in 2 s, 8 of 10 shards to do at one a second
+    meter.add(1, frames=100)  # 200 frames in 2 s, 8 of 10 shards left at one a second
     assert [(tick.done, tick.seconds_left, tick.rates) for tick in heard.ticks][1:] == [(2, 8.0, ((100.0, "frames"),))]
     clock.now += 3.0
     meter.add(3, frames=300)
@@ -112,12 +112,12 @@ def test_the_time_left_goes_by_the_work_where_that_is_not_what_is_counted(heard:
     assert heard.lines == ["embedding: 2/4 tracklets  left 0:00:08"]
 
 
-def test_brief_work_is_told_only_if_it_takes_long(heard: Heard) -> None:
+def test_brief_work_is_reported_only_if_it_takes_long(heard: Heard) -> None:
     clock = Clock()
     quick = Meter("embedding", 2, every_seconds=5, brief=True, clock=clock)
     quick.add(2)
     assert heard.lines == []
-    assert [tick.finished for tick in heard.ticks] == [False, True]  # or a live display would go on with it
+    assert [tick.finished for tick in heard.ticks] == [False, True]  # otherwise a live display would continue with it
     heard.news.clear()
     slow = Meter("embedding", 2, every_seconds=5, brief=True, within="training", clock=clock)
     clock.now += 2.0

@@ -1,4 +1,4 @@
-"""Making shards on object storage: the same bytes as on a disk, whatever is killed on the way."""
+"""Making shards on object storage: the same bytes as on a disk, even if processes are killed on the way."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_killed_at_any_moment_and_run_again(s3: S3Server, tmp_path: Path) -> Non
         while process.poll() is None and not folder.names():
             time.sleep(0.01)
         kill_within(process, 0.3, f"kill {kill}, the first file is written")
-        if MANIFEST_NAME in (written := remote_contents(folder)):  # whole; records may still lie beside it
+        if MANIFEST_NAME in (written := remote_contents(folder)):  # complete; records may still be next to it
             assert {name: data for name, data in written.items() if name[0] != "."} == contents(tmp_path / "whole")
         subprocess.run(command, check=True)
         assert remote_contents(folder) == contents(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Remote shards become memory maps: fetched once a node, whole, and never more than the cache may hold."""
+"""Remote shards become memory maps: fetched once per node, complete, and never more than the cache may hold."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def data_bytes(folder: Path) -> int:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What a data set holds, without the cache's own notes."""
+    """The content of a data set, without the cache's own notes."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
@@ -73,7 +73,7 @@ def test_shards_are_fetched_once(remote: StorageFolder, cache: CacheOptions, tin
     assert (again.encoded_frames(0, [0])[0] == store.encoded_frames(0, [0])[0]).all()
 
 
-def test_progress_is_told_by_one_process_of_the_node(
+def test_progress_is_reported_by_one_process_of_the_node(
     remote: StorageFolder, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("data_tools.shard_cache.LINE_SECONDS", 0)
@@ -164,13 +164,13 @@ def test_sets_in_use_stay(remote: StorageFolder, cache: CacheOptions, tiny_shard
     places = [another(remote, number) for number in range(1, 3)]
     room = cache.model_copy(update={"gibibytes": 1.5 * data_bytes(tiny_shards) / 2**30})
     store = open_shards(places[0], room)
-    copy = pickle.loads(pickle.dumps(store))  # as a loader's processes get it
+    copy = pickle.loads(pickle.dumps(store))  # as in a loader's processes
     del store
     before = s3.bytes_sent
     with pytest.raises(InputError, match=r"copy2: its shards need .*--data\.cache\.gibibytes") as caught:
         open_shards(places[1], room)
     assert str(cache.folder) in str(caught.value)
-    assert s3.bytes_sent - before < (tiny_shards / MANIFEST_NAME).stat().st_size + 100  # no shard
+    assert s3.bytes_sent - before < (tiny_shards / MANIFEST_NAME).stat().st_size + 100  # not a shard
     assert copy.folder.exists()
     del copy
     open_shards(places[1], room)
@@ -197,7 +197,7 @@ def test_what_never_fits_evicts_nothing(remote: StorageFolder, cache: CacheOptio
     assert kept.exists()
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(
+def test_a_full_disk_is_reported_before_anything_is_fetched(
     remote: StorageFolder, cache: CacheOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")

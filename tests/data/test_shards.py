@@ -1,4 +1,4 @@
-"""Shards: what is written is read, resumed to the same bytes, checked, and quarantined."""
+"""Shards: written ones can be read, resumed to the same bytes, checked, and quarantined."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ if prepare_folder(plan_shards(dataset.tracklets, options), folder) is None:  # n
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.05, 0.15, 0.3])
 def test_sigkill_in_the_middle_of_writing(tmp_path: Path, seconds: float) -> None:
-    """Killed so long after the first shard file appears, then run again."""
+    """Killed that long after the first shard file appears, then run again."""
     folder = tmp_path / "shards"
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(folder)]
     process = subprocess.Popen(command)
@@ -300,7 +300,7 @@ def test_missing_manifest_and_missing_or_short_shard(tmp_path: Path) -> None:
 
 
 def rewritten(folder: Path, compression: str | None = None, **columns: object) -> ShardFolder:
-    """The opened shards, the first of them with other columns and with a manifest that fits."""
+    """The opened shards, the first of them with other columns and a manifest that fits."""
     path = folder / "shard-00000.arrow"
     table = pa.ipc.open_file(path.read_bytes()).read_all()
     for name, values in columns.items():
@@ -321,29 +321,30 @@ def test_shards_that_hold_something_else_than_was_written(tmp_path: Path) -> Non
     frames = [row["frames"] for row in rows]
     assert len(rewritten(tmp_path / "out", frames=frames).rows) == 2
     gap = [frames[0], [frames[1][0], None, frames[1][2]]]
-    for columns, told in (
+    for columns, expected in (
         ({"frames": gap}, "tracklet 1 cannot be read: 3 frames with 3 numbers"),
         ({"frame_index": [[0, None, 2], [5, 6, 7]]}, "tracklet 0 cannot be read: 3 frames with 3 numbers"),
         ({"frame_index": [[0, 1, 2], [5, 6]]}, "tracklet 1 cannot be read: 3 frames with 2 numbers"),
         ({"split": ["train", "x" * 5000]}, "tracklet 1 cannot be read: split 'x"),
     ):
-        with pytest.raises(InputError, match=rf"shard-00000\.arrow: {told}"):
+        with pytest.raises(InputError, match=rf"shard-00000\.arrow: {expected}"):
             rewritten(tmp_path / "out", **columns)
         rewritten(tmp_path / "out", frames=frames, frame_index=[[0, 1, 2], [5, 6, 7]], split=["train", "train"])
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 def test_compressed_shards_are_refused(tmp_path: Path, compression: str) -> None:
-    """A small one would fill the memory with what it inflates to."""
+    """A small file would fill the memory when it is inflated."""
     make_shards(walk(tmp_path, 2, 3), tmp_path / "out", small())
     with pytest.raises(InputError, match=r"shard-00000\.arrow: is compressed, expected an uncompressed Arrow file"):
         rewritten(tmp_path / "out", compression)
 
 
 @pytest.mark.parametrize(
-    ("side", "told"), [(6200, "it has 6200x6200 pixels, expected at most 37 million"), (100_000, "10000000000 pixels")]
+    ("side", "expected"),
+    [(6200, "it has 6200x6200 pixels, expected at most 37 million"), (100_000, "10000000000 pixels")],
 )
-def test_a_stored_picture_of_too_many_pixels_is_refused(side: int, told: str) -> None:
+def test_a_stored_picture_of_too_many_pixels_is_refused(side: int, expected: str) -> None:
     picture = np.frombuffer(large_png(side), np.uint8)
     assert len(picture) < 2_000_000
 
@@ -356,7 +357,7 @@ def test_a_stored_picture_of_too_many_pixels_is_refused(side: int, told: str) ->
     clip = torch.empty((1, 32, 16, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     with pytest.raises(InputError, match="tracklet a: stored frame 0") as caught:
         decode_clip_(clip, Store(), 0, np.array([0]))
-    assert told in str(caught.value.__cause__)
+    assert expected in str(caught.value.__cause__)
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +372,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_damaged_files_never_give_more_than_an_input_error(
     small_set: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    """Bytes changed, cut or put in, in the manifest or in a shard of unchanged size: read, or refused clearly."""
+    """Bytes changed, cut or inserted, in the manifest or in a shard of unchanged size: read, or refused clearly."""
     name = data.draw(st.sampled_from([MANIFEST_NAME, "shard-00000.arrow"]))
     content = bytearray((small_set / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):

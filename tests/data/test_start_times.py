@@ -17,7 +17,7 @@ from tests.data.made_videos import make_video
 
 
 def read(folder: Path, **options: object) -> Dataset:
-    """Of tracks that count frames from 1, so that nothing need be said of that."""
+    """For tracks that count frames from 1, so that this needs no option."""
     return read_made(folder, first_frame=1, **options)
 
 

@@ -1,4 +1,4 @@
-"""Folders on this disk, on an S3 server, and behind fsspec keep the same promises."""
+"""Folders on this disk, on an S3 server and behind fsspec keep the same promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(params=["local", "s3", "fsspec"])
 def folder(request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path) -> StorageFolder:
-    """A folder that is not there yet; the local:// scheme is fsspec's own file system."""
+    """A folder that does not exist yet; the local:// scheme is fsspec's own file system."""
     places: dict[str, Callable[[], str]] = {
         "local": lambda: str(tmp_path / "disk"),
         "s3": s3.bucket,
@@ -141,7 +141,7 @@ def test_a_uri_can_name_the_endpoint(s3: S3Server, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_wrong_bucket_is_told_at_once() -> None:
+def test_a_wrong_bucket_is_reported_at_once() -> None:
     folder = StorageFolder("s3://no-such-bucket/runs")
     for action in (lambda: folder.write("x", b"1"), folder.names):
         with pytest.raises(FileNotFoundError, match="no such bucket") as caught:
@@ -149,7 +149,7 @@ def test_a_wrong_bucket_is_told_at_once() -> None:
         assert str(caught.value.filename).startswith("s3://no-such-bucket/runs")
 
 
-def test_wrong_keys_are_told_at_once(s3: S3Server) -> None:
+def test_wrong_keys_are_reported_at_once(s3: S3Server) -> None:
     folder = StorageFolder(s3.bucket())
     s3.forbid()
     for action in (lambda: folder.write("x", b"1"), folder.names, lambda: folder.read("x")):
@@ -160,7 +160,7 @@ def test_wrong_keys_are_told_at_once(s3: S3Server) -> None:
 def test_a_refused_write_is_tried_again(s3: S3Server, capfd: pytest.CaptureFixture[str]) -> None:
     folder = StorageFolder(s3.bucket(), patience=60)
     s3.refuse_writes()
-    mend = threading.Timer(8, s3.accept_writes)  # pyarrow itself tries again for six seconds
+    mend = threading.Timer(8, s3.accept_writes)  # pyarrow itself retries for six seconds
     mend.start()
     folder.write("x", b"1")
     mend.join()
@@ -198,26 +198,26 @@ def test_a_file_that_is_written_anew_while_it_is_read_comes_whole(
     folder = StorageFolder(s3.bucket())
     folder.write("file", b"the new content")
     opened = StorageFolder.open
-    cut_short = [io.BytesIO(b"the new")]  # as many bytes as the old content had
+    cut_short = [io.BytesIO(b"the new")]  # as many bytes as the old content
     monkeypatch.setattr(StorageFolder, "open", lambda self, name: cut_short.pop() if cut_short else opened(self, name))
     assert folder.read("file") == b"the new content"
     assert "changed while it was read" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "message"),
     [("a\0b", "it holds a NUL"), ("s3://bucket/a\0b", "it holds a NUL"), ("\ud800", "it is not text")],
 )
-def test_places_that_no_file_can_have(place: str, told: str) -> None:
-    with pytest.raises(ValueError, match=f"is no path: {told}"):
+def test_places_that_no_file_can_have(place: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"is no path: {message}"):
         StorageFolder(place)
-    with pytest.raises(ValidationError, match=f"is no path: {told}"):
+    with pytest.raises(ValidationError, match=f"is no path: {message}"):
         TypeAdapter(Place).validate_python(place)
-    with pytest.raises(ValidationError, match=f"is no path: {told}"):
+    with pytest.raises(ValidationError, match=f"is no path: {message}"):
         TypeAdapter(AbsolutePath).validate_python(Path(place))
 
 
-def test_what_is_no_document_is_told_at_once(tmp_path: Path) -> None:
+def test_what_is_no_document_is_reported_at_once(tmp_path: Path) -> None:
     folder = StorageFolder(str(tmp_path))
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")

@@ -1,4 +1,4 @@
-"""Classes in track files: persons are kept where it is certain who they are."""
+"""Classes in track files: persons are kept if it is certain which objects are persons."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_what_is_left_out_is_counted(folder: Path) -> None:
     "rest",
     [
         ",1,-1,-1,-1",  # results of MOTChallenge
-        ",0,-1,-1,-1",  # with a confidence of 0, which is no flag
+        ",0,-1,-1,-1",  # with a confidence of 0, which is not a flag
         ",0.9,-1,-1",
-        ",1,1.5,-3.25,0",  # a place in the world (MOT15)
+        ",1,1.5,-3.25,0",  # a position in the world (MOT15)
         ",0,1,-1",  # one class
         ",0.7,0,-1,-1",
         ",0.7",

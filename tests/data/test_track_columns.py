@@ -1,4 +1,4 @@
-"""Tables of boxes as trackers and their libraries write them: columns, separators, text encodings."""
+"""Tables of boxes from trackers and their libraries: columns, separators, text encodings."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_separators(line: str, mark: str) -> None:
         ("frame,id,x,y,w,h,flag", ("flag (a flag is only used together with class and visibility)",)),
     ],
 )
-def test_columns_that_look_useful_are_told(header: str, unused: tuple[str, ...]) -> None:
+def test_columns_that_look_useful_are_reported(header: str, unused: tuple[str, ...]) -> None:
     assert find_columns(header.split(",")).unused == unused
 
 

@@ -1,4 +1,4 @@
-"""Tracks as CVAT's XML and as JSON, right and wrong."""
+"""Tracks as CVAT's XML and as JSON, valid and invalid."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_list_of_boxes(folder: Path) -> None:
 
 
 def test_documents_yield_to_tables(folder: Path) -> None:
-    """Cameras write JSON and XML about a video beside it."""
+    """Cameras write JSON and XML about a video next to it."""
     (folder / "gate.json").write_text("{}")
     (folder / "gate.txt").write_text(mot(1, range(1, 11)))
     assert [tracklet.id for tracklet in read(folder).tracklets] == ["gate/1"]

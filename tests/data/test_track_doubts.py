@@ -1,4 +1,4 @@
-"""Boxes that can be read and look wrong are told with counts."""
+"""Boxes that can be read but look wrong are reported with counts."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ def folder(tmp_path: Path) -> Path:
     return make_gate(tmp_path)
 
 
-def told(folder: Path, text: str, **options: object) -> list[str]:
+def doubts_in(folder: Path, text: str, **options: object) -> list[str]:
     (folder / "gate.txt").write_text(text)
     return [message for _, _, message in found(read(folder, **options), "warning")]
 
 
 def test_corners(folder: Path) -> None:
-    assert told(folder, mot(1, range(1, 31), "40,10,70,60")) == [
+    assert doubts_in(folder, mot(1, range(1, 31), "40,10,70,60")) == [
         "30 of 30 boxes cross the edge: are these x1 y1 x2 y2?"
     ]
     mixed = mot(1, range(1, 31), "40,10,70,60") + mot(2, range(1, 31), "5,5,25,55")
-    assert told(folder, mixed)[0] == "30 of 60 boxes cross the edge: are these x1 y1 x2 y2?"
+    assert doubts_in(folder, mixed)[0] == "30 of 60 boxes cross the edge: are these x1 y1 x2 y2?"
 
 
 def test_another_picture(folder: Path) -> None:
-    assert told(folder, mot(1, range(1, 31), "10,4,20,28")) == [
+    assert doubts_in(folder, mot(1, range(1, 31), "10,4,20,28")) == [
         "30 of 30 boxes lie in the upper left quarter of 96x64 pixels: are they for a smaller picture?"
     ]
-    assert told(folder, mot(1, range(1, 31), "80,10,30,50")) == [
+    assert doubts_in(folder, mot(1, range(1, 31), "80,10,30,50")) == [
         "30 of 30 boxes cross the edge of 96x64 pixels: are they for a larger picture?"
     ]
-    shares = told(folder, mot(1, range(1, 31), "0.5,0.25,0.1,0.5"))
+    shares = doubts_in(folder, mot(1, range(1, 31), "0.5,0.25,0.1,0.5"))
     assert shares[0] == "30 of 30 boxes lie within 0 to 1: are they normalised instead of in pixels?"
     (folder / "gate.txt").write_text(mot(1, range(1, 31), "200,10,30,50"))
     [(_, line, message)] = found(read(folder), "error")
@@ -54,13 +54,13 @@ def test_boxes_that_never_move(folder: Path) -> None:
         for track in (3, 4, 5)
         for frame in range(1, 31)
     )
-    assert told(folder, still) == [
+    assert doubts_in(folder, still) == [
         "in 2 of 2 tracks with at least 10 boxes, all boxes are identical: does the file repeat one box per track?"
     ]
-    assert told(folder, still + moving) == [], "fewer than half of them"
-    assert told(folder, moving) == []
+    assert doubts_in(folder, still + moving) == [], "fewer than half of them"
+    assert doubts_in(folder, moving) == []
 
 
 def test_sound_boxes_are_not_doubted(folder: Path) -> None:
     walk = "".join(mot(1, range(frame, frame + 1), f"{-10 + 2 * frame},12,20,40") for frame in range(1, 50))
-    assert told(folder, walk) == []
+    assert doubts_in(folder, walk) == []

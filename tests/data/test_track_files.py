@@ -1,4 +1,4 @@
-"""Track files: MOT text, CSV and Parquet, right and wrong."""
+"""Track files: MOT text, CSV and Parquet, valid and invalid."""
 
 from __future__ import annotations
 

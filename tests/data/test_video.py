@@ -1,4 +1,4 @@
-"""Reading videos: right frames, by either decoder, within bounded memory."""
+"""Reading videos: the right frames, with either decoder, within bounded memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_frames_are_the_wanted_ones(tmp_path: Path, suffix: str, codec: str, wan
 def test_decoders_agree_on_frames_coded_out_of_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, group: int
 ) -> None:
-    """B-frames, runs and gaps, pieces that end anywhere, seeks wherever they can be."""
+    """B-frames, runs and gaps, pieces that end anywhere, seeks to every possible place."""
     path = make(Video(suffix=suffix, group=group, b_frames=3, frames=120), tmp_path / f"clip.{suffix}")
     monkeypatch.setattr(by_decord, "PIECE_BYTES", 192 * 144 * 3 * 30)
     monkeypatch.setattr(by_pyav, "WORTHWHILE", 2)
@@ -115,7 +115,7 @@ def test_only_plain_files_are_decords(tmp_path: Path, video: Video, plain: bool)
 
 
 def test_a_file_of_two_videos_is_not_decords(tmp_path: Path) -> None:
-    """It takes the one that it likes better, even where both have one size."""
+    """It takes the stream that it prefers, even if both have the same size."""
     path = make(Video(treatment="small_stream_second", width=64, height=48), tmp_path / "clip.mp4")
     assert make_table(path).is_plain
     with pytest.raises(NotForDecordError):
@@ -171,7 +171,7 @@ def test_frames_beyond_the_end_and_missing_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", bytes(10), bytes(2**22)])
 def test_a_file_of_nothing_is_no_video(tmp_path: Path, content: bytes) -> None:
-    """As a recorder leaves it that made room and was cut off."""
+    """Like a file from a recorder that reserved space and was interrupted."""
     (tmp_path / "clip.h264").write_bytes(content)
     with pytest.raises(
         UnreadableSourceError, match=r"clip\.h264: not a readable video: (it is empty|its first \d+ bytes are all zero)"
@@ -192,7 +192,7 @@ def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
-    """FFmpeg reads a picture as a video of one frame, whatever the file is called."""
+    """FFmpeg reads a picture as a video of one frame, whatever the file's name."""
     (tmp_path / "clip.mp4").write_bytes(large_png(1000))
     assert make_table(tmp_path / "clip.mp4").width == 1000
     (tmp_path / "clip.mp4").write_bytes(large_png(9000))
@@ -243,7 +243,7 @@ def test_seconds_are_those_of_the_stamps(tmp_path: Path) -> None:
 
 
 def test_an_angle_in_the_coded_pictures_does_not_turn_them(tmp_path: Path) -> None:
-    """OpenCV looks for it in the container alone."""
+    """OpenCV looks for it only in the container."""
     import cv2
 
     path, turned = make(Video(), tmp_path / "clip.mp4"), tmp_path / "turned.mkv"
@@ -278,12 +278,12 @@ def _noise_video(path: Path, frames: int, gop: int) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account of memory")
 @pytest.mark.parametrize("gop", [25, 400])
 def test_memory_is_bounded_however_slow_the_consumer(tmp_path: Path, gop: int) -> None:
-    """Left alone, decord would hold 400 frames of 2.8 MB; a process of its own, so that the peak is the reader's."""
+    """By default decord would hold 400 frames of 2.8 MB; in a separate process, so that the peak is the reader's."""
     _noise_video(tmp_path / "long.mp4", 400, gop)
     program = (
         "import re, sys, time; from pathlib import Path; from data_tools.video import read_frames\n"
         "count = sum(time.sleep(0.003) or 1 for _ in read_frames(Path(sys.argv[1])))\n"
-        # Not getrusage: its peak counts what pytest held when it forked.
+        # Not getrusage: its peak includes what pytest held when it forked.
         "print(count, int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "long.mp4")]

@@ -1,4 +1,4 @@
-"""Finding users' videos: links, loops, what is passed over and what is told."""
+"""Finding users' videos: links, loops, and which files are skipped or reported."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "real/up").symlink_to(footage)
     videos, problems = find(footage)
     assert videos == ["north/deep/a.mp4"]
-    [told] = problems
-    assert told.severity == "warning"
-    assert (told.file, told.message) == (
+    [warning] = problems
+    assert warning.severity == "warning"
+    assert (warning.file, warning.message) == (
         str(footage / "north/up"),
         f"is the same folder as {footage} and was skipped",
     )
@@ -38,12 +38,12 @@ def test_two_links_to_one_folder_are_one(tmp_path: Path) -> None:
     footage.mkdir()
     for name in ("north", "south"):
         (footage / name).symlink_to(tmp_path / "real")
-    videos, [told] = find(footage)
+    videos, [warning] = find(footage)
     assert videos == ["north/a.h264"]
-    assert "is the same folder" in told.message
+    assert "is the same folder" in warning.message
 
 
-def test_what_lies_beside_videos_is_passed_over_and_what_may_be_one_is_told(tmp_path: Path) -> None:
+def test_what_lies_beside_videos_is_passed_over_and_what_may_be_one_is_reported(tmp_path: Path) -> None:
     for name in (
         "a.MP4",
         "._a.mp4",
@@ -60,9 +60,9 @@ def test_what_lies_beside_videos_is_passed_over_and_what_may_be_one_is_told(tmp_
     assert find(tmp_path) == (["a.MP4"], ())
     for number in range(12):
         (tmp_path / f"{number:02}.dav").touch()
-    [told] = find(tmp_path)[1]
-    assert told.message.startswith("ignored 12 files whose suffix is not that of a video: 00.dav, 01.dav, ")
-    assert told.message.endswith("09.dav, …")
+    [warning] = find(tmp_path)[1]
+    assert warning.message.startswith("ignored 12 files whose suffix is not that of a video: 00.dav, 01.dav, ")
+    assert warning.message.endswith("09.dav, …")
 
 
 def test_a_folder_of_which_nothing_was_read_is_an_error(tmp_path: Path) -> None:

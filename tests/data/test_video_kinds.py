@@ -1,4 +1,4 @@
-"""A crop shows the frame that OpenCV shows, in every kind of file: a small part of ``tests.data.video_campaign``."""
+"""A crop shows the frame that OpenCV shows, for every kind of file: a small part of ``tests.data.video_campaign``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_crops_show_what_opencv_shows(tmp_path: Path, video: Video) -> None:
 
 
 def test_the_referee_reads_the_numbers(tmp_path: Path) -> None:
-    """Else the tests above could compare nothing with nothing."""
+    """Otherwise the tests above could compare nothing with nothing."""
     assert try_video(Video(treatment="turned_90", frames=20), tmp_path).tracks["right"] >= 4
     seen = [read(picture) for picture in seen_by_opencv(tmp_path / "gate.mp4")]
     assert seen == [("turned 90", number) for number in range(20)]

@@ -1,4 +1,4 @@
-"""Synthetic walkers: who, in what, where; and that the files say what the pictures show."""
+"""Synthetic walkers: who, in what, where; and the files agree with the pictures."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_video_shows_what_was_painted(tiny_folder: Path) -> None:
 
 @pytest.mark.parametrize("person", range(6))
 def test_box_holds_the_walker_closely(person: int) -> None:
-    """Where the picture differs from its empty street, shadow apart, there the box must be."""
+    """Where the picture differs from its empty street, apart from shadows, there must be a box."""
     options = WalkerOptions(train_people=6, frames=8)
     job = [job for job in plan_walkers(options) if job.person == person][person]
     scene = set_scene(job)
@@ -98,7 +98,7 @@ def test_box_holds_the_walker_closely(person: int) -> None:
         columns = np.arange(scene.left_T[frame], scene.left_T[frame] + width) % street.planes_3HW.shape[2]
         empty = np.clip(street.planes_3HW[:, :, columns] * gain, 0, 255).transpose(1, 2, 0)
         ratio = (picture + 1.0) / (empty + 1.0)
-        colour = np.ptp(ratio, axis=2) > 0.25  # a shadow, and the noise, leave the hue as it is
+        colour = np.ptp(ratio, axis=2) > 0.25  # neither shadow nor noise changes the hue
         y_N, x_N = np.nonzero(colour)
         x, y, w, h = seen[frame]
         inside = (x_N >= x - 1) & (x_N <= x + w) & (y_N >= y - 1) & (y_N <= y + h)
@@ -125,7 +125,7 @@ def test_person_keeps_the_body_and_changes_the_outfit() -> None:
 
 
 def test_outfit_does_not_depend_on_the_wearer() -> None:
-    """The colour of the top is as far from a person's other tops as from anybody's."""
+    """The colour of the top is as far from the person's other tops as from anybody's."""
     options = WalkerOptions(train_people=300, test_people=0, outfits=2, tracklets=1)
     tops_PO3 = np.array([job.draw_outfit().top.colour for job in plan_walkers(options)]).reshape(300, 2, 3)
     own = np.linalg.norm(tops_PO3[:, 0] - tops_PO3[:, 1], axis=1).mean()
@@ -233,6 +233,6 @@ def test_folder_of_another_set_is_refused(tmp_path: Path) -> None:
 
 def test_progress_counts_every_video(tmp_path: Path) -> None:
     options = WalkerOptions(train_people=1, test_people=0, outfits=1, frames=2)
-    told: list[tuple[int, int]] = []
-    render_walkers(options, tmp_path, workers=1, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    calls: list[tuple[int, int]] = []
+    render_walkers(options, tmp_path, workers=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]

@@ -1,4 +1,4 @@
-"""CVAT's XML and COCO's video JSON as their tools write them, for tests."""
+"""CVAT's XML and COCO's video JSON in the form that their tools write, for tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cvat(*parts: str) -> str:
 
 
 def cvat_image(frame: int, *tracks: int | None) -> str:
-    """An image of CVAT for images 1.1 with a box a track."""
+    """An image of CVAT for images 1.1 with one box per track."""
     boxes = "".join(
         '<box label="person" occluded="0" xtl="10" ytl="12" xbr="30.5" ybr="52">'
         + ("" if track is None else f'<attribute name="track_id">{track}</attribute>')
@@ -41,7 +41,7 @@ def cvat_image(frame: int, *tracks: int | None) -> str:
 
 
 def coco(videos: Iterable[str] = ("gate",), frame_key: str = "frame_id", track_key: str = "instance_id") -> str:
-    """A CocoVID-like document: in each video person 3 in every of 60 frames, and a car."""
+    """A CocoVID-like document: in each video person 3 in each of 60 frames, and a car."""
     document: dict[str, list[dict[str, object]]] = {
         "categories": [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}],
         "videos": [],

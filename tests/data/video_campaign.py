@@ -39,7 +39,7 @@ from tests.made_shards import make_shards
 MOST_REFUSED = 0.02
 HANG_SECONDS = 60.0
 LARGEST_DIFFERENCE = 30.0
-"""Of two crops' averages over a 12th of height and width, in grey levels; another number differs by some 200."""
+"""Of two crops averaged over a 12th of height and width, in grey levels; another frame number differs by about 200."""
 
 CONTAINERS = {
     "h264": ("mp4", "mov", "mkv", "avi", "ts", "flv", "m4v", "h264"),
@@ -65,7 +65,7 @@ SIZES = ((192, 144),) * 6 + ((320, 240),) * 4 + ((640, 360), (854, 480), (1280, 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one video: tracks by how they ended, and what went wrong."""
+    """Counts for one video: tracks by how they ended, and what went wrong."""
 
     video: Video
     tracks: Counter[str]
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def draw_videos(count: int, seed: int, sizes: Sequence[tuple[int, int]] = SIZES) -> Iterator[Video]:
-    """Kinds at random, with all combinations that exist."""
+    """Kinds at random, including all combinations that exist."""
     rng = random.Random(seed)
     for _ in range(count):
         codec = rng.choice(CODECS)
@@ -97,7 +97,7 @@ def draw_videos(count: int, seed: int, sizes: Sequence[tuple[int, int]] = SIZES)
 
 
 def try_video(video: Video, folder: Path) -> Outcome:
-    """Make it, store its tracks, compare."""
+    """Make the video, store its tracks, compare."""
     path = folder / f"gate.{video.suffix}"
     try:
         make(video, path)
@@ -141,7 +141,7 @@ def seen_by_opencv(path: Path) -> list[Picture]:
 
 
 def _track_lines(shown: Sequence[Picture]) -> Iterator[str]:
-    """MOT text, with frames from 1."""
+    """MOT text, with frames counted from 1."""
     height, width = shown[0].shape[:2]
     count = len(shown)
     pieces = [frame for start in (2, count // 2, count - 6) for frame in range(start, min(start + 4, count))]
@@ -182,7 +182,7 @@ def _try(job: tuple[Video, Path]) -> Outcome:
 
 
 def report(outcomes: Sequence[Outcome]) -> bool:
-    """Print the tables; whether all is well."""
+    """Print the tables; returns whether all is well."""
     total = sum((outcome.tracks for outcome in outcomes), Counter[str]())
     columns = ("right", "wrong", "refused", "hung")
     for title, key in (

@@ -1,4 +1,4 @@
-"""Breaking a run in the ways that clusters know, and telling whether it came through unharmed."""
+"""Break a run in the ways that happen on clusters, and check whether it survived unharmed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 
 def steps_of(place: StorageFolder) -> list[dict[str, float]]:
-    """The lines of training steps, without those of validations and the one that is being written."""
+    """The lines of training steps, without validations and the line that is being written."""
     try:
         text = place.read("steps.jsonl").decode()
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def train_workers(of: Head | Node) -> list[int]:
 
 
 def checkout(folder: Path) -> Path:
-    """What `ray job submit --working-dir` takes along: the packages alone."""
+    """What `ray job submit --working-dir` uploads: only the packages."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
@@ -65,12 +65,12 @@ def checkout(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished run leaves: equal where it was trained to the same bits."""
+    """The results of a finished run: equal if it was trained bit-identically."""
 
     model: str
-    """Fingerprint of the weights that were scored."""
+    """Fingerprint of the scored weights."""
     checkpoint: str
-    """SHA-256 of the last checkpoint's weights, with the clothes classifier's."""
+    """SHA-256 of the last checkpoint's weights, including the clothes classifier's."""
     protocols: str
     steps: str
 
@@ -89,19 +89,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What one blow cost."""
+    """The cost of one fault."""
 
     kind: str
     step: int
-    """Steps done when it fell."""
+    """Steps done when it happened."""
     lost: int
-    """Of these, how many were done again."""
+    """How many of these were repeated."""
     seconds: float
-    """From the blow to the end of the next step that counts."""
+    """Seconds from the fault to the end of the next new step."""
 
 
 class Run:
-    """A run whose driver is a process on the head's node; `hit` breaks something and mends what people would.
+    """A run whose driver is a process on the head's node; `hit` breaks something and repairs what people would repair.
 
     Args:
         nodes: how many nodes of one CPU the cluster shall have beside its head.
@@ -113,20 +113,20 @@ class Run:
         self._begin()
 
     def reach(self, step: int) -> None:
-        """Wait until so many steps are done."""
+        """Wait until that many steps are done."""
         self.wait_for(lambda: steps_done(self.place) >= step, f"step {step}")
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something that comes before the run's end."""
+        """Wait for something that happens before the run ends."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             at = f"after step {steps_done(self.place)}, without {what}"
-            assert self.process.poll() is None, f"the run ended {at}:\n{self.told()}"
-            assert time.monotonic() < deadline, f"{PATIENCE_SECONDS} s passed {at}:\n{self.told()}"
+            assert self.process.poll() is None, f"the run ended {at}:\n{self.output_end()}"
+            assert time.monotonic() < deadline, f"{PATIENCE_SECONDS} s passed {at}:\n{self.output_end()}"
             time.sleep(0.02)
 
     def hit(self, kind: str, chance: random.Random) -> Broken:
-        """Kill one of ``KILLED``; returns once training goes on."""
+        """Kill one of ``KILLED``; returns once training continues."""
         workers, began = train_workers(self.head), time.monotonic()
         blows: dict[str, Callable[[], None]] = {
             "worker": lambda: os.kill(chance.choice(workers), signal.SIGKILL),
@@ -148,21 +148,21 @@ class Run:
         return Broken(kind, step, step - lowest, time.monotonic() - began)
 
     def finish(self, seconds: float = 240) -> Outcome:
-        """Wait for the run's good end."""
+        """Wait until the run ends successfully."""
         try:
             code: int | None = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
-        assert code == 0, f"exit code {code}: {self.told()}"
+        assert code == 0, f"exit code {code}: {self.output_end()}"
         return Outcome.of(self.place)
 
     def end(self) -> None:
-        """Leave no driver behind."""
+        """Kill any remaining driver."""
         self.process.kill()
         self.process.wait()
 
-    def told(self) -> str:
-        """The end of what the drivers printed."""
+    def output_end(self) -> str:
+        """The end of the drivers' output."""
         return self._log.read_text()[-6000:]
 
     def _begin(self) -> None:
@@ -183,7 +183,7 @@ class Run:
         self.head.nodes[-1].kill()
 
     def _kill_head(self) -> None:
-        self._kill_driver()  # it stands on the head's node
+        self._kill_driver()  # it runs on the head's node
         self.head.kill()
         for node in self.head.nodes:  # they would not find the new head
             node.kill()
@@ -193,7 +193,7 @@ class Run:
             self.head.add_node()
 
     def _next_step(self, step: int) -> int:
-        """Wait for a step of the new workers; returns the step they went on from."""
+        """Wait for a step of the new workers; returns the step from which they resumed."""
         lowest = step
 
         def goes_on() -> bool:

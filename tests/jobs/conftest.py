@@ -1,4 +1,4 @@
-"""One Ray head for all tests of jobs that one of pytest's workers runs."""
+"""One Ray head for all tests of jobs that run in one pytest worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.s3_server import S3Server
 
 @pytest.fixture(scope="session")
 def head(s3_process: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A cluster of two CPUs on this machine; its processes find the S3 server. Leave it as it is."""
+    """A cluster of two CPUs on this machine, whose processes find the S3 server. Leave it unchanged."""
     settings = s3_process.environment | {"RAY_metrics_report_interval_ms": "2000"}
     cluster = Head(tmp_path_factory.mktemp("head"), settings=settings)
     yield cluster
@@ -24,7 +24,7 @@ def head(s3_process: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(autouse=True)
 def no_cluster_of_this_process() -> Iterator[None]:
-    """A cluster that a test started in pytest's own process would take the CPUs from all tests after it."""
+    """A cluster started in pytest's own process would take the CPUs from all later tests."""
     yield
     assert not ray.is_initialized()
 

@@ -34,18 +34,18 @@ from tests.chance import chance
 
 SIZE = (64, 32)
 CLIP = ClipOptions(length=8, stride=1, piece=0)
-"""A part is then large enough for the object store."""
+"""Makes a part large enough for the object store."""
 OPTIONS = LoaderOptions(threads=2, prefetch=2)
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this machine has not ended."""
+    """Whether a process of this machine is still running."""
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z"
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Wait for what must come about within so many seconds."""
+    """Wait for a condition that must hold within that many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"no {what} within {seconds} s"
@@ -53,7 +53,7 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
 
 
 class BrokenFolder(ShardFolder):
-    """Every frame of row 3 lacks its end."""
+    """Every frame of row 3 is truncated."""
 
     def __reduce__(self) -> tuple[type[ShardFolder], tuple[Path]]:
         return BrokenFolder, (self.folder,)
@@ -64,7 +64,7 @@ class BrokenFolder(ShardFolder):
 
 
 class Worker:
-    """Stands where a training worker would."""
+    """Placed where a training worker would be."""
 
     def __init__(self, shards: Path) -> None:
         torch.set_num_threads(1)
@@ -75,7 +75,7 @@ class Worker:
         self._clips = TrainingClips(self._store, items, CLIP, AugmentOptions(flip=0.5), SIZE)
 
     def epoch(self, number: int) -> dict[str, Any]:
-        """A PK epoch, from its start, from its middle and left early, against that of threads."""
+        """A PK epoch, from its start, from its middle and stopped early, against decoding in threads."""
         decoders = self._decoders(number)
         wait_until(lambda: decoders.up() == number, 60, f"{number} decoders")
         where = [(node, pid) for node, pid in self._places(decoders)]
@@ -97,7 +97,7 @@ class Worker:
         }
 
     def killed(self) -> dict[str, Any]:
-        """A long epoch in which one of two decoders is killed, at a moment that is told."""
+        """A long epoch in which one of two decoders is killed at a given moment."""
         decoders = self._decoders(2)
         wait_until(lambda: decoders.up() == 2, 60, "two decoders")
         schedule, moment = self._long_schedule(150), chance().randrange(5, 140)
@@ -113,7 +113,7 @@ class Worker:
         return {"moment": moment, "steps": step + 1, "equal": equal, "own_clips": own}
 
     def losing_nodes(self, steps: int) -> dict[str, Any]:
-        """Tells each step, and that its decoders are up; nodes are killed meanwhile, until the worker is alone."""
+        """Print each step, and that the decoders are up; nodes are killed meanwhile, until the worker is alone."""
         decoders = self._decoders(3)
         wait_until(lambda: decoders.up() == 3, 60, "three decoders")
         print("three decoders are up", flush=True)
@@ -134,7 +134,7 @@ class Worker:
         return {"frame": frame, "shards": self._mistake_of(partial(ShardFolder, Path("/nowhere")))}
 
     def too_many(self) -> dict[str, Any]:
-        """More decoders than there are CPUs: those that find room decode."""
+        """More decoders than CPUs: those that find a CPU decode."""
         decoders = self._decoders(5)
         first = next(loader := ClipLoader(self._clips, OPTIONS, decoders=decoders).batches(self._long_schedule(400)))
         own = decoders.own_clips
@@ -178,7 +178,7 @@ def where_am_i(_: object) -> tuple[str, int]:
 
 
 def same(batches: Sequence[ClipBatch], others: Sequence[ClipBatch]) -> bool:
-    """Whether frames and labels are the same to the bit."""
+    """Whether frames and labels are bit-identical."""
     pairs = list(zip(batches, others, strict=True))
     return all(
         torch.equal(one.frames_BTCHW, other.frames_BTCHW)

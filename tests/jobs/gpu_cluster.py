@@ -1,4 +1,4 @@
-"""A cluster on one machine in which one node claims a GPU, for placing what needs none beside it."""
+"""A cluster on one machine in which one node claims a GPU, to place work that needs none elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GpuCluster(Head):
         self.cpu_nodes = [self.add_node(count) for count in cpus]
 
     def start_driver(self, module: str, *arguments: str) -> subprocess.Popen[str]:
-        """`python -m MODULE ...` as a driver; its output is one stream."""
+        """Run `python -m MODULE ...` as a driver; stdout and stderr are one stream."""
         return subprocess.Popen(
             [str(self.python), "-u", "-m", module, *arguments],
             env=self.driver_environment,

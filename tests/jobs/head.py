@@ -31,17 +31,17 @@ QUICK_HEARTBEATS = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
 }
-"""A dead node is given up after some three seconds in place of half a minute or more."""
+"""A dead node is declared dead after about three seconds instead of half a minute or more."""
 PATIENT = {
     "RAY_worker_niceness": "0",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "600",
 }
-"""Nothing that starts is given up because the machine is slow, nor has a worker to wait for all else on it."""
+"""A start is never given up because the machine is slow, and no worker has to wait for all others."""
 FIRST_PORT, PORTS_EACH = 20_000, 1_500
 TOO_SLOW = "The current node timed out during startup"
-"""What `ray start` ends with where the raylet needs more than half a minute, which no setting changes."""
+"""The exit code of `ray start` if the raylet needs more than half a minute, which no setting changes."""
 
 
 class Node:
@@ -75,7 +75,7 @@ class Node:
             print(f"{self._log.stem}: Ray gave up its start, once more")
 
     def kill(self) -> None:
-        """All its processes end at once, as when the power fails: raylet, workers, and on a head the GCS."""
+        """Kill all its processes at once, as in a power failure: raylet, workers, and on a head the GCS."""
         while found := self.processes():
             for pid in found:
                 with suppress(ProcessLookupError):
@@ -90,34 +90,34 @@ class Node:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def processes(self) -> list[int]:
-        """Of its session, those that live."""
+        """The live processes of its session."""
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == self.process.pid]
 
     def _begin_once(self, deadline: float) -> bool:
-        """Whether they are up; False where this machine was too slow for Ray, which is then ended."""
+        """Whether they are up; False if this machine was too slow for Ray, which is then stopped."""
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
-        # Waits for the end of this process, however it comes, and lets nothing outlive it.
+        # Waits until this process ends, however that happens, and lets nothing outlive it.
         self._guardian = subprocess.Popen(
             ["sh", "-c", 'read -r _; pkill -KILL -s "$0"', str(self.process.pid)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        while not ("Ray runtime started" in (told := self._log.read_text()) and self._listens()):
+        while not ("Ray runtime started" in (output := self._log.read_text()) and self._listens()):
             ended = self.process.poll() is not None
             if ended or time.monotonic() > deadline:
                 self.kill()
-                told = self._log.read_text()
-                if ended and TOO_SLOW in told and time.monotonic() < deadline:
+                output = self._log.read_text()
+                if ended and TOO_SLOW in output and time.monotonic() < deadline:
                     return False
-                raise RuntimeError(f"a node did not start:\n{told[-3000:]}")
+                raise RuntimeError(f"a node did not start:\n{output[-3000:]}")
             time.sleep(0.2)
         return True
 
     def _listens(self) -> bool:
-        """Whether its port, if it has to have one, accepts connections; asked of the kernel, in any namespace."""
+        """Whether its port, if any, accepts connections; asked of the kernel, in any namespace."""
         table = Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]
         sockets = (line.split()[1:4] for line in table)
         listening = {int(local.split(":")[1], 16) for local, _, state in sockets if state == "0A"}
@@ -161,37 +161,37 @@ class Head:
             **(settings or {}),
         }
         parts = ["--port", self.port, "--dashboard-port", self.dashboard, "--include-dashboard", dashboard]
-        parts += ["--ray-client-server-port", _free_port(), "--no-monitor"]  # nothing scales here
+        parts += ["--ray-client-server-port", _free_port(), "--no-monitor"]  # no autoscaling here
         self.own = self._start("head", cpus, "--head", *parts, port=self.dashboard if dashboard else None)
 
     @property
     def address(self) -> str:
-        """Where drivers and nodes find the cluster."""
+        """The address at which drivers and nodes find the cluster."""
         return f"{self.own.namespace.address if self.own.namespace else '127.0.0.1'}:{self.port}"
 
     def add_node(self, cpus: int = 1) -> Node:
-        """One more node, on this machine."""
+        """Add a node on this machine."""
         node = self._start(f"node{len(self.nodes)}", cpus, "--address", self.address)
         self.nodes.append(node)
         return node
 
     def kill(self) -> None:
-        """The head node ends at once, and what it knew of the cluster with it."""
+        """Kill the head node at once, and with it what it knew about the cluster."""
         self.own.kill()
 
     def restart(self) -> None:
-        """Start the head again after ``kill``, at the same address; nodes of before do not find it again."""
+        """Start the head again after ``kill``, at the same address; earlier nodes do not rejoin it."""
         self.own.begin()
 
     def living_nodes(self) -> list[Node]:
         return [node for node in self.nodes if is_alive(node.process.pid)]
 
     def processes(self) -> list[int]:
-        """Of all its nodes, those that live."""
+        """The live processes of all its nodes."""
         return [pid for node in [self.own, *self.nodes] for pid in node.processes()]
 
     def run(self, script: str, *arguments: str, seconds: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
-        """Run a job's script as a user would, as a driver on this cluster, to its end."""
+        """Run a job's script to its end, as a user would, as a driver on this cluster."""
         return subprocess.run(
             self.command(script, *arguments),
             env=self.driver_environment,
@@ -202,7 +202,7 @@ class Head:
         )
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
-        """The same, left running; its output is one stream."""
+        """The same, left running; stdout and stderr are one stream."""
         return subprocess.Popen(
             self.command(script, *arguments),
             env=self.driver_environment,
@@ -217,17 +217,17 @@ class Head:
 
     @property
     def driver_environment(self) -> dict[str, str]:
-        # Drivers that are not submitted as jobs bring the project by path, as an editable install would.
+        # Drivers that are not submitted as jobs find the project by path, like an editable install.
         return self.environment | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(ROOT)}
 
     def submit(
         self, working_dir: Path, *command: str, seconds: float = PATIENCE_SECONDS
     ) -> subprocess.CompletedProcess[str]:
-        """`ray job submit --working-dir` with the logs followed."""
+        """`ray job submit --working-dir`, following the logs."""
         return self.jobs("submit", "--working-dir", str(working_dir), "--", *command, seconds=seconds)
 
     def jobs(self, verb: str, *arguments: str, seconds: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
-        """`ray job VERB ...` on this cluster, to its end."""
+        """Run `ray job VERB ...` on this cluster to its end."""
         address = f"http://127.0.0.1:{self.dashboard}"
         return subprocess.run(
             [*self._inside, *self._ray, "job", verb, "--address", address, *arguments],
@@ -261,7 +261,7 @@ def is_alive(pid: int) -> bool:
 
 
 def _session(pid: int) -> int | None:
-    """Of a process that lives; None where it has ended."""
+    """Of a live process; None if it has ended."""
     try:
         state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:4]
     except (FileNotFoundError, ProcessLookupError):
@@ -270,7 +270,7 @@ def _session(pid: int) -> int | None:
 
 
 def _python_without_project(folder: Path) -> Path:
-    """A virtual environment that sees this one's packages; an editable install's own hook is not run there."""
+    """A virtual environment that sees this one's packages; an editable install's own hook does not run there."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     purelib = subprocess.run(
@@ -287,12 +287,12 @@ def _python_without_project(folder: Path) -> Path:
 
 
 def _outside() -> dict[str, str]:
-    """This process's environment without what it tells Ray and Python: the project's path among it."""
+    """This process's environment without its settings for Ray and Python, including the project's path."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
 
 
 def _free_port() -> int:
-    """Of no one now; below the ports that the kernel gives to outgoing connections, so that it stays free.
+    """A free port below those that the kernel gives to outgoing connections, so that it stays free.
 
     Each of pytest's workers has a range of its own, above those that Ray gives to its workers.
     """

@@ -1,4 +1,4 @@
-"""What is alive on a Ray cluster, a JSON line each second: run beside a search by its tests.
+"""What is alive on a Ray cluster, as one JSON line per second: run by tests while a search is running.
 
 Prints ``{"time": seconds since the epoch, "groups": placement groups not removed, "actors": [class names]}``.
 """

@@ -1,4 +1,4 @@
-"""Network namespaces for clusters whose nodes have addresses of their own on one machine."""
+"""Network namespaces for clusters on one machine whose nodes have their own addresses."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Namespace:
 
     @property
     def prefix(self) -> list[str]:
-        """What runs a command inside."""
+        """The command prefix that runs a command inside."""
         return ["ip", "netns", "exec", self.name]
 
 
 class Network:
-    """Namespaces joined by a bridge, which stands in one more namespace: the host's own interfaces are not touched.
+    """Namespaces joined by a bridge, which is in another namespace: the host's own interfaces are not touched.
 
     Names are drawn anew each time; ``close`` removes all of them, and with them every interface.
     """
@@ -37,11 +37,11 @@ class Network:
             _ip("-n", self._bridge, "link", "set", "bridge", "up")
         except (OSError, subprocess.CalledProcessError) as error:
             self.close()
-            told = getattr(error, "stderr", None) or error
-            pytest.skip(f"this machine allows no network namespaces: {str(told).strip()}")
+            output = getattr(error, "stderr", None) or error
+            pytest.skip(f"this machine allows no network namespaces: {str(output).strip()}")
 
     def add(self) -> Namespace:
-        """One more machine, at 10.77.0.1, 10.77.0.2, …"""
+        """Add a machine, at 10.77.0.1, 10.77.0.2, …"""
         number = len(self._names)
         name, port, address = self._add(str(number)), f"port{number}", f"10.77.0.{number}"
         _ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", self._bridge)
@@ -49,7 +49,7 @@ class Network:
         _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
         for interface in ("lo", "eth0"):
             _ip("-n", name, "link", "set", interface, "up")
-        # Programs find their own address by asking for the way to a far one.
+        # Programs find their own address from the route to a distant one.
         _ip("-n", name, "route", "add", "default", "dev", "eth0")
         return Namespace(name, address)
 

@@ -1,4 +1,4 @@
-"""A driver that counts ranks by Ray tasks: `python -m tests.jobs.ranking_driver`. Prints whether they equal its own."""
+"""A driver that counts ranks in Ray tasks: `python -m tests.jobs.ranking_driver`. Prints whether they equal its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray_jobs.scoring import parallel_ranks
 
 
 def main() -> None:
-    """Random embeddings with many ties, and a given matrix of them."""
+    """Random embeddings with many ties, and a matrix of their distances."""
     connect()
     parallel_ranks.PAIRS_WORTH_SHARING = 0
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A driver whose tasks tell it things, before and after the actor that takes them is killed."""
+"""A driver whose tasks send it messages, before and after the actor that receives them is killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MESSAGES = 300
 
 
 def tell(where: str) -> int:
-    """Many messages and records; returns this process."""
+    """Send many messages and records; returns this process's id."""
     state(f"telling {where}")
     for number in range(MESSAGES):
         message(f"{where} {number}")

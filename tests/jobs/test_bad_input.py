@@ -1,4 +1,4 @@
-"""What a user can get wrong, through the commands: one clear message, a non-zero exit, nothing half-written."""
+"""User errors in the commands: one clear message, a non-zero exit code, nothing half-written."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_flags_go_before_the_recipe_and_the_recipe_before_the_defaults() -> None
 
 
 def test_a_recipe_of_footage_serves_clips(tmp_path: Path) -> None:
-    """What it says of footage plays no part, until footage is named."""
+    """Its defaults for footage have no effect until footage is named."""
     flags = ["--recipe", "footage", "--data.kind", "clips", "--data.clips.folder", str(tmp_path)]
     recipe = parse(*flags)
     assert recipe.data.clips is not None

@@ -1,4 +1,4 @@
-"""The recipes: every file is a recipe, and the published ones say what was published."""
+"""The recipes: every file is a valid recipe, and the published ones match their publications."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ VIDEO: dict[str, Any] = {
     "score.single_shot_draws": 0,
     "compute.workers": 2,
 }
-"""The video recipe as published: 16 clips on each of two workers, four of an identity."""
+"""The video recipe as published: 16 clips on each of two workers, four per identity."""
 
 IMAGE: dict[str, Any] = {
     **VIDEO,
@@ -81,7 +81,7 @@ IMAGE: dict[str, Any] = {
     "train.epochs": 60,
     "score.flip": True,
 }
-"""The image recipe as published: 32 pictures on each of two workers, eight of an identity."""
+"""The image recipe as published: 32 pictures on each of two workers, eight per identity."""
 
 FOUR_EACH = {"batch.identities": 8, "batch.clips": 4}
 """16 x 4 pictures on the two workers together."""
@@ -130,7 +130,7 @@ def setting(options: BaseModel, place: str) -> object:
 
 
 def settings(values: Mapping[str, Any], above: str = "") -> dict[str, object]:
-    """Every leaf by its place, dots between."""
+    """Every leaf by its dotted path."""
     found: dict[str, object] = {}
     for name, value in values.items():
         found |= settings(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
@@ -150,7 +150,7 @@ def test_every_recipe_with_the_suffix_is_compared_with_what_was_published() -> N
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_a_published_recipe_leaves_no_figure_to_the_defaults(name: str) -> None:
-    """Defaults may change; a published figure that differs from a default today is written in the file."""
+    """Defaults may change; a published value that differs from today's default is written in the file."""
     defaults = Recipe()
     written = settings(read_recipe(name))
     differing = {place for place, value in PUBLISHED[name].items() if setting(defaults, place) != value}
@@ -183,7 +183,7 @@ def test_a_faster_recipe_differs_from_the_published_one_only_where_it_says(fast:
 
 
 def test_shards_of_another_storage_have_another_folder() -> None:
-    """Else a published run would go on with the shards of a faster one."""
+    """Otherwise a published run would continue with the shards of a faster one."""
     fast, published = (shard_folder(recipe(name).data) for name in ("ccvid_cal", "ccvid_paper"))
     assert (fast.name, published.name) == ("ccvid", "ccvid-source")
     assert fast.parent == published.parent

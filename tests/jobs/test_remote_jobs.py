@@ -53,17 +53,17 @@ def test_scores_are_written_to_and_checked_on_object_storage(
 def test_a_wrong_bucket_and_wrong_keys_are_one_line(s3: S3Server, given: Path) -> None:
     command = [sys.executable, str(ROOT / "ray_jobs" / "evaluate.py"), "--distances", str(given)]
 
-    def told(place: str) -> str:
+    def error_of(place: str) -> str:
         done = subprocess.run([*command, "--run.storage", place], env=os.environ, capture_output=True, text=True)
         assert done.returncode in (1, 2), done.stdout
         assert "Traceback" not in done.stderr
         return done.stderr
 
-    assert re.match(r"error: s3://no-such-bucket/x/small-scores/\S+: no such bucket", told("s3://no-such-bucket/x"))
-    assert "knows the scheme s4://" in told("s4://bucket")
+    assert re.match(r"error: s3://no-such-bucket/x/small-scores/\S+: no such bucket", error_of("s3://no-such-bucket/x"))
+    assert "knows the scheme s4://" in error_of("s4://bucket")
     bucket = s3.bucket()
     s3.forbid()
-    assert told(bucket).startswith(f"error: {bucket}/small-scores/config.yaml: access denied: ")
+    assert error_of(bucket).startswith(f"error: {bucket}/small-scores/config.yaml: access denied: ")
 
 
 def test_the_same_checkpoint_is_found_on_any_storage(s3: S3Server, tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_the_same_checkpoint_is_found_on_any_storage(s3: S3Server, tmp_path: Pat
 
 
 def test_from_walkers_to_scores_on_object_storage(head: Head, s3: S3Server, tmp_path: Path) -> None:
-    """Sharded, verified, trained and scored again, nothing of it on a shared disk."""
+    """Sharded, verified, trained and scored again, with nothing on a shared disk."""
     bucket = StorageFolder(s3.bucket())
     values = yaml.safe_load(write_tiny_recipe(tmp_path, Path("unused")).read_text())
     values["run"]["storage"] = f"{bucket}/runs"
     values["data"] = {
         "kind": "synthetic",
         "shards": f"{bucket}/walkers",
-        "synthetic": TINY_WALKERS.model_dump(mode="json") | {"frames": 10},  # tracks of 8 boxes at least are kept
+        "synthetic": TINY_WALKERS.model_dump(mode="json") | {"frames": 10},  # tracks of 8 boxes or more are kept
         "storage": {"height": 32, "width": 16, "shard_mebibytes": 0.05},
         "cache": {"folder": str(tmp_path / "cache")},
     }
@@ -105,17 +105,17 @@ def test_from_walkers_to_scores_on_object_storage(head: Head, s3: S3Server, tmp_
     )
     assert not (tmp_path / "cache").exists()
 
-    told = expect_success(head.run("train.py", "--recipe", str(recipe)))
+    error_of = expect_success(head.run("train.py", "--recipe", str(recipe)))
     run = bucket / "runs" / "tiny"
-    assert f"results: {run}" in told
+    assert f"results: {run}" in error_of
     trained = json.loads(run.read("metrics.json"))
     (cached,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     shards = sum(path.stat().st_size for path in cached.glob("shard-*.arrow"))
 
     before = s3.bytes_sent
     flags = ["--recipe", str(recipe), "--checkpoint", str(run), "--run.name", "again", "--score.report", "true"]
-    told = expect_success(head.run("evaluate.py", *flags))
-    assert f"pictures: {bucket}/runs/again/rankings_clothes_changing.svg" in told
+    error_of = expect_success(head.run("evaluate.py", *flags))
+    assert f"pictures: {bucket}/runs/again/rankings_clothes_changing.svg" in error_of
     scored = json.loads((bucket / "runs" / "again").read("metrics.json"))
     assert (scored["model"], scored["source"]) == (trained["model"], str(run))
     assert scored["protocols"] == trained["protocols"]

@@ -1,4 +1,4 @@
-"""The released losses' values and gradients (``reference/losses.npz``), and how a loss is held against them."""
+"""Values and gradients of the released losses (``reference/losses.npz``), and comparison with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REFERENCE = dict(np.load(Path(__file__).parent / "reference" / "losses.npz"))
 
 
 def tensor(name: str) -> Tensor:
-    """A reference array; floating-point ones want a gradient."""
+    """A reference array; floating-point ones require a gradient."""
     values = torch.from_numpy(REFERENCE[name].copy())
     return values.requires_grad_(values.is_floating_point())
 

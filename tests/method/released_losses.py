@@ -1,4 +1,4 @@
-"""Every loss of the released code that is here too, by its name in ``reference/losses.npz``."""
+"""Every loss of the released code that is also here, by its name in ``reference/losses.npz``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RELEASED_LOSSES: dict[str, tuple[str, str, BatchLoss]] = {
     "pair_cosface.s16.m0.3": ("features", "pids", partial(pair_cosface_loss, scale=16.0, margin=0.3)),
     "pair_circle.s16.m0.3": ("features", "pids", partial(pair_circle_loss, scale=16.0, margin=0.3)),
 }
-"""The reference arrays that it is computed from and of its classes, and the loss here."""
+"""The reference arrays that it is computed from, the array of its classes, and the loss here."""
 
 
 def value_and_gradient(name: str, dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:

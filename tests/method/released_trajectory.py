@@ -1,4 +1,4 @@
-"""Four updates of CAL by the released code on C2D-ResNet-50 (``reference/training_trajectory.npz``), done again."""
+"""Repeat four updates of CAL by the released code on C2D-ResNet-50 (``reference/training_trajectory.npz``)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ReleasedTrajectory:
         self._update = CalUpdate(self.model, _adam(self.model), head)
 
     def updates(self) -> Iterator[list[float]]:
-        """Make the updates; of each the identity, the clothes and the adversarial loss, as in ``EXPECTED``'s stepN."""
+        """Run the updates; returns the identity, clothes and adversarial loss of each, like ``EXPECTED``'s stepN."""
         person_B, clothes_B = (torch.from_numpy(EXPECTED[name]).to(self._device) for name in ("pids", "clothes"))
         for step in range(STEPS):
             frames_BTCHW = reference_input(f"train{step}", (8, 3, 4, 64, 32)).to(self._device, self._dtype)
@@ -50,7 +50,7 @@ class ReleasedTrajectory:
             yield [result.identity_loss.item(), result.clothes_loss.item(), result.adversarial_loss.item()]
 
     def features(self) -> Tensor:
-        """What ``EXPECTED``'s final_features are, (2, 2048); leaves the model in evaluation mode."""
+        """The counterpart of ``EXPECTED``'s final_features, (2, 2048); leaves the model in evaluation mode."""
         frames_BTCHW = reference_input("clip", (2, 3, 8, 64, 32)).to(self._device, self._dtype)
         with torch.inference_mode():
             return self.model.eval().embed(frames_BTCHW)

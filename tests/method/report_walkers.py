@@ -19,7 +19,7 @@ from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.report_input import ExtraFigure, ReportInput, Threshold
 
 KEPT = 4
-"""Places of ``small``."""
+"""Places kept by ``small``."""
 HOSTILE = "<script>alert(1)</script>"
 LONG = "a/very long identifier, with spaces / and “quotes” \"'& </script> ümläut 人 " + "x" * 80
 
@@ -75,7 +75,7 @@ def walkers(
 
 
 def unlabelled_walkers(count: int, seed: int = 3) -> tuple[list[EmbeddingRow], Thumbnails]:
-    """Tracklets of nobody known, and their frames."""
+    """Tracklets of unknown persons, and their frames."""
     random = np.random.default_rng(seed)
     outfit, camera = random.integers(0, 6, count), random.integers(0, 3, count)
     rows = [
@@ -150,7 +150,7 @@ def small(seed: int = 0, queries: int = 60, gallery: int = 90) -> ReportInput:
 
 
 def one_query() -> ReportInput:
-    """One query, one match, nobody else."""
+    """One query, one match, and no other person."""
     sides = [RetrievalLabels((name,), ("p",), (camera,), (None,)) for name, camera in (("q", "a"), ("g", "b"))]
     distances = DistanceMatrix(np.array([[0.25]]))
     return ReportInput("One", evaluate(distances, *sides, top_k=5), distances, frames, frames)

@@ -1,4 +1,4 @@
-"""Retrieval by plain loops over plain lists: what the evaluator must equal to the last digit."""
+"""Retrieval by plain loops over plain lists: the evaluator must equal it to the last digit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QueryFigures:
 def loop_over_queries(
     distance: Sequence[Sequence[float]], query: RetrievalLabels, gallery: RetrievalLabels, protocol: Protocol
 ) -> list[QueryFigures | None]:
-    """The figures of each query; None for one without a match, or that does not take part."""
+    """The metrics of each query; None for one without a match or outside the protocol."""
     figures: list[QueryFigures | None] = []
     for q in range(len(query)):
         if not takes_part(query, q, protocol):
@@ -55,7 +55,7 @@ def mean(values: Sequence[float]) -> float:
 
 def _kind(query: RetrievalLabels, q: int, gallery: RetrievalLabels, g: int, protocol: Protocol) -> str:
     if not takes_part(gallery, g, protocol):
-        return "junk"  # left out, whoever it is
+        return "junk"  # left out, whichever person it is
     if query.person[q] != gallery.person[g]:
         return "wrong"
     if query.ids[q] == gallery.ids[g]:

@@ -1,4 +1,4 @@
-"""The benchmark of a GPU, at tiny sizes on a CPU, so that it works on the day that there is one."""
+"""The benchmark of a GPU, at tiny sizes on a CPU, so that it works when there is a GPU."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMMAND = [sys.executable, "-m", "tests.benchmarks.bench_gpu", "--tiny"]
 
 
 def installed_with(names: tuple[str, ...]) -> set[str]:
-    """These distributions and what they require, without extras."""
+    """These distributions and their requirements, without extras."""
     found: set[str] = set()
     asked: list[str] = [canonicalize_name(name) for name in names]
     while asked:
@@ -60,7 +60,7 @@ def installed_with(names: tuple[str, ...]) -> set[str]:
 
 
 def test_it_needs_nothing_that_its_description_does_not_name(tmp_path: Path) -> None:
-    """Neither Ray, decord nor PyAV among it, also where shards are made and read."""
+    """Imports neither Ray, decord nor PyAV, not even where shards are made and read."""
     allowed = {"ccvid", *installed_with(("torch", "torchvision", "numpy", *NEEDED))}
     refused = sorted(
         module
@@ -194,7 +194,7 @@ def test_time_of_a_trace() -> None:
     events = [
         {"name": "triton_poi_fused_relu", "ts": 0, "dur": 10},
         {"name": "sm90_xmma_fprop", "ts": 20.0, "dur": 40},
-        {"name": "sm90_xmma_wgrad", "ts": 50, "dur": 30},  # 10 of them beside the one before
+        {"name": "sm90_xmma_wgrad", "ts": 50, "dur": 30},  # 10 of them overlap the previous one
     ]
     found = time_of_events(events, steps=2, seconds=50e-6)
     expected = {"convolutions and products": 30e-6, IDLE: 15e-6, "fused by the compiler": 5e-6}

@@ -1,4 +1,4 @@
-"""Exports against the original: what each file takes, and what is refused."""
+"""Exports against the original: what each file accepts, and what is refused."""
 
 from __future__ import annotations
 
@@ -88,13 +88,14 @@ def test_the_card_says_how_far_off_each_file_is(exported: tuple[TrainedModel, Pa
 def test_networks_over_time(
     name: str, least: int, most: int | None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The fewest blocks that have a layer of each kind and stride: the time goes with the number of layers."""
+    """The fewest blocks with a layer of each kind and stride: the time grows with the number of layers."""
     monkeypatch.setattr(temporal_resnet, "_BLOCKS", (1, 3, 2, 1))
     model = trained(name, 8, *size)
     card = export_model(model, clips(model, 2), tmp_path)
     assert (card.least_frames, card.most_frames) == (least, most)
     onnx = read_onnx_model(tmp_path / ONNX_FILE)
-    with pytest.raises(InputError, match=r"model\.onnx: clips of 2 frames; it takes"):
+    expected = f"{least} or more" if most is None else str(most)
+    with pytest.raises(InputError, match=rf"model\.onnx: got clips of 2 frames, expected {expected}$"):
         onnx.embed_frames(clips(model)[:, :2])
 
 
@@ -130,9 +131,9 @@ def test_what_deviates_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (ONNX_FILE, b"damaged", r"model\.onnx: not the file that card\.json was written for"),
+        (ONNX_FILE, b"damaged", r"model\.onnx: its SHA-256 differs from the one in card\.json"),
         (CARD_FILE, b"{}", r"card\.json: fingerprint: Field required"),
-        (CARD_FILE, None, r"card\.json: cannot be read; an exported model has it beside"),
+        (CARD_FILE, None, r"card\.json: cannot be read; an exported model needs it next to model\.onnx"),
         (ONNX_FILE, None, r"model\.onnx: cannot be read: No such file"),
     ],
 )

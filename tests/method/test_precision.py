@@ -1,4 +1,4 @@
-"""Finding out whether bfloat16 pays."""
+"""Finding out whether bfloat16 is faster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, float32: float, bf16: float) -> list[tuple[int, ...]]:
-    """Steps take so many seconds; returns the shapes of what is tried."""
+    """Make steps take that many seconds; returns the shapes of what is timed."""
     tried: list[tuple[int, ...]] = []
 
     def step(model: ReIdModel, frames: torch.Tensor) -> float:

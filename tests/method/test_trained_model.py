@@ -1,4 +1,4 @@
-"""Trained models on disk: folders tell what they hold; released checkpoints come in and go out to the bit."""
+"""Trained models on disk: folders describe themselves; released checkpoints are imported and exported bit by bit."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             read_trained_model(tmp_path / "made", SLIM)
     model.unlink()
-    with pytest.raises(InputError, match=r"model\.json: no such file; a checkpoint folder has it"):
+    with pytest.raises(InputError, match=r"model\.json: no such file; a checkpoint folder needs it"):
         read_trained_model(tmp_path / "made", SLIM)
     model.write_text(whole)
     weights.write_bytes(weights.read_bytes()[:-9])
@@ -244,7 +244,7 @@ def test_refused_imports_leave_nothing_behind(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert main(["import", str(file), str(tmp_path / "full"), "--backbone", "c2d_resnet50"]) == 1
-    assert "full: exists" in capsys.readouterr().err
+    assert "full: already exists" in capsys.readouterr().err
     assert main(["import", str(file), str(tmp_path / "ours"), "--backbone", "i3d_resnet50"]) == 1
     assert "file holds c2dres50, asked for i3d_resnet50" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_code:
@@ -263,7 +263,7 @@ def test_refused_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def break_down(path: Path, name: str, bad: float = math.nan) -> None:
-    """Let a tensor of a file hold a value that is not finite."""
+    """Put a non-finite value into a tensor of a file."""
     state = load_file(path)
     state[name].view(-1)[-1] = bad
     save_file(state, path)
@@ -280,7 +280,7 @@ def test_a_checkpoint_that_broke_down_is_refused_by_name(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "told"),
+    ("part", "name", "expected"),
     [
         ("model_state_dict", "layer1.0.conv1.weight", "layer1.0.conv1.weight is inf at"),
         ("classifier_state_dict", "classifier.bias", "classifier_state_dict: classifier.bias is inf at [4]"),
@@ -288,7 +288,12 @@ def test_a_checkpoint_that_broke_down_is_refused_by_name(tmp_path: Path, name: s
     ],
 )
 def test_a_released_checkpoint_that_broke_down_is_refused_by_name(
-    c2d_state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, name: str, told: str
+    c2d_state: dict[str, Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+    name: str,
+    expected: str,
 ) -> None:
     file = released_file(tmp_path / "in.pth.tar", c2d_state)
     content = torch.load(file, weights_only=False)
@@ -298,7 +303,7 @@ def test_a_released_checkpoint_that_broke_down_is_refused_by_name(
     assert main(["import", str(file), str(tmp_path / "ours"), "--backbone", "c2d_resnet50"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {file}")
-    assert told in error
+    assert expected in error
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth.tar"]
 
 

@@ -1,4 +1,4 @@
-"""How many clips are embedded at a time."""
+"""The batch size for embedding."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ccvid.config import ModelOptions
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 
 CPU_CLIPS = 16
-"""More are no faster on a CPU."""
+"""Larger batches are no faster on a CPU."""
 MOST_CLIPS = 256
 MEMORY_SHARE = 0.7
-"""Of what is free; the rest is for clips on their way and for the allocator's gaps."""
+"""Share of the free memory to use; the rest is for prefetched clips and fragmentation."""
 
 
 def clips_that_fit(model: ClipEmbedder, frames: int, options: ModelOptions) -> int:
-    """Clips of so many frames that ``model`` embeds at a time where it is: 16, or what a GPU's memory holds.
+    """Batch size for clips of ``frames`` frames on the model's device: 16 on a CPU, or what fits a GPU's memory.
 
-    A power of two, found by the memory that small batches take and not by a timing, so that the same GPU with the
-    same free memory gives the same number: embeddings depend on it in their last bits.
+    A power of two, estimated from the memory of small batches and not from timings, so that the same GPU with the same
+    free memory always gives the same number: the last bits of embeddings depend on it.
     """
     place = model.device
     if place.type != "cuda":
@@ -40,7 +40,7 @@ def clips_that_fit(model: ClipEmbedder, frames: int, options: ModelOptions) -> i
 
 
 def largest_batch(peak_bytes: Callable[[int], int], room: int) -> int:
-    """The largest power of two up to ``MOST_CLIPS`` whose batch takes at most ``room`` bytes, by those of 2 and 4."""
+    """The largest power of two up to ``MOST_CLIPS`` that fits ``room`` bytes, extrapolated from batches of 2 and 4."""
     two, four = peak_bytes(2), peak_bytes(4)
     each = max(1, -(-(four - two) // 2))
     fixed = max(0, two - 2 * each)

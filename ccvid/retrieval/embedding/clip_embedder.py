@@ -1,4 +1,4 @@
-"""What embedding asks of a network."""
+"""What embedding needs from a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ClipEmbedder(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where ``embed_frames`` takes frames."""
+        """Where ``embed_frames`` expects frames."""
 
     def embed_frames(self, frames_BTCHW: Tensor) -> Tensor:
         """uint8 RGB (B, T, 3, H, W) -> float32 features (B, D), in evaluation mode."""

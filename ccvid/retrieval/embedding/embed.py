@@ -1,4 +1,4 @@
-"""From stored tracklets to embeddings: every clip through the model, averaged. Labels play no part."""
+"""Embed stored tracklets: the mean feature of all clips of each. Labels are not used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def embed_tracklets(
         rows: indices into ``store.rows``.
         recipe: its clips, frame size, loader and scoring options. With ``score.flip``, a clip's feature is the sum of
             its own and that of its mirror image.
-        progress: told how many clips each batch added.
+        progress: called with the number of clips of each batch.
 
     Returns:
         float32 (rows, D) on the CPU, L2-normalised means of the clips' features, and int64 (rows,) clip counts.
@@ -48,7 +48,7 @@ def embed_tracklets(
         resize_filter=options.resize_filter,
         pin_memory=device.type == "cuda",
     )
-    with closing(batches), torch.no_grad():  # inference mode would mark the frames, which the loader's threads fill
+    with closing(batches), torch.no_grad():  # not inference mode: the loader's threads reuse the frames
         for batch in batches:
             frames_BTCHW = batch.to(device, non_blocking=True).frames_BTCHW
             feature_BD = model.embed_frames(frames_BTCHW)

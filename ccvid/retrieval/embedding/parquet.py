@@ -1,4 +1,4 @@
-"""Parquet files that are whole or absent, and errors that name them."""
+"""Atomic writing and checked reading of Parquet files; errors name the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_tools.wording import one_line
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write the table so that a reader never sees half of it; InputError where that fails."""
+    """Write the table atomically; InputError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
@@ -30,7 +30,7 @@ def shown_type(column: pa.ChunkedArray) -> str:
 
 
 def read_table(path: Path, required: Sequence[str]) -> pa.Table:
-    """The whole table; InputError if it cannot be read, has no row, lacks a required column, or has one name twice."""
+    """The whole table; InputError if it cannot be read, is empty, or a column is missing or duplicate."""
     with open_parquet(path) as file:
         table = file.read()
         table.validate(full=True)
@@ -38,7 +38,7 @@ def read_table(path: Path, required: Sequence[str]) -> pa.Table:
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; found {one_line(', '.join(table.column_names))}")
     if len(set(table.column_names)) < table.num_columns:
-        raise InputError(f"{path}: two columns of one name: {one_line(', '.join(table.column_names))}")
+        raise InputError(f"{path}: duplicate column names: {one_line(', '.join(table.column_names))}")
     if not table.num_rows:
         raise InputError(f"{path}: the table has no rows")
     return table

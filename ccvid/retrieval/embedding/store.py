@@ -1,12 +1,11 @@
-"""A live gallery: embeddings of one embedder in a folder that grows and forgets, part by part.
+"""A live gallery: a folder of embeddings from one embedder, in which tracklets can be added and removed.
 
-    store.json          which embedder: nothing of another is let in
-    part-KEY.parquet    some tracklets' embeddings, written whole; KEY is made of their ids
-    removed.json        SHA-256 of the ids that were removed, so that they do not come back
-    sources.json        the shards that tracklets came from, where pages find their pictures
+    store.json          the embedder; embeddings of any other are refused
+    part-KEY.parquet    embeddings of some tracklets, written atomically; KEY is derived from their ids
+    removed.json        SHA-256 of the removed ids, so that they do not come back
+    sources.json        the shards that tracklets came from, where reports find their frames
 
-Adding tracklets writes new parts, and removing a person writes the parts anew in which he stands; no other file is
-touched.
+Adding tracklets writes new parts; removing a person rewrites the parts that hold the person. No other file is touched.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ SOURCES_FILE = "sources.json"
 
 
 class EmbedderDescription(Options):
-    """All that an embedding depends on but the tracklet: two that agree give embeddings that can be compared."""
+    """Everything but the tracklet that an embedding depends on. Embeddings with equal descriptions are comparable."""
 
     format_version: Literal[1] = 1
     model: str
@@ -52,7 +51,7 @@ class EmbedderDescription(Options):
 
     @classmethod
     def of(cls, model: str, dimensions: int, recipe: Recipe) -> EmbedderDescription:
-        """Of weights with this fingerprint, used as a recipe says whose precision is decided."""
+        """From the fingerprint of the weights and the recipe, whose precision is resolved."""
         return cls(
             model=model,
             dimensions=dimensions,
@@ -66,43 +65,43 @@ class EmbedderDescription(Options):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the description: stands as the model in the store's tables."""
+        """SHA-256 of the description; the store's tables give it as their model."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingStore:
-    """The store at a place; :func:`open_store` makes one."""
+    """The store in a folder; see :func:`open_store`."""
 
     folder: StorageFolder
     embedder: EmbedderDescription
 
     def missing(self, shard_of: Mapping[str, str]) -> frozenset[str]:
-        """Which tracklets are neither in the store nor were removed from it.
+        """The tracklets that are neither in the store nor removed from it.
 
         Args:
-            shard_of: each tracklet's shard, by its checksum.
+            shard_of: checksum of each tracklet's shard, by tracklet id.
 
         Raises:
-            InputError: a tracklet of the same id but another shard is in the store.
+            InputError: the store holds a tracklet of the same id from another shard.
         """
         known = self._known()
         for id, shard in shard_of.items():
             if known.get(id, shard) != shard:
                 raise InputError(
-                    f"{self.folder}: holds a tracklet {id!r} of other shards; name another store, or remove it there"
+                    f"{self.folder}: holds a tracklet {id!r} from other shards; use another store, or remove it first"
                 )
         removed = self._removed()
         return frozenset(id for id in shard_of if id not in known and _digest(id) not in removed)
 
     def add(self, table: EmbeddingTable) -> None:
-        """Write a part, whole or not at all.
+        """Write a part, atomically.
 
         Raises:
-            InputError: embeddings of another embedder.
+            InputError: the embeddings are from another embedder.
         """
         if table.model != self.embedder.fingerprint:
-            raise InputError(f"{self.folder}: holds embeddings of another model or of other clips")
+            raise InputError(f"{self.folder}: cannot add embeddings made with another model or other clips")
         self._write(f"part-{_digest(json.dumps([row.id for row in table.rows]))[:32]}.parquet", table)
 
     def parts(self) -> list[str]:
@@ -110,27 +109,27 @@ class EmbeddingStore:
         return [name for name in self.folder.names() if name.startswith("part-") and name.endswith(".parquet")]
 
     def read(self) -> EmbeddingTable:
-        """All embeddings, by id.
+        """All embeddings, sorted by id.
 
         Raises:
-            InputError: it is empty, a part cannot be read or is another embedder's, or an id stands in two parts.
+            InputError: it is empty, a part cannot be read or is from another embedder, or an id is in two parts.
         """
         tables = [self._read(name) for name in self.parts()]
         rows = [row for table in tables for row in table.rows]
         if not rows:
-            raise InputError(f"{self.folder}: the embedding store holds no tracklet")
+            raise InputError(f"{self.folder}: the embedding store is empty")
         order = sorted(range(len(rows)), key=lambda number: rows[number].id)
         for first, second in pairwise(order):
             if rows[first].id == rows[second].id:
-                raise InputError(f"{self.folder}: tracklet {rows[first].id!r} stands in it twice")
+                raise InputError(f"{self.folder}: duplicate tracklet id {rows[first].id!r}, found in two parts")
         embedding_ND = np.concatenate([table.embedding_ND for table in tables])[order]
         return EmbeddingTable(tuple(rows[number] for number in order), embedding_ND, self.embedder.fingerprint)
 
     def remove(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> list[str]:
         """Remove tracklets by person and by id; returns the ids that were found, sorted.
 
-        The ids are noted first (as SHA-256), so that a removal that was cut off is finished by the same call, and
-        that embedding the same data again does not bring them back.
+        The SHA-256 of the ids is written first: the same call completes an interrupted removal, and embedding the same
+        data again does not bring them back.
         """
         gone: dict[str, list[str]] = {}
         for name in self.parts():
@@ -150,11 +149,11 @@ class EmbeddingStore:
         return removed
 
     def sources(self) -> list[str]:
-        """Places of the shards that were embedded from, sorted; InputError where the list cannot be read."""
+        """Locations of the shards that were embedded, sorted; InputError if the list cannot be read."""
         return self._list(SOURCES_FILE)
 
     def add_source(self, place: str) -> None:
-        """Note shards that are embedded from."""
+        """Record the location of shards that are embedded."""
         known = self.sources()
         if place not in known:
             self.folder.write(SOURCES_FILE, json.dumps(sorted([*known, place]), indent=1).encode())
@@ -177,7 +176,7 @@ class EmbeddingStore:
         except FileNotFoundError:
             return []
         except ValidationError:
-            raise InputError(f"{self.folder / name}: not a readable list of strings") from None
+            raise InputError(f"{self.folder / name}: not a valid JSON list of strings") from None
 
     def _read(self, name: str) -> EmbeddingTable:
         with self.folder.fetched(name) as path:
@@ -189,11 +188,11 @@ class EmbeddingStore:
 
 
 def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> EmbeddingStore:
-    """The store at a place, made where there is none.
+    """Open the store in a folder, creating it if there is none.
 
     Raises:
-        InputError: the store is another embedder's; the message says in what it differs.
-        OSError: the place cannot be written.
+        InputError: the store is from another embedder; the message lists the differences.
+        OSError: the folder cannot be written.
     """
     found = read_embedder(folder)
     if found is None:
@@ -204,21 +203,21 @@ def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> Embeddin
             f"{name} {there[name]} there, {here[name]} now" for name in there if there[name] != here[name]
         )
         raise InputError(
-            f"{folder}: holds embeddings made otherwise ({differ}), which cannot be compared; name another"
+            f"{folder}: holds embeddings made differently ({differ}), which cannot be compared; use another store"
         )
     return EmbeddingStore(folder, embedder)
 
 
 def read_store(folder: StorageFolder) -> EmbeddingStore:
-    """An existing store; InputError where there is none."""
+    """An existing store; InputError if there is none."""
     found = read_embedder(folder)
     if found is None:
-        raise InputError(f"{folder}: no embedding store ({STORE_FILE}) there")
+        raise InputError(f"{folder}: not an embedding store, no {STORE_FILE} in it")
     return EmbeddingStore(folder, found)
 
 
 def read_embedder(folder: StorageFolder) -> EmbedderDescription | None:
-    """Which embedder a store is of; None where there is no store. InputError where it does not tell."""
+    """The embedder of a store; None if there is no store, InputError if its description is invalid."""
     try:
         return parse_model(EmbedderDescription, folder.read(STORE_FILE), folder / STORE_FILE)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Tracklet embeddings: pooled from clip features, and kept as Parquet."""
+"""Tracklet embeddings: pooled from clip features and stored as Parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from data_tools.wording import one_line, shown
 
 
 class ClipPool:
-    """Averages the clip features of each tracklet as they come; memory does not grow with the clips.
+    """Averages the clip features of each tracklet as they arrive; memory does not grow with the number of clips.
 
     Args:
         tracklet_count: T tracklets, numbered from 0.
@@ -47,7 +47,7 @@ class ClipPool:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRow:
-    """What is known of one embedded tracklet: its labels (None where unknown), clip count and origin.
+    """What is known about one embedded tracklet: its labels (None if unknown), clip count and origin.
 
     ``shard`` is the fingerprint of the shard that the frames came from.
     """
@@ -71,9 +71,9 @@ class EmbeddingRow:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTable:
-    """Embeddings of N tracklets by one model: float32 (N, D), finite; row i of both belongs together.
+    """Embeddings of N tracklets by one model: float32 (N, D), finite, in the order of ``rows``.
 
-    ``model`` is the model's fingerprint: embeddings of two models never stand in one table.
+    ``model`` is the model's fingerprint: a table never mixes embeddings of two models.
     """
 
     rows: tuple[EmbeddingRow, ...]
@@ -113,11 +113,11 @@ class EmbeddingTable:
 
 
 def write_embeddings(table: EmbeddingTable, path: Path) -> None:
-    """Write the table as Parquet, whole or not at all.
+    """Write the table as Parquet, atomically.
 
     Columns: id, person, clothes, camera, split (strings), attributes (map of strings), embedding
     (fixed_size_list<float32>), clip_count (int32), model_fingerprint, shard_fingerprint.
-    Raises InputError for values that are not finite, ids that occur twice, and a path that cannot be written.
+    Raises InputError for values that are not finite, duplicate ids, and a path that cannot be written.
     """
     _check_values(table, path)
     rows, (count, dimensions) = table.rows, table.embedding_ND.shape
@@ -137,12 +137,12 @@ def write_embeddings(table: EmbeddingTable, path: Path) -> None:
 
 
 def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
-    """Read what ``write_embeddings`` wrote, or what others made.
+    """Read a table written by ``write_embeddings`` or by another program.
 
-    Only id, person, camera, split and embedding must be there; labels may be of any type that prints, and the
-    embedding any list of floats. ``model`` is the fingerprint that the table must have, if given.
-    Raises InputError, naming file and row (from 0), for a missing value, rows of unequal size, values that
-    are not finite, ids that occur twice, an unknown split, and embeddings of another model or of several.
+    Only id, person, camera, split and embedding are required; labels may be of any type that can be cast to text, and
+    the embedding any list of floats. ``model`` is the fingerprint that the table must have, if given.
+    Raises InputError, naming the file and the row (from 0), for a missing value, rows of unequal size, values that
+    are not finite, duplicate ids, an unknown split, and embeddings of another model or of several models.
     """
     data = read_table(path, required=("id", "person", "camera", "split", "embedding"))
     found_model = _one_model(data, path)
@@ -178,7 +178,7 @@ def _check_values(table: EmbeddingTable, path: Path) -> None:
         if row.split not in SPLITS:
             raise InputError(f"{place}: split {shown(row.split)}, expected one of {', '.join(SPLITS)}")
         if row.id in first_row:
-            raise InputError(f"{place}: the id stands in row {first_row[row.id]} already")
+            raise InputError(f"{place}: duplicate id, first seen in row {first_row[row.id]}")
         first_row[row.id] = number
 
 
@@ -198,13 +198,14 @@ def _embeddings(data: pa.Table, path: Path) -> npt.NDArray[np.float32]:
     lengths = pc.list_value_length(column).to_pylist()
     for number, length in enumerate(lengths):
         if not length or length != lengths[0]:
-            raise InputError(f"{path}: row {number}: embedding of {length} values, expected {lengths[0] or 'some'}")
+            expected = lengths[0] or "at least 1"
+            raise InputError(f"{path}: row {number}: embedding of {length} values, expected {expected}")
     values = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
     return values.astype(np.float32, copy=False).reshape(len(lengths), lengths[0])
 
 
 def _text(data: pa.Table, name: str, path: Path, *, complete: bool = False) -> list[Any]:
-    """A column as strings, None where empty; all None where the column is absent."""
+    """A column as strings, None where empty; all None if the column is absent."""
     if name not in data.column_names:
         return [None] * data.num_rows
     try:

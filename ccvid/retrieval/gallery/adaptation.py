@@ -1,6 +1,6 @@
-"""Embeddings bent by the gallery that they are compared in: label-free, and reported apart from plain figures.
+"""Adapt embeddings to the gallery that they are compared in, without labels; reported separately from plain results.
 
-Each function takes and gives (N, D) float32 embeddings of any length but zero; results have length 1.
+Each function takes and returns (N, D) float32 embeddings of any length but zero; results have length 1.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Embeddings = npt.NDArray[np.float32]
 
 
 def expand_queries(query_QD: Floats, gallery_GD: Floats, *, k: int = 5, alpha: float = 3.0) -> Embeddings:
-    """α-query expansion (Radenović, Tolias and Chum, TPAMI 2019): each query and its k nearest entries, weighted.
+    """α-query expansion (Radenović, Tolias and Chum, TPAMI 2019): weighted mean of a query and its k nearest entries.
 
-    An entry's weight is its cosine to the power ``alpha``, 0 where that is negative; the query's own is 1.
+    An entry's weight is its cosine to the power ``alpha``, or 0 if the cosine is negative; the query's own is 1.
     """
     found = search(query_QD, gallery_GD, min(k, len(gallery_GD)))
     weight_QK = np.maximum(found.score_QK, 0) ** alpha
@@ -28,9 +28,9 @@ def expand_queries(query_QD: Floats, gallery_GD: Floats, *, k: int = 5, alpha: f
 
 
 def gallery_centroids(gallery_GD: Floats, *, k: int = 5) -> Embeddings:
-    """Each gallery entry as the mean of itself and those of its k nearest that count it among theirs too.
+    """Replace each gallery entry by the mean of itself and its mutual neighbours among the k nearest.
 
-    Nobody says who is who: mutual neighbours stand in for the tracklets of one person.
+    Mutual neighbours stand in for the tracklets of one person, since the labels are unknown.
     """
     own = unit(gallery_GD)
     nearest_GK = search(own, own, min(k + 1, len(own))).gallery_QK
@@ -42,9 +42,9 @@ def gallery_centroids(gallery_GD: Floats, *, k: int = 5) -> Embeddings:
 def subtract_camera_means(
     query_QD: Floats, gallery_GD: Floats, query_camera: Sequence[str], gallery_camera: Sequence[str]
 ) -> tuple[Embeddings, Embeddings]:
-    """Take from each embedding the mean of its camera's, queries and gallery together, and give the mean of all back.
+    """Subtract from each embedding the mean of its camera (queries and gallery together), and add the overall mean.
 
-    A camera with a single embedding keeps it as it is.
+    The embedding of a camera that has only one is not changed.
     """
     every_ND = unit(np.concatenate((query_QD, gallery_GD))).astype(np.float64)
     names, camera_N = np.unique([*query_camera, *gallery_camera], return_inverse=True)

@@ -1,4 +1,4 @@
-"""Approximate search by an index (HNSW: Malkov and Yashunin, TPAMI 2020; usearch's), with its recall measured."""
+"""Approximate search with an HNSW index (Malkov and Yashunin, TPAMI 2020) from usearch, and its measured recall."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from data_tools.errors import InputError
 
 CHECKED_QUERIES = 200
 MORE = 4
-"""Times as many entries are asked for as wanted: some are excluded, and the exact scores may order them otherwise."""
+"""Factor of extra entries to fetch: some are excluded, and exact scores may order them differently."""
 
 
 def approximate_search(
     query_QD: Floats, gallery_GD: Floats, k: int, *, exclude: Sequence[Codes] = (), seed: int = 0
 ) -> tuple[NearestEntries, float]:
-    """As ``search``, but entries may be missing; scores of those found are exact.
+    """Like ``search``, but entries may be missing; the scores of those found are exact.
 
     Returns:
-        The entries, and the recall: of the first k entries of ``CHECKED_QUERIES`` drawn queries (all, if fewer) by the
-        exact search, the share that was found.
+        The entries, and the recall: the share of the exact search's first k entries that was found, measured on
+        ``CHECKED_QUERIES`` randomly drawn queries (all, if fewer).
 
-    Memory: the index, about the gallery in float32 and 300 bytes an entry.
+    Memory: the index, about the gallery in float32 plus 300 bytes per entry.
 
     Raises:
         InputError: as ``search``, or usearch is not installed.
@@ -57,7 +57,7 @@ def _index(gallery_GD: Floats) -> Any:
 
 
 def _recall(exact_QK: Indices, found_QK: Indices) -> float:
-    """The share of exact entries that were found; 1 where there are none."""
+    """The share of exact entries that were found; 1 if there are none."""
     there = exact_QK >= 0
     hits = (exact_QK[:, :, None] == found_QK[:, None, :]).any(axis=2) & there
     return float(hits[there].mean()) if there.any() else 1.0

@@ -1,7 +1,7 @@
-"""Which gallery entries might be among the first k of a query: by quick scores, without the matrix of scores.
+"""Find the gallery entries that could be among a query's first k, from quick scores, without storing all scores.
 
-A quick score is a float32 sum of products of unit vectors in float32, or rounded to float16, whose error against the
-exact score is bounded (``margin``). Every entry within that bound of a query's k-th best is a candidate.
+A quick score is a float32 sum of products of unit vectors in float32 or float16, whose error against the exact score is
+bounded (``margin``). Every entry within that bound of a query's k-th best is a candidate.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ccvid.retrieval.ranking.distances import LARGEST, SMALLEST, CosineDistances
 from data_tools.decoding_threads import Job, fill_in_threads
 
 Codes = tuple[Indices, Indices]
-"""A label of the queries (Q,) and of the gallery (G,) as integers that agree across both; −1 is unknown."""
+"""A label of the queries (Q,) and of the gallery (G,) as shared integer codes; −1 is unknown."""
 
 FIRST_BLOCK = 4096
-"""The first block on a GPU: its k best are found by selection, which takes longer than a comparison."""
+"""Size of the first block on a GPU: its k best are found by selection, which takes longer than comparison."""
 PIECE = 1024
 """Rows of a block that a thread copies at a time."""
 
@@ -34,10 +34,10 @@ def find_candidates(
     block: int,
     dtype: torch.dtype,
 ) -> tuple[Indices, Indices]:
-    """Pairs (query, entry), by query, among which the first k of each query are; for the arguments see ``search``.
+    """Pairs (query, entry), by query, that include the first k of each query; for the arguments see ``search``.
 
     Raises:
-        InputError: on a GPU, where the gallery was not checked before: it holds NaN, infinity or a vector of zeros.
+        InputError: on a GPU, if the gallery holds NaN, infinity or a zero vector; it was not checked before.
     """
     query = _unit(torch.from_numpy(np.array(query_QD, np.float32)).to(device)).to(dtype)
     near = margin(query_QD.shape[1], dtype)
@@ -52,7 +52,7 @@ def find_candidates(
         for asked_Q, there_G in codes:
             there = there_G[start : start + len(values)].to(device)
             score_QG.masked_fill_((asked_Q[:, None] == there) & (there >= 0), -torch.inf)
-        if start == 0:  # afterwards few entries come near the first k, and a comparison finds them
+        if start == 0:  # later, few entries come near the first k, and a comparison finds them
             first = min(k, score_QG.shape[1])
             best_QK[:, :first] = score_QG.topk(first).values
         query_C, place_C = torch.nonzero(score_QG >= (best_QK[:, -1:] - near).clamp(min=-2), as_tuple=True)
@@ -61,7 +61,7 @@ def find_candidates(
             best_QK = _with_more(best_QK, query_C, score_C)
         kept.append((query_C, place_C + start, score_C))
     if not usable:
-        CosineDistances(query_QD, gallery_GD)  # says what is wrong, and where
+        CosineDistances(query_QD, gallery_GD)  # raises an error that names the row
     query_C, gallery_C, score_C = (torch.cat(parts) for parts in zip(*kept, strict=True))
     left = score_C >= best_QK[query_C, -1] - near
     query_C, gallery_C = query_C[left], gallery_C[left]
@@ -72,10 +72,10 @@ def find_candidates(
 def margin(dimensions: int, dtype: torch.dtype) -> float:
     """Twice the largest error of a quick score of unit vectors of ``dtype``, against the exact score.
 
-    A float32 sum of D products in any order errs by at most about D · 2⁻²⁴ (Higham, Accuracy and Stability, 3.5);
-    rounding the vectors, here and to the exact scores' grid, adds a few units more. Float16 rounds each coordinate by
-    2⁻¹¹ of itself, small ones by at most 2⁻²⁵: by Cauchy–Schwarz 2⁻¹⁰ and √D · 2⁻²⁴ of a score. Tensor cores cut sums
-    off where others round, which doubles that error; twice as much is allowed for.
+    A float32 sum of D products in any order has an error of at most about D · 2⁻²⁴ (Higham, Accuracy and Stability,
+    3.5); rounding the vectors, here and to the exact scores' grid, adds a few units more. Float16 changes each
+    coordinate by up to 2⁻¹¹ of itself, small ones by at most 2⁻²⁵: by Cauchy–Schwarz 2⁻¹⁰ and √D · 2⁻²⁴ of a score.
+    Tensor cores truncate sums instead of rounding, which doubles that error; twice as much is allowed for.
     """
     if dtype == torch.float16:
         return 2 * (2.0**-10 + (dimensions + 64) * 2.0**-22) * 1.01
@@ -84,7 +84,7 @@ def margin(dimensions: int, dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Gallery entries from ``start`` on, yet to be copied piece by piece; ``values`` are (entries, D) float32."""
+    """Gallery entries from ``start`` on, copied piece by piece into ``values``, (entries, D) float32."""
 
     start: int
     values: Tensor
@@ -99,12 +99,12 @@ class _Block:
 
 
 def _blocks(gallery_GD: Floats, block: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Where each block starts, and its values (entries, D) in float32 on the device.
+    """The start of each block, and its values (entries, D) in float32 on the device.
 
-    On their way to a GPU they are copied ahead to page-locked memory, so that it need not wait for them.
+    For a GPU, blocks are copied ahead to page-locked memory, so that the GPU does not wait for them.
     """
     if device.type != "cuda":
-        for start in range(0, len(gallery_GD), block):  # copies, for a memory map cannot be written
+        for start in range(0, len(gallery_GD), block):  # copied, because a memory map is read-only
             yield start, torch.from_numpy(np.array(gallery_GD[start : start + block], np.float32))
         return
     starts = [0, *range(min(block, FIRST_BLOCK), len(gallery_GD), block)]
@@ -113,7 +113,7 @@ def _blocks(gallery_GD: Floats, block: int, device: torch.device) -> Iterator[tu
 
 
 def copied_ahead(gallery_GD: Floats, starts: Sequence[int], *, pin_memory: bool) -> Iterator[_Block]:
-    """The blocks that begin at ``starts``, copied by as many threads as torch is set to use."""
+    """The blocks that begin at ``starts``, copied by as many threads as torch uses."""
 
     def job(start: int, stop: int) -> Job[_Block]:
         shape = (stop - start, gallery_GD.shape[1])
@@ -125,7 +125,7 @@ def copied_ahead(gallery_GD: Floats, starts: Sequence[int], *, pin_memory: bool)
 
 
 def _have_directions(values: Tensor) -> Tensor:
-    """Whether no row holds NaN or infinity or is zero: a bool on the device."""
+    """Whether no row holds NaN or infinity or is zero, as a bool on the device."""
     largest_N = values.abs().amax(dim=1)
     return ((largest_N >= SMALLEST) & (largest_N <= LARGEST)).all()
 
@@ -140,7 +140,7 @@ def _products(query: Tensor, gallery: Tensor) -> Tensor:
 
 
 def _with_more(best_QK: Tensor, query_C: Tensor, score_C: Tensor) -> Tensor:
-    """The k highest of each query's scores and those that came; ``query_C`` rises."""
+    """The k highest of each query's scores so far and the new ones; ``query_C`` is sorted."""
     count_Q = torch.bincount(query_C, minlength=len(best_QK))
     first_Q = count_Q.cumsum(0) - count_Q
     more = torch.full((len(best_QK), int(count_Q.max())), -torch.inf, device=best_QK.device)

@@ -1,9 +1,9 @@
-"""Unlabelled tracklets grouped into probable people.
+"""Group unlabelled tracklets into probable persons.
 
-DBSCAN (Ester et al., KDD 1996; scikit-learn's) on Jaccard distances of k-reciprocal neighbours, of which only those
-below 1 are kept: a sparse graph. Two tracklets of one video that overlap in time show two persons: such edges are cut,
-and a group that holds such a pair all the same is built anew from its shortest edges on, leaving out each that would
-bring such a pair together.
+DBSCAN (Ester et al., KDD 1996; from scikit-learn) on Jaccard distances of k-reciprocal neighbours, of which only those
+below 1 are kept, as a sparse graph. Two tracklets of one video that overlap in time show two persons: edges between
+them are cut, and a group that still holds such a pair is rebuilt from its shortest edges, skipping each edge that would
+join such a pair.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from ccvid.retrieval.ranking.distances import Floats, Indices
 from data_tools.errors import InputError
 
 REACH = 0.5
-"""With as few as six neighbours that must be mutual it keeps groups pure, and leaves some people in parts."""
+"""With only six neighbours that must be mutual, it keeps groups pure but splits some persons into several groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """When tracklets are in the picture: (N,) int64 codes of videos, −1 unknown, and (N,) float64 seconds in them."""
+    """When tracklets are in view: (N,) int64 codes of videos, −1 unknown, and (N,) float64 seconds in them."""
 
     video_N: Indices
     start_N: npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class Presence:
         return cls(np.array([code.get(video or "", -1) for video in videos], np.int64), start_N, end_N)
 
     def together(self, first_P: Indices, second_P: Indices) -> npt.NDArray[np.bool_]:
-        """Whether two tracklets (P pairs) are in the picture of one video at a time; none is with itself."""
+        """Whether two different tracklets (P pairs) are in view at the same time in the same video."""
         same = (self.video_N[first_P] == self.video_N[second_P]) & (self.video_N[first_P] >= 0) & (first_P != second_P)
         meet = np.maximum(self.start_N[first_P], self.start_N[second_P]) <= np.minimum(
             self.end_N[first_P], self.end_N[second_P]
@@ -61,9 +61,9 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """``group_N`` int64: the group of each tracklet, the largest 0, −1 for one that stays alone.
+    """``group_N`` int64 is the group of each tracklet, 0 being the largest; −1 for a tracklet in no group.
 
-    ``medoid_M`` is the tracklet of each of the M groups that is nearest to the others.
+    ``medoid_M`` is the tracklet of each of the M groups that is nearest to the group's others.
     """
 
     group_N: Indices
@@ -81,10 +81,10 @@ class Clusters:
 
 @dataclass(frozen=True, slots=True)
 class ClusterScores:
-    """Clusters against known persons, over the tracklets whose person is known; one that stays alone is its own group.
+    """Scores of clusters over the tracklets whose person is known; a tracklet in no group is a group of its own.
 
-    B-cubed precision: of a tracklet's group, the share of its person; recall: of its person, the share in its group
-    (Bagga and Baldwin, 1998). Purity: tracklets of their group's most frequent person.
+    B-cubed precision: the share of a tracklet's group that is its person; recall: the share of its person that is in
+    its group (Bagga and Baldwin, 1998). Purity: the share of tracklets that are their group's most frequent person.
     """
 
     persons: int
@@ -102,12 +102,12 @@ class ClusterScores:
 def find_clusters(
     embedding_ND: Floats, presence: Presence, *, reach: float = REACH, least: int = 2, k1: int = 6, k2: int = 2
 ) -> Clusters:
-    """Group tracklets whose neighbourhoods are alike.
+    """Group tracklets with similar neighbourhoods.
 
     Args:
         reach: Jaccard distance up to which two tracklets are neighbours (DBSCAN's eps), in (0, 1).
-        least: neighbours, itself among them, that make a tracklet the core of a group.
-        k1, k2: of the reciprocal neighbours.
+        least: number of neighbours, itself included, that make a tracklet the core of a group (DBSCAN's min_samples).
+        k1, k2: see ``reciprocal_neighbours``.
 
     Memory: as ``reciprocal_neighbours``, and the pairs below ``reach``.
 
@@ -115,7 +115,10 @@ def find_clusters(
         InputError: fewer than two tracklets, or a reach outside (0, 1).
     """
     if len(embedding_ND) < 2 or not 0 < reach < 1:
-        raise InputError(f"groups of {len(embedding_ND)} tracklets within {reach}: expected two or more, and 0 to 1")
+        raise InputError(
+            f"cannot group {len(embedding_ND)} tracklets with reach {reach}: expected at least 2 tracklets and a reach "
+            "between 0 and 1"
+        )
     graph = _near_pairs(embedding_ND, presence, reach, k1, k2)
     label_N = DBSCAN(eps=reach, min_samples=least, metric="precomputed").fit_predict(graph).astype(np.int64)
     for label in range(label_N.max() + 1):
@@ -128,14 +131,14 @@ def find_clusters(
 
 
 def score_clusters(group_N: Indices, person: Sequence[str | None]) -> ClusterScores:
-    """Hold groups against the persons that are known.
+    """Score groups against the known persons.
 
     Raises:
-        InputError: nobody is known.
+        InputError: no person is known.
     """
     known = np.array([name is not None for name in person])
     if not known.any():
-        raise InputError("no tracklet has a person label: there is nothing to hold the groups against")
+        raise InputError("no tracklet has a person label, so the groups cannot be scored")
     alone = group_N < 0
     own = np.where(alone, group_N.max() + 1 + np.cumsum(alone), group_N)[known]
     _, group_K = np.unique(own, return_inverse=True)
@@ -155,7 +158,7 @@ def score_clusters(group_N: Indices, person: Sequence[str | None]) -> ClusterSco
 
 
 def write_clusters(clusters: Clusters, rows: Sequence[EmbeddingRow], path: Path) -> None:
-    """Write id, camera, group (null for one that stays alone) and is_medoid; InputError where the path cannot be."""
+    """Write id, camera, group (null for a tracklet in no group) and is_medoid; InputError if writing fails."""
     medoids = set(clusters.medoid_M.tolist())
     columns = {
         "id": [row.id for row in rows],
@@ -181,7 +184,7 @@ def _near_pairs(embedding_ND: Floats, presence: Presence, reach: float, k1: int,
 
 
 def _meet(presence: Presence, inside: Indices) -> bool:
-    """Whether any two of a group are in one picture at a time: neighbours in order of video and start tell."""
+    """Whether any two of a group are in view at the same time; compares neighbours in order of video and start."""
     known = inside[presence.video_N[inside] >= 0]
     order = known[np.lexsort((presence.start_N[known], presence.video_N[known]))]
     for video in np.unique(presence.video_N[order]):
@@ -193,7 +196,7 @@ def _meet(presence: Presence, inside: Indices) -> bool:
 
 
 def _split(graph: sp.csr_array, inside: Indices, presence: Presence) -> Iterable[Indices]:
-    """Parts of two or more, joined by the shortest edges first, without two that meet."""
+    """Parts of two or more, joined by the shortest edges first, in which no two tracklets meet."""
     edges = graph[inside][:, inside].tocoo()
     upper = edges.row < edges.col
     order = np.lexsort((edges.col[upper], edges.row[upper], edges.data[upper]))
@@ -210,7 +213,7 @@ def _split(graph: sp.csr_array, inside: Indices, presence: Presence) -> Iterable
 
 
 def _ordered(label_N: Indices, graph: sp.csr_array) -> Clusters:
-    """Groups renumbered by falling size, then by their first tracklet; with medoids by the mean distance within."""
+    """Groups renumbered by decreasing size, then by first tracklet; medoids have the least mean distance within."""
     found = [np.flatnonzero(label_N == label) for label in np.unique(label_N[label_N >= 0])]
     found.sort(key=lambda inside: (-len(inside), inside[0]))
     group_N = np.full(len(label_N), -1)

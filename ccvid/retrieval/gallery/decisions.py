@@ -1,4 +1,4 @@
-"""Threshold and probabilities of a scored retrieval, laid on the matches of an unlabelled one."""
+"""Apply the threshold and probabilities of a scored retrieval to the matches of an unlabelled one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Recommended(BaseModel):
 
 
 class _ThresholdsFile(BaseModel):
-    """What is read of thresholds.json."""
+    """The parts of thresholds.json that are used."""
 
     model: str
     recommended: _Recommended
@@ -32,7 +32,7 @@ class _ThresholdsFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """``threshold`` is a score, None where the scored pairs were too few to recommend one; of one model."""
+    """Threshold and calibration for one model; ``threshold`` is a score, None if the pairs were too few for one."""
 
     source: str
     model: str
@@ -40,17 +40,17 @@ class Decisions:
     calibration: Calibration | None
 
     def check(self, model: str) -> None:
-        """Raises InputError where they are for embeddings of another model or other clips."""
+        """Raises InputError if they are for embeddings of another model or other clips."""
         if model != self.model:
             raise InputError(
                 f"{self.source}: threshold and probabilities are for embeddings of another model or of other clips"
             )
 
-    def laid_on(self, matches: RankedMatches, *, model: str, prior: float | None = None) -> RankedMatches:
-        """The matches with probabilities, where there is a calibration.
+    def add_probabilities(self, matches: RankedMatches, *, model: str, prior: float | None = None) -> RankedMatches:
+        """The matches, with probabilities if there is a calibration.
 
         Raises:
-            InputError: they are of another model or other clips.
+            InputError: the matches are of another model or other clips.
         """
         self.check(model)
         if self.calibration is None:
@@ -59,7 +59,7 @@ class Decisions:
 
 
 def read_decisions(results: StorageFolder) -> Decisions:
-    """Read them from a folder of results.
+    """Read threshold and calibration from a results folder.
 
     Raises:
         InputError: there is no thresholds.json, or a file cannot be read.
@@ -68,7 +68,7 @@ def read_decisions(results: StorageFolder) -> Decisions:
         found = parse_model(_ThresholdsFile, results.read(THRESHOLDS_FILE), results / THRESHOLDS_FILE)
     except FileNotFoundError:
         raise InputError(
-            f"{results}: no {THRESHOLDS_FILE}; name results of train.py or evaluate.py on labelled tracklets"
+            f"{results}: no {THRESHOLDS_FILE}; give results of train.py or evaluate.py on labelled tracklets"
         ) from None
     calibration = None
     if results.exists(CALIBRATION_FILE):
@@ -76,8 +76,8 @@ def read_decisions(results: StorageFolder) -> Decisions:
             calibration = read_calibration(path)
         if calibration.model != found.model:
             raise InputError(
-                f"{results / CALIBRATION_FILE}: for model {shown(calibration.model)}, {THRESHOLDS_FILE} beside it for "
-                f"model {shown(found.model)}; expected files of one evaluation"
+                f"{results / CALIBRATION_FILE}: is for model {shown(calibration.model)}, but {THRESHOLDS_FILE} next to "
+                f"it for model {shown(found.model)}; both must come from one evaluation"
             )
     threshold = found.recommended.threshold
     return Decisions(str(results), found.model, None if threshold is None else threshold.value, calibration)

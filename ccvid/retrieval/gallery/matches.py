@@ -1,4 +1,4 @@
-"""Ranked matches of an unlabelled gallery as tables: a row a query and place."""
+"""Ranked matches of an unlabelled gallery as tables: one row per query and rank."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MOMENTS = ("start_time", "end_time")
 class RankedMatches:
     """The first K gallery tracklets of each of Q queries.
 
-    ``gallery_QK`` int64 holds indices into ``gallery``, −1 beyond the last that a query's filter lets through;
-    ``score_QK`` float64 cosines in [−1, 1]; ``probability_QK`` float64 that both show the same person, None without a
-    calibration.
+    ``gallery_QK`` int64 holds indices into ``gallery``, −1 after the last entry that passes a query's filter;
+    ``score_QK`` float64 cosines in [−1, 1]; ``probability_QK`` float64 probabilities that both show the same person,
+    None without a calibration.
     """
 
     query: Sequence[EmbeddingRow]
@@ -36,7 +36,7 @@ class RankedMatches:
     probability_QK: npt.NDArray[np.float64] | None = None
 
     def table(self) -> pa.Table:
-        """A row a match: the query and its camera, rank from 1, the gallery tracklet and what is known of it."""
+        """One row per match: the query and its camera, rank from 1, the gallery tracklet and what is known about it."""
         query_M, place_M = np.nonzero(self.gallery_QK >= 0)
         found = [self.gallery[index] for index in self.gallery_QK[query_M, place_M].tolist()]
         asked = [self.query[index] for index in query_M.tolist()]
@@ -57,7 +57,7 @@ class RankedMatches:
 
 
 def seconds(attributes: Mapping[str, str], name: str) -> float | None:
-    """A time of a tracklet in seconds; None where it is unknown or no number."""
+    """A time of a tracklet in seconds; None if it is missing or not a number."""
     try:
         value = float(attributes[name])
     except (KeyError, ValueError):
@@ -66,7 +66,7 @@ def seconds(attributes: Mapping[str, str], name: str) -> float | None:
 
 
 def write_matches(matches: RankedMatches, folder: Path) -> None:
-    """Write ``matches.parquet`` and ``matches.csv``, each whole or not at all; InputError where that fails."""
+    """Write ``matches.parquet`` and ``matches.csv``, each atomically; InputError if that fails."""
     table = matches.table()
     write_table(table, folder / "matches.parquet")
     try:

@@ -1,4 +1,4 @@
-"""What looking at the gallery before ranking it brings, and costs: reported apart from the plain figures."""
+"""Gain and cost of methods that use the gallery before ranking it; reported separately from plain results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccvid.retrieval.ranking.protocols import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ProcessedScores:
-    """One method: mAP and top-1 by protocol as fractions, and the seconds of processing, distances and scoring."""
+    """One method: mAP and top-1 by protocol as fractions, and seconds for processing, distances and scoring."""
 
     method: str
     mean_average_precision: Mapping[str, float]
@@ -33,7 +33,7 @@ class ProcessedScores:
 def compare_post_processing(
     distances: CosineDistances, query: RetrievalLabels, gallery: RetrievalLabels, protocols: Iterable[Protocol]
 ) -> list[ProcessedScores]:
-    """Score every method, plain ranking first; no method sees a person's label. Camera means see the cameras.
+    """Score every method, plain ranking first. No method sees person labels; subtracting camera means uses cameras.
 
     Memory: that of ``re_rank``.
     """
@@ -43,7 +43,7 @@ def compare_post_processing(
         "re-ranking": lambda: re_rank(query_QD, gallery_GD),
         "query expansion": lambda: CosineDistances(expand_queries(query_QD, gallery_GD), gallery_GD),
         "gallery centroids": lambda: CosineDistances(query_QD, gallery_centroids(gallery_GD)),
-        "camera means taken away": lambda: CosineDistances(
+        "camera means subtracted": lambda: CosineDistances(
             *subtract_camera_means(query_QD, gallery_GD, query.camera, gallery.camera)
         ),
     }
@@ -60,7 +60,7 @@ def compare_post_processing(
 
 
 def post_processing_rows(found: Sequence[ProcessedScores]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows in per cent: figure and gain against the first, and the cost as a multiple of its seconds."""
+    """Headings and rows in per cent: results with gains over plain ranking, and the cost, also relative to plain."""
     plain = found[0]
     names = list(plain.mean_average_precision)
     headings = ["", *(f"{name.replace('_', '-')} {figure}" for name in names for figure in ("mAP", "top-1")), "cost"]
@@ -80,7 +80,7 @@ def post_processing_rows(found: Sequence[ProcessedScores]) -> tuple[list[str], l
 
 
 NOTE = (
-    "These methods look at the whole gallery, and re-ranking at all queries too, before they rank: compare them with "
-    "each other, not with plain figures. In brackets, the gain against plain ranking. Cost: seconds of processing, "
-    "distances and scoring on this machine."
+    "These methods use the whole gallery before ranking, and re-ranking also all queries: compare them with each "
+    "other, not with plain results. In brackets: the gain over plain ranking. Cost: seconds for processing, distances "
+    "and scoring on this machine."
 )

@@ -1,12 +1,12 @@
 """k-reciprocal re-ranking (Zhong, Zheng, Cao and Li, CVPR 2017), sparse.
 
-Two tracklets are alike where their neighbourhoods are: each entry of queries and gallery together gets a sparse vector
-of weights exp(−d) over its k-reciprocal neighbours, expanded by theirs and averaged over its k2 nearest, and the
-Jaccard distance of two such vectors, mixed with the original distance, ranks anew. Distances d are squared Euclidean
-ones of unit vectors, divided by the row's largest, as in the released code; its result, without its matrices: a row has
-some hundred weights, so memory grows with the entries, not with their square.
+Two tracklets are similar if their neighbourhoods are. Each entry of queries and gallery together gets a sparse vector
+of weights exp(−d) over its k-reciprocal neighbours, expanded by theirs and averaged over its k2 nearest; the Jaccard
+distance of two such vectors, mixed with the original distance, gives the new ranking. Distances d are squared Euclidean
+distances of unit vectors, divided by the row's largest, as in the released code. The result is the same as that code's,
+without its dense matrices: a row has about a hundred weights, so memory grows linearly with the entries.
 
-It looks at the whole gallery and at all queries at once: figures of it are reported apart.
+Re-ranking uses the whole gallery and all queries at once, so its results are reported separately.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, Floats, Indices
 
 ROWS = 4096
-"""Rows of sparse products that are made at a time."""
+"""Rows of sparse products that are computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReciprocalNeighbours:
-    """Weights of N entries over each other.
+    """Weights of N entries for each other.
 
     ``weight_NN`` is sparse float64; each row sums to 1. ``largest_N`` is the largest squared distance of each row.
     """
@@ -90,8 +90,9 @@ def re_rank(
     """Re-ranked distances of queries and gallery, embeddings of one model.
 
     Args:
-        k1: neighbours that must be mutual. k2: neighbours whose weights are averaged; 1 averages none.
-        share: of the original distance in the result (λ).
+        k1: number of neighbours that must be mutual.
+        k2: number of neighbours whose weights are averaged; 1: no averaging.
+        share: weight of the original distance in the result (λ).
     """
     every_ND = np.concatenate((query_QD, gallery_GD))
     found = reciprocal_neighbours(every_ND, k1=k1, k2=k2)
@@ -102,9 +103,9 @@ def re_rank(
 
 
 def reciprocal_neighbours(embedding_ND: Floats, *, k1: int = 20, k2: int = 6) -> ReciprocalNeighbours:
-    """The sparse weights of every entry over the others.
+    """The sparse weights of every entry for the others.
 
-    Two passes over all pairs, block by block. Memory: N × (k1 + 1) neighbours, and the weights: some hundred a row.
+    Two passes over all pairs, block by block. Memory: N × (k1 + 1) neighbours, and about a hundred weights per row.
     """
     entries = len(embedding_ND)
     nearest_NK = search(embedding_ND, embedding_ND, min(max(k1, k2) + 1, entries)).gallery_QK
@@ -126,9 +127,9 @@ def reciprocal_neighbours(embedding_ND: Floats, *, k1: int = 20, k2: int = 6) ->
 
 
 def jaccard_distances(weight_NN: sp.csr_array, rows: slice) -> Iterator[tuple[int, Indices, Floats]]:
-    """For each of some rows: its number, the entries with which it shares a neighbour, and the distances to them.
+    """For each of some rows: its number, the entries that share a neighbour with it, and the distances to them.
 
-    All others are at distance 1.
+    All other entries are at distance 1.
     """
     columns = weight_NN.tocsc()
     for row in range(*rows.indices(weight_NN.shape[0])):
@@ -140,8 +141,8 @@ def jaccard_distances(weight_NN: sp.csr_array, rows: slice) -> Iterator[tuple[in
 def _jaccard(weight_MN: sp.csr_array, row: int, columns_GN: sp.csc_array) -> Floats:
     """(G,): 1 − sum of minima / sum of maxima, of the row against every entry.
 
-    Rows sum to 1, so the maxima sum to 2 − the minima.
-    Sums run over the columns in their order, whatever entries are asked for: the same bits in any block.
+    Rows sum to 1, so the maxima sum to 2 − the sum of minima. Sums run over the columns in order, whichever entries are
+    requested, so that the result is bit-identical in any block.
     """
     part = slice(weight_MN.indptr[row], weight_MN.indptr[row + 1])
     column_W, weight_W = weight_MN.indices[part], weight_MN.data[part]
@@ -150,7 +151,7 @@ def _jaccard(weight_MN: sp.csr_array, row: int, columns_GN: sp.csc_array) -> Flo
     place = np.arange(count_W.sum()) + np.repeat(begin_W - np.cumsum(count_W) + count_W, count_W)
     least = np.minimum(np.repeat(weight_W, count_W), columns_GN.data[place])
     shared_G = np.bincount(columns_GN.indices[place], weights=least, minlength=columns_GN.shape[0])
-    distance_G: Floats = np.maximum(1 - shared_G / (2 - shared_G), 0)  # rows sum to 1 but for rounding
+    distance_G: Floats = np.maximum(1 - shared_G / (2 - shared_G), 0)  # rows sum to 1, except for rounding
     return distance_G
 
 
@@ -173,7 +174,7 @@ def _weights(
 
 
 def _mutual(nearest_NK: Indices) -> sp.csr_array:
-    """1 where two entries are among each other's nearest."""
+    """1 for two entries that are among each other's nearest."""
     nearest = _neighbour_matrix(nearest_NK)
     return nearest.multiply(nearest.T).tocsr()
 
@@ -185,7 +186,7 @@ def _neighbour_matrix(nearest_NK: Indices) -> sp.csr_array:
 
 
 def _largest(own: CosineDistances) -> npt.NDArray[np.float64]:
-    """(N,): the largest squared distance of each entry; 1 where all are the same."""
+    """(N,): the largest squared distance of each entry; 1 if all entries are equal."""
     largest_N = np.zeros(own.shape[0])
     for query_start, _, values in own.blocks():
         rows = slice(query_start, query_start + len(values))

@@ -1,8 +1,8 @@
-"""The k most alike gallery entries of each query, exactly, without the matrix of scores.
+"""The k most similar gallery entries of each query, exactly, without storing all scores.
 
-What might belong to the first k by quick scores (``candidates``) is scored again as ``CosineDistances`` does, exactly.
-So the ranking is that of the exact scores, equal ones in the order of the gallery, whatever the block size, the device
-or the number of threads.
+Entries that could be among the first k by quick scores (``candidates``) are scored again, exactly as
+``CosineDistances`` does. So the ranking is that of the exact scores, ties in gallery order, for any block size, device
+and number of threads.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from data_tools.errors import InputError
 
 QUERY_BLOCK, GALLERY_BLOCK = 4096, 8192
 GPU_QUERY_BLOCK, GPU_GALLERY_BLOCK = 16_384, 32_768
-"""Larger, so that the gallery crosses to the GPU once for most searches, and the CPU seldom waits for a block."""
+"""Larger, so that most searches copy the gallery to the GPU only once, and the CPU rarely waits for a block."""
 EXACT_QUERIES = 64
-"""Scored exactly at a time by each thread: the vectors of their candidates fit a core's cache."""
+"""Queries that a thread scores exactly at a time: the vectors of their candidates fit a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class NearestEntries:
-    """``gallery_QK`` int64: gallery indices by falling score, −1 beyond the last; ``score_QK`` float64: their cosines.
+    """``gallery_QK`` int64: gallery indices by decreasing score, −1 after the last; ``score_QK`` float64: the cosines.
 
     Where there is no entry, the score is −infinity.
     """
@@ -38,7 +38,7 @@ class NearestEntries:
 
     @classmethod
     def of(cls, queries: int, k: int, query_C: Indices, gallery_C: Indices, score_C: Scores) -> NearestEntries:
-        """The first k of C candidates for each query: by falling score, equal ones in the order of the gallery."""
+        """The first k of C candidates for each query, by decreasing score, ties in gallery order."""
         gallery_QK, score_QK = np.full((queries, k), -1), np.full((queries, k), -np.inf)
         order = np.lexsort((gallery_C, -score_C, query_C))
         query_C, gallery_C, score_C = query_C[order], gallery_C[order], score_C[order]
@@ -65,21 +65,21 @@ def search(
     Args:
         query_QD: (Q, D) floats of any length but zero.
         gallery_GD: (G, D), may be a memory map; read block by block, once for every ``query_block`` queries.
-        exclude: an entry whose code agrees with the query's in one of these (its own id, its camera) is left out.
-        device: where the quick scores are made.
-        query_block: nothing: 4096, on a GPU 16,384.
-        gallery_block: nothing: 8192, on a GPU 32,768.
-        quick_dtype: of the vectors that quick scores are made from, float32 or float16; nothing: float16 on a GPU,
-            for its tensor cores. The result is the same.
+        exclude: an entry with the same code as the query in one of these (its own id, its camera) is left out.
+        device: where the quick scores are computed.
+        query_block: Default: 4096, on a GPU 16,384.
+        gallery_block: Default: 8192, on a GPU 32,768.
+        quick_dtype: type of the vectors for quick scores, float32 or float16. Default: float16 on a GPU, for its tensor
+            cores, else float32. The result is the same.
 
-    Memory beside the inputs: the queries in float32, a block of the gallery (on a GPU some), ``query_block`` ×
-    ``gallery_block`` scores (128 MiB, on a GPU 2 GiB), and k entries with those within the margin for each query.
+    Memory besides the inputs: the queries in float32, a block of the gallery (several on a GPU), ``query_block`` ×
+    ``gallery_block`` scores (128 MiB, on a GPU 2 GiB), and for each query k entries and those within the margin.
 
     Raises:
-        InputError: k below 1, no query or no entry, sizes that differ, NaN, infinity, or a vector of zeros.
+        InputError: k below 1, no query or no entry, different dimensions, NaN, infinity, or a zero vector.
     """
     if k < 1:
-        raise InputError(f"{k} matches of a query, expected 1 or more")
+        raise InputError(f"{k} matches per query, expected 1 or more")
     if not len(query_QD) or not len(gallery_GD):
         raise InputError(f"nothing to rank: {len(query_QD)} queries, {len(gallery_GD)} gallery tracklets")
     place = torch.device(device)
@@ -87,7 +87,7 @@ def search(
     query_block = query_block or (GPU_QUERY_BLOCK if on_gpu else QUERY_BLOCK)
     gallery_block = gallery_block or (GPU_GALLERY_BLOCK if on_gpu else GALLERY_BLOCK)
     quick_dtype = quick_dtype or (torch.float16 if on_gpu else torch.float32)
-    exact = CosineDistances(query_QD, gallery_GD, gallery_checked=on_gpu)  # the GPU checks blocks as they pass
+    exact = CosineDistances(query_QD, gallery_GD, gallery_checked=on_gpu)  # find_candidates checks blocks on the GPU
     parts: list[NearestEntries] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for start in range(0, len(query_QD), query_block):
@@ -105,7 +105,7 @@ def search(
 
 
 def _first_k(exact: CosineDistances, k: int, query_C: Indices, gallery_C: Indices, queries: range) -> NearestEntries:
-    """Of some queries by their exact scores; the candidates are ordered by query."""
+    """The first k of some queries by exact scores; the candidates are ordered by query."""
     own = slice(*np.searchsorted(query_C, (queries.start, queries.stop)))
     query_C, gallery_C = query_C[own], gallery_C[own]
     score_C = 1.0 - exact.pairs(query_C, gallery_C).astype(np.float64)

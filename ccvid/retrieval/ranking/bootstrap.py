@@ -1,9 +1,9 @@
-"""How sure a figure is: the bootstrap over identities.
+"""Confidence intervals by bootstrap over identities.
 
-The tracklets of one person are not independent, so persons are drawn, with replacement and each with all its
-tracklets: a query counts as often as its person was drawn, a pair of tracklets as often as the product of its two
-persons' draws (Bolle, Ratha and Pankanti, CVIU 2004, draw subsets for the same reason). Intervals are percentiles.
-Draws come from NumPy's PCG64 with a seed; nothing is compared again, only counted with other weights.
+Tracklets of one person are not independent, so whole persons are drawn, with replacement: a query counts as often as
+its person was drawn, a pair of tracklets as often as the product of its two persons' counts (Bolle, Ratha and
+Pankanti, CVIU 2004, draw subsets for the same reason). Intervals are percentiles. Draws come from NumPy's PCG64 with a
+seed; no distance is computed again, only weights change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and where it falls in ``LEVEL`` of the draws."""
+    """A value and the range that holds ``LEVEL`` of its draws."""
 
     value: float
     low: float
@@ -32,7 +32,7 @@ class Interval:
 
     @classmethod
     def of(cls, value: float, drawn_N: Floats) -> Interval:
-        """Draws that say nothing (NaN) are left out."""
+        """From draws of the value; undefined draws (NaN) are left out."""
         low, high = np.nanquantile(drawn_N, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
         return cls(value, float(low), float(high))
 
@@ -42,7 +42,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class ResultIntervals:
-    """mAP, mINP and CMC of one protocol; ``persons`` are those of the queries that have a match."""
+    """Intervals of one protocol's mAP, mINP and CMC; ``persons`` counts the persons of queries that have a match."""
 
     mean_average_precision: Interval
     mean_inverse_negative_penalty: Interval
@@ -63,7 +63,7 @@ class ResultIntervals:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """Second figure minus first, of the same queries in the same draws.
+    """Second value minus first, for the same queries and the same draws.
 
     ``p_value`` is two-sided: twice the share of draws on the other side of 0, at least 2 / (draws + 1).
     """
@@ -79,14 +79,14 @@ class PairedDifference:
 
 
 def draw_persons(persons: int, draws: int = DRAWS, seed: int = 0) -> Indices:
-    """How often each of so many persons is drawn, (draws, persons); each row sums to ``persons``."""
+    """How often each person is drawn, (draws, persons); each row sums to ``persons``."""
     return np.random.Generator(np.random.PCG64(seed)).multinomial(persons, np.full(persons, 1 / persons), draws)
 
 
 def result_intervals(
     result: ProtocolResult, person: Sequence[str], *, draws: int = DRAWS, seed: int = 0
 ) -> ResultIntervals:
-    """Intervals of one protocol's figures; ``person`` (Q,) are the queries' persons. Memory: draws × persons counts."""
+    """Intervals of one protocol's metrics; ``person`` (Q,) are the queries' persons. Memory: draws × persons counts."""
     columns = (
         result.average_precision_Q,
         result.inverse_negative_penalty_Q,
@@ -107,7 +107,7 @@ def result_intervals(
 def paired_difference(
     first_Q: Floats, second_Q: Floats, person: Sequence[str], *, draws: int = DRAWS, seed: int = 0
 ) -> PairedDifference:
-    """Compare a figure of the same Q queries under two models; ``person`` (Q,) are the queries' persons."""
+    """Compare a metric of the same Q queries under two models; ``person`` (Q,) are the queries' persons."""
     code_Q, persons = _codes(np.asarray(person))
     change_Q = second_Q - first_Q
     drawn_N = _means(change_Q[:, None], code_Q, draw_persons(persons, draws, seed))[:, 0]
@@ -122,13 +122,13 @@ def paired_difference(
 
 def _codes(label_Q: npt.NDArray[np.str_]) -> tuple[Indices, int]:
     if not len(label_Q):
-        raise InputError("no query has a match: there is nothing to draw from")
+        raise InputError("no query has a match, so there is nothing to draw from")
     names, code_Q = np.unique(label_Q, return_inverse=True)
     return code_Q, len(names)
 
 
 def _means(value_QF: Scores, code_Q: Indices, count_NP: Indices) -> Scores:
-    """(N, F): the mean of each figure over the queries, each as often as its person was drawn."""
+    """(N, F): the mean of each metric over the queries, weighted by how often their persons were drawn."""
     sum_PF = np.stack([np.bincount(code_Q, weights=value_Q) for value_Q in value_QF.T], axis=1)
     means: Scores = (count_NP @ sum_PF) / (count_NP @ np.bincount(code_Q))[:, None]
     return means

@@ -1,4 +1,4 @@
-"""Two results side by side: the same queries, paired, and whether the difference could be chance."""
+"""Compare two results query by query, and test whether the difference could be chance."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ QUERY_SCHEMA = pa.schema(
         "is_match": pa.list_(pa.bool_()),
     }
 )
-"""Of ``queries.parquet``: see ``write_query_table``."""
+"""Schema of ``queries.parquet``; see ``write_query_table``."""
 
 FIGURES = ("map", "minp", "top-1")
 
 
 @dataclass(frozen=True, slots=True)
 class QueryScores:
-    """One protocol's figures of the Q queries that have a match, by id.
+    """One protocol's metrics of the Q queries that have a match, sorted by id.
 
     ``figures`` has (Q,) float64 in [0, 1] for each of ``FIGURES``: average precision, inverse negative penalty, and
-    whether the first place is right. ``ranked`` are the first places: the gallery tracklet's id, its distance, and
+    whether rank 1 is a match. ``ranked`` is the top of each ranking: the gallery tracklet's id, its distance, and
     whether it is a match.
     """
 
@@ -53,7 +53,7 @@ class QueryScores:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One protocol: each figure's difference, and each query's change of average precision (Q,), second minus first."""
+    """One protocol: each metric's difference, and each query's change of average precision (Q,), second minus first."""
 
     ids: tuple[str, ...]
     persons: int
@@ -62,12 +62,12 @@ class Comparison:
 
     @property
     def better(self) -> list[int]:
-        """Queries that got better, the most first; equal ones by id."""
+        """Queries that got better, largest change first; ties by id."""
         return self._by_change(-1)
 
     @property
     def worse(self) -> list[int]:
-        """Queries that got worse, the most first; equal ones by id."""
+        """Queries that got worse, largest change first; ties by id."""
         return self._by_change(1)
 
     def _by_change(self, sign: int) -> list[int]:
@@ -88,14 +88,14 @@ def read_query_scores(path: Path) -> dict[str, QueryScores]:
     """The protocols of a ``queries.parquet``; queries without a match are left out.
 
     Raises:
-        InputError: the file cannot be read, lacks a column or has another one in its place, or a row does not hold
-            what the results of a query are; the message names the row, from 0.
+        InputError: the file cannot be read, a column is missing or of the wrong type, or a row is invalid; the message
+            names the row, counted from 0.
     """
     table = read_table(path, required=QUERY_SCHEMA.names).select(QUERY_SCHEMA.names)
     try:
         table = table.cast(QUERY_SCHEMA)
     except (pa.ArrowException, ValueError) as error:
-        raise InputError(f"{path}: not the columns of a query table: {one_line(error)}") from None
+        raise InputError(f"{path}: not a query table, columns of another type: {one_line(error)}") from None
     rows: dict[str, list[dict[str, Any]]] = {}
     for number, row in enumerate(table.to_pylist()):
         if row["average_precision"] is not None:
@@ -120,7 +120,7 @@ def compare(first: QueryScores, second: QueryScores, *, draws: int = DRAWS, seed
     for number, other in common:
         if first.person[number] != second.person[other]:
             raise InputError(
-                f"query {first.ids[number]!r} shows {first.person[number]!r} in one result and "
+                f"query {first.ids[number]!r} is person {first.person[number]!r} in one result and "
                 f"{second.person[other]!r} in the other"
             )
     person = [first.person[number] for number in here]
@@ -140,10 +140,10 @@ def _check_row(row: Mapping[str, Any], place: str) -> None:
         if row[name] is None or not 0 <= row[name] <= 1:
             raise InputError(f"{place}: {name} is {row[name]}, expected a number from 0 to 1")
     if row["first_match_rank"] is None or row["first_match_rank"] < 1:
-        raise InputError(f"{place}: first_match_rank is {row['first_match_rank']}, expected a place from 1")
+        raise InputError(f"{place}: first_match_rank is {row['first_match_rank']}, expected at least 1")
     ranked = [row[name] for name in ("gallery_ids", "distances", "is_match")]
     if None in ranked or len(set(map(len, ranked))) > 1 or any(None in values for values in ranked):
-        raise InputError(f"{place}: gallery_ids, distances and is_match are no lists of one length without gaps")
+        raise InputError(f"{place}: gallery_ids, distances and is_match must be lists of equal length without nulls")
     if not np.isfinite(row["distances"]).all():
         raise InputError(f"{place}: a distance is not finite")
 

@@ -1,4 +1,4 @@
-"""Where distances come from: a matrix that is given, or embeddings compared block by block."""
+"""Sources of distances: a given matrix, or embeddings compared block by block."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BLOCK_BYTES = 2**24
 """Size of one block of distances: a few rows fit a core's cache."""
 
 EXACT_UNIT = 2.0**-26
-"""Grid of the embeddings' coordinates in ``CosineDistances``."""
+"""``CosineDistances`` rounds the coordinates of unit embeddings to multiples of this."""
 
 SMALLEST, LARGEST = 1e-30, 1e30
-"""Between them lies the largest coordinate of an embedding that has a direction."""
+"""Range of an embedding's largest coordinate; outside it the direction is not reliable."""
 
 
 class DistanceBlock(NamedTuple):
-    """A rectangle of the distance matrix; ``values`` is (queries, gallery entries) from the two starts on."""
+    """A rectangle of the distance matrix; ``values`` is (queries, gallery entries), beginning at the two starts."""
 
     query_start: int
     gallery_start: int
@@ -38,7 +38,7 @@ class DistanceBlock(NamedTuple):
 class Distances(Protocol):
     """Distances of Q queries to G gallery entries; smaller is nearer.
 
-    ``pairs`` and ``blocks`` give the same values to the last bit.
+    ``pairs`` and ``blocks`` give bit-identical values.
     """
 
     @property
@@ -46,19 +46,19 @@ class Distances(Protocol):
         """(Q, G)."""
 
     def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
-        """The distances of P single pairs."""
+        """The distances of P pairs."""
 
     def blocks(self) -> Iterator[DistanceBlock]:
-        """Blocks in any order that cover the matrix once."""
+        """Blocks that cover the matrix once, in any order."""
 
     def take(self, query_rows: Indices, gallery_rows: Indices) -> Distances:
-        """The same distances among some rows of both sides, in the order given."""
+        """The distances between some rows of both sides, in the order given."""
 
 
 class DistanceMatrix:
-    """Given distances (Q, G), NumPy or torch, any real type; compared in the precision they come in.
+    """Given distances (Q, G), NumPy or torch, of any real type; compared in their own precision.
 
-    Raises InputError, which begins with ``origin`` (the file), for another shape and for NaN or infinity.
+    Raises InputError, which begins with ``origin`` (the file), for a wrong shape, NaN or infinity.
     """
 
     def __init__(self, matrix: npt.NDArray[np.generic] | torch.Tensor, *, origin: str = "distance matrix") -> None:
@@ -66,7 +66,7 @@ class DistanceMatrix:
             matrix = (matrix.float() if matrix.dtype == torch.bfloat16 else matrix).numpy(force=True)
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             raise InputError(
-                f"{origin}: {matrix.dtype} of shape {matrix.shape}, expected numbers of (queries, gallery)"
+                f"{origin}: {matrix.dtype} of shape {matrix.shape}, expected numbers of shape (queries, gallery)"
             )
         kept = matrix.dtype if matrix.dtype in (np.float32, np.float64) else np.float64
         self._matrix: Floats = matrix.astype(kept, copy=False)
@@ -90,17 +90,16 @@ class DistanceMatrix:
 
 
 class CosineDistances:
-    """1 − cosine of query embeddings (Q, D) and gallery embeddings (G, D), without the (Q, G) matrix.
+    """1 − cosine of query embeddings (Q, D) and gallery embeddings (G, D), without storing the (Q, G) matrix.
 
-    The unit embeddings are rounded to multiples of 2⁻²⁶ (an error of the size of float32's own). Every
-    product is then a multiple of 2⁻⁵² and, by Cauchy–Schwarz, every partial sum below 2: float64 holds them
-    all exactly. So the distances, and with them ties and ranks, are the same to the last bit whatever the
-    block size, the number of threads, the BLAS or the device.
+    The unit embeddings are rounded to multiples of 2⁻²⁶ (an error as small as float32's own). Every product is then a
+    multiple of 2⁻⁵² and, by Cauchy–Schwarz, every partial sum is below 2: float64 holds them all exactly. So the
+    distances, and with them ties and ranks, are bit-identical for any block size, number of threads, BLAS and device.
 
-    Memory beside the embeddings: the queries once in float64, one gallery block in float64, one block of
-    distances. The products are made on ``device``; ranks are counted on the host.
-    Raises InputError, which begins with ``origin``, for wrong shapes, NaN, infinity and zero vectors; the gallery's
-    values are not looked at where ``gallery_checked``.
+    Memory besides the embeddings: the queries once in float64, one gallery block in float64, one block of
+    distances. The products are computed on ``device``; ranks are counted on the host.
+    Raises InputError, which begins with ``origin``, for wrong shapes, NaN, infinity and zero vectors; with
+    ``gallery_checked``, the gallery's values are not checked again.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class CosineDistances:
         if self.query_QD.shape[1] != self.gallery_GD.shape[1]:
             raise InputError(
                 f"{origin}: query embeddings have {self.query_QD.shape[1]} dimensions, "
-                f"gallery embeddings {self.gallery_GD.shape[1]}; they come from different models"
+                f"gallery embeddings {self.gallery_GD.shape[1]}; both must come from the same model"
             )
         self.device = torch.device(device)
         self._query_block, self._gallery_block = query_block, gallery_block
@@ -150,7 +149,7 @@ class CosineDistances:
     def take(self, query_rows: Indices, gallery_rows: Indices) -> CosineDistances:
         part = copy(self)
         part.query_QD = self.query_QD[query_rows]
-        if not np.array_equal(gallery_rows, np.arange(len(self.gallery_GD))):  # a large gallery is not copied
+        if not np.array_equal(gallery_rows, np.arange(len(self.gallery_GD))):  # do not copy a large gallery
             part.gallery_GD = self.gallery_GD[gallery_rows]
         return part
 
@@ -158,7 +157,7 @@ class CosineDistances:
 def _on_grid(embedding_ND: Floats) -> Floats:
     """Unit rows in float64, rounded to multiples of ``EXACT_UNIT``.
 
-    The norm is rounded to float32 first: its last bits depend on the order of the sum, thus on the machine.
+    The norm is rounded to float32 first, because its last bits depend on the order of the sum and so on the machine.
     """
     wide_ND: Floats = embedding_ND.astype(np.float64)
     norm_N = np.sqrt(np.einsum("nd,nd->n", wide_ND, wide_ND)).astype(np.float32).astype(np.float64)
@@ -173,7 +172,7 @@ def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str, *, checked:
         embedding = embedding.float().numpy(force=True)
     if embedding.ndim != 2 or embedding.dtype.kind != "f":
         raise InputError(
-            f"{origin}: {embedding.dtype} of shape {embedding.shape}, expected floats of (rows, dimensions)"
+            f"{origin}: {embedding.dtype} of shape {embedding.shape}, expected floats of shape (rows, dimensions)"
         )
     embedding = embedding.astype(np.float32, copy=False)
     if checked:
@@ -183,7 +182,8 @@ def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str, *, checked:
         largest = np.abs(embedding[rows]).max(axis=1, initial=0)
         for row in np.flatnonzero((largest < SMALLEST) | (largest > LARGEST)):
             raise InputError(
-                f"{origin} embedding row {rows.start + row}: largest value {largest[row]}, not a direction"
+                f"{origin} embedding row {rows.start + row}: largest absolute value is {largest[row]}, expected "
+                f"{SMALLEST:g} to {LARGEST:g}"
             )
     return embedding
 
@@ -197,7 +197,7 @@ def _check_finite(values: Floats, what: str) -> None:
 
 
 def _row_blocks(matrix: Floats) -> Iterator[slice]:
-    """Slices of some ``BLOCK_BYTES`` each, at least one row."""
+    """Slices of about ``BLOCK_BYTES`` each, at least one row."""
     rows = max(1, BLOCK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
     for start in range(0, matrix.shape[0], rows):
         yield slice(start, start + rows)

@@ -1,4 +1,4 @@
-"""What conventions hide in distances and features that others made, and what in their scores looks wrong."""
+"""Junk, distractors and likely mistakes in distances and features of other programs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from data_tools.errors import InputError
 
 
 def without_junk(given: GivenRetrieval) -> tuple[GivenRetrieval, list[str]]:
-    """The retrieval by Market-1501's rule, and what was done, in words.
+    """Apply the conventions of Market-1501; returns the retrieval and notes on what was done.
 
-    Entries of person -1 (or of a word for unknown) are junk: left out of queries and gallery, as the released
-    evaluations do. Entries of person 0 are distractors, wrong answers to every query, which they are without further
-    ado, for no query is of person 0; where one is, persons are counted from 0 and 0 is one of them.
+    Entries of person -1 (or a word for unknown) are junk, left out of queries and gallery as in the released
+    evaluations. Gallery entries of person 0 are distractors, wrong answers to every query; they need no special
+    treatment, because no query is of person 0. If one is, persons are numbered from 0, and 0 is an ordinary person.
 
     Raises:
-        InputError: only junk is there.
+        InputError: everything is junk.
     """
     notes: list[str] = []
     kept = []
@@ -32,8 +32,8 @@ def without_junk(given: GivenRetrieval) -> tuple[GivenRetrieval, list[str]]:
             names = ", ".join(sorted(junk))
             count = sum(junk.values())
             if count == len(labels):
-                raise InputError(f"all {count} {what} are of person {names}, which is junk; see --keep-junk")
-            notes.append(f"{count} of {len(labels)} {what} of person {names} were left out as junk; see --keep-junk")
+                raise InputError(f"all {count} {what} are junk (person {names}); see --keep-junk")
+            notes.append(f"{count} of {len(labels)} {what} left out as junk (person {names}); see --keep-junk")
     if any(len(rows) < len(labels) for rows, labels in zip(kept, (given.query, given.gallery), strict=True)):
         query_rows, gallery_rows = kept
         given = GivenRetrieval(
@@ -55,7 +55,7 @@ def doubts_of_order(evaluation: Evaluation, *, similarities: bool) -> list[str]:
     """A warning for each protocol whose mAP is below that of a random order.
 
     Args:
-        similarities: whether they may be, in place of distances.
+        similarities: whether the values could be similarities instead of distances.
     """
     return [
         f"{name.replace('_', '-')}: mAP {result.mean_average_precision:.1%} is below the {chance:.1%} of a random order"
@@ -66,9 +66,9 @@ def doubts_of_order(evaluation: Evaluation, *, similarities: bool) -> list[str]:
 
 
 def random_precision(result: ProtocolResult) -> Floats:
-    """(queries with a match,) average precision that a random order has on average.
+    """Expected average precision of a random order, (queries with a match,).
 
-    With n matches among N entries it is (H + (n - 1) (N - H) / (N - 1)) / N, H being the N-th harmonic number.
+    With n matches among N entries it is (H + (n - 1) (N - H) / (N - 1)) / N, where H is the N-th harmonic number.
     """
     has_match = result.has_match
     matches = np.bincount(result.match_query_M, minlength=len(has_match))[has_match].astype(np.float64)

@@ -1,4 +1,4 @@
-"""What is known about the tracklets of a query or gallery set, as columns."""
+"""The labels of a query or gallery set, as columns."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class LabelledTracklet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetrievalLabels:
-    """The labels of N tracklets, one tuple of length N a column; None where a label is unknown.
+    """The labels of N tracklets, one tuple of length N per column; None where a label is unknown.
 
-    Person and camera are always known: who an unlabelled tracklet shows cannot be judged, so leave it out.
-    A clothes label is meant within its person, as in ``Tracklet``.
+    Person and camera must be known: a tracklet without a person cannot be scored, so leave it out. Clothes labels
+    distinguish outfits of one person only, as in ``Tracklet``.
     """
 
     ids: tuple[str, ...]
@@ -51,7 +51,7 @@ class RetrievalLabels:
 
     @classmethod
     def from_rows(cls, rows: Iterable[LabelledTracklet]) -> RetrievalLabels:
-        """Columns of tracklets or shard rows, in their order; raises InputError at one without a person."""
+        """Columns of tracklets or shard rows, in their order; raises InputError if one has no person."""
         rows = list(rows)
         names = sorted({name for row in rows for name in row.attributes})
         return cls(
@@ -66,12 +66,12 @@ class RetrievalLabels:
         return len(self.ids)
 
     def column(self, name: str) -> Column:
-        """The column that a protocol calls ``name``; all unknown where there is no such attribute."""
+        """The column that a protocol calls ``name``; all unknown if there is no such attribute."""
         known = {"id": self.ids, "person": self.person, "camera": self.camera, "clothes": self.clothes}
         return {**self.attributes, **known}.get(name, (None,) * len(self))
 
     def take(self, rows: Sequence[int]) -> RetrievalLabels:
-        """The labels of some rows, in the order given: a camera's share, a single-shot draw."""
+        """The labels of some rows, in the order given."""
         return RetrievalLabels(
             ids=tuple(self.ids[row] for row in rows),
             person=tuple(self.person[row] for row in rows),
@@ -82,7 +82,7 @@ class RetrievalLabels:
 
 
 def joint_codes(query: Column, gallery: Column) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Integer codes that agree across both columns, numbered in sorted order of the labels; −1 = unknown."""
+    """Integer codes shared by both columns, numbered in sorted order of the labels; −1: unknown."""
     known = sorted({label for column in (query, gallery) for label in column if label is not None})
     code: dict[str | None, int] = {label: number for number, label in enumerate(known)} | {None: -1}
     return (

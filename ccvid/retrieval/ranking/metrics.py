@@ -5,7 +5,7 @@
     CMC at r                    the share of queries whose first match has rank ≤ r
 
 over the queries that have a match; ranks are counted from 1 after the protocol's junk is removed. Gallery entries
-at equal distances stand in the order of the gallery (by index): the same figures on every machine.
+at equal distances are ordered by gallery index, so that every machine gives the same figures.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ CMC_RANKS = (1, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True)
 class ProtocolResult:
-    """One protocol's figures for each of the Q queries, and its M matches.
+    """One protocol's metrics for each of the Q queries, and its M matches.
 
-    A query without a match has NaN in the floats and 0 as rank; so has one that does not take part (the
-    protocol's ``within``). ``chance_Q`` is the probability that a random order puts a match first. The matches
-    are (query, gallery index, rank, distance), by query, then rank.
+    A query without a match, or outside the protocol's ``within``, has NaN in the floats and rank 0. ``chance_Q`` is the
+    probability that a random order puts a match first. Matches are ordered by query, then by rank.
     """
 
     protocol: Protocol
@@ -53,7 +52,7 @@ class ProtocolResult:
 
     @property
     def queries(self) -> int:
-        """How many take part."""
+        """Number of queries that take part."""
         return int(np.count_nonzero(self.takes_part_Q))
 
     @property
@@ -91,13 +90,13 @@ class ProtocolResult:
         }
 
     def _mean(self, value_Q: npt.NDArray[np.generic]) -> float:
-        """Mean over the queries with a match; exactly summed, so that their order does not matter."""
+        """Mean over the queries with a match; the exact sum does not depend on their order."""
         return statistics.fmean(value_Q[self.has_match].tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class RankedGallery:
-    """The first K gallery entries of each query under one protocol, junk removed; rank order.
+    """The first K gallery entries of each query under one protocol, junk removed, in rank order.
 
     ``gallery_QK`` holds gallery indices, −1 (distance infinity, no match) where the gallery ends.
     """
@@ -117,21 +116,21 @@ class Evaluation:
     left_out: Mapping[str, str]
 
     def to_json(self) -> dict[str, object]:
-        """What metrics.json holds."""
+        """The content of metrics.json."""
         return {
             "protocols": {name: result.to_json() for name, result in self.results.items()},
             "left_out": dict(self.left_out),
         }
 
     def ranked_gallery(self, protocol: str) -> RankedGallery:
-        """The first ``top_k`` places (as ``evaluate`` was asked for) of each query's ranking."""
+        """The first places of each query's ranking, as many as ``evaluate`` kept (``top_k``)."""
         result = self.results[protocol]
         others = result.nearest_others
         is_match_QK = np.zeros(others.gallery_QK.shape, np.bool_)
         top = result.match_rank_M <= others.gallery_QK.shape[1]
         place = result.match_query_M[top], result.match_rank_M[top] - 1
         is_match_QK[place] = True
-        # The others fill the places that the matches leave, in order.
+        # Other persons' entries fill the places between the matches, in order.
         turn_QK = np.maximum(np.cumsum(~is_match_QK, axis=1) - 1, 0)
         gallery_QK = np.take_along_axis(others.gallery_QK, turn_QK, axis=1)
         distance_QK = np.take_along_axis(others.distance_QK, turn_QK, axis=1)
@@ -152,17 +151,18 @@ def evaluate(
 
     Args:
         distances: of the Q queries to the G gallery entries, as in ``query`` and ``gallery``.
-        protocols: those for which a label is missing throughout, or no query has a match, are left out. All that
-            are within the same part are ranked in one pass.
+        protocols: those whose label is missing in a whole set, or without any match, are left out. Protocols with the
+            same ``within`` are ranked in one pass.
         top_k: how many places of each query's ranking to keep for ``Evaluation.ranked_gallery``.
-        rank: who counts ranks.
+        rank: the function that counts ranks.
 
-    A query tracklet that is also in the gallery (the same id) is junk there: never its own match. So give sets
-    without ids different ones.
+    A query tracklet that is also in the gallery (the same id) is junk there, never its own match. So ids must be equal
+    only for the same tracklet.
     Raises InputError for empty sets, labels that do not fit the distances, and when no protocol applies.
     """
     if distances.shape != (len(query), len(gallery)):
-        raise InputError(f"distances are {distances.shape}, labels ask for {(len(query), len(gallery))}")
+        expected = (len(query), len(gallery))
+        raise InputError(f"distances have shape {distances.shape}, expected {expected} for these labels")
     if not len(query) or not len(gallery):
         raise InputError(f"nothing to score: {len(query)} queries, {len(gallery)} gallery tracklets")
     results, left_out = score_protocols(distances, query, gallery, protocols, top_k, rank)
@@ -202,7 +202,7 @@ def score_protocols(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What takes part, ranked once for all protocols within it; indices are those of the whole."""
+    """Part of both sets, ranked once for all protocols with the same ``within``; indices refer to the whole sets."""
 
     query_rows: Indices
     gallery_rows: Indices

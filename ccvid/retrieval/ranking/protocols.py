@@ -1,17 +1,17 @@
 """Retrieval protocols as data: which gallery entries of the query's person count as matches.
 
-Every protocol ranks the gallery by distance and divides it, for one query, into three:
+Every protocol ranks the gallery by distance and divides it, for one query, into three groups:
 
-    another person                                          wrong
-    same person, agrees and differs as the protocol asks    match
-    same person otherwise, and the query tracklet itself    junk: removed before ranking
+    another person                                              wrong
+    same person, agrees and differs as the protocol requires    match
+    same person otherwise, and the query tracklet itself        junk: removed before ranking
 
-so "same-clothes" is: same person, *agree* in clothes, *differ* in camera. An unknown label neither agrees
-nor differs: it makes a same-person entry junk, and leaves a query without a match in the protocols that ask
-for it. Labels are compared only within one person, where the clothes label says as much as the clothes class.
+For example, "same-clothes" is: same person, *agree* in clothes, *differ* in camera. An unknown label neither agrees
+nor differs: a same-person entry without the label is junk, and a query without it has no match in the protocols that
+use it. Labels are compared only within one person, so clothes labels need not be unique across persons.
 
-``within`` makes a problem of its own out of a part of both sets, wrong entries included: VC-Clothes before
-cameras 2 and 3 alone is ``within={"camera": ("2", "3")}``.
+``within`` restricts both sets, wrong entries included: VC-Clothes on cameras 2 and 3 alone is
+``within={"camera": ("2", "3")}``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from data_tools.errors import InputError
 class Protocol:
     """A match agrees with the query in every column of ``agree`` and differs in every column of ``differ``.
 
-    Columns are "camera", "clothes" or the name of an attribute ("location", "scale"). Where ``within`` is not
-    empty, only queries and gallery entries take part that have one of the given labels in each of its columns.
+    Columns are "camera", "clothes" or the name of an attribute ("location", "scale"). If ``within`` is not empty,
+    only queries and gallery entries with one of the given labels in each of its columns take part.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Protocol:
         return np.flatnonzero(takes_part_N)
 
     def describe(self) -> str:
-        """What a match is, in words."""
-        asked = [f"same {column}" for column in self.agree] + [f"other {column}" for column in self.differ]
-        places = [f"within {column} {' and '.join(labels)}" for column, labels in self.within.items()]
+        """The definition of a match, in words."""
+        asked = [f"same {column}" for column in self.agree] + [f"different {column}" for column in self.differ]
+        places = [f"only {column} {' and '.join(labels)}" for column, labels in self.within.items()]
         return ", ".join(["same person", *asked, *places])
 
     def obstacle(self, query: RetrievalLabels, gallery: RetrievalLabels) -> str | None:
-        """Why the protocol cannot be applied: a label that nothing has, a column unknown throughout a set."""
+        """Why the protocol cannot be applied: a label that no tracklet has, or a column unknown in a whole set."""
         for column, chosen in self.within.items():
             found = {*query.column(column), *gallery.column(column)}
             if absent := [repr(label) for label in chosen if label not in found]:
@@ -87,15 +87,15 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol("different_scale", differ=("camera", "scale")),
     )
 }
-"""The usual protocols by their names in metrics.json, in the order of reports."""
+"""The standard protocols by their names in metrics.json, in the order of reports."""
 
 
 def with_own(own: tuple[ProtocolOptions, ...]) -> tuple[Protocol, ...]:
-    """The usual protocols and, behind them, a recipe's own; raises InputError for a name that is taken."""
+    """The standard protocols, then a recipe's own; raises InputError for a duplicate name."""
     protocols = dict(PROTOCOLS)
     for options in own:
         if options.name in protocols:
-            raise InputError(f"score.protocols: the name {options.name!r} is taken; taken are {', '.join(protocols)}")
+            raise InputError(f"score.protocols: duplicate name {options.name!r}; already used: {', '.join(protocols)}")
         protocols[options.name] = Protocol.of(options)
     return tuple(protocols.values())
 

@@ -1,8 +1,8 @@
 """Exact ranks of a query's own person in the gallery, without sorting the gallery.
 
-For one query let the gallery be ordered by distance, equal distances by gallery index (the tie rule, the
-same on every machine). Junk under any protocol is of the query's own person, and so are the matches. Hence
-the k-th match of *every* protocol has rank
+For one query, order the gallery by distance, and equal distances by gallery index (so that every machine agrees).
+Under any protocol, junk and matches are entries of the query's own person. Hence the k-th match of *every* protocol
+has rank
 
     k + number of other persons' entries before it,
 
@@ -23,7 +23,7 @@ import torch
 from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices
 
 FEW_ENTRIES = 128
-"""Up to here comparing the row with every threshold is faster than sorting the row."""
+"""Up to this number, comparing the row with every threshold is faster than sorting the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class NearestOthers:
 
 
 class Ranker(Protocol):
-    """Who counts: ``rank_persons`` on this machine, or others for parts of the queries."""
+    """Counts ranks: ``rank_persons`` in this process, or several processes for parts of the queries."""
 
     def __call__(
         self, distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
@@ -61,9 +61,9 @@ def rank_persons(
 ) -> tuple[PersonPairs, NearestOthers]:
     """Count ``wrong_before`` of all same-person pairs and keep the ``nearest`` others, in one pass.
 
-    Persons are integer codes, (Q,) and (G,), that agree across both. The queries of a block are shared among as many
-    threads as torch is set to use; the result is the same for any number. Memory beside that of the distances' blocks:
-    a few numbers a pair, and ``nearest`` places a query.
+    Persons are integer codes, (Q,) and (G,), shared by both sides. The queries of a block are divided among as many
+    threads as torch uses; the result is the same for any number. Memory besides the blocks of distances: a few numbers
+    per pair and ``nearest`` entries per query.
     """
     query, gallery, first = same_person(query_person, gallery_person)
     distance = distances.pairs(query, gallery)
@@ -96,9 +96,9 @@ def rank_part(
     nearest: int,
     rank: Ranker = rank_persons,
 ) -> tuple[PersonPairs, NearestOthers]:
-    """``rank_persons`` among some rows alone, told in the indices of the whole.
+    """``rank_persons`` among some rows only, with indices into the whole sets.
 
-    Both lists of rows rise and are not empty. A query outside has no pair and no nearest entry.
+    Both lists of rows are ascending and not empty. Queries outside have no pairs and no nearest entries.
     """
     part = distances.take(query_rows, gallery_rows)
     pairs, others = rank(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
@@ -115,7 +115,7 @@ def rank_part(
 
 
 def join_queries(parts: Sequence[tuple[PersonPairs, NearestOthers]]) -> tuple[PersonPairs, NearestOthers]:
-    """What ``rank_persons`` gives for all queries, from its results for consecutive parts of them."""
+    """The result of ``rank_persons`` for all queries, joined from its results for consecutive parts of them."""
     every = [pairs for pairs, _ in parts]
     starts = np.cumsum([0, *(len(pairs.first) - 1 for pairs in every)])[:-1]
     joined = PersonPairs(
@@ -133,7 +133,7 @@ def join_queries(parts: Sequence[tuple[PersonPairs, NearestOthers]]) -> tuple[Pe
 
 
 def same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices, Indices, Indices]:
-    """Query and gallery index of every same-person pair, by query; where each query's begin (Q + 1,)."""
+    """Query and gallery index of every same-person pair, by query, and where each query's pairs begin (Q + 1,)."""
     by_person = np.argsort(gallery_person, kind="stable")
     begin = np.searchsorted(gallery_person, query_person, side="left", sorter=by_person)
     count = np.searchsorted(gallery_person, query_person, side="right", sorter=by_person) - begin
@@ -146,8 +146,8 @@ def same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices
 def _count_before(values: Floats, threshold_P: Floats, index_P: Indices) -> Indices:
     """How many of ``values`` come before each entry: smaller, or equal at a lower index.
 
-    An entry is its distance in ``threshold_P`` (ascending) and its index in ``index_P``, which counts from
-    the start of ``values`` and may lie outside.
+    An entry is given by its distance in ``threshold_P`` (ascending) and its index in ``index_P``, which is relative to
+    the start of ``values`` and may be outside.
     """
     cut_P = np.clip(index_P, 0, len(values))
     if len(threshold_P) <= FEW_ENTRIES:
@@ -168,7 +168,7 @@ def _count_before(values: Floats, threshold_P: Floats, index_P: Indices) -> Indi
 
 
 def _keep_nearest(others: NearestOthers, row: int, values: Floats, gallery_start: int, own: Indices) -> None:
-    """Merge one row of a block into the row's nearest others; ``own`` are gallery indices to leave out."""
+    """Merge one row of a block into the row's nearest others; ``own`` holds the gallery indices to leave out."""
     nearest = others.gallery_QK.shape[1]
     enough = min(nearest + len(own), len(values)) - 1
     near = gallery_start + np.flatnonzero(values <= np.partition(values, enough)[enough])

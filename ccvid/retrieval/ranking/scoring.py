@@ -17,27 +17,27 @@ from ccvid.retrieval.ranking.single_shot import SingleShot, score_single_shot
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import Split
 
-SCORED_PROTOCOLS = ("clothes_changing", "general")
-"""What is pictured; a single score is taken from the first that applies."""
+PICTURED_PROTOCOLS = ("clothes_changing", "general")
+"""Protocols whose rankings are drawn; the single score and the thresholds come from the first that applies."""
 PICTURED_PLACES = 20
-USUAL = ScoreOptions()
+DEFAULT_OPTIONS = ScoreOptions()
 
 
 def labelled_rows(store: ShardFolder, split: Split) -> list[int]:
-    """The rows of a split whose person is known: only they can be scored."""
+    """The rows of a split whose person is known: only these can be scored."""
     return [number for number, row in enumerate(store.rows) if row.split == split and row.person is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRetrieval:
-    """All that was scored: the whole gallery under every protocol and, where asked for, single-shot galleries."""
+    """Scores of the whole gallery under every protocol and, on request, of single-shot galleries."""
 
     distances: Distances
     evaluation: Evaluation
     single_shot: SingleShot | None = None
 
     def to_json(self) -> dict[str, object]:
-        """What metrics.json holds."""
+        """The content of metrics.json."""
         single_shot = {} if self.single_shot is None else {"single_shot": self.single_shot.to_json()}
         return {**self.evaluation.to_json(), **single_shot}
 
@@ -49,7 +49,7 @@ def score(
     options: ScoreOptions,
     rank: Ranker = rank_persons,
 ) -> ScoredRetrieval:
-    """Score under the usual protocols and the recipe's own; raises InputError as ``with_own`` and ``evaluate`` do."""
+    """Score under the standard protocols and the recipe's own; raises InputError like ``with_own`` and ``evaluate``."""
     asked = with_own(options.protocols)
     evaluation = evaluate(distances, query, gallery, protocols=asked, top_k=PICTURED_PLACES, rank=rank)
     if not options.single_shot_draws:
@@ -61,7 +61,7 @@ def score(
 
 
 def score_embeddings(
-    query: EmbeddingTable, gallery: EmbeddingTable, options: ScoreOptions = USUAL, rank: Ranker = rank_persons
+    query: EmbeddingTable, gallery: EmbeddingTable, options: ScoreOptions = DEFAULT_OPTIONS, rank: Ranker = rank_persons
 ) -> ScoredRetrieval:
     """Score the embeddings of labelled tracklets by cosine distance, on a GPU if any."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,11 +71,11 @@ def score_embeddings(
 
 
 def single_score(evaluation: Evaluation) -> float:
-    """Clothes-changing mAP, or general where nobody changes clothes."""
+    """Clothes-changing mAP, or general if nobody changes clothes."""
     return leading_result(evaluation).mean_average_precision
 
 
 def leading_result(evaluation: Evaluation) -> ProtocolResult:
-    """The result that a single score and the thresholds are taken from: the first of ``SCORED_PROTOCOLS``, or any."""
-    named = (evaluation.results[name] for name in SCORED_PROTOCOLS if name in evaluation.results)
+    """The result for the single score and the thresholds: the first of ``PICTURED_PROTOCOLS``, else of all."""
+    named = (evaluation.results[name] for name in PICTURED_PROTOCOLS if name in evaluation.results)
     return next(named, next(iter(evaluation.results.values())))

@@ -1,8 +1,8 @@
-"""Single-shot retrieval: a gallery of one tracklet a person, drawn many times, and the spread of the figures.
+"""Single-shot retrieval: galleries of one tracklet per person, drawn many times, and the spread of the metrics.
 
-Draw n is made by NumPy's PCG64 with seed n: the persons of the gallery in sorted order are given one number u in
-[0, 1) each, and a person with k gallery tracklets is represented by number ⌊u · k⌋ of them, in the gallery's order.
-So every machine draws the same galleries of the same data.
+Draw n uses NumPy's PCG64 with seed n: each person of the gallery, in sorted order, gets one number u in [0, 1), and
+tracklet number ⌊u · k⌋ of the person's k gallery tracklets, in gallery order, is drawn. So every machine draws the
+same galleries from the same data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ccvid.retrieval.ranking.protocols import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and sample standard deviation (n − 1) over the draws; of a single draw None."""
+    """Mean and sample standard deviation (n − 1) over the draws; ``sd`` is None for a single draw."""
 
     mean: float
     sd: float | None
@@ -37,7 +37,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class SpreadResult:
-    """One protocol's figures over all draws: fractions; ``cmc`` by rank."""
+    """One protocol's metrics over all draws, as fractions; ``cmc`` by rank."""
 
     mean_average_precision: Spread
     mean_inverse_negative_penalty: Spread
@@ -59,7 +59,7 @@ class SpreadResult:
 
 @dataclass(frozen=True, slots=True)
 class SingleShot:
-    """What ``score_single_shot`` found: protocols by name, and why the others were left out."""
+    """Single-shot results by protocol, and why the other protocols were left out."""
 
     draws: int
     protocols: Mapping[str, SpreadResult]
@@ -75,7 +75,7 @@ class SingleShot:
 
 
 def draw_gallery(gallery: RetrievalLabels, draw: int) -> npt.NDArray[np.int64]:
-    """The gallery indices of draw number ``draw``, one a person, in rising order."""
+    """The gallery indices of draw number ``draw``, one per person, ascending."""
     rows_of: dict[str, list[int]] = {}
     for row, person in enumerate(gallery.person):
         rows_of.setdefault(person, []).append(row)
@@ -91,7 +91,7 @@ def score_single_shot(
     protocols: Sequence[Protocol],
     draws: int,
 ) -> SingleShot:
-    """Score the queries against ``draws`` galleries, numbered from 0; a protocol must apply in each of them."""
+    """Score the queries against ``draws`` galleries, numbered from 0; a protocol must apply to each of them."""
     every_query = np.arange(len(query))
     found: dict[str, list[tuple[float, ...]]] = {protocol.name: [] for protocol in protocols}
     left_out: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Filmstrips of two results side by side: the queries whose average precision changed, each as both ranked it."""
+"""Filmstrips that compare two results: the queries whose average precision changed, with both rankings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ccvid.retrieval.report.filmstrips import Entry, Mark, Row, State, Tracklets
 
 @dataclass(frozen=True, slots=True)
 class RankedResult:
-    """One protocol's scores in a result that is called ``name``."""
+    """One protocol's scores in the result ``name``."""
 
     name: str
     scores: QueryScores
@@ -24,20 +24,20 @@ def change_view(
     tracklets: Tracklets,
     number_of: Mapping[str, int],
 ) -> View:
-    """The queries that got worse, the most first, then those that got better, the most last; unchanged ones are absent.
+    """Queries from the largest loss to the largest gain in average precision; unchanged ones are left out.
 
     Args:
         name: of the view.
-        tracklets: queries and gallery entries of both results; ``number_of`` tells which by id.
+        tracklets: queries and gallery entries of both results; ``number_of`` gives their indices by id.
     """
     first, second = results
     description = (
-        f"Queries whose average precision changed from “{first.name}” to “{second.name}”, each as both ranked it: "
-        f"{len(comparison.worse)} got worse, {len(comparison.better)} better, of {len(comparison.ids)}. "
-        "Junk is left out."
+        f"Queries whose average precision changed from “{first.name}” to “{second.name}”, with both rankings: of "
+        f"{len(comparison.ids)} queries, {len(comparison.worse)} got worse and {len(comparison.better)} got better. "
+        "Junk is not shown."
     )
     rows = _rows(comparison, results, tracklets, number_of)
-    orders = ("most lost first", "most gained first")
+    orders = ("largest loss first", "largest gain first")
     return View(name, description, orders, tracklets, tracklets, rows, counted="rankings")
 
 

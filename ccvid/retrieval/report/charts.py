@@ -1,4 +1,4 @@
-"""The charts of a report's first page, SVG text each: a function that draws one, and its place in ``CHARTS``."""
+"""The charts of a report's first page, as SVG text: a function for each, listed in ``CHARTS``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ccvid.retrieval.ranking.metrics import Evaluation
 from ccvid.retrieval.report.report_input import ReportInput
 
 INK = "#1f2a44"
-"""Becomes the page's text colour, so that charts follow a dark page."""
+"""Replaced by the page's text colour, so that charts follow dark mode."""
 COLORS = ("#2f86c8", "#d9741a", "#1d9a72", "#b35fa0", "#8a8f98", "#c9493f", "#9a8a00")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (2, 1)), (0, (6, 2, 1, 2)))
 LONGEST_CURVE = 50
 SAMPLE = 200_000
-"""Pairs of different persons in the chart of scores."""
+"""Most pairs of different persons in the chart of scores."""
 
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it is found, read aloud and takes the page's colour
-    "text.parse_math": False,  # labels from data are no formulas
+    "svg.fonttype": "none",  # text stays text: searchable, accessible and in the page's colour
+    "text.parse_math": False,  # labels from data are not formulas
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans", "sans-serif"],
     "font.size": 9,
@@ -63,15 +63,15 @@ def cmc_chart(report: ReportInput) -> Chart:
         for (name, result), (color, dash) in zip(results.items(), style, strict=False):
             curve = result.cmc_curve(length)
             axes.plot(range(1, length + 1), 100 * curve, color=color, linestyle=dash, label=_shown(name), linewidth=1.8)
-        axes.set(xlabel="rank", ylabel="queries with a match so far", xlim=(1, length), ylim=(0, 101))
+        axes.set(xlabel="rank", ylabel="queries with a match up to this rank", xlim=(1, length), ylim=(0, 101))
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        caption = "CMC: the share of queries whose first match stands at this rank or before it."
+        caption = "CMC: the share of queries with a match at this rank or before it."
         return Chart("CMC curves of every protocol", _svg(figure, "cmc"), caption)
 
 
 def score_chart(report: ReportInput) -> Chart:
-    """How the scores of each kind of pair are distributed, as densities, with the threshold and its interval."""
+    """The distribution of scores for each kind of pair, as densities, with the threshold and its interval."""
     scores, threshold = pair_scores(report.evaluation, report.distances), report.threshold
     with rc_context(STYLE):
         figure, axes = _figure()
@@ -85,11 +85,11 @@ def score_chart(report: ReportInput) -> Chart:
             label = f"threshold {threshold.score:.3f}"
             axes.axvline(threshold.score, color=INK, linestyle=(0, (4, 2)), linewidth=1.2, label=label)
             if threshold.interval is not None:
-                axes.axvspan(*threshold.interval, color=INK, alpha=0.12, linewidth=0, label="its 95 % interval")
+                axes.axvspan(*threshold.interval, color=INK, alpha=0.12, linewidth=0, label="95 % interval")
         axes.set(xlabel="score", ylabel="density of pairs", ylim=(0, None))
         counts = "; ".join(f"{name} ({len(values):,} pairs)" for name, values in scores.items())
-        told_apart = "The less they overlap, the better a threshold tells them apart."
-        caption = f"How scores are spread: {counts}. {told_apart}"
+        overlap = "The less the curves overlap, the better a threshold separates matches from different persons."
+        caption = f"Distribution of scores: {counts}. {overlap}"
         return Chart("Scores of same and different persons", _svg(figure, "scores"), caption)
 
 
@@ -101,12 +101,12 @@ CHARTS: tuple[Callable[[ReportInput], Chart | None], ...] = (
 
 
 def pair_scores(evaluation: Evaluation, distances: Distances) -> dict[str, Scores]:
-    """Scores of the matches, same and other clothes apart where they are known, and of ``SAMPLE`` other pairs at most.
+    """Scores of the matches, split by same and different clothes if known, and of at most ``SAMPLE`` other pairs.
 
-    The others are drawn evenly over queries and gallery, the same ones every time.
+    The other pairs are drawn uniformly over queries and gallery, the same ones every time.
     """
     results = evaluation.results
-    by_clothes = {"same_clothes": "same person, same clothes", "clothes_changing": "same person, other clothes"}
+    by_clothes = {"same_clothes": "same person, same clothes", "clothes_changing": "same person, different clothes"}
     if by_clothes.keys() <= results.keys():
         kinds = by_clothes
     else:
@@ -130,7 +130,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The chart with a legend below; ``name`` keeps its ids apart from those of other charts in a page."""
+    """The chart with a legend below; ``name`` makes its ids differ from those of other charts on the page."""
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     text = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))

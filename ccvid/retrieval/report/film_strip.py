@@ -10,7 +10,7 @@ from PIL import Image
 
 Picture = npt.NDArray[np.uint8]
 Thumbnails = Callable[[int], Sequence[Picture]]
-"""Some frames of the tracklet with this index, RGB (H, W, 3) each; none where there is no picture of it."""
+"""Some frames of the tracklet with this index, RGB (H, W, 3) each; none if there are no pictures of it."""
 
 HEIGHT = 160
 WIDEST_FRAME = 2 * HEIGHT
@@ -19,7 +19,7 @@ DARK = 24
 
 
 def film_strip(frames: Sequence[Picture]) -> Picture:
-    """The frames, ``HEIGHT`` pixels high, a dark line between them: RGB (HEIGHT, W, 3) uint8; without frames, grey."""
+    """The frames, ``HEIGHT`` pixels high, with dark lines between them: RGB (HEIGHT, W, 3) uint8; grey if none."""
     if not frames:
         return np.full((HEIGHT, HEIGHT // 2, 3), 208, np.uint8)
     scaled = [np.asarray(_scaled(Image.fromarray(frame))) for frame in frames]

@@ -1,4 +1,4 @@
-// Rows of filmstrips. The address's hash is the whole state: it can be kept as a link, and Back works.
+// Rows of filmstrips. The URL's hash holds the whole state, so it can be bookmarked and Back works.
 // Text from data only ever becomes textContent or an attribute's value, never markup.
 "use strict";
 (() => {
@@ -23,7 +23,7 @@
 
   function readState() {
     const given = new URLSearchParams(location.hash.slice(1));
-    return Object.fromEntries(Object.entries(DEFAULTS).map(([key, usual]) => [key, given.get(key) ?? usual]));
+    return Object.fromEntries(Object.entries(DEFAULTS).map(([key, fallback]) => [key, given.get(key) ?? fallback]));
   }
 
   function hashOf(state) {
@@ -40,7 +40,7 @@
 
   const viewOf = (state) => Math.max(0, views.findIndex((view) => view.name === state.view));
 
-  // --- which rows, in which order: places in the view's own order ---
+  // --- which rows, in which order: indices into the view's own order ---
 
   function chosenPlaces(state) {
     const { subjects: numbers, states } = views[viewOf(state)];
@@ -64,7 +64,7 @@
     return places;
   }
 
-  // --- data: a script a chunk, for pages on disk may not fetch ---
+  // --- data: one script per chunk, because pages on disk cannot fetch ---
 
   const loading = new Map();
   function load(key) {
@@ -93,7 +93,7 @@
     const label = [rank, sign].filter((part) => part).join(" ");
     if (label) head.append(element("b", "place", label));
     if (score !== null) head.append(element("span", "score", score.toFixed(3), "score"));
-    if (probability !== null) head.append(element("span", "probability", percent(probability), "probability that it is the same person"));
+    if (probability !== null) head.append(element("span", "probability", percent(probability), "probability of being the same person"));
     const picture = number < 0 ? element("span", "no-picture", "no picture") : element("img");
     if (number >= 0) {
       Object.assign(picture, { loading: "lazy", decoding: "async", width, height: 160 });
@@ -103,7 +103,7 @@
     const caption = element("figcaption");
     if (person !== null) caption.append(element("div", "person", `person ${person}`, `person ${person}`));
     if (camera) caption.append(element("div", "camera", `camera ${camera}`, camera));
-    if (time !== null) caption.append(element("div", "time", time, "time in its video"));
+    if (time !== null) caption.append(element("div", "time", time, "time in the video"));
     if (clothes !== null) caption.append(element("div", "clothes", `clothes ${clothes}`, clothes));
     caption.append(element("div", "id", id, id));
     figure.append(head, picture, caption);
@@ -121,7 +121,7 @@
     for (const entry of entries) {
       const [place, rank, score, , mark] = entry;
       if (rank !== null) {
-        if (rank > last + 1) list.append(element("div", "gap", "…", `${rank - last - 1} places are not shown`));
+        if (rank > last + 1) list.append(element("div", "gap", "…", `${rank - last - 1} ranks not shown`));
         last = rank;
       }
       const shown = tracklet(captions[place], entry);
@@ -158,7 +158,7 @@
 
   // --- the page ---
 
-  let turn = 0; // of several renderings under way, only the latest is shown
+  let turn = 0; // if renderings overlap, only the latest is shown
   async function render() {
     const mine = ++turn;
     const state = readState();
@@ -167,7 +167,7 @@
     const pages = Math.max(1, Math.ceil(places.length / PAGE_ROWS));
     const page = Math.min(pages, Math.max(1, Number.parseInt(state.page, 10) || 1));
     showControls(state, number, places.length, page, pages);
-    const wanted = JSON.stringify({ ...state, junk: "" }); // junk is shown or hidden without new rows
+    const wanted = JSON.stringify({ ...state, junk: "" }); // junk is shown or hidden by CSS, without new rows
     if (byId("rows").dataset.shown === wanted) return;
     const shown = places.slice((page - 1) * PAGE_ROWS, page * PAGE_ROWS);
     const rows = byId("rows");
@@ -176,10 +176,10 @@
       const loaded = new Map(await Promise.all(keys.map(async (key) => [key, await load(`${number}-${key}`)])));
       if (mine !== turn) return;
       rows.replaceChildren(...shown.map((place) => row(state, place, loaded.get(Math.floor(place / chunkRows)))));
-      if (!shown.length) rows.append(element("p", "empty", state.q ? `There is no “${state.q}” here.` : "Nothing fits these filters."));
+      if (!shown.length) rows.append(element("p", "empty", state.q ? `No “${state.q}” in this view.` : "No rows match these filters."));
     } catch (error) {
       if (mine !== turn) return;
-      rows.replaceChildren(element("p", "empty", `The report is not complete: ${error.message}.`));
+      rows.replaceChildren(element("p", "empty", `The report is incomplete: ${error.message}.`));
     }
     rows.dataset.shown = wanted;
   }

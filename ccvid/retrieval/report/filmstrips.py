@@ -1,10 +1,10 @@
-"""Filmstrips: rows of tracklets in the order that a search, a scored ranking or a group puts them in.
+"""Filmstrips: rows of tracklets in the order of a search, a scored ranking or a group.
 
-    data/index.js        what is needed to sort, filter and find the rows of all views
-    data/VIEW-CHUNK.js   ``CHUNK_ROWS`` rows of one view, with the captions of the tracklets in them
-    pictures/            one JPEG a tracklet
+    data/index.js        what the page needs to sort, filter and find the rows of all views
+    data/VIEW-CHUNK.js   ``CHUNK_ROWS`` rows of one view, with the captions of their tracklets
+    pictures/            one JPEG per tracklet
 
-The page loads the index, then only the chunks and pictures that are looked at.
+The page loads the index, then only the chunks and pictures that are viewed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHUNK_ROWS = 50
 
 
 class Mark(IntEnum):
-    """What is known of an entry; junk is left out of ranking and figures."""
+    """What is known about an entry; junk is left out of ranks and metrics."""
 
     UNKNOWN = 0
     RIGHT = 1
@@ -36,7 +36,7 @@ class Mark(IntEnum):
 
 
 class State(IntEnum):
-    """How a row was judged: by its first place, or not at all."""
+    """The verdict on a row: rank 1 is right or wrong, there is no match, or it is not known."""
 
     UNKNOWN = 0
     RIGHT = 1
@@ -45,7 +45,7 @@ class State(IntEnum):
 
 
 class Caption(NamedTuple):
-    """What stands below a picture; ``time`` is within its video."""
+    """The text below a picture; ``time`` is within its video."""
 
     id: str
     person: str | None
@@ -56,14 +56,14 @@ class Caption(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracklets:
-    """Tracklets that can be shown, by index; captions and frames are asked for when they are written."""
+    """Tracklets that can be shown, by index; captions and frames are read when they are written."""
 
     caption: Callable[[int], Caption]
     thumbnails: Thumbnails
 
     @classmethod
     def of_labels(cls, labels: RetrievalLabels, thumbnails: Thumbnails) -> Tracklets:
-        """Of labelled ones; times come from the attributes ``TIMES``."""
+        """From labels; times come from the attributes ``TIMES``."""
 
         times = {name: labels.column(name) for name in TIMES}
 
@@ -76,7 +76,7 @@ class Tracklets:
 
     @classmethod
     def of_rows(cls, rows: Sequence[EmbeddingRow], thumbnails: Thumbnails) -> Tracklets:
-        """Of embedded ones, labelled or not."""
+        """From rows of embeddings, labelled or not."""
 
         def caption(index: int) -> Caption:
             row = rows[index]
@@ -86,7 +86,7 @@ class Tracklets:
 
 
 class Entry(NamedTuple):
-    """A gallery tracklet in a row: its index, its rank from 1 (None: it has none), score and probability if known."""
+    """A gallery tracklet in a row: its index, its rank from 1 (None if it has none), score and probability if known."""
 
     gallery: int
     rank: int | None
@@ -97,9 +97,9 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A query (None: a group has none) and its gallery tracklets as they stand; ``name`` identifies it in a view.
+    """A query (None for a group) and its gallery tracklets in order; ``name`` identifies the row in a view.
 
-    ``notes`` are short statements for the row's head. Where ranks are left out, the page shows a gap.
+    ``notes`` are short texts for the row's head. The page shows a gap where ranks are left out.
     """
 
     name: str
@@ -113,9 +113,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Rows that belong together (a protocol, a search, groups), made as they are written.
+    """Rows that belong together (a protocol, a search, groups), created while they are written.
 
-    ``orders`` names the order of ``rows`` and its reverse, ``counted`` what they are.
+    ``orders`` names the order of ``rows`` and its reverse; ``counted`` is the noun for the number of rows.
     """
 
     name: str
@@ -128,10 +128,10 @@ class View:
 
 
 def write_filmstrips(folder: Path, views: Sequence[View], *, threshold: float | None = None) -> None:
-    """Write the data and pictures of ``views`` below ``folder``.
+    """Write the data and pictures of ``views`` to ``folder``.
 
-    ``threshold``: the score from which on an entry is accepted, shown as a line in each ranking.
-    Memory: a chunk of rows, and the index: a name and a few numbers a row.
+    ``threshold``: the least score of an accepted entry, shown as a line in each ranking.
+    Memory: a chunk of rows, and the index: a name and a few numbers per row.
     """
     data = folder / "data"
     data.mkdir()
@@ -162,7 +162,7 @@ def write_filmstrips(folder: Path, views: Sequence[View], *, threshold: float | 
 
 
 def shown_time(attributes: Mapping[str, str]) -> str | None:
-    """From when to when in its video, such as 1:02:03–1:02:09; None where the start is unknown."""
+    """Start and end in the video, such as 1:02:03–1:02:09; None if the start is unknown."""
     start, end = (seconds(attributes, name) for name in TIMES)
     if start is None:
         return None
@@ -170,7 +170,7 @@ def shown_time(attributes: Mapping[str, str]) -> str | None:
 
 
 def clock(seconds: float) -> str:
-    """Whole seconds as h:mm:ss, below an hour as m:ss."""
+    """Whole seconds as h:mm:ss, or m:ss below an hour."""
     minutes, second = divmod(int(abs(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     sign = "−" if seconds <= -1 else ""
@@ -184,7 +184,7 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _chunk(view: View, rows: Sequence[Row], pictures: PictureFolder) -> dict[str, object]:
-    """Rows as the page reads them; tracklets are told once a chunk and referred to by their place."""
+    """Rows as the page reads them; tracklets are written once per chunk and referred to by index."""
     place: dict[tuple[bool, int], int] = {}
     captions: list[tuple[object, ...]] = []
 
@@ -195,15 +195,15 @@ def _chunk(view: View, rows: Sequence[Row], pictures: PictureFolder) -> dict[str
             captions.append((*pictures.picture(side.thumbnails, index), *side.caption(index)))
         return place[is_query, index]
 
-    told = []
+    written = []
     for row in rows:
         query = None if row.query is None else placed(True, row.query)
         entries = [
             (placed(False, entry.gallery), entry.rank, _rounded(entry.score), _rounded(entry.probability), entry.mark)
             for entry in row.entries
         ]
-        told.append((row.notes, query, entries))
-    return {"tracklets": captions, "rows": told}
+        written.append((row.notes, query, entries))
+    return {"tracklets": captions, "rows": written}
 
 
 def _rounded(value: float | None) -> float | None:

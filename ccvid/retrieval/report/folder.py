@@ -1,4 +1,4 @@
-"""A report's folder: whole or absent, with pages, style, script and data that open from disk (file://)."""
+"""A report's folder, written completely or not at all; its pages, style, script and data open from disk (file://)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from data_tools.errors import InputError
 
 MARKER = "report.json"
-"""Tells that a folder is a report, which a new one may replace."""
+"""Marks a folder as a report, which a new one may replace."""
 
 OWN_NAMES = frozenset({MARKER, "index.html", "filmstrips.html", "report.css", "filmstrips.js"}) | {
     "data",
@@ -28,15 +28,14 @@ POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; img-src 'self' file:; "
     "base-uri 'none'; form-action 'none'"
 )
-"""Own files and inline style (of the SVG charts) alone; some browsers do not count file:// as 'self'."""
+"""Allows only own files and inline styles (of the SVG charts); some browsers do not count file:// as 'self'."""
 
 
 @contextmanager
 def report_folder(destination: Path) -> Iterator[Path]:
-    """A new folder beside ``destination`` that takes its place on success and vanishes on failure.
+    """A new folder next to ``destination`` that replaces it on success and is removed on failure.
 
-    An earlier report there is replaced. Raises InputError where the destination holds anything else or cannot be
-    written.
+    An earlier report there is replaced. Raises InputError if the destination holds anything else or cannot be written.
     """
     destination = destination.resolve()
     try:
@@ -58,7 +57,7 @@ def report_folder(destination: Path) -> Iterator[Path]:
 
 
 def write_page(folder: Path, page: str, template: str, values: Mapping[str, object]) -> None:
-    """Render ``template`` (``*.html.j2`` beside this file) with every value escaped."""
+    """Render ``template`` (``*.html.j2`` next to this file) with every value escaped."""
     environment = Environment(
         loader=PackageLoader("ccvid.retrieval.report", "."),
         autoescape=True,
@@ -71,7 +70,7 @@ def write_page(folder: Path, page: str, template: str, values: Mapping[str, obje
 
 
 def write_data(path: Path, target: str, value: object) -> None:
-    """A script that assigns ``value`` to ``target``: pages on disk may load scripts, but not fetch JSON."""
+    """Write a script that assigns ``value`` to ``target``: pages on disk can load scripts, but not fetch JSON."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: no line separators, no stray bytes
     path.write_text(f"{target}={text.replace('<', chr(92) + 'u003c')};\n")
 
@@ -80,12 +79,12 @@ def _check_replaceable(destination: Path) -> None:
     if not destination.exists():
         return
     if not destination.is_dir():
-        raise InputError(f"{destination}: the report needs a folder, this is a file")
+        raise InputError(f"{destination}: is a file, but the report needs a folder")
     found = {path.name for path in destination.iterdir()}
     if found and (MARKER not in found or not found <= OWN_NAMES):
         alien = sorted(found - OWN_NAMES) or sorted(found)
         raise InputError(
-            f"{destination}: holds {alien[0]!r}, which no report holds; expected a new folder or an earlier report"
+            f"{destination}: holds {alien[0]!r}, which is not part of a report; give a new folder or an earlier report"
         )
 
 

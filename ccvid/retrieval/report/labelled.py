@@ -1,4 +1,4 @@
-"""Filmstrips of a scored ranking: right, wrong and junk marked, the hardest queries first."""
+"""Filmstrips of a scored ranking: right, wrong and junk are marked, hardest queries first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult, RankedGa
 from ccvid.retrieval.report.filmstrips import Entry, Mark, Row, State, Tracklets, View
 
 Probability = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-"""Probability of the same person, float64 in [0, 1], for scores, float64 (N,)."""
+"""Maps scores, float64 (N,), to probabilities of the same person, float64 in [0, 1]."""
 
 
 def protocol_views(
@@ -23,11 +23,11 @@ def protocol_views(
     gallery: Tracklets,
     probability: Probability | None = None,
 ) -> list[View]:
-    """A view for each protocol: the places that ``evaluate`` kept, the junk among them, the first match behind them.
+    """A view per protocol: the ranks that ``evaluate`` kept, junk among them, and the first match if it comes later.
 
     Args:
-        distances: those that were evaluated; asked for junk alone.
-        probability: of a score; None shows none.
+        distances: the evaluated distances; used only for junk.
+        probability: None: no probabilities are shown.
     """
     rows_of_person: dict[str, list[int]] = {}
     for row, person in enumerate(evaluation.gallery.person):
@@ -36,14 +36,14 @@ def protocol_views(
     views = []
     for name, result in evaluation.results.items():
         ranking = _Ranking(evaluation, result, evaluation.ranked_gallery(name), distances, own_rows, probability)
-        asked = f"A match is the {result.protocol.describe()}."
+        description = f"A match: {result.protocol.describe()}."
         orders = ("hardest first", "easiest first")
-        views.append(View(name, asked, orders, query, gallery, ranking.rows()))
+        views.append(View(name, description, orders, query, gallery, ranking.rows()))
     return views
 
 
 def hardest_first(result: ProtocolResult) -> Indices:
-    """The queries that take part: by average precision, then the later first match; those without a match last."""
+    """The queries that take part, by increasing average precision, then later first match; those without match last."""
     taking_part = np.flatnonzero(result.takes_part_Q)
     precision, first_rank = (values[taking_part] for values in (result.average_precision_Q, result.first_match_rank_Q))
     return taking_part[np.lexsort((taking_part, -first_rank, np.nan_to_num(precision, nan=2.0)))]
@@ -93,7 +93,7 @@ class _Ranking:
         return precision, f"first match at rank {rank}", f"{matches} match{'es' if matches > 1 else ''}", *removed
 
     def _entries(self, query: int, matches: slice, junk: Indices) -> list[Entry]:
-        """The places shown, at most as many junk entries where they would have stood, and the first match behind."""
+        """The ranks shown, at most as many junk entries where they would have ranked, and the first match if later."""
         kept = self.ranked.gallery_QK[query] >= 0
         gallery, distance = self.ranked.gallery_QK[query][kept], self.ranked.distance_QK[query][kept]
         rank = np.arange(1, len(gallery) + 1)
@@ -114,9 +114,11 @@ class _Ranking:
             gallery = np.append(gallery, self.result.match_gallery_M[first])
             distance = np.append(distance, self.result.match_distance_M[first])
             rank, mark = np.append(rank, self.result.match_rank_M[first]), np.append(mark, Mark.RIGHT)
-        return self._told(gallery, distance, rank, mark)
+        return self._to_entries(gallery, distance, rank, mark)
 
-    def _told(self, gallery: Indices, distance: npt.NDArray[np.floating], rank: Indices, mark: Indices) -> list[Entry]:
+    def _to_entries(
+        self, gallery: Indices, distance: npt.NDArray[np.floating], rank: Indices, mark: Indices
+    ) -> list[Entry]:
         score = 1.0 - distance.astype(np.float64)
         same = [None] * len(score) if self.probability is None else self.probability(score).tolist()
         columns = zip(gallery.tolist(), rank.tolist(), score.tolist(), same, mark.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""How well each kind of query finds each kind of gallery entry: by camera, by clothes, by any attribute."""
+"""Results of each kind of query on each kind of gallery entry: by camera, clothes or any attribute."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ccvid.retrieval.ranking.labels import Column, joint_codes
 from ccvid.retrieval.ranking.metrics import Evaluation, score_protocols
 
 MOST_LABELS = 40
-"""A wider table cannot be read."""
+"""A wider table is not readable."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreMatrix:
-    """One protocol's figures of the queries with label A when the gallery entries with label B alone are searched.
+    """One protocol's metrics of the queries with label A when only gallery entries with label B are searched.
 
     ``map_AB`` and ``top1_AB``: float64 fractions, NaN where no query has a match; ``queries_AB``: how many have one.
     """
@@ -34,16 +34,16 @@ class ScoreMatrix:
 
 
 def matrix_columns(evaluation: Evaluation) -> tuple[list[str], dict[str, str]]:
-    """The label columns that make a matrix, camera first, and why the others do not."""
+    """The label columns with a matrix, camera first, and why the others have none."""
     query, gallery = evaluation.query, evaluation.gallery
     names = sorted({*query.attributes, *gallery.attributes} - {*TIMES, "camera", "clothes"})
     chosen, left_out = [], {}
     for name in ("camera", "clothes", *names):
         counts = [len(distinct(side.column(name))) for side in (query, gallery)]
         if min(counts) == 0:
-            left_out[name] = "not known of both queries and gallery"
+            left_out[name] = "not known for both queries and gallery"
         elif max(counts) == 1:
-            left_out[name] = "one value only"
+            left_out[name] = "only one value"
         elif max(counts) > MOST_LABELS:
             left_out[name] = f"{max(counts)} values; at most {MOST_LABELS} can be shown"
         else:
@@ -54,7 +54,7 @@ def matrix_columns(evaluation: Evaluation) -> tuple[list[str], dict[str, str]]:
 def score_matrices(evaluation: Evaluation, distances: Distances, column: str) -> list[ScoreMatrix]:
     """The matrix of every protocol of ``evaluation`` in which a query has a match.
 
-    Each gallery label is searched by itself: one pass over all distances in sum. Memory: that of ``Distances.take``.
+    Each gallery label is searched separately: one pass over all distances in total. Memory: as ``Distances.take``.
     """
     query, gallery = evaluation.query, evaluation.gallery
     query_labels, gallery_labels = distinct(query.column(column)), distinct(gallery.column(column))
@@ -90,7 +90,7 @@ def score_matrices(evaluation: Evaluation, distances: Distances, column: str) ->
 
 
 def distinct(column: Column) -> tuple[str, ...]:
-    """The known labels once each, numbers in them in the order of their values."""
+    """The distinct known labels, sorted with numbers by value ("cam 2" before "cam 10")."""
     return tuple(sorted({label for label in column if label is not None}, key=_by_numbers))
 
 

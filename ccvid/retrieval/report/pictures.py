@@ -1,4 +1,4 @@
-"""Pictures of tracklets as JPEG files: a few frames side by side, one file a tracklet, however often it is shown."""
+"""Pictures of tracklets as JPEG files: a few frames side by side, one file per tracklet, however often it is shown."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ccvid.retrieval.report.film_strip import Thumbnails, film_strip
 NO_PICTURE = -1, 80
 QUALITY = 82
 FOLDER_SIZE = 1000
-"""Pictures are numbered, never named after data; so many share a folder."""
+"""Pictures per folder; they are numbered, never named after data."""
 
 
 class PictureFolder:
-    """Writes each tracklet's picture when it is first asked for."""
+    """Writes each tracklet's picture when it is first requested."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -25,9 +25,9 @@ class PictureFolder:
         return len(self._known)
 
     def picture(self, thumbnails: Thumbnails, index: int) -> tuple[int, int]:
-        """The number and the width in pixels of a tracklet's picture; sides with the same thumbnails share pictures.
+        """The number and the width in pixels of a tracklet's picture; the number is −1 if there are no frames.
 
-        Without frames the number is −1.
+        Queries and gallery share pictures if they have the same thumbnails.
         """
         key = thumbnails, index
         if key not in self._known:

@@ -1,4 +1,4 @@
-"""A picture of rankings: a few queries, each with its nearest gallery tracklets, right and wrong marked."""
+"""A picture of rankings: a few queries, each with its nearest gallery tracklets, marked right or wrong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAGE_WIDTH = 8.5  # at least, for the header
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One tracklet in the picture; ``is_match`` None marks the query."""
+    """One tracklet in the picture; ``is_match`` is None for the query."""
 
     strip: Picture
     lines: tuple[str, ...]
@@ -69,8 +69,8 @@ def draw_rankings(
 ) -> Figure:
     """Draw the first ``places`` of some queries' rankings under one protocol of ``evaluation``.
 
-    The queries are spread evenly from the hardest to the easiest by average precision; ``evaluate`` must have
-    kept rankings (``top_k``). ``title`` says what was scored: the data set, its split, the model.
+    The queries are evenly spaced from the hardest to the easiest by average precision; ``evaluate`` must have kept
+    rankings (``top_k``). ``title`` names what was scored: the data set, its split, the model.
     """
     result, ranked = evaluation.results[protocol], evaluation.ranked_gallery(protocol)
     assert ranked.gallery_QK.shape[1] > 0, "evaluate() kept no rankings: give it top_k"
@@ -98,7 +98,7 @@ def spread_queries(result: ProtocolResult, count: int) -> list[int]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write SVG or PNG by the suffix, whole or not at all; the same figure gives the same bytes."""
+    """Write SVG or PNG by the suffix, atomically; the same figure gives the same bytes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
@@ -112,7 +112,7 @@ def write_figure(figure: Figure, file: IO[bytes], kind: str) -> None:
     with rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
         if kind == "svg":
             figure.savefig(file, format=kind, metadata={"Date": None})
-        else:  # compressing well takes longer than drawing
+        else:  # higher compression would take longer than drawing
             figure.savefig(file, format=kind, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
 
 
@@ -137,9 +137,9 @@ def _summary(result: ProtocolResult) -> tuple[str, str]:
         f"top-1 {100 * result.cmc(1):.1f} % (chance {100 * result.chance:.1f} %)"
         f" · mAP {100 * result.mean_average_precision:.1f} %"
         f" · mINP {100 * result.mean_inverse_negative_penalty:.1f} %"
-        f" · {result.queries} queries" + (f", {unmatched} of them without a match" if unmatched else "")
+        f" · {result.queries} queries" + (f", {unmatched} without a match" if unmatched else "")
     )
-    return f"{result.protocol.name.replace('_', '-')}: a match is the {result.protocol.describe()}", numbers
+    return f"{result.protocol.name.replace('_', '-')} (a match: {result.protocol.describe()})", numbers
 
 
 def _draw(rows: Sequence[_Row], title: str, summary: tuple[str, str]) -> Figure:
@@ -172,7 +172,7 @@ def _draw_header(axes: Axes, width: float, title: str, summary: tuple[str, str])
     _write(axes, MARGIN, 0.79, summary[1], 9, space)
     _write(axes, MARGIN, 0.99, "✓ match", 9, space, color=RIGHT, weight="bold")
     _write(axes, MARGIN + 0.75, 0.99, "✗ another person", 9, space, color=WRONG, weight="bold")
-    explanation = "junk removed; queries from the hardest to the easiest"
+    explanation = "junk removed; queries from hardest to easiest"
     _write(axes, MARGIN + 2.15, 0.99, explanation, 9, space - 2.15, color=QUIET)
 
 
@@ -204,7 +204,7 @@ def _write(
     color: str = INK,
     weight: str = "normal",
 ) -> None:
-    """One line of text, cut to ``width`` inches; text from data is never read as markup."""
+    """One line of text, truncated to ``width`` inches; text from data is never parsed as markup."""
     font = FontProperties(size=points, weight=weight)
     plain = shown = "".join(letter if letter.isprintable() else "�" for letter in text)[:200]
     while shown and text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] > width * 72:

@@ -1,4 +1,4 @@
-"""The report of a scored retrieval: figures, charts and matrices on one page, filmstrips of all queries on another."""
+"""The report of a scored retrieval: metrics, charts and matrices on one page, filmstrips of all queries on another."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ccvid.retrieval.report.report_input import ExtraFigure, ReportInput
 
 
 def write_report(report: ReportInput, folder: Path) -> None:
-    """Write the report as ``folder``, whole or not at all; an earlier report there is replaced.
+    """Write the report to ``folder``, completely or not at all; an earlier report there is replaced.
 
-    Takes one pass over the distances for each label column that makes a matrix. Raises InputError where the folder
-    cannot be written or holds something else, and whatever the thumbnails raise.
+    Takes one pass over the distances for each label column with a matrix. Raises InputError if the folder cannot be
+    written or holds something else, and whatever the thumbnails raise.
     """
     evaluation = report.evaluation
     for result in evaluation.results.values():

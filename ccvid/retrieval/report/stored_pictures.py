@@ -1,4 +1,4 @@
-"""Frames of stored tracklets for pages and pictures, as far as their shards are still there."""
+"""Frames of stored tracklets for pages and pictures, if their shards still exist."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from data_tools.stored_frames import decode_clip_
 THUMBNAIL_SIZE = (256, 128)
 
 Place = tuple[ShardFolder, int] | None
-"""Shards and row of a tracklet; None where it is not stored any more."""
+"""Shards and row of a tracklet; None if it is no longer stored."""
 
 
 def open_sources(places: Collection[str], cache: CacheOptions) -> list[ShardFolder]:
-    """Open shards by their places; says of which there are no pictures."""
+    """Open the shards at ``places``; prints a message for those that cannot be opened."""
     stores = []
     for place in sorted(places):
         try:
             stores.append(open_shards(place, cache))
-        except (ValueError, OSError) as error:  # a ValueError is a place of an unknown kind
+        except (ValueError, OSError) as error:  # ValueError: a location of an unknown kind
             message(f"no pictures from {place}: {error}")
     return stores
 
@@ -45,9 +45,9 @@ def find_tracklets(rows: Sequence[EmbeddingRow], stores: Sequence[ShardFolder]) 
 
 
 def stored_thumbnails(places: Sequence[Place], *, frames: int = 3) -> Thumbnails:
-    """Some frames of each tracklet, spread evenly over its time.
+    """Some frames of each tracklet, evenly spaced in time.
 
-    ``places`` are shards and row of each; where there is none, or frames cannot be decoded, there is no picture.
+    ``places`` has the shards and row of each; without them, or if frames cannot be decoded, there is no picture.
     """
 
     def thumbnails(index: int) -> list[Picture]:

@@ -1,4 +1,4 @@
-"""Retrieval results as tables: one that people read, one row a query for programs."""
+"""Retrieval results as tables: text for people, and one row per query for programs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def metrics_table(
     intervals: Mapping[str, ResultIntervals] | None = None,
     title: str = "Retrieval",
 ) -> str:
-    """The figures of every protocol in per cent, as plain text; below, why a protocol is missing.
+    """The metrics of every protocol in per cent, as plain text, with the reasons for missing protocols below.
 
     ``chance`` is top-1 of a random order; ``unmatched`` queries have no match and are left out of the means.
-    Single-shot figures follow in a table of their own, mean ± standard deviation over the draws.
+    Single-shot metrics follow in their own table, as mean ± standard deviation over the draws.
     """
     table = _table(f"{title} (%)", "chance", "queries", "unmatched")
     for name, result in evaluation.results.items():
@@ -65,12 +65,12 @@ def _interval_lines(intervals: Mapping[str, ResultIntervals]) -> list[str]:
 
 def _single_shot_lines(single_shot: SingleShot) -> list[str]:
     draws = f"{single_shot.draws} draw{'s' if single_shot.draws > 1 else ''}"
-    title = f"One gallery tracklet a person, {draws}"
+    title = f"One gallery tracklet per person, {draws}"
     return [spread_table(title, single_shot.protocols), *_left_out(single_shot.left_out)]
 
 
 def spread_table(title: str, protocols: Mapping[str, SpreadResult]) -> str:
-    """Mean ± standard deviation of every protocol's figures in per cent, as plain text."""
+    """Mean ± standard deviation of every protocol's metrics in per cent, as plain text."""
     table = _table(f"{title} (%)")
     for name, result in protocols.items():
         spreads = (result.mean_average_precision, result.mean_inverse_negative_penalty, *result.cmc.values())
@@ -83,10 +83,10 @@ def spread_table(title: str, protocols: Mapping[str, SpreadResult]) -> str:
 
 
 def comparison_table(protocols: Mapping[str, Comparison], *, title: str) -> str:
-    """Each figure of both results in per cent, its change with the 95 % interval, and the chance of such a change."""
+    """Each metric of both results in per cent, its change with the 95 % interval, and the p-value of the change."""
     table = Table(title=f"{title} (%)", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("protocol")
-    table.add_column("figure")
+    table.add_column("metric")
     for heading in ("first", "second", "change", "95 % interval", "p", "better", "worse", "queries", "persons"):
         table.add_column(heading, justify="right")
     for protocol, comparison in protocols.items():
@@ -101,12 +101,14 @@ def comparison_table(protocols: Mapping[str, Comparison], *, title: str) -> str:
                 f"{found.p_value:.3f}" if found.p_value >= 0.001 else "< 0.001",
                 *([""] * 4 if place else counts),
             )
-    note = "  better, worse: queries by average precision; interval and p: bootstrap over persons, of each row alone"
+    note = (
+        "  better, worse: queries by average precision; interval and p: bootstrap over persons, for each row separately"
+    )
     return "\n".join([*_lines(table), note])
 
 
 def post_processing_lines(found: Sequence[ProcessedScores]) -> list[str]:
-    """What ``metrics.txt`` says of them, with a note on how to read it."""
+    """The table for ``metrics.txt``, with a note on how to read it."""
     headings, rows = post_processing_rows(found)
     table = Table(title="Post-processing (%)", title_justify="left", box=box.SIMPLE_HEAD)
     for number, heading in enumerate(headings):
@@ -131,7 +133,7 @@ def _lines(table: Table) -> list[str]:
 
 
 def _left_out(left_out: Mapping[str, str]) -> list[str]:
-    """A line for each reason."""
+    """One line per reason."""
     return [
         f"  left out: {', '.join(_shown(name) for name, why in left_out.items() if why == reason)} ({reason})"
         for reason in dict.fromkeys(left_out.values())
@@ -143,11 +145,11 @@ def _shown(name: str) -> str:
 
 
 def write_query_table(evaluation: Evaluation, path: Path) -> None:
-    """One row a protocol and query that takes part in it as Parquet, whole or not at all.
+    """Write one row per protocol and query that takes part in it, as Parquet, atomically.
 
     Columns: query_id, person, protocol (strings); average_precision, inverse_negative_penalty (float64) and
     first_match_rank (int64), null for a query without a match; and the first ``top_k`` places of its ranking,
-    junk removed: gallery_ids, distances, is_match (lists). InputError where the path cannot be written.
+    junk removed: gallery_ids, distances, is_match (lists). InputError if the path cannot be written.
     """
     gallery_id = np.array(evaluation.gallery.ids, dtype=object)
     tables = []

@@ -1,4 +1,4 @@
-"""Pictures of thresholds: the error curves, the scores behind them, and whether probabilities keep their word."""
+"""Pictures of thresholds: error curves, distributions of scores, and the reliability of probabilities."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ccvid.retrieval.thresholds.verification import Verification
 
 GRID, BAND = "#e4e7ec", "#f2dcb0"
 LOWEST_SHARE = 1e-6
-"""Of the axes with a log scale."""
+"""Lower end of log axes."""
 
 
 def threshold_figures(thresholds: Thresholds) -> list[ExtraFigure]:
-    """What the report shows of thresholds, in this order."""
+    """The report's pictures of thresholds, in this order."""
     name = thresholds.verification.protocol.name.replace("_", "-")
     errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
-    drawn = [("Errors at every threshold", errors, f"Pairs of one person are matches as {name} has them.", True)]
+    drawn = [("Error rates at every threshold", errors, f"Same-person pairs are the matches of the {name} protocol.", True)]
     if thresholds.reliability is not None:
         reliable = draw_reliability(thresholds.reliability, title="")
-        half = "Fitted to one half of the persons, held against the pairs of the other half."
+        half = "Calibrated on one half of the persons, checked on the pairs of the other half."
         drawn.append(("Reliability of the probabilities", reliable, half, False))
     figures = []
     for name, figure, caption, wide in drawn:
@@ -42,30 +42,30 @@ def threshold_figures(thresholds: Thresholds) -> list[ExtraFigure]:
 
 
 def draw_errors(verification: Verification, *, title: str, recommended: RecommendedThreshold | None = None) -> Figure:
-    """ROC and DET curve over the false-accept rate on a log scale, the recommended threshold marked on both."""
+    """ROC and DET curve over the false accept rate on a log scale, with the recommended threshold marked on both."""
     figure, (roc, det) = _figure(title, panels=2)
     far, tar, _ = np.array(verification.roc(400)).T
     seen = max(1 / verification.impostors, LOWEST_SHARE)
     floor = max(0.5 / len(verification.genuine_score_P), LOWEST_SHARE)  # where a rate of 0 is drawn
     eer = verification.equal_error_rate[0]
-    names = "true-accept rate: same person recognised", "false-reject rate: same person missed"
+    names = "true accept rate (same person accepted)", "false reject rate (same person rejected)"
     for axes, curve, name in zip((roc, det), (tar, np.maximum(1 - tar, floor)), names, strict=True):
         axes.step(np.maximum(far, seen), curve, where="post", color=INK, linewidth=1.8)
-        axes.set(xscale="log", xlim=(seen, 1), xlabel="false-accept rate: different persons taken for one", ylabel=name)
+        axes.set(xscale="log", xlim=(seen, 1), xlabel="false accept rate (different persons accepted)", ylabel=name)
         _per_cent(axes.xaxis)
     roc.set_ylim(0, 1.02)
-    roc.set_title(f"ROC: area {verification.auc:.4f}", fontsize=9)
+    roc.set_title(f"ROC: AUC {verification.auc:.4f}", fontsize=9)
     det.set(yscale="log", ylim=(floor, 1))
-    det.set_title("DET: both errors, on log scales", fontsize=9)
+    det.set_title("DET: both error rates, log scales", fontsize=9)
     chance = np.geomspace(seen, 1, 100)
     roc.plot(chance, chance, color=QUIET, linewidth=1, linestyle=":", label="chance")
-    det.plot(chance, chance, color=QUIET, linewidth=1, linestyle="--", label="both errors equal")
+    det.plot(chance, chance, color=QUIET, linewidth=1, linestyle="--", label="both error rates equal")
     det.plot(
         max(eer, seen), max(eer, floor), marker="o", color=QUIET, linestyle="", label=f"equal error rate {_share(eer)}"
     )
     if recommended is not None and recommended.far is not None and recommended.tar is not None:
         for axes, value, label in (
-            (roc, recommended.tar.value, _told(recommended)),
+            (roc, recommended.tar.value, _threshold_label(recommended)),
             (det, 1 - recommended.tar.value, ""),
         ):
             place = max(recommended.far.value, seen), max(value, floor if axes is det else 0)
@@ -77,7 +77,7 @@ def draw_errors(verification: Verification, *, title: str, recommended: Recommen
 
 
 def draw_scores(verification: Verification, *, title: str, recommended: RecommendedThreshold | None = None) -> Figure:
-    """How the scores of same and of different persons are distributed, with the recommended threshold."""
+    """The distribution of scores of same and of different persons, with the recommended threshold."""
     figure, (axes,) = _figure(title)
     edges = verification.edge_B
     counts = len(verification.genuine_score_P), verification.impostors
@@ -89,14 +89,14 @@ def draw_scores(verification: Verification, *, title: str, recommended: Recommen
         axes.stairs(share, edges, color=color, alpha=0.15, fill=True)
     if recommended is not None and recommended.threshold is not None:
         threshold = recommended.threshold
-        axes.axvline(threshold.value, color=INK, linestyle=(0, (4, 2)), label=_told(recommended))
-        interval = f"where it would lie with other persons, {100 * LEVEL:g} % interval"
+        axes.axvline(threshold.value, color=INK, linestyle=(0, (4, 2)), label=_threshold_label(recommended))
+        interval = f"{100 * LEVEL:g} % interval of the threshold, for other persons"
         axes.axvspan(threshold.low, threshold.high, color=BAND, zorder=0, label=interval)
     margin = 0.02 * (edges[-1] - edges[0])
     axes.set(
         xlim=(edges[0] - margin, edges[-1] + margin),
-        xlabel="score: the higher, the more alike",
-        ylabel="share of the pairs, by bin",
+        xlabel="score (higher: more similar)",
+        ylabel="share of pairs per bin",
     )
     axes.set_ylim(bottom=0)
     _per_cent(axes.yaxis)
@@ -105,20 +105,20 @@ def draw_scores(verification: Verification, *, title: str, recommended: Recommen
 
 
 def draw_reliability(reliability: Reliability, *, title: str) -> Figure:
-    """How often two tracklets that are given a probability do show one person."""
+    """The observed share of same-person pairs for each predicted probability."""
     figure, (axes,) = _figure(title)
-    axes.plot((0, 1), (0, 1), color=QUIET, linewidth=1, linestyle=":", label="as often as said")
+    axes.plot((0, 1), (0, 1), color=QUIET, linewidth=1, linestyle=":", label="perfectly calibrated")
     label = (
-        f"pairs of held-out persons: {reliability.genuine_pairs:,} of same,\n"
-        f"{reliability.impostor_pairs:,} of different persons; a dot's area is their share"
+        f"pairs of held-out persons: {reliability.genuine_pairs:,} of the same,\n"
+        f"{reliability.impostor_pairs:,} of different persons; dot area: share of pairs"
     )
     axes.plot(reliability.said_B, reliability.true_B, color=INK, linewidth=1)
     axes.scatter(reliability.said_B, reliability.true_B, s=500 * reliability.weight_B, color=INK, label=label)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    axes.set(xlabel="probability that was said", ylabel="share of pairs that show one person")
+    axes.set(xlabel="predicted probability", ylabel="observed share of same-person pairs")
     axes.set_title(
-        f"mean distance (ECE) {reliability.expected_calibration_error:.3f} · Brier score {reliability.brier:.3f}"
-        f" · if {_share(reliability.prior)} of pairs show one person",
+        f"calibration error (ECE) {reliability.expected_calibration_error:.3f} · Brier score {reliability.brier:.3f}"
+        f" · prior {_share(reliability.prior)}",
         fontsize=9,
     )
     for axis in (axes.xaxis, axes.yaxis):
@@ -146,12 +146,12 @@ def _legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
-def _told(recommended: RecommendedThreshold) -> str:
+def _threshold_label(recommended: RecommendedThreshold) -> str:
     threshold = recommended.threshold
     assert threshold is not None
-    width = threshold.high - threshold.low  # scores may all lie close together: show the digits that differ
+    width = threshold.high - threshold.low  # scores may be close together: show the digits that differ
     digits = 3 if width >= 0.01 or width == 0 else min(8, 1 + int(np.ceil(-np.log10(width))))
-    return f"threshold {threshold.value:.{digits}f} for a false-accept rate of {_share(recommended.asked_far)}"
+    return f"threshold {threshold.value:.{digits}f} for a false accept rate of {_share(recommended.asked_far)}"
 
 
 def _share(value: float) -> str:

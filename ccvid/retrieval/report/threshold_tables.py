@@ -1,4 +1,4 @@
-"""Thresholds and error rates as lines of text and as tables of the report."""
+"""Thresholds and error rates as lines of text and as tables in the report."""
 
 from __future__ import annotations
 
@@ -11,52 +11,58 @@ from ccvid.retrieval.thresholds.find import Thresholds
 
 
 def threshold_lines(thresholds: Thresholds | None, without: str = "") -> list[str]:
-    """What ``metrics.txt`` says below its tables; ``without`` is why there are no thresholds."""
+    """Lines for ``metrics.txt``, below its tables; ``without`` is the reason if there are no thresholds."""
     if thresholds is None:
-        return [f"  thresholds left out: {without}"]
+        return [f"  no thresholds: {without}"]
     name = thresholds.verification.protocol.name.replace("_", "-")
     recommended, lines = thresholds.recommended, []
     far = _per_cent(recommended.asked_far)
     if recommended.threshold is None or recommended.far is None or recommended.tar is None:
-        lines.append(f"  no threshold for a false-accept rate of {far}: {recommended.reason}")
+        lines.append(f"  no threshold for a false accept rate of {far}: {recommended.reason}")
     else:
         lines += [
-            f"  threshold for a false-accept rate of {far}: score >= {_interval(recommended.threshold, '.4f', 1)}; "
+            f"  threshold for a false accept rate of {far}: score >= {_interval(recommended.threshold, '.4f', 1)}; "
             f"it accepts {_interval(recommended.tar, '.1f')} % of the {name} matches",
         ]
     eer = thresholds.verification.equal_error_rate[0]
     lines.append(f"  verification, {name}: equal error rate {_per_cent(eer)}, AUC {thresholds.verification.auc:.4f}")
     if (found := thresholds.reliability) is not None:
         error = found.expected_calibration_error
-        lines.append(f"  probabilities: expected calibration error {error:.3f}, Brier {found.brier:.3f}, held-out half")
+        brier = f"Brier score {found.brier:.3f}"
+        lines.append(f"  probabilities, on the held-out half: expected calibration error {error:.3f}, {brier}")
     return [*lines, *(f"  left out: {reason}" for reason in thresholds.left_out.values())]
 
 
 def threshold_tables(thresholds: Thresholds) -> list[ExtraTable]:
-    """Verification and, where there are such figures, open-set identification."""
+    """Tables of verification and, if available, open-set identification."""
     name = thresholds.verification.protocol.name.replace("_", "-")
     tables = [
-        ExtraTable(f"Verification, {name}", ("", "false-accept rate", "accepted", "score from"), *_pairs(thresholds))
+        ExtraTable(
+            f"Verification, {name}", ("", "false accept rate", "true accept rate", "threshold"), *_pairs(thresholds)
+        )
     ]
     if (found := thresholds.open_set) is not None:
         ranks = sorted({rank for point in found.points for rank in point.fnir or {}})
         rows = [
             (
-                f"FPIR {_per_cent(point.asked_fpir)}",
+                f"FPIR ≤ {_per_cent(point.asked_fpir)}",
                 *(_spread(point.fnir[rank]) if point.fnir else "–" for rank in ranks),
                 "–" if point.threshold is None else f"{point.threshold.mean:.4f}",
             )
             for point in found.points
         ]
-        drawn = f"means ± standard deviation over {found.draws} draws of who is enrolled; " if found.draws else ""
-        reasons = {point.reason for point in found.points if point.reason}
-        note = (
-            f"Of queries of enrolled persons, the share that misses its person (FNIR) among the first so many, at the "
-            f"score that so many queries of others pass (FPIR). {drawn.capitalize()}{_count(found.enrolled)} persons "
-            f"enrolled, {_count(found.mated)} queries of theirs, {_count(found.non_mated)} of others."
+        drawn = (
+            f" Means ± standard deviations over {found.draws} random draws of enrolled persons." if found.draws else ""
         )
-        missed = ("", *(f"missed, first {rank}" for rank in ranks), "score from")
-        tables.append(ExtraTable(f"Open set, {name}", missed, rows, " ".join([note, *sorted(reasons)])))
+        reasons = {f"{point.reason}." for point in found.points if point.reason}
+        note = (
+            "FNIR: the share of enrolled persons' queries (mated) whose person is not among the first candidates or "
+            "scores below the threshold. FPIR: the share of other persons' queries (non-mated) with a candidate at the "
+            f"threshold or above.{drawn} {_count(found.enrolled)} persons are enrolled, with {_count(found.mated)} "
+            f"mated and {_count(found.non_mated)} non-mated queries."
+        )
+        headings = ("", *(f"FNIR, rank {rank}" for rank in ranks), "threshold")
+        tables.append(ExtraTable(f"Open set, {name}", headings, rows, " ".join([note, *sorted(reasons)])))
     return tables
 
 
@@ -75,7 +81,7 @@ def _pairs(thresholds: Thresholds) -> tuple[Sequence[tuple[str, ...]], str]:
         )
     rows += [
         (
-            f"FAR {_per_cent(point.asked_far)}",
+            f"FAR ≤ {_per_cent(point.asked_far)}",
             _per_cent(point.far),
             f"{100 * point.tar:.1f} %",
             f"{point.threshold:.4f}",
@@ -84,12 +90,12 @@ def _pairs(thresholds: Thresholds) -> tuple[Sequence[tuple[str, ...]], str]:
         if point.threshold is not None and point.far is not None and point.tar is not None
     ]
     note = (
-        f"Pairs of a query and a gallery tracklet: {len(verification.genuine_score_P):,} of one person, "
-        f"{verification.impostors:,} of two. AUC {verification.auc:.4f}. In brackets, 95 % intervals: where the figure "
-        "may fall with other persons."
+        f"Pairs of a query and a gallery tracklet: {len(verification.genuine_score_P):,} of the same person, "
+        f"{verification.impostors:,} of different persons. A pair is accepted if its score is at least the threshold. "
+        f"AUC {verification.auc:.4f}. In brackets: 95 % intervals, the range expected with other persons."
     )
     if recommended.reason:
-        note += f" No threshold for a false-accept rate of {_per_cent(recommended.asked_far)}: {recommended.reason}."
+        note += f" No threshold for a false accept rate of {_per_cent(recommended.asked_far)}: {recommended.reason}."
     return rows, note
 
 

@@ -1,4 +1,4 @@
-"""Filmstrips where nobody knows who is who: ranked matches of a search, and groups of tracklets."""
+"""Filmstrips of unlabelled tracklets: ranked matches of a search, and groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccvid.retrieval.report.folder import report_folder, write_page
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tracklets taken for one person: indices in the order shown, and short statements (its purity, its size)."""
+    """Tracklets that probably show one person: indices in the order shown, and short notes (its purity, its size)."""
 
     name: str
     members: Sequence[int]
@@ -25,11 +25,11 @@ class Group:
 
 
 def search_view(matches: RankedMatches, query_thumbnails: Thumbnails, gallery_thumbnails: Thumbnails) -> View:
-    """Each query with its matches, the highest first score on top; right or wrong is not known."""
+    """Each query with its matches, highest top score first; whether they are right is not known."""
     query = Tracklets.of_rows(matches.query, query_thumbnails)
     gallery = Tracklets.of_rows(matches.gallery, gallery_thumbnails)
-    orders = ("surest first", "least sure first")
-    description = "Ranked by score; whether a match is right has not been judged."
+    orders = ("highest score first", "lowest score first")
+    description = "Ranked by score; whether the matches are right is not known."
     return View("search", description, orders, query, gallery, _found(matches))
 
 
@@ -37,14 +37,14 @@ def group_view(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow], thumb
     """Each group with its members, the largest first."""
     shown = Tracklets.of_rows(tracklets, thumbnails)
     orders = ("largest first", "smallest first")
-    description = "Tracklets that probably show one person."
+    description = "Each group holds tracklets that probably show the same person."
     return View("groups", description, orders, shown, shown, _grouped(groups, tracklets), counted="groups")
 
 
 def write_views(
     views: Sequence[View], folder: Path, *, title: str, facts: Mapping[str, object], threshold: float | None = None
 ) -> None:
-    """Write a report of filmstrips alone; whole or not at all, raises InputError as ``write_report`` does."""
+    """Write a report with only filmstrips, completely or not at all; raises InputError like ``write_report``."""
     with report_folder(folder) as new:
         write_filmstrips(new, views, threshold=threshold)
         write_page(new, "index.html", "filmstrips.html.j2", {"title": title, "facts": facts, "has_overview": False})

@@ -1,8 +1,8 @@
 """From a score to the probability that two tracklets show the same person.
 
-A curve of log-odds is fitted to pairs of identities that the model was not trained on, genuine and impostor pairs
-weighing the same. How many of the pairs that a user looks at are genuine is another matter: this share, the prior, adds
-its own log-odds (Bayes' rule), so one curve serves any prior.
+A curve of log-odds is fitted to pairs of identities that the model was not trained on, with equal total weight for
+genuine and impostor pairs. The share of genuine pairs that a user will see, the prior, is separate: it adds its own
+log-odds (Bayes' rule), so one curve serves any prior.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ MOST_IMPOSTORS = 2**18
 
 @dataclass(frozen=True, slots=True)
 class PairSample:
-    """Scores of genuine (P,) and impostor pairs (N,), as of ``VerificationPairs``; some of each."""
+    """Scores of genuine (P,) and impostor pairs (N,) from ``VerificationPairs``, at least one of each."""
 
     genuine_P: Scores
     impostor_N: Scores
 
     @classmethod
     def of(cls, pairs: VerificationPairs, seed: int = 0) -> PairSample:
-        """All genuine pairs and at most ``MOST_IMPOSTORS`` drawn impostor pairs."""
+        """All genuine pairs and a sample of at most ``MOST_IMPOSTORS`` impostor pairs."""
         return cls(pairs.genuine_scores(), pairs.impostor_sample(MOST_IMPOSTORS, seed))
 
     def weighted(self, prior: float) -> tuple[Scores, Scores, Scores]:
-        """Of all pairs: score, 1 for a genuine one and 0 otherwise, and a weight, so that the prior's share is genuine.
+        """For all pairs: score, 1 if genuine else 0, and weight.
 
-        The weights sum to 1.
+        The weights sum to 1, those of genuine pairs to ``prior``.
         """
         counts = len(self.genuine_P), len(self.impostor_N)
         score_C = np.concatenate((self.genuine_P, self.impostor_N))
@@ -52,43 +52,43 @@ class PairSample:
 
 
 class Calibration(Options):
-    """A monotone curve from score to log-odds: straight lines between some scores, flat beyond them."""
+    """A monotone curve from score to log-odds: linear between the given scores, constant outside."""
 
     format_version: Literal[1] = 1
     method: CalibrationMethod
     model: str
-    """Fingerprint of the model whose scores it is for."""
+    """Fingerprint of the model that the scores must come from."""
     prior: float = Field(gt=0, lt=1, allow_inf_nan=False)
-    """Share of genuine pairs among those that are looked at, where none is named."""
+    """Default share of genuine pairs."""
     genuine_pairs: int = Field(ge=1)
-    """That it was fitted to."""
+    """Number of genuine pairs in the fit."""
     impostor_pairs: int = Field(ge=1)
-    """That it was fitted to."""
+    """Number of impostor pairs in the fit."""
     scores: tuple[float, ...] = Field(min_length=1)
     log_odds: tuple[float, ...]
-    """At these scores, with as many genuine as impostor pairs."""
+    """At these scores, for equally many genuine and impostor pairs."""
 
     @model_validator(mode="after")
     def _check(self) -> Calibration:
         if len(self.scores) != len(self.log_odds):
-            raise ValueError(f"{len(self.scores)} scores and {len(self.log_odds)} log_odds, expected as many")
+            raise ValueError(f"{len(self.scores)} scores and {len(self.log_odds)} log_odds, expected equally many")
         if not np.isfinite((*self.scores, *self.log_odds)).all():
             raise ValueError("scores and log_odds must be finite numbers")
         if not (np.diff(self.scores) > 0).all() or not (np.diff(self.log_odds) >= 0).all():
-            raise ValueError("scores must rise, and log_odds must not fall")
+            raise ValueError("scores must be increasing, and log_odds must not decrease")
         return self
 
     def probability(self, score: Scores, *, model: str, prior: float | None = None) -> Scores:
         """Probabilities in (0, 1) for float64 scores of any shape; −infinity (no entry) gives the lowest.
 
         Raises:
-            InputError: scores of another model than the curve's, or a prior outside (0, 1).
+            InputError: the scores come from another model, or the prior is outside (0, 1).
         """
         if model != self.model:
             raise InputError(f"the calibration is for model {self.model}, the scores come from model {model}")
         chosen = self.prior if prior is None else prior
         if not 0 < chosen < 1:
-            raise InputError(f"prior {chosen}, expected the share of genuine pairs, between 0 and 1")
+            raise InputError(f"prior {chosen}, expected a share of genuine pairs between 0 and 1")
         log_odds = np.interp(score, self.scores, self.log_odds) + np.log(chosen / (1 - chosen))
         probability: Scores = 1 / (1 + np.exp(-log_odds))
         return probability
@@ -96,11 +96,11 @@ class Calibration(Options):
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Whether things happen as often as said: B bins of about equal weight, by rising probability.
+    """Predicted probabilities against observed frequencies: B bins of about equal weight, by increasing probability.
 
-    ``said_B`` is the mean probability in a bin, ``true_B`` the share of genuine pairs, ``weight_B`` the bin's share of
-    all pairs, each pair weighted so that the prior's share is genuine. ECE is the mean distance of said and true
-    (Naeini et al., AAAI 2015), Brier the mean squared error of a pair's probability.
+    ``said_B`` is the mean predicted probability in a bin, ``true_B`` the share of genuine pairs, ``weight_B`` the bin's
+    share of all pairs, with pairs weighted so that the prior's share is genuine. ECE is the mean difference between
+    said and true (Naeini et al., AAAI 2015), Brier the mean squared error of a pair's probability.
     """
 
     prior: float
@@ -138,13 +138,13 @@ def calibrate(
     prior: float | None = None,
     seed: int = 0,
 ) -> tuple[Calibration, Reliability]:
-    """Fit a curve to the pairs of one half of the persons, drawn by seed, and hold it against those of the other half.
+    """Fit a curve to the pairs of one half of the persons, drawn by seed, and check it on those of the other half.
 
-    All of them should be persons that the model was not trained on. Without a prior, it is the share of genuine pairs
-    among all of these queries and gallery entries.
+    None of the persons should be in the model's training set. Default prior: the share of genuine pairs among all pairs
+    of a query and a gallery entry.
 
     Raises:
-        InputError: a half without a genuine or an impostor pair; see ``VerificationPairs.of`` and ``fit_calibration``.
+        InputError: a half has no genuine or no impostor pair; see ``VerificationPairs.of`` and ``fit_calibration``.
     """
     if prior is None:
         every = VerificationPairs.of(distances, query, gallery, protocol)
@@ -160,16 +160,16 @@ def calibrate(
         try:
             pairs = VerificationPairs.of(distances.take(query_rows, gallery_rows), *part, protocol)
         except InputError as error:
-            raise InputError(f"calibration, the {said} half of {len(names)} persons: {error}") from error
+            raise InputError(f"calibration on the {said} half of {len(names)} persons: {error}") from error
         samples.append(PairSample.of(pairs, seed))
     calibration = fit_calibration(samples[0], method, model=model, prior=prior)
     return calibration, reliability(calibration, samples[1])
 
 
 def fit_calibration(sample: PairSample, method: CalibrationMethod, *, model: str, prior: float = 0.5) -> Calibration:
-    """Fit a curve to pairs; raises InputError where a logistic one would fall, or for a prior outside (0, 1)."""
+    """Fit a curve to pairs; raises InputError if a logistic curve would decrease, or for a prior outside (0, 1)."""
     if not 0 < prior < 1:
-        raise InputError(f"prior {prior}, expected the share of genuine pairs, between 0 and 1")
+        raise InputError(f"prior {prior}, expected a share of genuine pairs between 0 and 1")
     score_K, log_odds_K = {"isotonic": _isotonic, "logistic": _logistic}[method](sample)
     return Calibration(
         method=method,
@@ -185,7 +185,7 @@ def fit_calibration(sample: PairSample, method: CalibrationMethod, *, model: str
 def reliability(
     calibration: Calibration, sample: PairSample, *, prior: float | None = None, bins: int = 10
 ) -> Reliability:
-    """Hold a curve against pairs, of other identities than it was fitted to. Equal probabilities share a bin."""
+    """Check a curve on pairs of identities that it was not fitted to. Equal probabilities share a bin."""
     prior = calibration.prior if prior is None else prior
     score_C, genuine_C, weight_C = sample.weighted(prior)
     said_C = calibration.probability(score_C, model=calibration.model, prior=prior)
@@ -208,7 +208,7 @@ def reliability(
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Write as JSON, whole or not at all; InputError where that fails."""
+    """Write as JSON, atomically; InputError if that fails."""
     try:
         with atomic_file(path) as file:
             file.write((calibration.model_dump_json(indent=1) + "\n").encode())
@@ -217,7 +217,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read what ``write_calibration`` wrote; InputError where it cannot be read or is not such a file."""
+    """Read what ``write_calibration`` wrote; InputError if the file cannot be read or is invalid."""
     try:
         return parse_model(Calibration, read_document(path), path)
     except OSError as error:
@@ -225,8 +225,8 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def _isotonic(sample: PairSample) -> tuple[Scores, Scores]:
-    """Steps of log-odds, kept to what so many pairs can show: one more pair of the other kind at either end."""
-    from sklearn.isotonic import IsotonicRegression  # seconds, which every process of a run would spend
+    """Steps of log-odds, limited to what the number of pairs supports: one more pair of the other kind at each end."""
+    from sklearn.isotonic import IsotonicRegression  # takes seconds, which every process of a run would spend
 
     score_C, genuine_C, weight_C = sample.weighted(0.5)
     lowest, highest = 1 / (len(sample.genuine_P) + 2), 1 - 1 / (len(sample.impostor_N) + 2)
@@ -236,8 +236,8 @@ def _isotonic(sample: PairSample) -> tuple[Scores, Scores]:
 
 
 def _logistic(sample: PairSample) -> tuple[Scores, Scores]:
-    """A line of log-odds between the lowest and the highest score; targets short of 0 and 1 as of Platt (1999)."""
-    from sklearn.linear_model import LogisticRegression  # as above
+    """A line of log-odds between the lowest and the highest score, with Platt's targets short of 0 and 1 (1999)."""
+    from sklearn.linear_model import LogisticRegression  # takes seconds, as above
 
     score_C, genuine_C, weight_C = sample.weighted(0.5)
     middle, width = score_C.mean(), score_C.std() or 1.0
@@ -247,10 +247,10 @@ def _logistic(sample: PairSample) -> tuple[Scores, Scores]:
     line = LogisticRegression(C=1e6, max_iter=1000).fit(
         np.concatenate((x_C1, x_C1)),
         np.concatenate((genuine_C, 1 - genuine_C)),
-        # As many as there are pairs: scikit-learn's penalty is small beside them.
+        # Scaled to the number of pairs, which makes scikit-learn's penalty negligible.
         sample_weight=len(score_C) * np.concatenate((weight_C * (1 - doubt_C), weight_C * doubt_C)),
     )
     if line.coef_[0, 0] <= 0:
-        raise InputError("the scores of genuine pairs are no higher than those of impostor pairs: nothing to calibrate")
+        raise InputError("genuine pairs score no higher than impostor pairs, so there is nothing to calibrate")
     ends: npt.NDArray[np.float64] = np.unique((score_C.min(), score_C.max()))
     return ends, line.decision_function(((ends - middle) / width)[:, None]).astype(np.float64)

@@ -1,4 +1,4 @@
-"""From a scored retrieval to a threshold that can be defended: error rates, their intervals, and probabilities."""
+"""From a scored retrieval to a justified threshold: error rates with intervals, and probabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_tools.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What one protocol's scores allow to decide; what cannot be told is None, and ``left_out`` says why."""
+    """Error rates, threshold and probabilities of one protocol; what cannot be found is None, see ``left_out``."""
 
     verification: Verification
     recommended: RecommendedThreshold
@@ -28,7 +28,7 @@ class Thresholds:
     left_out: Mapping[str, str]
 
     def to_json(self) -> dict[str, object]:
-        """What thresholds.json holds; the calibration has a file of its own."""
+        """The content of thresholds.json; the calibration has its own file."""
         return {
             "verification": self.verification.to_json(),
             "recommended": self.recommended.to_json(),
@@ -47,12 +47,12 @@ def find_thresholds(
     *,
     model: str,
 ) -> Thresholds:
-    """All figures of a protocol that need no ranking; ``model`` is the fingerprint that a calibration is bound to.
+    """All results of a protocol that need no ranking; ``model`` is the fingerprint that a calibration is valid for.
 
-    Takes two passes over the distances and a few more for intervals and open-set figures.
+    Takes two passes over the distances, and a few more for intervals and open-set rates.
 
     Raises:
-        InputError: no genuine or no impostor pair.
+        InputError: there is no genuine or no impostor pair.
     """
     pairs = VerificationPairs.of(distances, query, gallery, protocol)
     verification = verify(pairs)

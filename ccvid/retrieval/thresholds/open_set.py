@@ -1,15 +1,15 @@
 """Open-set identification against a watch-list, in the terms of NIST's FRVT 1:N (Grother, Ngan and Hanaoka).
 
 The persons of the gallery are enrolled. For one query, junk under the protocol is removed; a person's score is that of
-the most alike of his entries, and the candidates are persons by falling score. At a threshold,
+the person's most similar entry, and the candidates are persons by decreasing score. At a threshold,
 
-    FPIR        the share of non-mated queries (none of the candidates is right) with any candidate ≥ threshold
+    FPIR        the share of non-mated queries (no candidate is right) with any candidate ≥ threshold
     FNIR(R)     the share of mated queries whose person is not among the first R, or below the threshold
 
-An equal score of another person counts against the mate. Where every person of the queries is in the gallery, there is
-nobody to be turned away; then a seeded draw of half of these persons is taken as not enrolled (all their gallery
-entries removed, their queries non-mated), and the figures are means over several draws, with their standard deviation.
-Persons who are in the gallery alone stay enrolled.
+Another person with the same score ranks before the mate. If every person of the queries is in the gallery, no query
+should be rejected; then half of these persons, drawn with a seed, are treated as not enrolled (their gallery entries
+are removed, their queries non-mated), and the rates are means over several draws, with standard deviations. Persons
+without queries stay enrolled.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from data_tools.errors import InputError
 FPIRS = (0.01, 0.1)
 RANKS = (1, 20)
 BEST_BYTES = 2**26
-"""Of the scores by query and person that are held at a time."""
+"""Memory for scores by query and person."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSetPoint:
-    """FNIR by rank at the lowest threshold with the FPIR asked for; without one, ``reason`` says why."""
+    """FNIR by rank at the lowest threshold with at most ``asked_fpir``; if there is none, ``reason`` says why."""
 
     asked_fpir: float
     threshold: Spread | None = None
@@ -53,7 +53,7 @@ class OpenSetPoint:
 
 @dataclass(frozen=True, slots=True)
 class OpenSet:
-    """``draws`` is 0 where some of the queries' persons are really not in the gallery."""
+    """Open-set identification rates; ``draws`` is 0 if some of the queries' persons are really not in the gallery."""
 
     protocol: Protocol
     draws: int
@@ -75,7 +75,7 @@ class OpenSet:
 
 @dataclass(frozen=True, slots=True)
 class _Searches:
-    """What N draws of enrolled persons give for each query: the best wrong score and, if mated, score and rank."""
+    """Results of each query for N draws of enrolled persons: the best wrong score and, if mated, score and rank."""
 
     is_mated_NQ: npt.NDArray[np.bool_]
     best_wrong_NQ: Scores
@@ -94,10 +94,10 @@ def open_set(
     draws: int = 20,
     seed: int = 0,
 ) -> OpenSet:
-    """Figures of identification; one pass over the distances for every ``BEST_BYTES`` of queries × persons scores.
+    """Identification rates; takes one pass over the distances for every ``BEST_BYTES`` of queries × persons scores.
 
     Raises:
-        InputError: as ``VerificationPairs.of``; an FPIR outside (0, 1).
+        InputError: as ``VerificationPairs.of``, or an FPIR is outside (0, 1).
     """
     for fpir in fpirs:
         if not 0 < fpir < 1:
@@ -145,7 +145,7 @@ def _search(pairs: VerificationPairs, enrolled_NP: npt.NDArray[np.bool_]) -> _Se
 
 
 def _best_of_others(pairs: VerificationPairs) -> Iterator[tuple[slice, Scores]]:
-    """Some queries at a time: the best score of each person's gallery entries (R, P), −infinity for the query's own."""
+    """The best score of each person's gallery entries (R, P), some queries at a time; −infinity for the query's own."""
     queries, entries = pairs.distances.shape
     together = max(1, BEST_BYTES // (8 * pairs.persons))
     for start in range(0, queries, together):
@@ -173,8 +173,8 @@ def _point(searches: _Searches, fpir: float, ranks: Sequence[int]) -> OpenSetPoi
     ):
         alarm_U = np.sort(best_wrong_Q[~is_mated_Q])[::-1]
         if fpir * len(alarm_U) < 1:
-            it_takes = int(np.ceil(1 / fpir))
-            reason = f"{len(alarm_U):,} non-mated queries cannot show a rate of {fpir:g}; it takes {it_takes:,}"
+            needed = int(np.ceil(1 / fpir))
+            reason = f"{len(alarm_U):,} non-mated queries are too few for a rate of {fpir:g}; {needed:,} are needed"
             return OpenSetPoint(fpir, reason=reason)
         if not is_mated_Q.any():
             return OpenSetPoint(fpir, reason="no query has a match among the enrolled persons")

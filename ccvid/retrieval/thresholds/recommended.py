@@ -1,4 +1,4 @@
-"""The threshold to use for a false accept rate, and how sure it is: the bootstrap over identities."""
+"""The threshold for a given false accept rate, with intervals by bootstrap over identities."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ccvid.retrieval.ranking.distances import Indices, Scores
 from ccvid.retrieval.thresholds.verification import Verification, VerificationPairs, impostor_blocks
 
 COUNT_BYTES = 2**26
-"""Of the counts by pair of persons that are held at a time."""
+"""Memory for counts by pair of persons."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecommendedThreshold:
-    """Take two tracklets for one person where their score is at least ``threshold``.
+    """Two tracklets match if their score is at least ``threshold``.
 
-    The interval of ``threshold`` says where it would fall with other people; those of ``far`` and ``tar``, what this
-    threshold would do among them. Where the pairs are too few for the rate, all three are None, and ``reason`` says so.
+    The interval of ``threshold`` says where it could be with other people; those of ``far`` and ``tar``, which rates
+    this threshold could have with them. If the pairs are too few, all three are None, and ``reason`` says so.
     """
 
     asked_far: float
@@ -46,14 +46,15 @@ class RecommendedThreshold:
 def recommend_threshold(
     pairs: VerificationPairs, verification: Verification, far: float, *, draws: int = DRAWS, seed: int = 0
 ) -> RecommendedThreshold:
-    """The lowest threshold of ``verification`` (of these pairs) with a FAR of at most ``far``, and how sure it is.
+    """The lowest threshold of ``verification`` (of these pairs) with a FAR of at most ``far``, with intervals.
 
-    The threshold's interval is read off a ladder of thresholds: fine to 4 % of the FAR near the one asked for, coarser
-    beyond, up to 64 times that. One more pass over the distances for every ``COUNT_BYTES`` of counts, 4 bytes each, by
-    rung and pair of persons; the same result whatever the blocks. Few persons give an interval that is too narrow.
+    The threshold's interval is read off a ladder of thresholds, in steps of 4 % of the FAR near ``far`` and coarser
+    ones up to 64 times ``far``. Takes one more pass over the distances for every ``COUNT_BYTES`` of counts, 4 bytes
+    each, by rung and pair of persons; the result does not depend on the blocks. With few persons the interval is too
+    narrow.
 
     Raises:
-        InputError: ``far`` outside (0, 1).
+        InputError: ``far`` is outside (0, 1).
     """
     point = verification.operating_point(far)
     count_NP = draw_persons(pairs.persons, draws, seed)
@@ -66,7 +67,7 @@ def recommend_threshold(
     impostors_N = (count_NP @ query_P) * (count_NP @ gallery_P) - count_NP**2 @ (query_P * gallery_P)
     person_G, accepted_G = pairs.query_person_Q[pairs.genuine_query_P], pairs.genuine_scores() >= point.threshold
     genuine_P, accepted_P = (np.bincount(person_G, weights, pairs.persons) for weights in (None, accepted_G))
-    with np.errstate(invalid="ignore"):  # a draw of one person over and over has no impostors, another nothing genuine
+    with np.errstate(invalid="ignore"):  # a draw of a single person has no impostor pairs, others no genuine ones
         far_NT = weighted_impostors(pairs, rung_T, count_NP) / impostors_N[:, None]
         tar_N = (count_NP @ accepted_P) / (count_NP @ genuine_P)
     threshold_N = np.where(impostors_N > 0, rung_T[np.argmax(far_NT <= far, axis=1)], np.nan)
@@ -81,7 +82,7 @@ def recommend_threshold(
 
 
 def threshold_ladder(verification: Verification, far: float) -> Scores:
-    """Thresholds, rising, around that of a FAR: the recommended one and the highest of all among them."""
+    """Increasing thresholds around that of a FAR, including the recommended one and the highest of all."""
     doublings = np.log2(far * verification.impostors)
     near, beyond = np.arange(-48, 49) / 16, np.concatenate((np.arange(-doublings, -3, 0.5), np.arange(3, 6.5, 0.5)))
     level_L = far * 2 ** np.concatenate((near, beyond))
@@ -91,7 +92,7 @@ def threshold_ladder(verification: Verification, far: float) -> Scores:
 
 
 def weighted_impostors(pairs: VerificationPairs, threshold_T: Scores, count_NP: Indices) -> Scores:
-    """(N, T): how many impostor pairs reach each threshold (rising) if persons count so often, (N draws, P persons)."""
+    """(N, T): impostor pairs that reach each increasing threshold, with persons weighted by (N draws, P persons)."""
     persons, rungs = pairs.persons, len(threshold_T)
     together = max(1, COUNT_BYTES // (4 * rungs * persons))
     accepted_TN = np.zeros((rungs, len(count_NP)))
@@ -107,7 +108,7 @@ def weighted_impostors(pairs: VerificationPairs, threshold_T: Scores, count_NP: 
 
 
 def _impostors_by_person(pairs: VerificationPairs, threshold_T: Scores, chosen_C: Indices) -> npt.NDArray[np.int32]:
-    """(C, T, P): pairs of a chosen person's queries and a person's gallery entries that reach each threshold."""
+    """(C, T, P): pairs of a chosen person's query and a person's gallery entry that reach each threshold."""
     count_CTP = np.zeros((len(chosen_C), len(threshold_T), pairs.persons), np.int32)
     distances, query_person_Q = pairs.distances, pairs.query_person_Q
     rows = np.flatnonzero(np.isin(query_person_Q, chosen_C))

@@ -1,10 +1,10 @@
-"""Verification: do two tracklets show the same person? Figures over all pairs of a query and a gallery entry.
+"""Verification: do two tracklets show the same person? Error rates over all pairs of a query and a gallery entry.
 
     genuine pair     same person, a match under the protocol     TAR: the share that is accepted
     impostor pair    two persons                                 FAR: the share that is accepted
     accepted         score ≥ threshold
 
-Same-person pairs that are junk under the protocol count nowhere. The score is 1 − distance in float64: for cosine
+Same-person pairs that are junk under the protocol are ignored. The score is 1 − distance in float64: for cosine
 distances the cosine. Genuine scores are few and are kept; impostors are counted at thresholds, block by block.
 """
 
@@ -34,8 +34,8 @@ HISTOGRAM_BINS = 100
 class VerificationPairs:
     """The pairs that a protocol compares, among the Q queries and G gallery entries that take part in it.
 
-    Persons are codes 0 … ``persons`` − 1 that agree across both sides. The genuine pairs are P indices into either
-    side; ``same_person`` counts them and the junk.
+    Persons are codes 0 … ``persons`` − 1, shared by both sides. The genuine pairs are P indices into each side;
+    ``same_person`` counts them and the junk.
     """
 
     protocol: Protocol
@@ -51,9 +51,10 @@ class VerificationPairs:
     def of(
         cls, distances: Distances, query: RetrievalLabels, gallery: RetrievalLabels, protocol: Protocol
     ) -> VerificationPairs:
-        """Raises InputError: labels that do not fit the distances, or a protocol that leaves nothing to compare."""
+        """Raises InputError if labels do not fit the distances, or the protocol leaves nothing to compare."""
         if distances.shape != (len(query), len(gallery)):
-            raise InputError(f"distances are {distances.shape}, labels ask for {(len(query), len(gallery))}")
+            expected = (len(query), len(gallery))
+            raise InputError(f"distances have shape {distances.shape}, expected {expected} for these labels")
         if obstacle := protocol.obstacle(query, gallery):
             raise InputError(f"protocol {protocol.name}: {obstacle}")
         if protocol.within:
@@ -69,7 +70,7 @@ class VerificationPairs:
         if not len(kept[0]) or not pairs.impostors:
             raise InputError(
                 f"protocol {protocol.name}: {len(kept[0])} genuine and {pairs.impostors} impostor pairs, "
-                "expected some of both"
+                "expected at least one of each"
             )
         return pairs
 
@@ -78,11 +79,11 @@ class VerificationPairs:
         return self.distances.shape[0] * self.distances.shape[1] - self.same_person
 
     def genuine_scores(self) -> Scores:
-        """(P,), in the order of the pairs."""
+        """Scores of the genuine pairs (P,), in their order."""
         return _scores(self.distances.pairs(self.genuine_query_P, self.genuine_gallery_P))
 
     def impostor_sample(self, most: int, seed: int = 0) -> Scores:
-        """Scores of all impostor pairs, or, where there are more pairs than ``most``, of about that many drawn ones."""
+        """Scores of all impostor pairs or, if there are more pairs than ``most``, of a sample of about that size."""
         queries, entries = self.distances.shape
         if queries * entries <= most:
             pair_N = np.arange(queries * entries)
@@ -95,7 +96,7 @@ class VerificationPairs:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What the lowest threshold known to keep the FAR asked for does; without one, ``reason`` says why."""
+    """The lowest known threshold with at most ``asked_far``, and its rates; if there is none, ``reason`` says why."""
 
     asked_far: float
     threshold: float | None = None
@@ -110,11 +111,11 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Verification:
-    """Exact counts of accepted pairs at T thresholds, rising, and what follows from them.
+    """Exact counts of accepted pairs at T increasing thresholds, and the rates that follow from them.
 
-    Among the thresholds are every genuine score, the highest impostor scores, one above all impostors, scores of a
-    sample of impostors, and ``edge_B``, bin edges for a histogram. (T,) int64: impostors with score ≥ and > the
-    threshold. ``genuine_score_P`` rises.
+    The thresholds include every genuine score, the highest impostor scores, one above all impostors, the scores of a
+    sample of impostors, and ``edge_B``, the bin edges of a histogram. ``impostors_from_T`` and ``impostors_above_T``
+    (T,) int64 count impostors with score ≥ and > the threshold. ``genuine_score_P`` is sorted.
     """
 
     protocol: Protocol
@@ -127,12 +128,12 @@ class Verification:
 
     @cached_property
     def far(self) -> Scores:
-        """(T,), at each threshold."""
+        """False accept rate at each threshold (T,)."""
         return self.impostors_from_T / self.impostors
 
     @cached_property
     def tar(self) -> Scores:
-        """(T,), at each threshold."""
+        """True accept rate at each threshold (T,)."""
         return self._genuine_share(self.threshold_T, side="left")
 
     @property
@@ -145,11 +146,11 @@ class Verification:
 
     @property
     def equal_error_rate(self) -> tuple[float, float]:
-        """Where the ROC curve, its points joined by straight lines, has FAR = 1 − TAR; and the nearest threshold."""
+        """The rate at which the linearly interpolated ROC curve has FAR = 1 − TAR, and the nearest threshold."""
         above = self.impostors_above_T / self.impostors, self._genuine_share(self.threshold_T, side="right")
-        # The curve's corners as the threshold falls: what lies above each threshold, then what reaches it.
+        # The curve's corners for decreasing thresholds: first what is above each one, then what reaches it.
         far_C, tar_C = (np.stack(pair, axis=1)[::-1].ravel() for pair in zip(above, (self.far, self.tar), strict=True))
-        gap_C = far_C - (1 - tar_C)  # rises from −1; the lowest threshold accepts every genuine pair
+        gap_C = far_C - (1 - tar_C)  # increases from −1; the lowest threshold accepts every genuine pair
         after = int(np.argmax(gap_C >= 0))
         before = after - 1
         share = -gap_C[before] / (gap_C[after] - gap_C[before])
@@ -158,22 +159,23 @@ class Verification:
         return float(rate), float(self.threshold_T[::-1][nearer // 2])
 
     def operating_point(self, far: float) -> OperatingPoint:
-        """The lowest of the thresholds with a FAR of at most ``far``; raises InputError outside (0, 1)."""
+        """The lowest of the thresholds with a FAR of at most ``far``; InputError if ``far`` is outside (0, 1)."""
         if not 0 < far < 1:
             raise InputError(f"false accept rate {far}, expected a number between 0 and 1")
         if far * self.impostors < 1:
-            reason = f"{self.impostors:,} impostor pairs cannot show a rate of {far:g}; it takes {ceil(1 / far):,}"
+            needed = ceil(1 / far)
+            reason = f"{self.impostors:,} impostor pairs are too few for a rate of {far:g}; {needed:,} are needed"
             return OperatingPoint(far, reason=reason)
         place = int(np.argmax(self.far <= far))
         figures = (values[place].item() for values in (self.threshold_T, self.far, self.tar))
         return OperatingPoint(far, *figures)
 
     def operating_points(self) -> list[OperatingPoint]:
-        """At the usual FARs."""
+        """Operating points at the FARs in ``FARS``."""
         return [self.operating_point(far) for far in FARS]
 
     def roc(self, points: int = 200) -> list[tuple[float, float, float]]:
-        """(FAR, TAR, threshold) at about so many FARs, spread evenly on a log scale; the threshold falls."""
+        """(FAR, TAR, threshold) at about ``points`` FARs, evenly spaced on a log scale, by decreasing threshold."""
         level_L = np.geomspace(1 / self.impostors, 1, points)
         place_L = np.searchsorted(-self.far, -level_L, side="left")
         kept = np.unique(np.append(place_L, len(self.far) - 1))[::-1]
@@ -181,7 +183,7 @@ class Verification:
         return list(zip(*columns, strict=True))
 
     def histogram(self) -> tuple[Scores, Scores]:
-        """The share of genuine and of impostor pairs in each bin [edge, next edge); the outer bins are open."""
+        """The shares of genuine and of impostor pairs in each bin [edge, next edge); the outer bins are open."""
         from_B = self.impostors_from_T[np.searchsorted(self.threshold_T, self.edge_B[1:-1])] / self.impostors
         genuine_B = self._genuine_share(self.edge_B[1:-1], side="left")
         genuine, impostor = (-np.diff(np.concatenate(([1.0], share_B, [0.0]))) for share_B in (genuine_B, from_B))
@@ -207,11 +209,11 @@ class Verification:
 
 
 def verify(pairs: VerificationPairs, *, seed: int = 0) -> Verification:
-    """Count the impostors that are accepted, in one pass over the distances.
+    """Count accepted impostors at every threshold, in one pass over the distances.
 
-    Every count is exact, and the same whatever the blocks. The thresholds lie about 1 / 65,536 of the impostors apart
-    (the sample, drawn with ``seed``), and among the highest 131,072 leave none out. Memory: one block of scores with a
-    sorted copy, and a few numbers for each genuine pair and threshold.
+    Every count is exact and does not depend on the blocks. Thresholds are about 1 / 65,536 of the impostors apart (a
+    sample, drawn with ``seed``); of the highest 131,072 impostor scores, every one is a threshold. Memory: one block of
+    scores with a sorted copy, and a few numbers per genuine pair and threshold.
     """
     genuine_P = np.sort(pairs.genuine_scores())
     sampled_N = pairs.impostor_sample(SAMPLED_IMPOSTORS, seed)
@@ -227,7 +229,7 @@ def verify(pairs: VerificationPairs, *, seed: int = 0) -> Verification:
         floor = highest_N[0] if len(highest_N) == HIGHEST_IMPOSTORS else -np.inf
         higher_N = score_N[np.searchsorted(score_N, floor, side="right") :]
         highest_N = np.sort(np.concatenate((highest_N, higher_N)))[-HIGHEST_IMPOSTORS:]
-    # Of the scores equal to the lowest one kept, some may have been dropped: only those above it can be counted.
+    # Some scores equal to the lowest one kept may have been dropped, so only those above it can be counted.
     tail_T = np.unique(highest_N[highest_N > highest_N[0]])
     tail_T = np.append(tail_T, np.nextafter(highest_N[-1], np.inf))
     counted = (len(highest_N) - np.searchsorted(highest_N, tail_T, side=side) for side in ("left", "right"))
@@ -239,7 +241,7 @@ def verify(pairs: VerificationPairs, *, seed: int = 0) -> Verification:
 def impostor_blocks(
     distances: Distances, query_person_Q: Indices, gallery_person_G: Indices
 ) -> Iterator[DistanceBlock]:
-    """Blocks of scores, −infinity at the pairs of one person."""
+    """Blocks of scores, −infinity for pairs of the same person."""
     for query_start, gallery_start, values in distances.blocks():
         score_QG = _scores(values)
         gallery_person = gallery_person_G[gallery_start : gallery_start + values.shape[1]]

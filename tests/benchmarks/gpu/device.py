@@ -1,4 +1,4 @@
-"""The machine that is measured, and clocks that wait for it."""
+"""The machine under test, and clocks that wait for it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 import torch
 
 DENSE_BF16 = {"H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12}
-"""Operations a second by the datasheets, without sparsity; the first name that the device's own contains counts."""
+"""Operations per second from the datasheets, without sparsity; the first name contained in the device's name counts."""
 
 
 def cpu_cores() -> int:
-    """Those that this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -40,27 +40,27 @@ def machine_facts() -> dict[str, str]:
 def _driver() -> str:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
-        if told:
-            return told[0]
+        facts = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        if facts:
+            return facts[0]
     return "unknown"
 
 
 def datasheet_bf16(device: torch.device) -> float | None:
-    """The card's dense bf16 peak in operations a second, where it is known."""
+    """The card's dense bf16 peak in operations per second, if known."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((peak for card, peak in DENSE_BF16.items() if card in name), None)
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
 def plain_float32() -> Iterator[None]:
-    """No TF32 within, neither in convolutions nor in products."""
+    """Disable TF32 within the block, in convolutions and in products."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -85,7 +85,7 @@ def seconds_of(run: Callable[[], object], repeats: int, device: torch.device, *,
 
 
 def product_flops(rows: int, columns: int, inner: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of a matrix product of random numbers."""
+    """Operations per second of a matrix product of random numbers."""
     generator = torch.Generator(device).manual_seed(0)
     left, right = (
         torch.randn(size, inner, generator=generator, device=device, dtype=torch.float32).to(dtype)

@@ -1,4 +1,4 @@
-"""Embedding stored tracklets against the bare forward on ready clips, at the batch size that is found."""
+"""Embedding stored tracklets against the bare forward on ready clips, at the chosen batch size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from video_backbones.factory import build_backbone
 
 OF_BARE, MOST_MEMORY = 0.95, 0.9
 THREADS = 8
-"""Of the recipe `ccvid_cal`."""
+"""As in the recipe `ccvid_cal`."""
 
 
 def run(task: Task) -> None:
@@ -35,7 +35,7 @@ def run(task: Task) -> None:
     clips = sum(len(all_clips(store.rows[row].frame_count, CLIP)) for row in rows)
     cores = cpu_cores()
     for threads in sorted({min(THREADS, cores), cores}):
-        stored_rate(model, store, rows, options, batch, threads)  # takes pinned memory, chooses kernels
+        stored_rate(model, store, rows, options, batch, threads)  # allocates pinned memory, chooses kernels
         bare, stored = [], []
         for _ in range(3):
             bare.append(bare_rate(model, batch, max(clips, batch), options))
@@ -47,7 +47,7 @@ def run(task: Task) -> None:
 
 
 def _run_batch(task: Task, model: ReIdModel, batch: int, options: ModelOptions) -> None:
-    """One batch of the size found, in full: it must not run out of memory."""
+    """One full batch of the chosen size: it must not run out of memory."""
     shape = (batch, CLIP.length, 3, options.height, options.width)
     frames_BTCHW = torch.zeros(shape, dtype=torch.uint8, device=task.device)
     if task.device.type == "cuda":

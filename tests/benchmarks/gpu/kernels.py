@@ -1,4 +1,4 @@
-"""Where a device's time goes, by the names of its kernels."""
+"""Where a device's time goes, by kernel name."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ KINDS = {
     "convolutions and products": r"conv|xmma|gemm|cutlass|wgrad|dgrad|fprop|winograd|nvjet|cudnn|aten::mm|triton_tem",
     "copies": r"memcpy|memset",
 }
-"""The first whose pattern is in a kernel's name (in small letters); else ``OTHER``."""
+"""The first kind whose pattern is in a kernel's lower-case name; else ``OTHER``."""
 OTHER, IDLE = "elementwise, pooling, reductions", "idle"
 DEVICE_EVENTS, CPU_EVENTS = {"kernel", "gpu_memcpy", "gpu_memset"}, {"cpu_op"}
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
-    """Seconds of one step by kind of kernel, ``IDLE`` among them, and the longest kernels with theirs."""
+    """Seconds of one step by kind of kernel, including ``IDLE``, and the longest kernels with theirs."""
 
     by_kind: Mapping[str, float]
     longest: Mapping[str, float]
 
 
 def kind_of(name: str) -> str:
-    """What a kernel does, as far as its name tells."""
+    """A kernel's kind, as far as its name shows it."""
     small = name.lower()
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, small)), OTHER)
 

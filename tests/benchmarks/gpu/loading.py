@@ -1,4 +1,4 @@
-"""The trainer's own loader beside its step: how long the step waits for clips, by the number of CPU cores."""
+"""The trainer's own loader during its step: how long the step waits for clips, by number of CPU cores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(task: Task) -> None:
 
 
 def fed_step(task: Task, threads: int) -> tuple[float, float]:
-    """The share of the time that the training loop waits for its loader, and seconds a step."""
+    """The share of time that the training loop waits for its loader, and seconds per step."""
     trainer = cal_trainer(task, threads=threads)
     schedule = trainer.sampler.schedule(0, 0)
     warm_up = min(10, len(schedule) // 2)
@@ -57,7 +57,7 @@ def fed_step(task: Task, threads: int) -> tuple[float, float]:
 
 @contextmanager
 def only_cores(number: int) -> Iterator[None]:
-    """Keep this process's threads, and those that they start, on so many cores; where the system cannot, nothing."""
+    """Pin this process's threads, and those that they start, to that many cores, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -70,7 +70,7 @@ def only_cores(number: int) -> Iterator[None]:
 
 
 def _keep_threads_on(cores: set[int]) -> None:
-    """All threads, for the backward pass runs in one of its own."""
+    """All threads, because the backward pass runs in a separate one."""
     for thread in Path("/proc/self/task").iterdir():
-        with suppress(ProcessLookupError):  # it has ended meanwhile
+        with suppress(ProcessLookupError):  # the thread has ended in the meantime
             os.sched_setaffinity(int(thread.name), cores)

@@ -1,4 +1,4 @@
-"""Ranks, metrics and searches: the device's must be the CPU's to the last digit."""
+"""Ranks, metrics and searches: the device's must equal the CPU's to the last digit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def _same(found: object, expected: object) -> bool:
-    """Whether two results are equal in all their fields; NaN equals NaN."""
+    """Whether two results are equal in all fields; NaN equals NaN."""
     if isinstance(found, np.ndarray) and isinstance(expected, np.ndarray):
         return np.array_equal(found, expected, equal_nan=found.dtype.kind == "f")
     if is_dataclass(found):

@@ -24,7 +24,7 @@ from tests.method.released_trajectory import EXPECTED, STEPS, ReleasedTrajectory
 from video_backbones.released import from_released
 
 FEATURES, ATTENDING_FEATURES = 1e-4, 1e-2
-"""Of float32 features against the largest one; non-local blocks magnify rounding, on a CPU to 4e-4."""
+"""Largest error of float32 features, relative; non-local blocks amplify rounding, on a CPU to 4e-4."""
 LOSS_VALUE, LOSS_GRADIENT = 1e-5, 1e-4
 FIRST_LOSSES, LATER_LOSSES, LAST_COSINE = 1e-4, 5e-2, 5e-2
 EXACT_LOSSES, EXACT_FEATURES = 1e-7, 1e-6
@@ -85,5 +85,5 @@ def _updates(device: torch.device, sizes: Sizes, results: Results) -> None:
 
 
 def _largest_error(found: Tensor, expected: Tensor) -> float:
-    """Against the largest number of the reference."""
+    """Relative to the reference's largest number."""
     return ((found - expected).abs().max() / expected.abs().max()).item()

@@ -1,4 +1,4 @@
-"""What the parts of `bench_gpu` find: rows with their aims, kept as they come."""
+"""The findings of the parts of `bench_gpu`: rows with their targets, kept as they come."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One finding; ``verdict`` is met, MISSED, FAILED, or nothing for a mere figure."""
+    """One finding; ``verdict`` is met, MISSED, FAILED, or empty if there is no target."""
 
     part: str
     what: str
@@ -48,19 +48,19 @@ class Results:
         self._keep(self._row(what, value, form, f"≤ {form.format(aim)}", verdict))
 
     def error(self, what: str, value: float, tolerance: float) -> None:
-        """How far a number is off: judged on every machine."""
+        """A numerical error; judged on every machine."""
         verdict = "met" if value <= tolerance else "MISSED"  # NaN misses
         self._keep(self._row(what, value, "{:.1e}", f"≤ {tolerance:.0e}", verdict))
 
     def equal(self, what: str, same: bool) -> None:
-        """Whether two results are the same to the last digit: judged on every machine."""
+        """Whether two results are equal to the last digit; judged on every machine."""
         shown, verdict = ("equal", "met") if same else ("DIFFERENT", "MISSED")
         self._keep(
             Row(part=self._part, what=what, value=float(same), shown=shown, aim="to the last digit", verdict=verdict)
         )
 
     def holds(self, what: str, does: bool) -> None:
-        """What has to be so on every machine."""
+        """A condition that must hold on every machine."""
         verdict = "met" if does else "MISSED"
         self._keep(
             Row(
@@ -69,7 +69,7 @@ class Results:
         )
 
     def failure(self, what: str, reason: str) -> None:
-        """What could not be measured; the exit code tells of it."""
+        """Something that could not be measured; it changes the exit code."""
         self.failed = True
         self._keep(Row(part=self._part, what=what, value=None, shown=reason, verdict="FAILED"))
 
@@ -103,7 +103,7 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def write_json(file: Path, facts: dict[str, str], rows: Sequence[Row]) -> None:
-    """The same as a file: the machine's facts and the rows."""
+    """The same as a file: the machine's details and the rows."""
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.part")
     unfinished.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     unfinished.replace(file)

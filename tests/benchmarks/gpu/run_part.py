@@ -30,7 +30,7 @@ PARTS: dict[str, Callable[[Task], None]] = {
 
 
 def run_part(part: str, work: Path, rows: Path, *, tiny: bool, compile: bool) -> bool:
-    """Whether all of it could be measured. Rows go to a file as they are found; what breaks is one of them."""
+    """Run the part; returns whether all of it could be measured. Rows, failures included, go to a file as they come."""
     on_gpu = torch.cuda.is_available()
     results = Results(part, rows, judge_speed=on_gpu and not tiny)
     device = torch.device("cuda" if on_gpu else "cpu")

@@ -30,7 +30,7 @@ def run(task: Task) -> None:
 
 
 def random_directions(rows: int, dimensions: int, seed: int, device: torch.device) -> npt.NDArray[np.float32]:
-    """In ordinary memory of the host, drawn on the device."""
+    """Drawn on the device, stored in ordinary host memory."""
     generator = torch.Generator(device).manual_seed(seed)
     drawn: npt.NDArray[np.float32] = torch.randn(rows, dimensions, generator=generator, device=device).numpy(force=True)
     return drawn
@@ -39,7 +39,7 @@ def random_directions(rows: int, dimensions: int, seed: int, device: torch.devic
 def product_seconds(
     query_QD: npt.NDArray[np.float32], gallery_GD: npt.NDArray[np.float32], device: torch.device
 ) -> float:
-    """Of the bare product, block by block, with both sides on the device already."""
+    """Seconds of the bare product, block by block, with both sides already on the device."""
     query, gallery = (torch.from_numpy(side).to(device) for side in (query_QD, gallery_GD))
 
     def product() -> None:

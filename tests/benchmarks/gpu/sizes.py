@@ -1,4 +1,4 @@
-"""How much each part of `bench_gpu` does."""
+"""The amount of work in each part of `bench_gpu`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ class Sizes:
 
     name: str
     networks: int
-    """Of the released networks, from the first on."""
+    """Number of released networks, from the first on."""
     updates: int
-    """Of the four released updates."""
+    """Number of the four released updates."""
     backbone: str
     frame: tuple[int, int]
     """Height and width."""
     identities: int
-    """Of a batch of the training step, with four clips each."""
+    """Identities in a batch of the training step, with four clips each."""
     steps: int
-    """Measured steps of each way to train."""
+    """Measured steps of each variant of training."""
     pictures: tuple[int, int]
     """Made-up tracklets, and frames of each."""
     copies: int
     """Stored tracklets that show the same made-up frames."""
     embedded: int
-    """Stored tracklets that are embedded."""
+    """Stored tracklets to embed."""
     search: tuple[int, int, int]
     """Queries, gallery, dimensions."""
     ranks: tuple[int, int, int]
-    """Queries, gallery, dimensions of what is compared with the CPU."""
+    """Queries, gallery, dimensions of the comparison with the CPU."""
     product: int
-    """Rows and columns of the matrices whose product tells what the card reaches."""
+    """Rows and columns of the matrices whose product shows the card's speed."""
 
 
 FULL = Sizes(

@@ -21,7 +21,7 @@ REFERENCE = "two passes, float32"
 
 
 class StepMeasurements:
-    """Makes each way anew, so that none inherits another's state, and tells what it finds at once."""
+    """Builds each variant from scratch, so that none inherits another's state, and reports its results at once."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -48,7 +48,7 @@ class StepMeasurements:
         def make() -> Step:
             trainer = cal_trainer(self.task)
             if compiled:
-                trainer.model.compile()  # as train.compile does
+                trainer.model.compile()  # like train.compile
             return (captured_step if graph else recipe_step)(trainer, self.batch)
 
         measured = self._measure(name, make)
@@ -60,7 +60,7 @@ class StepMeasurements:
             self._profile(name, step, seconds)
 
     def _measure(self, name: str, make: Callable[[], Step]) -> tuple[Step, float] | None:
-        """A way's step and its seconds; None for one that fails, which is told of."""
+        """A variant's step and its seconds; None for one that fails, which is reported."""
         task = self.task
         try:
             started = time.perf_counter()
@@ -69,7 +69,7 @@ class StepMeasurements:
             wait(task.device)
             first = time.perf_counter() - started
             seconds = seconds_of(step, task.sizes.steps, task.device, warm_up=3)
-        except Exception as error:  # whatever it is, the other ways are still worth their figures
+        except Exception as error:  # whatever the error is, the other variants are still worth measuring
             task.results.failure(name, reason_of(error))
             return None
         task.results.fact(f"{name}: ms a step", 1000 * seconds, "{:.2f}")
@@ -77,7 +77,7 @@ class StepMeasurements:
         return step, seconds
 
     def _compare(self, name: str, seconds: float) -> None:
-        """A way of ours with the released formulation and the card's peak."""
+        """One of our variants, against the released formulation and the card's peak."""
         results, rate = self.task.results, self.flops / seconds
         results.fact(f"{name}: clips/s", len(self.batch) / seconds, "{:,.0f}")
         for released, released_seconds in self.released_seconds.items():
@@ -97,7 +97,7 @@ class StepMeasurements:
         task = self.task
         try:
             found = device_time(step, min(5, task.sizes.steps), seconds, task.device, task.work / "trace.json")
-        except Exception as error:  # a profiler's trouble is not the step's
+        except Exception as error:  # a profiler error is not the step's
             task.results.failure(f"{name}: profile", reason_of(error))
             return
         kinds = ", ".join(f"{kind} {part / seconds:.0%}" for kind, part in found.by_kind.items())
@@ -131,7 +131,7 @@ def run(task: Task) -> None:
 
 @contextmanager
 def tf32_convolutions() -> Iterator[None]:
-    """As PyTorch does it by itself: TF32 in convolutions, not in products."""
+    """PyTorch's defaults: TF32 in convolutions, not in products."""
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, True
     try:
         yield

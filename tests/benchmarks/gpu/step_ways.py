@@ -1,4 +1,4 @@
-"""Ways to make a training step of CAL: the released formulation, and a whole step captured as one CUDA graph."""
+"""Variants of a CAL training step: the released formulation, and a whole step captured as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Step = Callable[[], object]
 
 
 def recipe_step(trainer: Trainer, batch: ClipBatch) -> Step:
-    """The trainer's: frames normalised on the device, both updates."""
+    """The trainer's step: frames normalised on the device, both updates."""
 
     def step() -> None:
         frames_BTCHW = normalise(batch.frames_BTCHW)
@@ -32,7 +32,7 @@ def recipe_step(trainer: Trainer, batch: ClipBatch) -> Step:
 
 
 class ReleasedModel(nn.Module):
-    """The network of 1 x k x k Conv3d in float32; with two passes the first one only serves the clothes classifier."""
+    """The network of 1 x k x k Conv3d in float32; with two passes, the first only serves the clothes classifier."""
 
     def __init__(self, backbone: str, persons: int, *, passes: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ReleasedModel(nn.Module):
 
 
 def released_step(trainer: Trainer, batch: ClipBatch, *, passes: int) -> Step:
-    """The same batch and losses, with frames that were normalised before, as the released loader does."""
+    """The same batch and losses with frames normalised beforehand, like the released loader."""
     device, split = trainer.run.device, trainer.split
     model = ReleasedModel(trainer.recipe.model.backbone, len(split.persons), passes=passes).to(device)
     clothes = CosineClassifier(trainer.model.backbone.feature_size, len(split.clothes)).to(device)
@@ -63,7 +63,7 @@ def released_step(trainer: Trainer, batch: ClipBatch, *, passes: int) -> Step:
 
 
 def captured_step(trainer: Trainer, batch: ClipBatch) -> Step:
-    """A whole step as one CUDA graph: of a trainer that has made no step yet, whose batch stays where it is."""
+    """A whole step as one CUDA graph, for a trainer that has run no step yet; its batch stays in place."""
     assert isinstance(trainer.update.clothes, ClothesHead)
     optimizers = trainer.update.optimizer, trainer.update.clothes.optimizer
     for optimizer in optimizers:
@@ -73,7 +73,7 @@ def captured_step(trainer: Trainer, batch: ClipBatch) -> Step:
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(5):  # what is chosen, compiled or taken once must not be in the graph
+        for _ in range(5):  # one-time choices, compilation and allocations must not be in the graph
             step()
     torch.cuda.current_stream().wait_stream(stream)
     for optimizer in optimizers:

@@ -1,4 +1,4 @@
-"""What each part of `bench_gpu` is given, and the trainer that several of them measure."""
+"""The input of each part of `bench_gpu`, and the trainer that several of them measure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.made_shards import make_shards
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """``work`` is a folder that all parts share; ``compile``: try torch.compile too."""
+    """``work`` is a folder shared by all parts; ``compile``: try torch.compile too."""
 
     device: torch.device
     sizes: Sizes
@@ -51,7 +51,7 @@ def stored_tracklets(task: Task) -> ShardFolder:
 
 
 def cal_trainer(task: Task, *, threads: int = 8) -> Trainer:
-    """The trainer of `ccvid_cal`, which decodes in so many threads."""
+    """The trainer of `ccvid_cal`, with that many decoding threads."""
     sizes = task.sizes
     values = recipe_values(task.work / "shards", bf16=True)
     values["batch"]["identities"] = sizes.identities

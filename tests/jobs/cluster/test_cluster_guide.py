@@ -21,7 +21,7 @@ def text() -> str:
 
 @cache
 def our_words() -> str:
-    """All text in our code; f-strings in their constant parts, which lines do not cut."""
+    """All text in our code; the constant parts of f-strings, which lines do not split."""
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
@@ -43,7 +43,7 @@ def rays_words() -> str:
 
 
 def parts(symptom: str) -> list[str]:
-    """A message's words between what differs from case to case."""
+    """A message's words between the parts that vary."""
     return [part.strip() for part in symptom.split("…") if part.strip()]
 
 

@@ -40,7 +40,7 @@ def read(name: str) -> dict[str, Any]:
 
 def test_the_cluster_fits_rays_schema() -> None:
     prepared = prepare_config(read("ray-cluster.yaml"))
-    validate_config(prepared)  # raises where it does not fit
+    validate_config(prepared)  # raises if it does not fit
     assert prepared["available_node_types"].keys() == read("ray-cluster.yaml")["available_node_types"].keys()
 
 
@@ -127,7 +127,7 @@ def test_a_misspelt_key_of_the_rayjob_is_found(place: tuple[str | int, ...], new
         (("apiVersion",), "ray.io/v1alpha1"),
         ((*SPEC, "submissionMode"), "K8sJob"),
         ((*SPEC, "activeDeadlineSeconds"), 0),
-        ((*HEAD, "rayStartParams", "num-cpus"), 0),  # Kubernetes wants text
+        ((*HEAD, "rayStartParams", "num-cpus"), 0),  # Kubernetes expects text
         ((*GROUP, "groupName"), "GPU nodes"),
         ((*POD, "volumes", 1, "emptyDir", "sizeLimit"), "220 GiB"),
     ],
@@ -173,7 +173,7 @@ def test_what_the_rayjobs_pods_mount_is_there_and_large_enough(monkeypatch: pyte
         assert _bytes(volumes[mounts[str(cache.folder)]]["sizeLimit"]) >= cache.gibibytes * GIBIBYTE
         shared = volumes[mounts["/dev/shm"]]
         assert shared["medium"] == "Memory"
-        # Ray takes 30 % of a node's memory for its store, and complains where /dev/shm has less.
+        # Ray uses 30 % of a node's memory for its store, and complains if /dev/shm has less.
         assert _bytes(shared["sizeLimit"]) >= 0.3 * _bytes(_limits(pod)["memory"])
 
 

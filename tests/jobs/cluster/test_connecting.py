@@ -1,4 +1,4 @@
-"""Which Ray cluster a command joins, and what it says where there is none to join or none can be started."""
+"""Which Ray cluster a command joins, and its message if there is none to join or none can be started."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ run_job(main)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of Ray's temporary files; nothing else of this machine, nor of its user, counts."""
+    """Ray's temporary files; nothing else of this machine or its user counts."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -51,7 +51,7 @@ def closed_port() -> str:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Of a command of a user who has set nothing but what is given."""
+    """The environment of a user who has set only the given variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
     return kept | {"HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | more
 
@@ -68,9 +68,9 @@ def start_connecting(settings: Mapping[str, str], before: str = "") -> subproces
 
 
 def refusal(process: subprocess.Popen[str]) -> str:
-    """Of a command that ends with one message."""
-    told, complaint = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 1, told + complaint
+    """The message of a command that ends with exactly one."""
+    output, complaint = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1, output + complaint
     assert complaint.startswith("error: "), complaint
     assert complaint.count("\n") == 1, complaint
     return complaint
@@ -113,11 +113,11 @@ def test_a_cluster_that_nobody_named_and_is_gone_is_passed_over(
     assert address.cluster_to_join() is None
     assert capsys.readouterr().out == ""
     gone = closed_port()
-    (folder / "ray_current_cluster").write_text(gone)  # as `ray start --head` writes it
+    (folder / "ray_current_cluster").write_text(gone)  # like `ray start --head`
     assert address.cluster_to_join() is None
-    told = capsys.readouterr().out
-    assert gone in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().out
+    assert gone in output
+    assert output.count("\n") == 1
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert address.cluster_to_join() is None
     assert capsys.readouterr().out == ""
@@ -135,7 +135,7 @@ def test_auto_wants_a_cluster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_one_message_where_no_cluster_can_be_had(tmp_path: Path) -> None:
-    """One that is gone; a temporary folder whose name is too long for a socket, and one that is a file."""
+    """A cluster that is gone; a temporary folder whose name is too long for a socket, and one that is a file."""
     gone, long, file = closed_port(), tmp_path / ("long" * 30), tmp_path / "file"
     file.touch()
     cases = [{"RAY_ADDRESS": gone}, {"RAY_TMPDIR": str(long)}, {"RAY_TMPDIR": str(file)}]
@@ -149,7 +149,7 @@ def test_one_message_where_no_cluster_can_be_had(tmp_path: Path) -> None:
 def test_a_start_that_times_out_is_tried_once_more(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the first one left is ended; where the second fails too, the message names the logs."""
+    """A failed first start is cleaned up; if the second fails too, the message names the logs."""
     left: list[subprocess.Popen[bytes]] = []
 
     def init(_address: str, **_settings: Any) -> None:
@@ -194,14 +194,14 @@ def test_two_commands_agree_on_the_token_that_the_first_one_made(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_living_cluster_is_joined_if_it_accepts_the_user(head: Head, tmp_path: Path) -> None:
-    """By the address that was left on the machine and the user's own token; named, and without the token, refused."""
+    """By the address left on the machine and the user's own token; given explicitly, and refused without the token."""
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(head.address)
     token = head.environment["RAY_AUTH_TOKEN_PATH"]
     found = start_connecting(environment(tmp_path, RAY_TMPDIR=str(tmp_path), RAY_AUTH_TOKEN_PATH=token))
-    told, complaint = found.communicate(timeout=PATIENCE_SECONDS)
+    output, complaint = found.communicate(timeout=PATIENCE_SECONDS)
     assert (found.returncode, complaint) == (0, ""), complaint
-    first, joined = told.splitlines()
+    first, joined = output.splitlines()
     assert first == f"joining the Ray cluster at {head.address}"
     assert joined.endswith(head.address.partition(":")[2])
     named = environment(tmp_path, RAY_ADDRESS=head.address)
@@ -214,15 +214,15 @@ def test_a_living_cluster_is_joined_if_it_accepts_the_user(head: Head, tmp_path:
 def test_a_cluster_without_cpus(tmp_path: Path) -> None:
     before = "connection.CPU_SECONDS, start._cpus = 1, lambda: 0"
     process = start_connecting(environment(tmp_path, RAY_ADDRESS="local"), before)
-    told, complaint = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 1, told + complaint
+    output, complaint = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1, output + complaint
     assert "has no CPUs; add a node with CPUs" in complaint.splitlines()[-1]
     assert "Traceback" not in complaint
 
 
 @pytest.mark.slow
 def test_two_commands_at_once_beside_a_cluster_of_another_user(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
-    """Each on its own cluster and with a new user's home folder; no part of Ray asks another one."""
+    """Each on its own cluster and with a new user's home folder; no part of Ray contacts another one."""
     temporary = head.own.temporary
     settings = environment(tmp_path, OMP_NUM_THREADS="1", RAY_TMPDIR=str(temporary))
     (temporary / "ray").mkdir(exist_ok=True)
@@ -240,9 +240,9 @@ def test_two_commands_at_once_beside_a_cluster_of_another_user(head: Head, tiny_
         for name in ("one", "other")
     ]
     for run in runs:
-        told, complaint = run.communicate(timeout=PATIENCE_SECONDS)
-        assert run.returncode == 0, told + complaint
-        assert told.startswith(f"ignoring the Ray cluster at {head.address}: it requires a token, or does not accept")
+        output, complaint = run.communicate(timeout=PATIENCE_SECONDS)
+        assert run.returncode == 0, output + complaint
+        assert output.startswith(f"ignoring the Ray cluster at {head.address}: it requires a token, or does not accept")
         for sign in ("multiple active Ray instances", "PlacementGroupCleaner", "Token authentication"):
-            assert sign not in told + complaint
-        assert "clothes-changing" in told
+            assert sign not in output + complaint
+        assert "clothes-changing" in output

@@ -124,7 +124,7 @@ def test_what_else_is_printed_goes_above_and_nothing_is_left_at_the_end() -> Non
     text = file.getvalue()
     assert "printed by somebody\n" in text
     assert "a warning" in text
-    assert long in text  # not cut into pieces: the terminal wraps it, and it can be copied whole
+    assert long in text  # not split: the terminal wraps it, and it can be copied as a whole
     assert text.endswith("\x1b[2K")  # the last thing is that its own lines are removed
     assert not isinstance(sys.stdout, Terminal)
 

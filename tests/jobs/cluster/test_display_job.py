@@ -36,7 +36,7 @@ def test_a_terminal_shows_one_live_display(head: Head, tiny_recipe: Path, tmp_pa
     arguments = ["--recipe", str(tiny_recipe), "--train.epochs", "12", "--train.log_every_seconds", "0.2"]
     arguments += ["--score.report", "true"]
     screen = on_a_terminal(head, *arguments)
-    frames = screen.replace("\r", "").split("\x1b[2K")  # each refresh removes the lines of the one before
+    frames = screen.replace("\r", "").split("\x1b[2K")  # each refresh removes the lines of the previous one
     assert any("training  epoch" in frame and "clips/s" in frame and "━" in frame for frame in frames), screen[-5000:]
     assert any("training on 1 worker" in frame for frame in frames)
     assert any("held-out mAP, epoch" in frame for frame in frames)
@@ -49,7 +49,7 @@ def test_a_terminal_shows_one_live_display(head: Head, tiny_recipe: Path, tmp_pa
 
 
 def on_a_terminal(head: Head, *arguments: str) -> str:
-    """All that train.py writes to a terminal, to its good end."""
+    """Everything that train.py writes to a terminal until it ends successfully."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {**head.driver_environment, "TERM": "xterm-256color"}
@@ -72,5 +72,5 @@ def on_a_terminal(head: Head, *arguments: str) -> str:
 def _read(leader: int) -> bytes:
     try:
         return os.read(leader, 65536)
-    except OSError:  # how Linux tells that nobody has the other end open any more
+    except OSError:  # how Linux signals that the other end is closed
         return b""

@@ -1,4 +1,4 @@
-"""What is found on the machines, what is made of it, and who keeps it."""
+"""What is found on the machines, which settings follow from it, and where they are kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def machine(device: str, speed: float | None, threads: int = 2) -> Machine:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """Pretends that these machines were found."""
+    """Pretend that these machines were found."""
 
     def pretend(*found: Machine) -> None:
         monkeypatch.setattr(machines, "_look_everywhere", lambda *_, **__: list(found))
@@ -61,7 +61,7 @@ def test_a_mixed_cluster_takes_what_the_slowest_can_do(cluster: Cluster, capsys:
     assert line.endswith("computing in float32 on all nodes, because old is not faster in bfloat16")
 
 
-def test_an_emulation_that_was_asked_for_is_told(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_emulation_that_was_asked_for_is_reported(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     workers: Any = None
     cluster(machine("new", 2.0), machine("old", 0.1))
     assert decide_precision(recipe(True), workers).train.bf16 is True

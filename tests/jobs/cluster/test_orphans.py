@@ -1,4 +1,4 @@
-"""Room that killed jobs left reserved on a cluster is found, and nobody else's is."""
+"""Resources that killed jobs left reserved on a cluster are found, and nobody else's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_only_what_ended_jobs_left_is_orphaned() -> None:
 
 @pytest.mark.slow
 def test_groups_of_a_job_that_ended_are_removed(head: Head) -> None:
-    """No test can make Ray lose a group at will, so a living job is called an ended one."""
+    """No test can make Ray lose a group at will, so a living job is treated as an ended one."""
     done = subprocess.run(
         [str(head.python), "-c", RELEASE], env=head.driver_environment, capture_output=True, text=True
     )

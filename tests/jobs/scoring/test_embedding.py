@@ -1,4 +1,4 @@
-"""Embedding with Ray Data: killed and run again it does only what is missing; what cannot be read is left out."""
+"""Embedding with Ray Data: a killed run does only what is missing; what cannot be read is left out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def overwrite_a_frame(shards: Path) -> str:
-    """Damage the first frame of one query tracklet, and the manifest's checksum with it; returns its id."""
+    """Damage the first frame of one query tracklet and update the manifest's checksum; returns its id."""
     store = ShardFolder(shards)
     row = next(number for number, row in enumerate(store.rows) if row.split == "query" and row.person is not None)
     frame = store.encoded_frames(row, [0])[0].tobytes()
@@ -39,20 +39,20 @@ def overwrite_a_frame(shards: Path) -> str:
 
 
 def _with_an_actor_killed(head: Head, evaluate: list[str], parts: Path) -> subprocess.CompletedProcess[str]:
-    """Run evaluate.py, and kill the process of its embedding actor once that has written a part."""
+    """Run evaluate.py, and kill the process of its embedding actor once it has written a part."""
     before = len(list(parts.glob("part-*")))
     process = head.start("evaluate.py", *evaluate)
     wait_for(lambda: len(list(parts.glob("part-*"))) > before or process.poll() is not None, "another part")
     actor = next(pid for pid in head.processes() if "MapWorker" in Path(f"/proc/{pid}/cmdline").read_text())
     os.kill(actor, signal.SIGKILL)
-    told, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     print(f"killed actor {actor}")
-    return subprocess.CompletedProcess(process.args, process.returncode, told, "")
+    return subprocess.CompletedProcess(process.args, process.returncode, output, "")
 
 
 @pytest.fixture(scope="module")
 def evaluated(head: Head, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """Flags with a checkpoint, and the folder of runs, of which ``whole`` has its scores."""
+    """Flags with a checkpoint, and the folder of runs, in which ``whole`` has its scores."""
     folder = tmp_path_factory.mktemp("evaluated")
     flags = ["--recipe", str(write_tiny_recipe(folder, tiny_shards)), "--score.clips_per_batch", "1"]
     checkpoint(folder / "trained")
@@ -78,8 +78,8 @@ def test_killed_while_embedding_and_run_again(
     done = sum(pq.read_metadata(part).num_rows for part in parts.glob("part-*"))
     print(f"killed after {done} of {len(whole.rows)} tracklets")
     assert 0 < done < len(whole.rows)
-    told = expect_success(_with_an_actor_killed(head, [*evaluate, "--run.name", "killed"], parts))
-    to_do = [int(total) for total in re.findall(r"embedding: \d+/(\d+) tracklets", told)]
+    output = expect_success(_with_an_actor_killed(head, [*evaluate, "--run.name", "killed"], parts))
+    to_do = [int(total) for total in re.findall(r"embedding: \d+/(\d+) tracklets", output)]
     assert to_do
     assert max(to_do) <= len(whole.rows) - done
     again = read_embeddings(folder / "embeddings.parquet")
@@ -92,8 +92,8 @@ def test_killed_while_embedding_and_run_again(
     bad = overwrite_a_frame(shards)
     assert (shards / MANIFEST_NAME).exists()
     evaluate = [*evaluate, "--data.shards", str(shards), "--data.verify_checksums", "false", "--run.name", "damaged"]
-    told = expect_success(head.run("evaluate.py", *evaluate))
-    assert f"left out: tracklet {bad}: stored frame 0" in told
+    output = expect_success(head.run("evaluate.py", *evaluate))
+    assert f"left out: tracklet {bad}: stored frame 0" in output
     metrics = json.loads((runs / "damaged" / "metrics.json").read_text())
     assert [message.startswith(f"tracklet {bad}:") for message in metrics["unreadable"]] == [True]
     others = read_embeddings(runs / "damaged" / "embeddings.parquet")
@@ -104,9 +104,9 @@ def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple
     flags, runs = evaluated
     results, folder = runs / "whole", runs / "matches"
     score = [*flags, "--run.name", "matches", "--groups", "0.6", "--decisions", str(results), "--score.report", "true"]
-    told = expect_success(head.run("score.py", *score))
-    assert f"report: {folder}/report/index.html" in told
-    assert f"groups: {folder}/groups/index.html" in told
+    output = expect_success(head.run("score.py", *score))
+    assert f"report: {folder}/report/index.html" in output
+    assert f"groups: {folder}/groups/index.html" in output
     matches = pq.read_table(folder / "matches.parquet").to_pandas()
     assert matches["probability"].between(0, 1).all()
     assert (matches.groupby("query_id")["score"].diff().dropna() <= 0).all()
@@ -119,10 +119,10 @@ def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple
     assert len(pictures) == len(set(matches["query_id"]) | set(matches["gallery_id"]))
 
     person = next(row.person for row in whole.rows if row.split == "gallery" and row.person is not None)
-    told = expect_success(head.run("score.py", *score, "--remove-person", person))
-    assert f"of {person} removed" in told
-    told = expect_success(head.run("score.py", *score))
-    assert "embedding 0 of" in told  # what was removed does not come back
+    output = expect_success(head.run("score.py", *score, "--remove-person", person))
+    assert f"of {person} removed" in output
+    output = expect_success(head.run("score.py", *score))
+    assert "embedding 0 of" in output  # removed tracklets do not come back
     assert person not in pq.read_table(folder / "matches.parquet")["person"].to_pylist()
 
     refused = head.run("score.py", *score, "--decisions", str(runs))

@@ -1,4 +1,4 @@
-"""Scoring what others made, without Ray; and trained weights, on a cluster."""
+"""Scoring given distances and features without Ray, and trained weights on a cluster."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def given(tmp_path: Path) -> Path:
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """What metrics.json holds after the job, run in this process."""
+    """The content of metrics.json after the job, run in this process."""
     evaluate.main([*arguments, "--run.storage", str(tmp_path / "runs"), "--run.name", "scored"])
     assert not ray.is_initialized()
     return dict(json.loads((tmp_path / "runs" / "scored" / "metrics.json").read_text()))
@@ -68,11 +68,11 @@ def test_a_small_archive_by_hand(given: Path, tmp_path: Path, capsys: pytest.Cap
             "queries": 3,
             "queries_without_match": 1,
         }
-    told = capsys.readouterr().out
-    assert "clothes-changing" in told
-    assert "left out: same-location, different-location (no query tracklet has a location label)" in told
+    output = capsys.readouterr().out
+    assert "clothes-changing" in output
+    assert "left out: same-location, different-location (no query tracklet has a location label)" in output
     folder = tmp_path / "runs" / "scored"
-    assert told.endswith(f"results: {folder}\nreport: {folder}/report/index.html\n")
+    assert output.endswith(f"results: {folder}\nreport: {folder}/report/index.html\n")
     files = {"metrics.json", "metrics.txt", "queries.parquet", "thresholds.json", "report"}
     assert {path.name for path in folder.iterdir()} == files
     assert pq.read_table(folder / "queries.parquet").num_rows == 9
@@ -177,7 +177,7 @@ def test_protocols_of_ones_own_and_single_shot(given: Path, tmp_path: Path) -> N
         (
             ["--distances", "{}/small.npz", "--score.protocols", '[{"name": "general"}]'],
             InputError,
-            "score.protocols: the name 'general' is taken",
+            "score.protocols: duplicate name 'general'; already used: general",
         ),
     ],
 )
@@ -218,7 +218,7 @@ def test_junk_and_distractors(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     general = metrics["protocols"]["general"]
     assert (general["map"], general["queries"]) == (1 / 2, 1), "behind the distractor alone"
     assert len(metrics["warnings"]) == 4
-    assert f"warning: {path}: 1 of 4 gallery entries of person -1 were left out as junk" in capsys.readouterr().out
+    assert f"warning: {path}: 1 of 4 gallery entries left out as junk (person -1)" in capsys.readouterr().out
     general = run(tmp_path, "--distances", str(path), "--keep-junk")["protocols"]["general"]
     assert (general["map"], general["queries"]) == ((1 / 3 + 1) / 2, 2)
     features = tmp_path / "features.NPZ"
@@ -248,7 +248,7 @@ def test_a_mistake_is_one_line_and_help_tells_the_keys(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_text("no archive")
     failed = subprocess.run([*command, "--distances", str(tmp_path / "bad.npz")], capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr == f"error: {tmp_path / 'bad.npz'}: not a .npz archive as numpy.savez writes it\n"
+    assert failed.stderr == f"error: {tmp_path / 'bad.npz'}: not a .npz archive written by numpy.savez\n"
     shown = subprocess.run([*command, "--help"], check=True, capture_output=True, text=True).stdout
     words = " ".join(shown.split())
     assert "--distances FILE.npz" in words
@@ -266,8 +266,8 @@ def test_results_side_by_side(given: Path, tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     compare = ["--compare", *folders, "--run.storage", str(tmp_path / "runs")]
     evaluate.main(compare)
-    told = capsys.readouterr().out
-    assert "95 % interval" in told
+    output = capsys.readouterr().out
+    assert "95 % interval" in output
     found = json.loads((tmp_path / "runs" / "squared-against-scored" / "comparison.json").read_text())
     for comparison in found["compared"][folders[1]].values():
         assert comparison["differences"]["map"]["difference"]["value"] == 0
@@ -294,7 +294,7 @@ def test_chunks_depend_on_the_data_alone() -> None:
 
 @pytest.mark.slow
 def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
-    """One worker and two, from the run folder; a released-style mistake in one line."""
+    """One worker and two, from the run folder; a mistake with a released file gives one line."""
 
     def expect_success(done: subprocess.CompletedProcess[str]) -> str:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
@@ -309,12 +309,12 @@ def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, 
         name = f"again-{workers}"
         flags = ["--checkpoint", str(trained), "--compute.workers", workers, "--run.name", name]
         flags += ["--score.report", str(workers == "1").lower()]
-        told = expect_success(head.run("evaluate.py", *recipe, *flags))
+        output = expect_success(head.run("evaluate.py", *recipe, *flags))
         folder = tmp_path / "runs" / name
-        assert "tracklets/s" in told
-        assert "left 0:00:00" in told
+        assert "tracklets/s" in output
+        assert "left 0:00:00" in output
         pictures = f"pictures: {folder / 'rankings_clothes_changing.svg'}"
-        assert (pictures in told, (folder / "report").exists()) == (workers == "1",) * 2
+        assert (pictures in output, (folder / "report").exists()) == (workers == "1",) * 2
         found = json.loads((folder / "metrics.json").read_text())
         assert found["protocols"] == expected["protocols"]
         assert found["single_shot"] == expected["single_shot"]

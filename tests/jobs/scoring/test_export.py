@@ -16,9 +16,9 @@ def test_a_checkpoint_is_exported_once(tiny_recipe: Path, tmp_path: Path, capsys
     checkpoint(tmp_path / "trained")
     flags = ["--recipe", str(tiny_recipe), "--checkpoint", str(tmp_path / "trained"), "--to", str(tmp_path / "new")]
     export.main(flags)
-    told = capsys.readouterr().out
-    assert told.endswith(f"exported: {tmp_path / 'new'}\n")
-    assert "model.onnx: " in told
+    output = capsys.readouterr().out
+    assert output.endswith(f"exported: {tmp_path / 'new'}\n")
+    assert "model.onnx: " in output
     assert read_card(tmp_path / "new").checked["model.onnx"].clips > 8
     with pytest.raises(InputError, match="new: already exists; choose a new folder"):
         export.main(flags)

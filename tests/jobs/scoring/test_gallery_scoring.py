@@ -1,4 +1,4 @@
-"""Ranking a gallery: who is ranked for whom, filters, tables, removal, and what is refused."""
+"""Ranking a gallery: who is ranked for whom, filters, tables, removal, and refused input."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"cameras": ("south",)}, "--camera south: no such camera; the gallery has east, north, west"),
         ({"since": 50.0}, "no tracklets to rank"),
@@ -111,8 +111,8 @@ def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.Captu
         ({"only_new": True}, "no tracklets to rank"),
     ],
 )
-def test_filters_that_leave_nothing(change: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_filters_that_leave_nothing(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         choose(replace(REQUEST, **change), table(), frozenset())  # type: ignore[arg-type]
 
 
@@ -191,11 +191,11 @@ def test_removal_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert results.names() == ["matches.csv", "report", "steps.jsonl"]
     store.add_source("/data/shards")
     remove_from_gallery(store.folder, results, persons=[], ids=["g1", "bob"])
-    told = capsys.readouterr().out
-    assert "removed 2 tracklets of g1, bob" in told
-    assert "their frames are still in /data/shards, and in any copies" in told
+    message = capsys.readouterr().out
+    assert "removed 2 tracklets of g1, bob" in message
+    assert "their frames are still in /data/shards, and in any copies" in message
     assert results.names() == ["steps.jsonl"]
     with pytest.raises(InputError, match="has no tracklets of g1"):
         remove_from_gallery(store.folder, results, persons=[], ids=["g1"])
-    with pytest.raises(InputError, match="no embedding store"):
+    with pytest.raises(InputError, match="not an embedding store"):
         remove_from_gallery(StorageFolder(str(tmp_path / "none")), results, persons=["x"], ids=[])

@@ -1,4 +1,4 @@
-"""Frame tables are made once a file and kept beside the shards."""
+"""Frame tables are made once per file and kept next to the shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_table_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(frame_tables, "make_guarded_table", make)
     assert find_or_make_table(video, folder, 60) == table
     assert made == []
-    os.utime(video, (1, 1))  # another file, perhaps
+    os.utime(video, (1, 1))  # might be another file
     assert isinstance(find_or_make_table(video, folder, 60), UnreadableSourceError)
     assert made == [video]
 

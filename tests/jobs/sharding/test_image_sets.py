@@ -1,4 +1,4 @@
-"""Each image data set, from the released format to its scores, by its own published recipe in small."""
+"""Each image data set in small, from the released format to its scores, with its own published recipe."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_an_image_set_trains_and_is_scored(kind: str, tmp_path: Path) -> None:
 
 
 def _check_prcc(protocols: dict[str, dict[str, int]]) -> None:
-    """Two query sets of four pictures: either answers its own protocol, and both the general one."""
+    """Two query sets of four pictures: each has its own protocol, and both the general one."""
     counts = {name: (found["queries"], found["queries_without_match"]) for name, found in protocols.items()}
     assert counts == {"general": (8, 0), "same_clothes": (8, 4), "clothes_changing": (8, 4)}
 
 
 def _check_vc_clothes(protocols: dict[str, dict[str, int]]) -> None:
-    """Two persons before two of the four cameras."""
+    """Two persons seen by two of the four cameras."""
     for name in ("same_clothes_cameras_2_3", "clothes_changing_cameras_3_4"):
         assert protocols[name]["queries"] == 4

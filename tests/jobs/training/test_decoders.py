@@ -1,4 +1,4 @@
-"""Clips decoded by actors on other nodes: the bytes of threads, whatever becomes of actors and nodes."""
+"""Clips decoded by actors on other nodes: the same bytes as in threads, whatever happens to actors and nodes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuCluster]:
     head.stop()
 
 
-def findings(driver: subprocess.Popen[str], told: str = "") -> tuple[list[Any], str]:
-    """What the driver found, and all that it told."""
+def findings(driver: subprocess.Popen[str], text: str = "") -> tuple[list[Any], str]:
+    """The driver's findings, and all of its messages."""
     output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
-    assert driver.returncode == 0, (told + output)[-5000:]
-    return [json.loads(line) for line in re.findall(r"^FOUND (.*)$", told + output, re.MULTILINE)], told + output
+    assert driver.returncode == 0, (text + output)[-5000:]
+    return [json.loads(line) for line in re.findall(r"^FOUND (.*)$", text + output, re.MULTILINE)], text + output
 
 
 def test_an_epoch_has_the_bytes_of_threads_and_the_decoders_stand_beside_the_gpu_node(
@@ -51,12 +51,12 @@ def test_an_epoch_has_the_bytes_of_threads_and_the_decoders_stand_beside_the_gpu
 
 
 def test_a_killed_decoder_a_broken_frame_and_too_few_cpus(cluster: GpuCluster, tiny_shards: Path) -> None:
-    (killed, mistakes, too_many), told = findings(cluster.start_driver(DRIVER, "troubles", str(tiny_shards)))
+    (killed, mistakes, too_many), text = findings(cluster.start_driver(DRIVER, "troubles", str(tiny_shards)))
     print(f"one of two decoders was killed at step {killed['moment']} of {killed['steps']}")
     assert killed["equal"]
     assert killed["own_clips"] == 0  # the other one took over
-    assert "is lost; its clips are decoded elsewhere" in told
-    assert "is running again" in told
+    assert "is lost; its clips are decoded elsewhere" in text
+    assert "is running again" in text
     assert re.fullmatch(r"tracklet \S+: stored frame \d \(200 bytes\) is not a complete .*", mistakes["frame"])
     assert re.fullmatch(r"decoder on node [\d.]+: .*/nowhere.*", mistakes["shards"])
     assert too_many["equal"]
@@ -68,18 +68,18 @@ def test_nodes_of_decoders_die_until_the_worker_is_alone(cluster: GpuCluster, ti
     """The last test: it leaves no node without a GPU."""
     driver = cluster.start_driver(DRIVER, "losing_nodes", str(tiny_shards))
     assert driver.stdout is not None
-    told = ""
-    while "three decoders are up" not in told:
+    text = ""
+    while "three decoders are up" not in text:
         line = driver.stdout.readline()
-        assert line, told
-        told += line
+        assert line, text
+        text += line
     order = chance().sample([0, 1], 2)
     pauses = [chance().uniform(0.2, 4) for _ in order]
     print(f"nodes {order} are killed after {pauses} s")
     for node, pause in zip(order, pauses, strict=True):
         time.sleep(pause)
         cluster.cpu_nodes[node].kill()
-    (found,), _ = findings(driver, told)
+    (found,), _ = findings(driver, text)
     assert found["equal"]
     assert found["up"][-1] == 0
     assert found["own_clips"] > 200

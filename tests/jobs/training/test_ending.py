@@ -1,4 +1,4 @@
-"""A run that is asked to end, that another would enter, that hangs, and whose storage refuses writes for a while."""
+"""A run that is asked to end, that another would enter, that hangs, or whose storage refuses writes for a while."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def undisturbed(head: Head, tiny_recipe: Path, tmp_path: Path) -> Outcome:
 def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     head: Head, tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    """`ray job stop`; while the run lives, a second submission of its name is refused and changes nothing."""
+    """`ray job stop`; while the run is alive, a second submission of its name is refused and changes nothing."""
     place = StorageFolder(str(tmp_path / "runs" / "stopped"))
     working_dir = checkout(tmp_path / "checkout")
     flags = ["--recipe", str(tiny_recipe), "--run.name", "stopped", "--train.checkpoint_every_epochs", "4000"]
@@ -56,8 +56,8 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     moment = random_step(200)
     wait_for(lambda: steps_done(place) >= moment, "step")
     expect_success(head.jobs("stop", "first"))
-    told = head.jobs("logs", "first").stdout
-    assert re.search(r"ended as asked after epoch \d+, step \d+, with a checkpoint", told), told
+    output = head.jobs("logs", "first").stdout
+    assert re.search(r"stopped on request in epoch \d+ after step \d+, with a checkpoint", output), output
     wait_for(lambda: not any(map(is_alive, workers)), "end of the workers")
     done = steps_done(place)
     assert len([name for name in place.names() if name.startswith("checkpoint_20")]) == 1
@@ -65,9 +65,9 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     more = head.start("train.py", *flags, *ENDLESS)
     wait_for(lambda: steps_done(place) > done, "step after the stop")
     more.send_signal(signal.SIGINT)
-    told, _ = more.communicate(timeout=PATIENCE_SECONDS)
-    assert more.returncode == 130, told
-    assert "the same command goes on from here" in told
+    output, _ = more.communicate(timeout=PATIENCE_SECONDS)
+    assert more.returncode == 130, output
+    assert "the same command goes on from here" in output
     numbers = [
         int(match) for match in re.findall(r'"step": (\d+), "learning_rate"', place.read("steps.jsonl").decode())
     ]
@@ -78,7 +78,7 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
 def test_a_worker_that_hangs_is_ended_and_the_run_goes_on(
     head: Head, tiny_recipe: Path, tmp_path: Path, undisturbed: Outcome
 ) -> None:
-    """A worker is stopped as a whole (SIGSTOP), as where a disk does not answer; an actor decodes for it."""
+    """A worker is stopped as a whole (SIGSTOP), as if a disk does not answer; an actor decodes for it."""
     place = StorageFolder(str(tmp_path / "runs" / "hung"))
     arguments = ["--recipe", str(tiny_recipe), *LONG, "--run.name", "hung"]
     arguments += ["--compute.hang_seconds", "6", "--run.patience_seconds", "3", "--compute.decoders", "1"]
@@ -97,7 +97,7 @@ def test_a_worker_that_hangs_is_ended_and_the_run_goes_on(
 
 @pytest.mark.parametrize("hang", ["time.sleep(60)", "ctypes.PyDLL(None).sleep(60)"])
 def test_a_process_without_signs_of_life_ends_with_a_traceback(hang: str) -> None:
-    """Also where a library hangs and holds the interpreter lock."""
+    """Also if a library hangs while holding the interpreter lock."""
     script = (
         "import ctypes, time\nfrom ray_jobs.training.watchdog import Watchdog\ndog = Watchdog(1)\ntime.sleep(1.5)\n"
         "dog.alive(); dog.rest(); time.sleep(1.5)\nfor _ in range(8): dog.alive(); time.sleep(0.2)\n"

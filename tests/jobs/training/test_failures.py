@@ -33,7 +33,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head and a node of one CPU each."""
+    """A head and a node with one CPU each."""
     head = Head(tmp_path_factory.mktemp("breakable"), 1, settings=QUICK_HEARTBEATS)
     try:
         head.add_node()
@@ -44,7 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 @pytest.fixture(scope="module")
 def undisturbed(cluster: Head, recipe: Path) -> Outcome:
-    """The same run, left alone."""
+    """The same run without faults."""
     expect_success(cluster.run("train.py", *flags(recipe, "whole")))
     return Outcome.of(StorageFolder(str(recipe.parent / "runs" / "whole")))
 
@@ -61,7 +61,7 @@ def random_step() -> int:
 def test_a_run_goes_on_to_the_same_weights(
     kind: str, cluster: Head, undisturbed: Outcome, recipe: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL; for a node all its processes at once, and another one comes."""
+    """SIGKILL; for a node, all its processes at once, and another node joins."""
     moments, step = chance(), random_step()
     print(f"the {kind} is killed after step {step}")
     place = StorageFolder(str(recipe.parent / "runs" / kind))
@@ -77,7 +77,7 @@ def test_a_run_goes_on_to_the_same_weights(
 def test_a_job_submitted_again_after_the_head_was_lost(
     cluster: Head, undisturbed: Outcome, recipe: Path, tmp_path: Path
 ) -> None:
-    """The head's node with GCS, job and worker is killed; a new head knows nothing of them."""
+    """The head's node with GCS, job and worker is killed; a new head knows nothing about them."""
     step = random_step()
     print(f"the head is killed after step {step}")
     place = StorageFolder(str(recipe.parent / "runs" / "head"))

@@ -1,4 +1,4 @@
-"""Runs over several nodes: raylets on this machine, on its network and in network namespaces of their own."""
+"""Runs over several nodes: raylets on this machine, on its network and in separate network namespaces."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Path:
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head and a node of one CPU each, on "one network" or in "namespaces"."""
+    """A head and a node with one CPU each, on "one network" or in "namespaces"."""
     network = Network() if request.param == "namespaces" else None
     try:
         head = Head(tmp_path_factory.mktemp("head"), 1, network=network, settings=QUICK_HEARTBEATS)
@@ -55,7 +55,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_ranks_spread_over_nodes_that_each_read_the_shards(
     cluster: Head, recipe: Path, tiny_shards: Path, tmp_path: Path
 ) -> None:
-    """By the processes of each raylet: one training worker, which has mapped every shard."""
+    """Each raylet has one training worker, which has mapped every shard."""
     place = StorageFolder(str(recipe.parent / "runs" / "spread"))
     flags = ["--recipe", str(recipe), "--run.name", place.name, "--batch.identities", "1", "--train.epochs", "12"]
     flags += ["--compute.workers", "2", "--train.log_every_seconds", "0.01"]
@@ -97,13 +97,13 @@ def test_two_workers_on_two_nodes_train_as_one(cluster: Head, recipe: Path, tiny
 
 
 def shards_mapped(process: int, folder: Path) -> set[str]:
-    """Names of a folder's files that a process has in memory maps."""
+    """Names of a folder's files that a process has memory-mapped."""
     mapped = {line.split()[-1] for line in Path(f"/proc/{process}/maps").read_text().splitlines()}
     return {Path(file).name for file in mapped if Path(file).parent == folder}
 
 
 def test_a_run_grows_and_shrinks_with_the_cluster(recipe: Path, tmp_path: Path) -> None:
-    """One node; a second comes; it is lost again. Each step is counted once, at the rate of its number of workers."""
+    """One node; a second joins; it is lost again. Each step is counted once, at the rate for its number of workers."""
     settings = QUICK_HEARTBEATS | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "8"}
     (tmp_path / "head").mkdir()
     head = Head(tmp_path / "head", 1, settings=settings)

@@ -1,4 +1,4 @@
-"""A training run, and a search, whose shards, checkpoints and results stand on an S3 server."""
+"""A training run, and a search, whose shards, checkpoints and results are on an S3 server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = ["--train.epochs", "30", "--train.log_every_seconds", "0.01", "--train.c
 def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
     s3: S3Server, head: Head, tiny_shards: Path, tmp_path: Path
 ) -> None:
-    """It ends as one on a local disk; nothing of it stands on the node but the cache of shards."""
+    """It ends like one on a local disk; nothing of it is on the node except the cache of shards."""
     recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(s3.bucket())
     expect_success(head.run("train.py", "--recipe", str(recipe), *FLAGS, "--run.name", "local"))
     undisturbed = Outcome.of(StorageFolder(str(tmp_path / "runs" / "local")))
@@ -42,14 +42,14 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
         print(f"writes are refused from step {step} on")
         time.sleep(12)
         held = steps_done(place)
-        assert run.process.poll() is None, run.told()
+        assert run.process.poll() is None, run.output_end()
         s3.accept_writes()
         assert run.finish() == undisturbed
     finally:
         run.end()
     assert held < 60, "the run was over before writes were refused"
-    told = (tmp_path / "driver.log").read_text()
-    assert "Traceback" not in told
+    output = (tmp_path / "driver.log").read_text()
+    assert "Traceback" not in output
     assert {"metrics.json", "metrics.txt", "config.yaml", "embeddings.parquet", "best"} <= set(place.names())
     assert not (tmp_path / "runs" / "remote").exists()
 
@@ -61,7 +61,7 @@ def test_a_run_on_object_storage_that_refuses_writes_for_a_while(
 def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
     s3: S3Server, head: Head, tiny_shards: Path, tmp_path: Path
 ) -> None:
-    """Its trials, records and best recipe stand there; the recipe is trained from there."""
+    """Its trials, records and best recipe are stored there; the recipe is trained from there."""
     recipe, bucket = write_tiny_recipe(tmp_path, tiny_shards), StorageFolder(s3.bucket())
     (tmp_path / "space.yaml").write_text("optim.learning_rate: {choices: [0.003, 0.001]}")
     search = ["--recipe", str(recipe), "--space", str(tmp_path / "space.yaml"), "--searcher", "grid"]
@@ -75,9 +75,9 @@ def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
     process = head.start("tune.py", *search)
     wait_for(lambda: any(trial["history"] for trial in trials()) or process.poll() is not None, "validation")
     process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130, told
-    assert "search night stopped on request; the same command goes on from here" in told
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, output
+    assert "search night stopped on request; the same command goes on from here" in output
     before = trials()
     assert [trial["state"] for trial in before if trial["history"]] != ["finished", "finished"]
 

@@ -26,22 +26,22 @@ ROOT_FILES = (
 )
 
 
-def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
-    """Two gloo workers, one identity each a batch, checkpoints within epochs; then the finished run entered again."""
+def test_two_workers_train_score_and_report(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
+    """Two gloo workers, one identity each per batch, checkpoints within epochs; then the finished run is run again."""
     arguments = ["--recipe", str(tiny_recipe), "--compute.workers", "2", "--batch.identities", "1"]
     arguments += ["--train.checkpoint_every_steps", "1", "--train.log_every_seconds", "0.1", "--run.name", "two"]
     arguments += ["--score.report", "true"]
     done = head.run("train.py", *arguments)
-    told = expect_success(done)
+    output = expect_success(done)
     for text in ("RayTrainWorker", "pid=", "Traceback", "WARNING", "\x1b"):
-        assert text not in told + done.stderr, text
-    assert "training on 2 workers\n" in told
+        assert text not in output + done.stderr, text
+    assert "training on 2 workers\n" in output
     folder = tmp_path / "runs" / "two"
-    assert "clips/s" in told
-    assert "data wait" in told
-    assert "left 0:0" in told
-    assert "clothes-changing" in told
-    assert str(folder / "rankings_clothes_changing.svg") in told
+    assert "clips/s" in output
+    assert "data wait" in output
+    assert "left 0:0" in output
+    assert "clothes-changing" in output
+    assert str(folder / "rankings_clothes_changing.svg") in output
     for file in ("config.yaml", "metrics.txt", "embeddings.parquet", "queries.parquet", "best/model.safetensors"):
         assert (folder / file).exists(), file
     assert list((folder / "tensorboard").iterdir())
@@ -67,7 +67,7 @@ def test_two_workers_train_score_and_tell(head: Head, tiny_recipe: Path, tmp_pat
 def test_submitted_as_a_job_where_only_the_dependencies_are_installed(
     head: Head, tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    """`ray job submit --working-dir .` of a checkout with data and a run in it, which must not travel."""
+    """`ray job submit --working-dir .` of a checkout with data and a run in it, which must not be uploaded."""
     checkout = tmp_path / "checkout"
     shutil.copytree(
         ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv", "tests", "runs", "data", "*.egg-info")
@@ -81,9 +81,9 @@ def test_submitted_as_a_job_where_only_the_dependencies_are_installed(
     done = head.submit(
         checkout, "python", "ray_jobs/train.py", "--recipe", "tiny.yaml", "--train.log_every_seconds", "1"
     )
-    told = expect_success(done)
-    assert "clips/s" in told
-    assert "clothes-changing" in told
+    output = expect_success(done)
+    assert "clips/s" in output
+    assert "clothes-changing" in output
     assert (tmp_path / "runs" / "tiny" / "metrics.json").exists()
     listing = (
         "import json, pathlib; paths = pathlib.Path('.').rglob('*')\n"
@@ -91,8 +91,8 @@ def test_submitted_as_a_job_where_only_the_dependencies_are_installed(
         "sizes = [path.stat().st_size for path in files]\n"
         "print('TRAVELLED', json.dumps([sorted({path.parts[0] for path in files}), sum(sizes)]))"
     )
-    told = expect_success(head.submit(checkout, "python", "-c", listing))
-    travelled, size = json.loads(told.split("\nTRAVELLED ")[1].splitlines()[0])
+    output = expect_success(head.submit(checkout, "python", "-c", listing))
+    travelled, size = json.loads(output.split("\nTRAVELLED ")[1].splitlines()[0])
     assert set(travelled) >= {"ccvid", "ray_jobs", "data_tools", "video_backbones"}
     assert not set(travelled) & {"data", "runs", ".venv", "tests", ".git"}
     parts = [path for name in (*PACKAGES, *ROOT_FILES) for path in (checkout / name, *(checkout / name).rglob("*"))]

@@ -99,7 +99,9 @@ def test_the_log_and_mlflow_learn_how_a_run_ended(
     assert run.data.metrics["speed/clips_per_second"] == 8.0
 
 
-def test_mlflow_that_is_not_installed_is_told_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_that_is_not_installed_is_reported_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ccvid.training.mlflow_sink.find_spec", lambda _: None)
     recipe = Recipe(run=RunOptions(mlflow="http://127.0.0.1:1"))
     with (
@@ -110,7 +112,7 @@ def test_mlflow_that_is_not_installed_is_told_before_the_start(tmp_path: Path, m
 
 
 def wait_for_gauges(head: Head, process: subprocess.Popen[str], ranks: set[str]) -> dict[tuple[str, str], float]:
-    """Values by (metric, rank) of the run, once every rank's epoch is there; Ray sends them each ten seconds."""
+    """Values by (metric, rank) of the run, once every rank's epoch is there; Ray sends them every ten seconds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         found = dict(scrape(head, "seen"))
@@ -127,7 +129,7 @@ def scrape(head: Head, run: str) -> Iterator[tuple[tuple[str, str], float]]:
         for target in group["targets"]:
             try:
                 text = urlopen(f"http://{target}/metrics", timeout=60).read().decode()
-            except URLError:  # Ray names the autoscaler's endpoint too, which these heads run without
+            except URLError:  # Ray also names the autoscaler's endpoint, which these heads run without
                 continue
             for name, labels, value in re.findall(r"^(ray_ccvid_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
                 if f'run="{run}"' in labels:
@@ -135,7 +137,7 @@ def scrape(head: Head, run: str) -> Iterator[tuple[tuple[str, str], float]]:
 
 
 def log_records(head: Head, run: str) -> list[dict[str, Any]]:
-    """What the run's workers logged, as Ray Train keeps it on their node."""
+    """The logs of the run's workers, as Ray Train keeps them on their node."""
     files = (head.own.temporary / "session_latest" / "logs" / "train").glob("ray-train-app-worker-*.log")
     records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return [record for record in records if record["run_name"] == run]

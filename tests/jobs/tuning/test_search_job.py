@@ -1,4 +1,4 @@
-"""A whole search on a real Ray cluster: stopped trials, a failing one, a kill of its driver, and what it leaves."""
+"""A whole search on a real Ray cluster: stopped trials, a failing one, a kill of its driver, and its results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tests.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
-# The second breaks the training, the last two leave the first weights as they are.
+# The second makes training diverge, the last two leave the initial weights as they are.
 SPACE = "optim.learning_rate: {choices: [0.003, 1.0e+30, 1.0e-12, 1.0e-11]}"
 AT_ONCE = 2
-SECONDS_TO_CLEAR = 60  # how long a slow machine may take to clear a stopped trial away
+SECONDS_TO_CLEAR = 60  # how long a slow machine may take to clean up a stopped trial
 
 
 def trials_of(folder: Path) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def validations(folder: Path) -> int:
 
 
 class Watch:
-    """Notes each half second what lives on the cluster, and how many trials the search says run."""
+    """Record every half second what is alive on the cluster, and how many trials the search reports as running."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.samples, self.running = folder, list[dict[str, Any]](), list[tuple[float, int]]()
@@ -62,7 +62,7 @@ class Watch:
             process.wait()
 
     def most_running(self, since: float, until: float) -> int:
-        """Trials that ran at the same time within a span, and the last number before it."""
+        """Trials that ran at the same time within a period, and the last number before it."""
         before = [count for moment, count in self.running if moment < since][-1:]
         return max([*before, *(count for moment, count in self.running if since <= moment <= until)], default=0)
 
@@ -108,22 +108,22 @@ def test_a_killed_search_goes_on_stops_trials_without_a_trace_and_its_best_recip
     assert any(trial["state"] == "running" for trial in before)
 
     with Watch(folder).over(head) as watch:
-        told = expect_success(head.run("tune.py", *arguments))
+        output = expect_success(head.run("tune.py", *arguments))
         time.sleep(2)
-    check_course(folder, before, told)
+    check_course(folder, before, output)
     check_nothing_stayed(watch)
     check_best_recipe(head, folder)
     check_entered_again(head, folder, arguments)
 
 
-def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
+def check_course(folder: Path, before: list[dict[str, Any]], output: str) -> None:
     after = trials_of(folder)
     assert len(after) == 4
     for old, new in zip(before, after, strict=False):
         assert new["values"] == old["values"]
         assert new["history"][: len(old["history"])] == old["history"]
         if old["state"] not in ("running", "waiting"):
-            assert new == old  # was not run again
+            assert new == old  # was not repeated
         epochs = [epoch for epoch, _ in new["history"]]
         assert epochs == sorted(set(epochs)), "no epoch was validated twice"
     states = {trial["number"]: trial["state"] for trial in after}
@@ -139,7 +139,7 @@ def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
     assert "stopped" in states.values(), after
     assert "finished" in states.values()
     of_ray = "\x1b[33m(raylet)"  # warns of many processes for two CPUs
-    assert not [line for line in told.splitlines() if "\x1b" in line and not line.startswith(of_ray)]
+    assert not [line for line in output.splitlines() if "\x1b" in line and not line.startswith(of_ray)]
     for word in (
         "best so far",
         "left",
@@ -147,8 +147,8 @@ def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
         "unreliable: fewer than",
         str(folder / "best.yaml"),
     ):
-        assert word in told, word
-    assert "Traceback" not in told
+        assert word in output, word
+    assert "Traceback" not in output
     table = pq.read_table(folder / "trials.parquet")
     assert table["state"].to_pylist() == [trial["state"] for trial in after]
     for trial in after:
@@ -156,24 +156,24 @@ def check_course(folder: Path, before: list[dict[str, Any]], told: str) -> None:
 
 
 def check_nothing_stayed(watch: Watch) -> None:
-    """At no time lives more than what the trials of the last seconds need; at the end nothing does."""
+    """At no time is more alive than the trials of the last seconds need; at the end nothing is."""
     assert len(watch.samples) > 20
     for sample in watch.samples:
         allowed = watch.most_running(sample["time"] - SECONDS_TO_CLEAR, sample["time"])
         for name in ("TrainController", "RayTrainWorker"):
             assert sample["actors"].count(name) <= allowed, sample
-        # One of Tune and one of the workers for each trial, and for one that is being cleared away.
+        # One of Tune and one of the workers for each trial, including one that is being cleaned up.
         assert sample["groups"] <= 2 * (max(allowed, AT_ONCE) + 1), sample
     last = watch.samples[-1]
     assert last["groups"] == 0, last
     assert not {"TrainController", "RayTrainWorker", "ResourceTrainable", "_QueueActor"} & set(last["actors"]), last
-    # Ray's cleaners, which hold no CPU, do not end after a controller that was killed: those of the killed search stay.
+    # Ray's cleaners, which use no CPU, do not end when their controller is killed: those of the killed search remain.
     cleaners = [sample["actors"].count("PlacementGroupCleaner") for sample in (watch.samples[0], last)]
     assert cleaners[1] <= cleaners[0]
 
 
 def check_best_recipe(head: Head, folder: Path) -> None:
-    """It runs as it is, and ends with the very weights of the trial."""
+    """It runs unchanged, and ends with exactly the weights of the trial."""
     text = (folder / "best.yaml").read_text()
     best = next(word.rstrip(":") for word in text.split() if word.startswith("trial-"))
     assert "clothes-changing" in expect_success(head.run("train.py", "--recipe", str(folder / "best.yaml")))

@@ -1,4 +1,4 @@
-"""Records, tables, importance, picture and best recipe of made-up trials; and how many trials find room."""
+"""Records, tables, importance, picture and best recipe of made-up trials; and how many trials fit the cluster."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_picture_shows_every_axis_and_explains_itself(tmp_path: Path) -> Non
     picture = (tmp_path / "night" / "parallel_coordinates.svg").read_bytes()
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg")
-    comments = picture.decode()  # matplotlib draws letters as shapes, and writes the text beside them
+    comments = picture.decode()  # matplotlib draws letters as shapes, and writes the text next to them
     for text in ("learning_rate", "(log scale)", "batch.", "milestones", "clothes-", "stopped early", "1 failed"):
         assert text in comments, text
     write_results(records, recipe, space)
@@ -144,7 +144,7 @@ def test_records_are_read_again_and_other_settings_are_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"number": 7}, "found trial 7, expected trial 1"),
         ({"values": {}}, "trial 1 does not have the same searched fields as trial 0"),
@@ -158,14 +158,14 @@ def test_records_are_read_again_and_other_settings_are_refused(tmp_path: Path) -
         ),
     ],
 )
-def test_records_that_no_search_wrote_are_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_records_that_no_search_wrote_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     records, _, space = made_up(tmp_path, 2)
     file = tmp_path / "night" / "search.json"
     content = json.loads(file.read_text())
     SearchRecords(records.folder, records.settings, space)
     content["trials"][1] |= changes
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=rf"search\.json: .*{told}"):
+    with pytest.raises(InputError, match=rf"search\.json: .*{message}"):
         SearchRecords(records.folder, records.settings, space)
 
 
@@ -234,27 +234,27 @@ def test_what_does_not_fit_is_an_error(
         find_room(compute, nodes, concurrency=concurrency, trials=20)
 
 
-def test_flags_that_make_no_search_are_told_before_anything_starts(tmp_path: Path) -> None:
+def test_flags_that_make_no_search_are_reported_before_anything_starts(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     space = read_space(str(tmp_path / "space.yaml"), recipe)
     usual = SearchOptions(9, "optuna", "asha", None, None, 3.0)
     assert check_search(recipe, space, usual) == (9, 50)  # CAL's losses begin at 50
 
-    def told(recipe: Recipe, options: SearchOptions) -> str:
+    def message(recipe: Recipe, options: SearchOptions) -> str:
         with pytest.raises(UsageError) as error:
             check_search(recipe, space, options)
         return str(error.value)
 
     no_held_out = recipe.model_copy(update={"train": TrainOptions()})
-    assert "--train.held_out_share is 0, but trials are compared on held-out identities" in told(no_held_out, usual)
+    assert "--train.held_out_share is 0, but trials are compared on held-out identities" in message(no_held_out, usual)
     elastic = recipe.model_copy(update={"compute": ComputeOptions(workers=(1, 2))})
-    assert "--compute.workers: expected a fixed number" in told(elastic, usual)
-    assert "--searcher grid: the space has ranges of floats" in told(
+    assert "--compute.workers: expected a fixed number" in message(elastic, usual)
+    assert "--searcher grid: the space has ranges of floats" in message(
         recipe, SearchOptions(9, "grid", "asha", None, None, 3)
     )
-    assert "--trials is missing" in told(recipe, SearchOptions(None, "random", "asha", None, None, 3))
-    assert "--grace 60: ASHA cannot stop" in told(recipe, SearchOptions(9, "random", "asha", None, 60, 3))
+    assert "--trials is missing" in message(recipe, SearchOptions(None, "random", "asha", None, None, 3))
+    assert "--grace 60: ASHA cannot stop" in message(recipe, SearchOptions(9, "random", "asha", None, 60, 3))
 
 
 def test_asha_waits_for_the_losses_that_the_space_is_about(tmp_path: Path) -> None:
@@ -266,4 +266,4 @@ def test_asha_waits_for_the_losses_that_the_space_is_about(tmp_path: Path) -> No
     baseline = recipe.model_copy(update={"method": MethodOptions(clothes_loss=False)})
     assert default_grace(baseline, read_space("cal", baseline)) == 10
     short = baseline.model_copy(update={"train": TrainOptions(held_out_share=0.1, epochs=10)})
-    assert default_grace(short, read_space("cal", short)) == 10  # no validation before the end: told by check_search
+    assert default_grace(short, read_space("cal", short)) == 10  # no validation before the end: see check_search

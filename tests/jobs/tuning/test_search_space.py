@@ -1,4 +1,4 @@
-"""The search space's file, and what trials are drawn from it. Without Ray."""
+"""The search space's file, and the trials drawn from it. Without Ray."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_kind_of_field_is_read_and_drawn_within_its_ends(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             "optim.learning_rte: {choices: [1]}",
@@ -89,10 +89,10 @@ def test_every_kind_of_field_is_read_and_drawn_within_its_ends(tmp_path: Path) -
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_file_and_field(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_wrong_is_reported_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         space_of(tmp_path, text)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert str(error.value).startswith(f"--space {tmp_path / 'space.yaml'}: ")
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""How many clips fit."""
+"""How many clips fit the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooling of clips, and the embedding table: what is written is read, what is wrong is named."""
+"""Pooling of clips, and the embedding table: what is written can be read, and errors name what is wrong."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_equal(table: EmbeddingTable, expected: EmbeddingTable) -> None:
 
 
 def others_table(path: Path, **changes: Any) -> Path:
-    """A table as others may write it, the least that is asked for, with some columns changed or left out."""
+    """A minimal table as other programs may write it, with some columns changed or left out."""
     columns: dict[str, Any] = {
         "id": ["x", "y"],
         "person": [7, 8],
@@ -112,7 +112,7 @@ def test_tables_of_others_need_little(tmp_path: Path, value_type: pa.DataType) -
     [
         ({"camera": None}, "no column camera; found id, person, split, embedding"),
         ({"camera": ["c", None]}, "row 1 has no camera"),
-        ({"id": ["x", "x"]}, r"row 1 \(x\): the id stands in row 0 already"),
+        ({"id": ["x", "x"]}, r"row 1 \(x\): duplicate id, first seen in row 0"),
         ({"split": ["query", "test"]}, r"row 1 \(y\): split 'test', expected one of train, query, gallery"),
         ({"person": [["7"], ["8"]]}, "column person is list<.*>, expected text"),
         ({"embedding": [[0.5, 1.0], [2.0]]}, "row 1: embedding of 1 values, expected 2"),

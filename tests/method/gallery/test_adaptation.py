@@ -1,4 +1,4 @@
-"""Query expansion, gallery centroids and camera means, by hand and by what they are for."""
+"""Query expansion, gallery centroids and camera means, by hand and by their purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_a_query_moves_to_its_neighbours() -> None:
     gallery = np.array([[0.6, 0.8], [-1.0, 0.1], [0.0, 3.0]], np.float32)
     found = expand_queries(query, gallery, k=1, alpha=2.0)
     np.testing.assert_allclose(found, unit(np.array([[1 + 0.36 * 0.6, 0.36 * 0.8]])), atol=1e-6)
-    # Those that look away have no weight.
+    # Entries with a negative cosine have no weight.
     np.testing.assert_allclose(expand_queries(query, gallery[1:2], k=9), [[1.0, 0.0]], atol=1e-6)
 
 

@@ -31,7 +31,7 @@ def test_recall_is_the_share_of_exact_entries_found(checked: int) -> None:
     assert recall == pytest.approx(np.mean(hits))
     assert recall > 0.9
     same = found.gallery_QK == exact.gallery_QK
-    assert np.array_equal(found.score_QK[same], exact.score_QK[same])  # of what is found, scores are exact
+    assert np.array_equal(found.score_QK[same], exact.score_QK[same])  # scores of found entries are exact
     assert (np.diff(found.score_QK, axis=1) <= 0).all()
     for row, there in enumerate(found.gallery_QK):
         assert not (exclude[0][1][there] == exclude[0][0][row]).any()
@@ -46,7 +46,7 @@ def test_missed_entries_lower_the_recall() -> None:
 
 
 class FirstHalf:
-    """An index that knows some entries alone."""
+    """An index that contains only some entries."""
 
     def __init__(self, known: int) -> None:
         self.known = known

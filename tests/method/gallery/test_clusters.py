@@ -1,4 +1,4 @@
-"""Groups of probable people, who can never be one, and figures against labels."""
+"""Groups of probable persons, tracklets that cannot be one person, and scores against labels."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def test_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "reach"), [(1, 0.5), (4, 0.0), (4, 1.0)])
 def test_what_is_refused(count: int, reach: float) -> None:
-    with pytest.raises(InputError, match=f"groups of {count} tracklets within {reach}"):
+    with pytest.raises(InputError, match=f"cannot group {count} tracklets with reach {reach}"):
         find_clusters(np.eye(4, dtype=np.float32)[:count], at(*[None] * count), reach=reach)

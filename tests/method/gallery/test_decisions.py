@@ -1,4 +1,4 @@
-"""Thresholds and probabilities that results hold, laid on other matches."""
+"""Thresholds and probabilities from results, applied to other matches."""
 
 from __future__ import annotations
 
@@ -49,30 +49,30 @@ def matches(score_QK: list[list[float]]) -> RankedMatches:
 def test_what_results_hold_is_laid_on_other_scores(tmp_path: Path) -> None:
     place = results(tmp_path / "run", scored(20, 0.6))
     found = read_decisions(place)
-    told = json.loads((tmp_path / "run" / "thresholds.json").read_text())
-    assert found.threshold == told["recommended"]["threshold"]["value"]
+    written = json.loads((tmp_path / "run" / "thresholds.json").read_text())
+    assert found.threshold == written["recommended"]["threshold"]["value"]
     assert found.calibration is not None
-    laid = found.laid_on(matches([[0.9, 0.1]]), model="m").probability_QK
+    laid = found.add_probabilities(matches([[0.9, 0.1]]), model="m").probability_QK
     assert laid is not None
     np.testing.assert_array_equal(laid, found.calibration.probability(np.array([[0.9, 0.1]]), model="m"))
-    doubtful = found.laid_on(matches([[0.9, 0.1]]), model="m", prior=1e-4).probability_QK
+    doubtful = found.add_probabilities(matches([[0.9, 0.1]]), model="m", prior=1e-4).probability_QK
     assert doubtful is not None
     assert (doubtful < laid).all()
     with pytest.raises(InputError, match="run: threshold and probabilities are for embeddings of another model"):
-        found.laid_on(matches([[0.5]]), model="other")
+        found.add_probabilities(matches([[0.5]]), model="other")
 
 
 def test_too_few_people_give_neither_and_earlier_ones_go(tmp_path: Path) -> None:
     results(tmp_path / "run", scored(20, 0.6))
     found = read_decisions(results(tmp_path / "run", scored(2, 0.6), far=1e-6))
     assert found == Decisions(str(tmp_path / "run"), "m", None, None)
-    assert "no threshold for a false-accept rate of 0.0001 %" in (tmp_path / "run" / "metrics.txt").read_text()
-    assert found.laid_on(matches([[0.5]]), model="m").probability_QK is None
+    assert "no threshold for a false accept rate of 0.0001 %" in (tmp_path / "run" / "metrics.txt").read_text()
+    assert found.add_probabilities(matches([[0.5]]), model="m").probability_QK is None
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     place = StorageFolder(str(tmp_path))
-    with pytest.raises(InputError, match=r"no thresholds\.json; name results of train\.py or evaluate\.py"):
+    with pytest.raises(InputError, match=r"no thresholds\.json; give results of train\.py or evaluate\.py"):
         read_decisions(place)
     (tmp_path / "thresholds.json").write_text('{"model": 3}')
     with pytest.raises(InputError, match=r"thresholds\.json: model: Input should be a valid string"):
@@ -87,6 +87,6 @@ def test_files_of_two_evaluations_are_refused(tmp_path: Path) -> None:
     calibration = json.loads(place.read("calibration.json")) | {"model": "other"}
     (tmp_path / "run" / "calibration.json").write_text(json.dumps(calibration))
     with pytest.raises(
-        InputError, match=r"calibration\.json: for model 'other', thresholds\.json beside it for model 'm'"
+        InputError, match=r"calibration\.json: is for model 'other', but thresholds\.json next to it for model 'm'"
     ):
         read_decisions(place)

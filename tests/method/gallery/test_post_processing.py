@@ -1,4 +1,4 @@
-"""Every method scored as by itself, with its gain and its cost."""
+"""Every method scores as it does by itself, with its gain and its cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_methods_are_scored_as_by_themselves(problem: tuple[CosineDistances, Ret
     distances, query, gallery = problem
     found = {row.method: row for row in compare_post_processing(*problem, [PROTOCOLS["general"]])}
     assert list(found) == [
-        "plain", "re-ranking", "query expansion", "gallery centroids", "camera means taken away"
+        "plain", "re-ranking", "query expansion", "gallery centroids", "camera means subtracted"
     ]  # fmt: skip
     query_QD, gallery_GD = distances.query_QD, distances.gallery_GD
     alone: dict[str, Distances] = {
@@ -59,5 +59,5 @@ def test_gain_and_cost_stand_in_the_table() -> None:
     ]
     text = "\n".join(post_processing_lines([plain, other]))
     assert "62.5 (+12.5)" in text
-    assert "look at the whole gallery" in text
+    assert "use the whole gallery" in text
     assert other.to_json()["protocols"] == {"same_clothes": {"map": 0.625, "top-1": 0.2}}

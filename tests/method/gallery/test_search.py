@@ -1,4 +1,4 @@
-"""The first k of a gallery: those of the exact scores, in every block size."""
+"""The first k of a gallery: those of the exact scores, for every block size."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def assert_equal(found: NearestEntries, expected: NearestEntries) -> None:
 
 def vectors(kind: str, rows: int, dimensions: int, seed: int) -> np.ndarray:
     values = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
-    if kind == "ties":  # few directions, at several lengths that are powers of two: cosines equal to the bit
+    if kind == "ties":  # few directions, at several lengths that are powers of two: bit-identical cosines
         return values[np.arange(rows) % 7] * np.float32(2.0) ** (np.arange(rows) % 3)[:, None].astype(np.float32)
-    if kind == "near ties":  # differ by less than float32 products can tell
+    if kind == "near ties":  # differ by less than float32 products can resolve
         return values[:1] + values * np.float32(1e-7)
     return values
 
@@ -107,15 +107,15 @@ def test_a_memory_map_will_do(tmp_path: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "gallery", "k", "told"),
+    ("query", "gallery", "k", "message"),
     [
-        (np.ones((2, 4)), np.ones((3, 4)), 0, "0 matches of a query, expected 1 or more"),
+        (np.ones((2, 4)), np.ones((3, 4)), 0, "0 matches per query, expected 1 or more"),
         (np.ones((0, 4)), np.ones((3, 4)), 1, "nothing to rank: 0 queries, 3 gallery"),
-        (np.ones((2, 4)), np.ones((3, 5)), 1, "different models"),
+        (np.ones((2, 4)), np.ones((3, 5)), 1, "from the same model"),
         (np.ones((2, 4)), np.full((3, 4), np.nan), 1, "gallery embedding row 0, column 0 is nan"),
-        (np.zeros((2, 4)), np.ones((3, 4)), 1, "query embedding row 0: largest value 0.0, not a direction"),
+        (np.zeros((2, 4)), np.ones((3, 4)), 1, "query embedding row 0: largest absolute value is 0.0, expected 1e-30"),
     ],
 )
-def test_mistakes(query: np.ndarray, gallery: np.ndarray, k: int, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_mistakes(query: np.ndarray, gallery: np.ndarray, k: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         search(query.astype(np.float32), gallery.astype(np.float32), k)

@@ -1,4 +1,4 @@
-"""The clothes-based adversarial loss: a naive loop, and the edges."""
+"""The clothes-based adversarial loss: a naive loop, and edge cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads and the model that carries them."""
+"""The heads and the model that holds them."""
 
 from __future__ import annotations
 

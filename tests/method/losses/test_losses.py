@@ -1,4 +1,4 @@
-"""Identity losses: naive loops, the edges, and what recipes may ask."""
+"""Identity losses: naive loops, edge cases, and the settings of recipes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def naive_logit(name: str, cosine: float, *, target: bool, margin: float) -> flo
 
 @pytest.mark.parametrize("name", MARGIN_LOSSES)
 def test_margin_losses_equal_a_naive_loop(name: str) -> None:
-    rows = [[0.9, 0.1, -0.5], [0.2, 0.3, -0.99], [0.2, -0.6, 0.4]]  # the second's target lies beyond pi - margin
+    rows = [[0.9, 0.1, -0.5], [0.2, 0.3, -0.99], [0.2, -0.6, 0.4]]  # the second's target is beyond pi - margin
     expected = 0.0
     for row, person in zip(rows, PERSON_B.tolist(), strict=True):
         logits = [8 * naive_logit(name, cosine, target=c == person, margin=0.4) for c, cosine in enumerate(row)]
@@ -74,7 +74,7 @@ def test_gradients_are_finite_at_equal_and_opposite_directions(name: str, dtype:
     (gradient,) = torch.autograd.grad(loss, cosine)
     assert loss.isfinite()
     assert gradient.isfinite().all()
-    assert gradient[1, 0] < 0  # learning still pulls the target nearer
+    assert gradient[1, 0] < 0  # learning still pulls the target closer
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", *MARGIN_LOSSES])

@@ -1,4 +1,4 @@
-"""Pair losses: naive loops over all pairs, the edges, two ranks."""
+"""Pair losses: naive loops over all pairs, edge cases, two ranks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def naive(name: str, feature_BD: Tensor, persons: list[int]) -> float:
 def test_losses_equal_a_naive_loop(name: str) -> None:
     generator = torch.Generator().manual_seed(3)
     feature = torch.randn(9, 5, dtype=torch.float64, generator=generator)
-    persons = [0, 1, 1, 0, 2, 2, 2, 1, 2]  # of different numbers, not in order
+    persons = [0, 1, 1, 0, 2, 2, 2, 1, 2]  # different numbers per person, not in order
     loss = LOSSES[name](feature, torch.tensor(persons))
     assert loss.item() == pytest.approx(naive(name, feature, persons), rel=1e-8)
 
@@ -83,7 +83,7 @@ def test_a_sample_without_positives_is_a_negative_of_the_others(name: str) -> No
     assert gradient.isfinite().all()
     assert gradient[4].abs().max() > 0
     alone = LOSSES[name](feature[:4], persons[:4])
-    assert loss * (5 if name in ("cosface", "circle") else 4) > alone * 4  # the first of them sees a near stranger
+    assert loss * (5 if name in ("cosface", "circle") else 4) > alone * 4  # the stranger is near the first of them
 
 
 @pytest.mark.parametrize("name", ["contrastive", "cosface", "circle"])
@@ -114,7 +114,7 @@ def small_network() -> nn.Module:
 
 
 def small_batch() -> tuple[Tensor, Tensor]:
-    """Eight samples of which each half lacks positives that the other has."""
+    """Eight samples; each half lacks positives that the other half has."""
     generator = torch.Generator().manual_seed(2)
     return torch.randn(8, 7, dtype=torch.float64, generator=generator), torch.tensor([0, 1, 1, 2, 0, 0, 2, 1])
 
@@ -139,7 +139,7 @@ def _rank(rank: int, folder: str) -> None:
         torch.autograd.backward(value)
         found[name] = {"loss": value.detach(), **gradients_of(network)}
     own = torch.arange(6.0).reshape(2, 3).requires_grad_()
-    weight = torch.arange(12.0).reshape(4, 3) + 100 * rank  # each rank asks for something else
+    weight = torch.arange(12.0).reshape(4, 3) + 100 * rank  # each rank has a different loss
     torch.autograd.backward((gather_batch(own, 2) * weight).sum())
     found["gather"] = own.grad
     torch.save(found, f"{folder}/rank{rank}.pt")

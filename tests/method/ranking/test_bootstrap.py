@@ -1,4 +1,4 @@
-"""Intervals over identities equal those of data sets written out draw by draw, and hold what they should."""
+"""Intervals over identities equal those of data sets written out draw by draw, and have the right coverage."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_too_few_pairs_for_a_rate_are_said_to_be() -> None:
     found = recommend_threshold(pairs, verify(pairs), 1e-9, draws=5)
     assert found.threshold is found.far is found.tar is None
     assert found.reason is not None
-    assert "impostor pairs cannot show a rate of 1e-09; it takes 1,000,000,000" in found.reason
+    assert "impostor pairs are too few for a rate of 1e-09; 1,000,000,000 are needed" in found.reason
     with pytest.raises(InputError, match=r"false accept rate 1\.5, expected"):
         recommend_threshold(pairs, verify(pairs), 1.5)
 
@@ -96,7 +96,7 @@ def test_too_few_pairs_for_a_rate_are_said_to_be() -> None:
 def test_draws_without_an_impostor_are_left_out() -> None:
     distances = DistanceMatrix(np.array([[0.1, 0.5], [0.6, 0.2]]))
     pairs = VerificationPairs.of(distances, labels("q", "ab"), labels("g", "ab"), GENERAL)
-    found = recommend_threshold(pairs, verify(pairs), 0.5, draws=40)  # half of the draws hold one person only
+    found = recommend_threshold(pairs, verify(pairs), 0.5, draws=40)  # half of the draws hold only one person
     assert found.threshold is not None
     assert found.far is not None
     assert (found.far.value, found.far.low, found.far.high) == (0.5, 0.5, 0.5)

@@ -1,4 +1,4 @@
-"""Two results side by side: paired differences, their intervals, and which queries changed."""
+"""Comparing two results: paired differences, their intervals, and which queries changed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_differences_are_those_of_the_means() -> None:
 
 
 def test_the_interval_is_that_of_persons_not_of_queries() -> None:
-    """Copies of a query say nothing new: the interval stays, and fits the spread of a mean of 40 persons."""
+    """Copies of a query add no information: the interval stays, and fits the spread of a mean of 40 persons."""
     once, often = (compare(*made(40, each, 0.0, 0.1)).differences["map"] for each in (1, 10))
     expected = 2 * 1.96 * 0.1 / np.sqrt(40)
     for difference in (once, often):
@@ -55,7 +55,7 @@ def test_the_interval_is_that_of_persons_not_of_queries() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_chance_is_told_from_a_difference(seed: int) -> None:
+def test_chance_is_distinguished_from_a_difference(seed: int) -> None:
     assert compare(*made(40, 2, 0.1, 0.1, seed)).differences["map"].p_value < 0.01
     nothing = [compare(*made(40, 2, 0.0, 0.1, 10 * seed + again)).differences["map"].p_value for again in range(10)]
     assert np.median(nothing) > 0.1
@@ -83,7 +83,7 @@ def test_what_cannot_be_compared() -> None:
     first, second = made(2, 1, 0.0, 0.0)
     with pytest.raises(InputError, match="no query in common"):
         compare(first, scores(np.ones(1), ["p0"], first=50))
-    with pytest.raises(InputError, match="query 'q000' shows 'p0' in one result and 'x' in the other"):
+    with pytest.raises(InputError, match="query 'q000' is person 'p0' in one result and 'x' in the other"):
         compare(first, replace(second, person=("x", "p1")))
 
 
@@ -104,19 +104,25 @@ def test_reading_what_an_evaluation_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({"average_precision": ["x"]}, "not the columns of a query table"),
+        ({"average_precision": ["x"]}, "not a query table, columns of another type"),
         ({"average_precision": [2.0]}, "row 0: average_precision is 2.0, expected a number from 0 to 1"),
         ({"average_precision": [float("nan")]}, "row 0: average_precision is nan, expected a number from 0 to 1"),
         ({"person": [None]}, "row 0: no person"),
-        ({"first_match_rank": [0]}, "row 0: first_match_rank is 0, expected a place from 1"),
-        ({"distances": [[0.1, 0.2]]}, "row 0: gallery_ids, distances and is_match are no lists of one length"),
-        ({"gallery_ids": [[None]]}, "row 0: gallery_ids, distances and is_match are no lists of one length"),
+        ({"first_match_rank": [0]}, "row 0: first_match_rank is 0, expected at least 1"),
+        (
+            {"distances": [[0.1, 0.2]]},
+            "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls",
+        ),
+        (
+            {"gallery_ids": [[None]]},
+            "row 0: gallery_ids, distances and is_match must be lists of equal length without nulls",
+        ),
         ({"distances": [[float("inf")]]}, "row 0: a distance is not finite"),
     ],
 )
-def test_rows_that_are_no_querys_results(tmp_path: Path, changes: dict[str, list[Any]], told: str) -> None:
+def test_rows_that_are_no_querys_results(tmp_path: Path, changes: dict[str, list[Any]], message: str) -> None:
     row = {
         "query_id": ["q"],
         "person": ["p"],
@@ -132,7 +138,7 @@ def test_rows_that_are_no_querys_results(tmp_path: Path, changes: dict[str, list
     pq.write_table(pa.table(row), path)
     assert read_query_scores(path)["general"].ids == ("q",)
     pq.write_table(pa.table({**row, **changes}), path)
-    with pytest.raises(InputError, match=f"^{path}: {told}"):
+    with pytest.raises(InputError, match=f"^{path}: {message}"):
         read_query_scores(path)
 
 

@@ -1,4 +1,4 @@
-"""Archives and tables that others made: what is read, and the one error for what cannot be."""
+"""Archives and tables of other programs: what is read, and one error for what cannot be read."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FEATURES: dict[str, Any] = {
 
 
 class Planted:
-    """Pickled, it would run code when loaded."""
+    """When pickled, it would run code on loading."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("planted"),)
 
 
 def archive(path: Path, given: dict[str, Any] = GIVEN, **changes: Any) -> Path:
-    """The archive with some keys changed, or left out where None."""
+    """The archive with some keys changed, or left out if None."""
     arrays = {key: value for key, value in {**given, **changes}.items() if value is not None}
     np.savez(path, **arrays)
     return path
@@ -99,7 +99,7 @@ def test_a_table_of_features(tmp_path: Path) -> None:
     assert evaluate(distances, query, gallery).results["general"].mean_average_precision == 0.5
 
     pq.write_table(pa.table({**columns, "person": pa.array([None, "1", "1", "2", "1"])}), path)
-    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: no row of split 'query' with a person"):
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: no row of split 'query' has a person"):
         read_features(path)
 
 
@@ -108,26 +108,32 @@ def test_a_table_of_features(tmp_path: Path) -> None:
     [
         ({"distmat": None}, "no key distmat; found q_pids, g_pids, q_camids, g_camids"),
         ({"q_pids": None, "g_camids": None}, "no key q_pids, g_camids; found"),
-        ({"distmat": np.zeros(3)}, "distmat: float64 of shape (3,), expected numbers of (queries, gallery)"),
+        ({"distmat": np.zeros(3)}, "distmat: float64 of shape (3,), expected numbers of shape (queries, gallery)"),
         ({"distmat": np.zeros((2, 3), complex)}, "distmat: complex128 of shape (2, 3), expected numbers"),
         ({"distmat": np.array([["a"] * 3] * 2)}, "distmat: <U1 of shape (2, 3), expected numbers"),
         ({"distmat": np.full((2, 3), np.nan)}, "distmat: distance of query row 0, column 0 is nan, expected a finite"),
         ({"distmat": np.array([[0, 1, 2], [0, 1, np.inf]])}, "distmat: distance of query row 1, column 2 is inf"),
-        ({"distmat": np.zeros((3, 2))}, "q_camids: labels of shape (2,), expected (3,): one for each entry"),
+        ({"distmat": np.zeros((3, 2))}, "q_camids: labels of shape (2,), expected (3,): one per entry"),
         ({"g_camids": [1, 2, 3, 4]}, "g_camids: labels of shape (4,), expected (3,)"),
         ({"q_pids": np.ones((2, 1), int)}, "q_pids: labels of shape (2, 1), expected (2,)"),
         ({"q_pids": np.array(7)}, "q_pids: labels of shape (), expected (2,)"),
         ({"q_pids": [1.0, 2.0]}, "q_pids: float64, expected integers or text"),
         ({"g_pids": np.array([True, False, True])}, "g_pids: bool, expected integers or text"),
-        ({"q_pids": ["7", "8"]}, "q_pids holds text, g_pids integers; they must be of one kind"),
+        ({"q_pids": ["7", "8"]}, "q_pids holds text, g_pids integers; both must be of the same kind"),
         ({"q_camids": ["1", ""], "g_camids": ["1", "2", "3"]}, "q_camids: entry 1 is empty"),
         ({"q_camids": [b"\xff", b"1"], "g_camids": ["1", "2", "3"]}, "q_camids: not UTF-8 text"),
-        ({"q_oids": [1, 2]}, "no key g_oids, though there is q_oids"),
-        ({"g_scale": ["l", "m", "l"]}, "no key q_scale, though there is g_scale"),
+        ({"q_oids": [1, 2]}, "no key g_oids to go with q_oids"),
+        ({"g_scale": ["l", "m", "l"]}, "no key q_scale to go with g_scale"),
         ({"q_oids": [1, 2], "g_oids": [1, 2]}, "g_oids: labels of shape (2,), expected (3,)"),
-        ({"q_clothes": [1, 2], "g_clothes": [1, 2, 3]}, "q_clothes: the keys of clothes labels are q_oids and g_oids"),
-        ({"distmat": np.zeros((0, 3)), "q_pids": np.zeros(0, int), "q_camids": np.zeros(0, int)}, "no query entry"),
-        ({"distmat": np.zeros((2, 0)), "g_pids": np.zeros(0, int), "g_camids": np.zeros(0, int)}, "no gallery entry"),
+        ({"q_clothes": [1, 2], "g_clothes": [1, 2, 3]}, "q_clothes: name clothes labels q_oids and g_oids"),
+        (
+            {"distmat": np.zeros((0, 3)), "q_pids": np.zeros(0, int), "q_camids": np.zeros(0, int)},
+            "no query entries, nothing to score",
+        ),
+        (
+            {"distmat": np.zeros((2, 0)), "g_pids": np.zeros(0, int), "g_camids": np.zeros(0, int)},
+            "no gallery entries, nothing to score",
+        ),
         ({"q_oids": np.array([Planted(), None]), "g_oids": [1, 2, 3]}, "q_oids holds pickled objects, which are not"),
         ({"distmat": np.array([[Planted()] * 3] * 2)}, "distmat holds pickled objects, which are not loaded"),
     ],
@@ -146,9 +152,9 @@ def test_bad_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: 
     [
         ({"gf": None}, "no key gf; found"),
         ({"gf": np.ones((3, 5))}, "query embeddings have 2 dimensions, gallery embeddings 5"),
-        ({"qf": np.ones((2, 2), int)}, "query: int64 of shape (2, 2), expected floats of (rows, dimensions)"),
+        ({"qf": np.ones((2, 2), int)}, "query: int64 of shape (2, 2), expected floats of shape (rows, dimensions)"),
         ({"qf": np.array([[1.0, np.nan], [1.0, 1.0]])}, "query embedding row 0, column 1 is nan"),
-        ({"gf": np.zeros((3, 2))}, "gallery embedding row 0: largest value 0.0, not a direction"),
+        ({"gf": np.zeros((3, 2))}, "gallery embedding row 0: largest absolute value is 0.0, expected 1e-30"),
         ({"gf": np.ones((4, 2))}, "g_camids: labels of shape (3,), expected (4,)"),
     ],
 )
@@ -168,8 +174,8 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
     folder.mkdir()
     for path, message in (
         (single, "a single array, expected a .npz archive of several"),
-        (text, "not a .npz archive as numpy.savez writes it"),
-        (pickled, "not a .npz archive as numpy.savez writes it"),
+        (text, "not a .npz archive written by numpy.savez"),
+        (pickled, "not a .npz archive written by numpy.savez"),
         (folder, "Is a directory"),
         (tmp_path / "none.npz", "No such file or directory"),
     ):
@@ -183,7 +189,7 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
 
 
 def test_damaged_archives_are_read_or_refused(tmp_path: Path) -> None:
-    """Flipped and lost bytes anywhere: an InputError that names the file, or a read, and nothing else."""
+    """Flipped and lost bytes anywhere: an InputError that names the file, or a successful read, and nothing else."""
     whole = io.BytesIO()
     np.savez_compressed(whole, **GIVEN)
     content, random, refused = whole.getvalue(), np.random.default_rng(0), []
@@ -212,19 +218,19 @@ def test_a_small_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -
         for _ in range(MOST_REPEATED_BYTES // 2**24):
             member.write(bytes(2**24))
     with pytest.raises(
-        InputError, match=r"d\.npz: its \d+ bytes stand for 0\.3 GiB of arrays, expected at most 200 times"
+        InputError, match=r"d\.npz: its \d+ bytes unpack to 0\.3 GiB of arrays, expected at most 200 times"
     ):
         read_distances(path)
 
 
 @pytest.mark.parametrize(("descr", "shape"), [("<f8", (10**12,)), ("<U40000000", (2, 3)), ("<f8", (2**40, 2**40))])
 def test_a_header_that_says_more_than_there_is(tmp_path: Path, descr: str, shape: tuple[int, ...]) -> None:
-    """NumPy would make room for it, and fill it, before it found that the array is not there."""
+    """NumPy would allocate memory for it, and fill it, before it notices that the array is not there."""
     path = archive(tmp_path / "d.npz", q_pids=None)
     with zipfile.ZipFile(path, "a") as made, made.open("q_pids.npy", "w") as member:
         np.lib.format.write_array_header_2_0(member, {"descr": descr, "fortran_order": False, "shape": shape})
         member.write(bytes(8))
-    with pytest.raises(InputError, match=r"q_pids cannot be read: .* of shape .*, expected no more than its \d+ bytes"):
+    with pytest.raises(InputError, match=r"q_pids cannot be read: .* of shape .*, which its \d+ bytes cannot hold"):
         read_distances(path)
 
 
@@ -235,5 +241,5 @@ def test_keys_that_a_terminal_would_obey_are_escaped(tmp_path: Path) -> None:
             stream = io.BytesIO()
             np.save(stream, array)
             made.writestr(f"{name}.npy", stream.getvalue())
-    with pytest.raises(InputError, match=r"no key g_\\x1b\[2J, though there is q_\\x1b\[2J$"):
+    with pytest.raises(InputError, match=r"no key g_\\x1b\[2J to go with q_\\x1b\[2J$"):
         read_distances(tmp_path / "d.npz")

@@ -1,4 +1,4 @@
-"""Market-1501's junk and distractors in what others made, and scores below chance."""
+"""Market-1501's junk and distractors in given distances and features, and scores below chance."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_junk_is_left_out(junk: str) -> None:
     assert (found.query.ids, found.gallery.ids) == (("q0", "q2"), ("g1", "g3", "g4"))
     assert found.distances.shape == (2, 3)
     assert [note.partition(";")[0] for note in notes] == [
-        f"1 of 3 queries of person {junk} were left out as junk",
-        f"2 of 5 gallery entries of person {junk} were left out as junk",
+        f"1 of 3 queries left out as junk (person {junk})",
+        f"2 of 5 gallery entries left out as junk (person {junk})",
     ]
 
 
 def test_scores_are_those_without_the_junk() -> None:
-    """As if the rows had never been there, of matrices and of features alike."""
+    """As if the rows had never been there, for matrices and for features."""
     random = np.random.default_rng(1)
     gallery = [*map(str, random.integers(1, 6, 30)), *["-1"] * 10, *["0000"] * 5]
     query = [str(person) for person in range(1, 6)]
@@ -62,7 +62,7 @@ def test_persons_counted_from_0_have_no_distractors() -> None:
 
 
 def test_junk_alone_is_an_error() -> None:
-    with pytest.raises(InputError, match="all 2 gallery entries are of person -1, which is junk; see --keep-junk"):
+    with pytest.raises(InputError, match=r"all 2 gallery entries are junk \(person -1\); see --keep-junk"):
         without_junk(given(["1"], ["-1", "-1"]))
 
 
@@ -76,7 +76,7 @@ def test_the_chance_of_a_random_order() -> None:
     assert random_precision(result).mean() == pytest.approx(np.mean(found), abs=4 * float(np.std(found)) / 20)
 
 
-def test_similarities_are_told_from_distances() -> None:
+def test_similarities_are_distinguished_from_distances() -> None:
     query, gallery = [str(person) for person in range(4)], [str(number % 7) for number in range(20)]
     same = np.array([[q == g for g in gallery] for q in query], float)
     good = evaluate(*given(query, gallery, DistanceMatrix(1 - same)))

@@ -1,4 +1,4 @@
-"""CMC, mAP and mINP equal the released numbers and plain loops, whatever the blocks."""
+"""CMC, mAP and mINP equal the released numbers and plain loops, for any blocks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_equals_the_released_numbers(number: int, protocol: str) -> None:
 
 @dataclass
 class CutMatrix:
-    """A matrix handed out in uneven blocks, the last first."""
+    """A matrix in uneven blocks, the last first."""
 
     matrix: npt.NDArray[np.float64]
     query_cuts: list[int]
@@ -191,7 +191,7 @@ def test_embeddings_give_the_same_bits_whatever_the_blocks(
     every_query, every_gallery = (index.ravel() for index in np.indices(blocked.shape))
     assert np.array_equal(blocked.pairs(every_query, every_gallery), matrix.ravel())
 
-    # Another order of the sum, as another BLAS or device may take it.
+    # Another order of the sum, as another BLAS or device may use.
     shuffled = np.random.default_rng(0).permutation(96)
     whole = next(CosineDistances(query_QD[:, shuffled], gallery_GD[:, shuffled]).blocks()).values
     assert np.array_equal(matrix, whole)
@@ -226,7 +226,7 @@ def test_equal_distances_stand_in_the_order_of_the_gallery(kind: type[np.floatin
     result = evaluate(DistanceMatrix(matrix), query, gallery, top_k=5)
     assert result.ranked_gallery("general").gallery_QK.tolist() == [[0, 1, 2, 3, 4]]
     assert result.results["general"].average_precision_Q.tolist() == [(1 / 2 + 2 / 4) / 2]
-    # One unit in the last place of the given precision is no tie.
+    # A difference of one unit in the last place of the given precision is not a tie.
     matrix[0, 3] = np.nextafter(kind(0.1), kind(0))
     result = evaluate(DistanceMatrix(matrix), query, gallery, top_k=5)
     assert result.ranked_gallery("general").gallery_QK.tolist() == [[3, 0, 1, 2, 4]]
@@ -302,7 +302,7 @@ def test_the_query_table_holds_those_that_take_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.zeros(3), r"file.npz: float64 of shape \(3,\), expected numbers of \(queries, gallery\)"),
+        (np.zeros(3), r"file.npz: float64 of shape \(3,\), expected numbers of shape \(queries, gallery\)"),
         (np.zeros((2, 2), bool), r"file.npz: bool of shape \(2, 2\)"),
         (np.array([[0.0, 1.0], [0.0, np.nan]]), "file.npz: distance of query row 1, column 1 is nan"),
         (np.array([[np.inf, 1.0], [0.0, 0.0]], np.float32), "row 0, column 0 is inf"),
@@ -317,8 +317,8 @@ def test_bad_distance_matrices(matrix: npt.NDArray[np.generic], message: str) ->
     ("row", "message"),
     [
         ([0.0, np.nan], "embeddings: gallery embedding row 1, column 1 is nan"),
-        ([0.0, 0.0], "embeddings: gallery embedding row 1: largest value 0.0, not a direction"),
-        ([1.0, -1e38], r"gallery embedding row 1: largest value \d.*e\+37, not a direction"),
+        ([0.0, 0.0], "embeddings: gallery embedding row 1: largest absolute value is 0.0, expected 1e-30"),
+        ([1.0, -1e38], r"gallery embedding row 1: largest absolute value is \d.*e\+37, expected 1e-30"),
     ],
 )
 def test_bad_embeddings(row: list[float], message: str) -> None:
@@ -330,7 +330,7 @@ def test_sets_that_do_not_fit() -> None:
     with pytest.raises(InputError, match="query embeddings have 2 dimensions, gallery embeddings 3"):
         CosineDistances(np.ones((1, 2), np.float32), np.ones((1, 3), np.float32))
     query, gallery = random_problem(3, 5, persons=2)
-    with pytest.raises(InputError, match=r"distances are \(3, 4\), labels ask for \(3, 5\)"):
+    with pytest.raises(InputError, match=r"distances have shape \(3, 4\), expected \(3, 5\)"):
         evaluate(DistanceMatrix(np.zeros((3, 4))), query, gallery)
     with pytest.raises(InputError, match="nothing to score: 0 queries, 5 gallery tracklets"):
         evaluate(DistanceMatrix(np.zeros((0, 5))), query.take([]), gallery)

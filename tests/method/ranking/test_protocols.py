@@ -12,7 +12,7 @@ from ccvid.retrieval.ranking.metrics import evaluate
 from ccvid.retrieval.ranking.protocols import PROTOCOLS, Protocol, with_own
 from data_tools.errors import InputError
 
-# A query of person A before camera 1 in the red outfit, at an indoor place and a large scale.
+# A query of person A seen by camera 1 in the red outfit, at an indoor place and a large scale.
 QUERY = RetrievalLabels(("q",), ("A",), ("1",), ("red",), {"location": ("in",), "scale": ("l",)})
 # name: person, camera, clothes, location, scale
 GALLERY_ROWS = {
@@ -30,7 +30,7 @@ SAME, OTHER, UNKNOWN = NAMES[2], NAMES[3], NAMES[4]
 
 
 def ranking(protocol: Protocol, gallery: RetrievalLabels = GALLERY) -> tuple[list[str], list[str]]:
-    """The whole ranking and its matches, with distances that grow along the gallery."""
+    """The whole ranking and its matches, with distances that increase along the gallery."""
     distances = DistanceMatrix(np.arange(len(gallery), dtype=np.float64)[None])
     evaluation = evaluate(distances, QUERY, gallery, protocols=[protocol], top_k=len(gallery))
     ranked = evaluation.ranked_gallery(protocol.name)
@@ -56,7 +56,7 @@ def test_matches_and_junk(protocol: str, matches: list[str]) -> None:
 
 def test_the_names_are_those_of_metrics_json() -> None:
     assert [protocol.name for protocol in PROTOCOLS.values()] == list(PROTOCOLS)
-    assert PROTOCOLS["clothes_changing"].describe() == "same person, other camera, other clothes"
+    assert PROTOCOLS["clothes_changing"].describe() == "same person, different camera, different clothes"
 
 
 def test_a_set_without_camera_rule() -> None:
@@ -78,8 +78,8 @@ def test_a_new_protocol_is_only_data() -> None:
 
 def test_within_leaves_out_wrong_entries_too() -> None:
     cameras = Protocol("x", within={"camera": ("1", "3")})
-    assert cameras.describe() == "same person, other camera, within camera 1 and 3"
-    assert ranking(cameras) == ([UNKNOWN], [UNKNOWN])  # the other person stands before camera 2
+    assert cameras.describe() == "same person, different camera, only camera 1 and 3"
+    assert ranking(cameras) == ([UNKNOWN], [UNKNOWN])  # the other person is seen by camera 2
     assert ranking(Protocol("x", within={"camera": ("1", "2")})) == ([SAME, OTHER, NAMES[5]], [SAME, OTHER])
     assert ranking(Protocol("x", within={"camera": ("1", "2"), "scale": ("l",)})) == ([SAME, NAMES[5]], [SAME])
     assert hash(cameras) == hash(Protocol("x", within={}))
@@ -115,7 +115,7 @@ def test_prcc_has_two_query_sets_under_the_usual_protocols() -> None:
 
 
 def test_vc_clothes_on_two_cameras_alone() -> None:
-    """Cameras 2 and 3 see the same outfit, 3 and 4 different ones; each pair is a problem of its own."""
+    """Cameras 2 and 3 see the same outfit, 3 and 4 different ones; each pair is scored separately."""
     random = np.random.default_rng(5)
     sets = []
     for prefix, size in (("q", 30), ("g", 80)):
@@ -169,7 +169,7 @@ def test_a_protocol_that_cannot_be_applied_says_why() -> None:
 
 @pytest.mark.parametrize("names", [["general"], ["mine", "mine"]])
 def test_a_name_that_is_taken(names: list[str]) -> None:
-    with pytest.raises(InputError, match=f"the name '{names[-1]}' is taken; taken are general, "):
+    with pytest.raises(InputError, match=f"duplicate name '{names[-1]}'; already used: general, "):
         with_own(tuple(ProtocolOptions(name=name) for name in names))
 
 

@@ -111,7 +111,7 @@ def test_the_recipes_protocols_and_draws_are_scored_and_written(tiny_shards: Pat
     protocols = json.loads(json.dumps(written["protocols"]))
     assert list(protocols) == ["general", "same_clothes", "clothes_changing", "everywhere"]
     assert protocols["everywhere"] == protocols["general"]
-    assert "One gallery tracklet a person, 3 draws" in (tmp_path / "new" / "metrics.txt").read_text()
+    assert "One gallery tracklet per person, 3 draws" in (tmp_path / "new" / "metrics.txt").read_text()
     assert (written["model"], written["embedder"]) == ("w", "m")
     embeddings = read_embeddings(tmp_path / "new" / "embeddings.parquet", model="m")
     assert [row.id for row in embeddings.rows] == [store.rows[row].id for row in rows]

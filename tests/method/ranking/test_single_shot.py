@@ -1,4 +1,4 @@
-"""Galleries of one tracklet a person: drawn by the stated rule, and their spread."""
+"""Galleries of one tracklet per person: drawn by the stated rule, and the spread of their scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MATRIX = np.random.default_rng(3).random((20, 60))
 
 
 def drawn_by_the_rule(gallery: RetrievalLabels, draw: int) -> list[int]:
-    """As the module states it, in other words."""
+    """The rule of the module, written differently."""
     generator = np.random.Generator(np.random.PCG64(draw))
     chosen = []
     for person in sorted(set(gallery.person)):
@@ -88,7 +88,7 @@ def test_in_metrics_json_and_in_the_table() -> None:
     assert list(general["cmc"]) == ["1", "5", "10", "20"]
     assert list(general["cmc"]["1"]) == list(general["map"]) == ["mean", "sd"]
     table = metrics_table(scores.evaluation, scores.single_shot)
-    assert "One gallery tracklet a person, 4 draws (%)" in table
+    assert "One gallery tracklet per person, 4 draws (%)" in table
     shown = f"{100 * general['map']['mean']:.1f} ± {100 * general['map']['sd']:.1f}"
     assert shown in table.split("One gallery")[1]
 

@@ -1,4 +1,4 @@
-"""The picture of rankings shows the right tracklets, marks and words, whatever the labels hold."""
+"""The picture of rankings shows the right tracklets, marks and words, for any labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERSONS = ("$x_1$", "<b>&\"'", "a name that is far too long for the room below a
 
 
 def scored() -> Evaluation:
-    """Twelve queries of four persons with hostile names before a gallery of 40, random distances."""
+    """Twelve queries of four persons with hostile names, a gallery of 40, random distances."""
     random = np.random.default_rng(2)
     sides = []
     for prefix, size in (("q", 12), ("g", 40)):
@@ -34,7 +34,7 @@ def scored() -> Evaluation:
 
 
 def thumbnails(index: int) -> list[Picture]:
-    """Frames of another size for each tracklet, as source shards hold them."""
+    """Frames of another size for each tracklet, as in source shards."""
     return [np.full((40 + index, 20 + frame, 3), 5 * index, np.uint8) for frame in range(3)]
 
 
@@ -72,8 +72,8 @@ def test_marks_and_captions_follow_the_ranking() -> None:
     assert [
         f"{100 * result.average_precision_Q[query]:.1f} %" in head for query, head in zip(queries, heads, strict=True)
     ]
-    assert "clothes-changing: a match is the same person, other camera, other clothes" in shown
-    assert any("12 queries, 3 of them without a match" in text for text in shown)
+    assert "clothes-changing (a match: same person, different camera, different clothes)" in shown
+    assert any("12 queries, 3 without a match" in text for text in shown)
 
 
 def test_queries_run_from_the_hardest_to_the_easiest() -> None:

@@ -1,4 +1,4 @@
-"""The report tells what was scored, escapes what it tells, and stands whole or not at all."""
+"""The report shows what was scored, escapes all values, and is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(path: Path) -> Any:
-    """What a data script assigns."""
+def read_data(path: Path) -> Any:
+    """The value that a data script assigns."""
     return json.loads(path.read_text().split("=", 1)[1].rstrip(";\n"))
 
 
 def rows_of(folder: Path, view: int) -> list[tuple[str, dict[str, Any]]]:
-    """A view's rows in order: the name from the index, and the row with its chunk's captions in place."""
-    index = told(folder / "data" / "index.js")
+    """A view's rows in order: the name from the index, and the row with its chunk's captions filled in."""
+    index = read_data(folder / "data" / "index.js")
     rows = []
     for number, subject in enumerate(index["views"][view]["subjects"]):
-        chunk = told(folder / "data" / f"{view}-{number // index['chunkRows']}.js")
+        chunk = read_data(folder / "data" / f"{view}-{number // index['chunkRows']}.js")
         notes, query, entries = chunk["rows"][number % index["chunkRows"]]
         ids = [(chunk["tracklets"][place][2], *rest) for place, *rest in entries]
         row = {"notes": notes, "query": query and chunk["tracklets"][query][2], "entries": ids}
@@ -52,7 +52,7 @@ def rows_of(folder: Path, view: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def expected_entries(evaluation: Evaluation, distances: DistanceMatrix, name: str, query: int) -> list[tuple[Any, ...]]:
-    """By a full sort: id, rank, score, mark; junk to the last place shown, the first match behind it."""
+    """By a full sort: id, rank, score, mark; junk up to the last place shown, then the first match if later."""
     protocol, asked, there = evaluation.results[name].protocol, evaluation.query, evaluation.gallery
     values = distances.pairs(np.full(len(there), query), np.arange(len(there)))
     shown: list[tuple[Any, ...]] = []
@@ -96,7 +96,7 @@ def test_filmstrips_show_what_a_full_sort_finds(tmp_path: Path, seed: int) -> No
 def test_the_hardest_queries_come_first_and_those_without_a_match_last(tmp_path: Path) -> None:
     report = small()
     write_report(report, tmp_path / "report")
-    views = told(tmp_path / "report" / "data" / "index.js")["views"]
+    views = read_data(tmp_path / "report" / "data" / "index.js")["views"]
     for view, result in enumerate(report.evaluation.results.values()):
         order = [report.evaluation.query.ids.index(name) for name, _ in rows_of(tmp_path / "report", view)]
         keys = [
@@ -162,7 +162,7 @@ def test_nothing_from_data_is_markup_or_a_file_name(written: Path) -> None:
     for script in (written / "data").iterdir():
         assert "<" not in script.read_text()
         assert script.read_bytes().isascii()
-    index = told(written / "data" / "index.js")
+    index = read_data(written / "data" / "index.js")
     assert {f"q {HOSTILE}", f"q {LONG}"} <= {name for name, *_ in index["subjects"]}
     for name in ("index.html", "filmstrips.html"):
         page = Page(written / name)
@@ -179,7 +179,7 @@ def test_nothing_from_data_is_markup_or_a_file_name(written: Path) -> None:
 def test_a_picture_a_tracklet_shared_between_rows(written: Path) -> None:
     pictures: dict[str, set[int]] = {}
     for chunk in (written / "data").glob("*-*.js"):
-        for number, width, name, *_ in told(chunk)["tracklets"]:
+        for number, width, name, *_ in read_data(chunk)["tracklets"]:
             pictures.setdefault(name, set()).add(number)
             jpeg = (written / "pictures" / str(number // 1000) / f"{number % 1000}.jpg").read_bytes()
             assert simplejpeg.decode_jpeg_header(jpeg)[:2] == (HEIGHT, width)
@@ -222,9 +222,9 @@ def test_unlabelled_matches_are_shown_unmarked(tmp_path: Path) -> None:
     assert rows[0][1]["entries"] == [("t1", 1, 0.75, 0.75, 0), ("t2", 2, 0.5, 0.5, 0), ("t3", 3, 0.25, 0.25, 0)]
     assert rows[1][1]["entries"] == [("t3", 1, 0.5, 0.5, 0), ("t0", 2, 0.25, 0.25, 0)]
     assert rows[2][1] == {"notes": ["no gallery tracklet passes the filter"], "query": "t2", "entries": []}
-    captions = told(tmp_path / "r" / "data" / "0-0.js")["tracklets"]
+    captions = read_data(tmp_path / "r" / "data" / "0-0.js")["tracklets"]
     assert captions[0][2:] == ["t1", None, "cam1", None, "1:02:03–1:02:09"]
-    assert told(tmp_path / "r" / "data" / "index.js")["threshold"] == 0.4
+    assert read_data(tmp_path / "r" / "data" / "index.js")["threshold"] == 0.4
 
 
 def test_groups_are_shown_largest_first_without_a_query(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_groups_are_shown_largest_first_without_a_query(tmp_path: Path) -> None:
     assert [name for name, _ in rows] == ["two", "one"]
     assert rows[0][1]["notes"] == ["3 tracklets", "purity 67 %"]
     assert [entry[0] for entry in rows[0][1]["entries"]] == ["t3", "t1", "t0"]
-    assert told(tmp_path / "r" / "data" / "index.js")["subjects"][0] == ["two", "p", ["cam0", "cam1"]]
+    assert read_data(tmp_path / "r" / "data" / "index.js")["subjects"][0] == ["two", "p", ["cam0", "cam1"]]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_one_query_and_one_match(tmp_path: Path) -> None:
 def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
     write_report(small(), tmp_path / "r")
     write_report(one_query(), tmp_path / "r")
-    assert len(list((tmp_path / "r" / "pictures").rglob("*.jpg"))) == 1  # both sides' frames are of one function
+    assert len(list((tmp_path / "r" / "pictures").rglob("*.jpg"))) == 1  # both sides use the same function for frames
     assert "One" in (tmp_path / "r" / "index.html").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
@@ -281,9 +281,9 @@ def below_a_file(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (a_file, "this is a file"),
-        (something_else, "holds 'thesis.tex', which no report holds"),
-        (a_report_with_notes, "holds 'notes.txt', which no report holds"),
+        (a_file, "is a file, but the report needs a folder"),
+        (something_else, "holds 'thesis.tex', which is not part of a report"),
+        (a_report_with_notes, "holds 'notes.txt', which is not part of a report"),
         (below_a_file, "the report cannot be written"),
     ],
 )

@@ -68,7 +68,7 @@ def _no_complaint(browser: WebDriver) -> Iterator[None]:
 
 
 def complaints(browser: WebDriver) -> list[str]:
-    """What the pages logged since the last call."""
+    """Messages that the pages logged since the last call."""
     return [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
 
 
@@ -76,7 +76,7 @@ def open_page(browser: WebDriver, page: Path, fragment: str = "") -> None:
     browser.get("about:blank")
     browser.get(page.as_uri() + fragment)
     if page.name == "filmstrips.html":
-        wait(browser, lambda: bool(rows(browser)) or "fits" in text(browser, "#rows"))
+        wait(browser, lambda: bool(rows(browser)) or "match these filters" in text(browser, "#rows"))
 
 
 def wait(browser: WebDriver, condition: Callable[[], bool]) -> None:
@@ -100,7 +100,7 @@ def text(browser: WebDriver, selector: str) -> str:
 
 
 def hardest(report: ReportInput, protocol: str) -> list[str]:
-    """Ids in the order of the page, the plain way; every query here takes part."""
+    """Ids in the order of the page, sorted naively; every query here takes part."""
     result, ids = report.evaluation.results[protocol], report.evaluation.query.ids
     precision, rank = result.average_precision_Q, result.first_match_rank_Q
     order = sorted(range(QUERIES), key=lambda q: (not rank[q], precision[q] if rank[q] else 0, -rank[q], q))
@@ -220,7 +220,7 @@ def test_search_by_person_and_hostile_id(browser: WebDriver, folder: Path, repor
         wait(browser, partial(found_by, typed))
     one(browser, "#search").send_keys("no such person")
     wait(browser, lambda: rows(browser) == [])
-    assert "Nothing fits" in text(browser, "#rows")
+    assert "No rows match these filters" in text(browser, "#rows")
 
 
 @pytest.mark.parametrize("name", [f"q {HOSTILE}", f"q {LONG}"])
@@ -287,5 +287,5 @@ def test_a_report_with_a_missing_part_says_so(browser: WebDriver, folder: Path, 
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "data" / "0-0.js").unlink()
     browser.get((tmp_path / "copy" / "filmstrips.html").as_uri())
-    wait(browser, lambda: "not complete: data/0-0.js cannot be read" in text(browser, "#rows"))
+    wait(browser, lambda: "incomplete: data/0-0.js cannot be read" in text(browser, "#rows"))
     assert "ERR_FILE_NOT_FOUND" in complaints(browser)[0]

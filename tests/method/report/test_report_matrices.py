@@ -1,4 +1,4 @@
-"""What the overview sums up: matrices by camera and attribute, scores of same and different persons."""
+"""The overview's summaries: matrices by camera and attribute, scores of same and different persons."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_matrix_cell_is_the_evaluation_of_its_part(column: str) -> None:
                 protocol = report.evaluation.results[name].protocol
                 try:
                     alone = evaluate(report.distances.take(*rows), *part, protocols=[protocol]).results[name]
-                except InputError:  # the protocol applies to no query here
+                except InputError:  # the protocol does not apply to any query here
                     assert matrix.queries_AB[a, b] == 0
                     assert np.isnan(matrix.map_AB[a, b])
                     continue
@@ -58,7 +58,7 @@ def test_scores_of_same_and_different_persons() -> None:
     report = small()
     scores = pair_scores(report.evaluation, report.distances)
     matches = report.evaluation.results["clothes_changing"]
-    np.testing.assert_array_equal(scores["same person, other clothes"], 1 - matches.match_distance_M)
+    np.testing.assert_array_equal(scores["same person, different clothes"], 1 - matches.match_distance_M)
     different = [
         1 - float(report.distances.pairs(np.array([q]), np.array([g]))[0])
         for q, asked in enumerate(report.evaluation.query.person)

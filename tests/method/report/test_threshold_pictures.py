@@ -1,4 +1,4 @@
-"""The pictures of thresholds show the figures they are given, and are whole SVG files."""
+"""The pictures of thresholds show the given values, and are valid SVG files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_scores_are_drawn_with_the_threshold_and_its_interval() -> None:
     assert np.asarray(axes.lines[0].get_xdata())[0] == recommended.threshold.value
     shown = legend(figure)
     assert shown[0] == f"same person: {len(verification.genuine_score_P):,} pairs"
-    assert f"threshold {recommended.threshold.value:.3f} for a false-accept rate of 5 %" in shown
+    assert f"threshold {recommended.threshold.value:.3f} for a false accept rate of 5 %" in shown
     assert len(legend(draw_scores(verification, title="Walkers"))) == len(shown) - 2
 
 
@@ -68,12 +68,12 @@ def test_reliability_is_drawn_bin_by_bin() -> None:
     table = reliability(fit_calibration(sample, "logistic", model="m"), sample, prior=0.1)
     (axes,) = draw_reliability(table, title="Walkers").axes
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), np.stack((table.said_B, table.true_B), axis=1))
-    assert "if 10 % of pairs show one person" in axes.get_title()
+    assert "prior 10 %" in axes.get_title()
 
 
 @pytest.mark.parametrize("matrix", [[[0.1, 0.5], [0.6, 0.2]], [[0.3, 0.3], [0.3, 0.3]]], ids=["perfect", "all equal"])
 def test_extremes_are_drawn_and_written(matrix: list[list[float]], tmp_path: Path) -> None:
-    """No error at all, no difference at all, a rate that cannot be shown: pictures without a warning."""
+    """No error at all, no difference at all, a rate that is too small to measure: pictures without a warning."""
     pairs = VerificationPairs.of(DistanceMatrix(np.array(matrix)), labels("q", "ab"), labels("g", "ab"), GENERAL)
     verification = verify(pairs)
     with warnings.catch_warnings():

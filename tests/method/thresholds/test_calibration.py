@@ -1,4 +1,4 @@
-"""Probabilities that keep their word on other pairs, whatever the prior; files that are checked."""
+"""Probabilities that hold on other pairs, for any prior; files that are validated."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_scores_of_another_model_and_priors_that_are_none() -> None:
 
 
 def test_a_line_that_falls_is_refused() -> None:
-    with pytest.raises(InputError, match="no higher than those of impostor pairs"):
+    with pytest.raises(InputError, match="genuine pairs score no higher than impostor pairs"):
         fit_calibration(PairSample(np.array([0.1, 0.2]), np.array([0.6, 0.7])), "logistic", model="m")
 
 
@@ -164,8 +164,8 @@ def test_a_file_keeps_the_curve_to_the_last_digit(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"format_version": 2}, "format_version"),
-        ({"scores": [1.0, 0.0]}, "scores must rise"),
-        ({"log_odds": [2.0, -2.0]}, "log_odds must not fall"),
+        ({"scores": [1.0, 0.0]}, "scores must be increasing"),
+        ({"log_odds": [2.0, -2.0]}, "log_odds must not decrease"),
         ({"log_odds": [2.0]}, "2 scores and 1 log_odds"),
         ({"scores": []}, "scores"),
         ({"log_odds": ["NaN", 1]}, "finite"),

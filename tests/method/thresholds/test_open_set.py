@@ -103,7 +103,7 @@ def test_draws_are_averaged_by_seed_and_the_same_whatever_the_blocks() -> None:
 
 
 def test_strangers_among_the_queries_need_no_draw() -> None:
-    """Of person a one query is found, one is below the threshold that person x's third-highest alarm sets."""
+    """Of person a, one query is found and one is below the threshold set by person x's third-highest false alarm."""
     matrix = np.array([[0.1, 0.9], [0.8, 0.9], [0.5, 0.9], [0.6, 0.9], [0.7, 0.9], [0.75, 0.9]])
     asked, there = labels("q", "aaxxxx"), labels("g", "ab")
     found = open_set(DistanceMatrix(matrix), asked, there, GENERAL, fpirs=(0.5, 0.01))
@@ -113,7 +113,7 @@ def test_strangers_among_the_queries_need_no_draw() -> None:
     assert half.fnir is not None
     assert half.threshold.mean == np.nextafter(1 - 0.7, 1)
     assert (half.fnir[1].mean, half.threshold.sd) == (0.5, None)
-    assert hundredth.reason == "4 non-mated queries cannot show a rate of 0.01; it takes 100"
+    assert hundredth.reason == "4 non-mated queries are too few for a rate of 0.01; 100 are needed"
     assert hundredth.fnir is None
 
 
@@ -121,7 +121,7 @@ def test_a_query_whose_person_is_there_as_junk_alone_is_non_mated() -> None:
     matrix = np.array([[0.1, 0.9], [0.2, 0.9], [0.1, 0.3]])
     asked, there = labels("q", "aab", "122"), labels("g", "ab", "13")
     found = open_set(DistanceMatrix(matrix), asked, there, GENERAL, draws=1)
-    # q0 sees its person on its own camera only; and of q1 and q2 one is not enrolled, whoever is drawn.
+    # q0 sees its person only on its own camera; of q1 and q2 one is not enrolled, whichever persons are drawn.
     assert (found.mated.mean, found.non_mated.mean) == (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Verification figures equal plain counts over all pairs, ties included, whatever the blocks."""
+"""Verification rates equal plain counts over all pairs, ties included, for any blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GENERAL = PROTOCOLS["general"]
 
 
 def labels(prefix: str, person: str, camera: str | None = None) -> RetrievalLabels:
-    """A tracklet for each letter."""
+    """One tracklet per letter."""
     ids = tuple(f"{prefix}{row}" for row in range(len(person)))
     return RetrievalLabels(ids, tuple(person), tuple(camera or prefix * len(person)), (None,) * len(person))
 
@@ -137,7 +137,7 @@ def test_too_few_impostors_for_a_rate_are_said_to_be() -> None:
     pairs = VerificationPairs.of(distances, labels("q", "a"), labels("g", "abcd"), GENERAL)
     point = verify(pairs).operating_point(0.1)
     assert (point.threshold, point.far, point.tar) == (None, None, None)
-    assert point.reason == "3 impostor pairs cannot show a rate of 0.1; it takes 10"
+    assert point.reason == "3 impostor pairs are too few for a rate of 0.1; 10 are needed"
     asked = verify(pairs).operating_point(0.34)
     assert (asked.far, asked.tar) == (1 / 3, 1.0)
     for rate in (0.0, 1.0, -1.0, float("nan")):
@@ -148,10 +148,10 @@ def test_too_few_impostors_for_a_rate_are_said_to_be() -> None:
 @pytest.mark.parametrize(
     ("persons", "message"),
     [
-        (("a", "aa"), "protocol general: 2 genuine and 0 impostor pairs, expected some of both"),
-        (("a", "bc"), "protocol general: 0 genuine and 2 impostor pairs, expected some of both"),
-        (("a", "abc"), r"distances are \(1, 2\), labels ask for \(1, 3\)"),
-        (("", "ab"), r"distances are \(1, 2\), labels ask for \(0, 2\)"),
+        (("a", "aa"), "protocol general: 2 genuine and 0 impostor pairs, expected at least one of each"),
+        (("a", "bc"), "protocol general: 0 genuine and 2 impostor pairs, expected at least one of each"),
+        (("a", "abc"), r"distances have shape \(1, 2\), expected \(1, 3\)"),
+        (("", "ab"), r"distances have shape \(1, 2\), expected \(0, 2\)"),
     ],
 )
 def test_what_cannot_be_compared(persons: tuple[str, str], message: str) -> None:

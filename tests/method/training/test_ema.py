@@ -1,4 +1,4 @@
-"""The moving average of the weights: its arithmetic, its checkpoints, and what is scored with it."""
+"""The moving average of the weights: its arithmetic, its checkpoints, and scoring with it."""
 
 from __future__ import annotations
 

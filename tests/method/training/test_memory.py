@@ -1,4 +1,4 @@
-"""The memory of clothes means: the released values over three calls, what repeated classes do, and resuming."""
+"""The memory of clothes means: the released values over three calls, repeated classes, and resuming."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PARAMETERS = {f"section.field{number}": number for number in range(230)} | {"run
 
 @pytest.fixture(autouse=True)
 def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may need long for what is left; tests of a server that is gone set less."""
+    """A slow machine may need long to send the rest; tests of a missing server set a shorter time."""
     monkeypatch.setattr(mlflow_sink, "CLOSE_SECONDS", PATIENCE_SECONDS)
 
 
@@ -55,10 +55,10 @@ def logged(uri: str, name: str) -> list[tuple[int, float]]:
 
 
 def test_a_run_that_goes_on_continues_its_mlflow_run(tmp_path: Path) -> None:
-    """Steps 20 to 29 are done twice, as after a kill: they stand in MLflow once."""
+    """Steps 20 to 29 are repeated, as after a kill: MLflow has them once."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     sink = open_sink(uri, tmp_path, world_size="2")
-    add_steps(sink, range(1500))  # more than one request takes
+    add_steps(sink, range(1500))  # more than fit one request
     sink.add("validation", 1499, {"general_map": 0.25})
     sink.close("FAILED")
     run = only_run(uri)
@@ -96,7 +96,7 @@ def test_a_run_that_was_deleted_in_mlflow_or_logs_elsewhere_begins_a_new_one(tmp
     assert len(logged(elsewhere, "train/identity_loss")) == 3
 
 
-def test_a_server_that_is_not_there_is_told_once_and_holds_nothing_up(
+def test_a_server_that_is_not_there_is_reported_once_and_holds_nothing_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mlflow_sink, "LONGEST_PAUSE_SECONDS", 0.05)
@@ -105,11 +105,11 @@ def test_a_server_that_is_not_there_is_told_once_and_holds_nothing_up(
     add_steps(sink, range(1000))
     assert time.monotonic() - started < 1
     wait_for(lambda: caplog.records, "warning")
-    time.sleep(0.5)  # several more tries
+    time.sleep(0.5)  # several more retries
     assert len(caplog.records) == 1
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
     sink.close()
-    assert "2000 values were not sent; they stand in steps.jsonl" in caplog.text
+    assert "2000 values were not sent; find them in steps.jsonl" in caplog.text
     assert not (tmp_path / "mlflow.json").exists()
 
 
@@ -137,9 +137,9 @@ def test_a_server_killed_while_values_flow_has_each_value_once(
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
         add_steps(sink, range(step, step + 100))
-        wait_for(lambda: "training goes on" in caplog.text, "warning")
+        wait_for(lambda: "training continues" in caplog.text, "warning")
         server = start_server(tmp_path, port)
-        wait_for(lambda: "answers again" in caplog.text, "recovery")
+        wait_for(lambda: "connected again" in caplog.text, "recovery")
         sink.close()
         assert logged(uri, "train/identity_loss") == [(number, number / 2) for number in range(step + 100)]
         assert only_run(uri).info.status == "FINISHED"
@@ -148,7 +148,7 @@ def test_a_server_killed_while_values_flow_has_each_value_once(
         server.wait()
 
 
-def test_what_is_missing_or_wrong_is_told_before_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_missing_or_wrong_is_reported_before_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mlflow_sink, "find_spec", lambda name: None if name == "sqlalchemy" else object())
     check_mlflow("http://server")
     with pytest.raises(InputError, match=r"needs the package sqlalchemy: pip install 'ccvid\[mlflow\]'"):
@@ -162,7 +162,7 @@ def test_what_is_missing_or_wrong_is_told_before_the_start(monkeypatch: pytest.M
 
 
 def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """A real tracking server, in a process group of its own."""
+    """A real tracking server, in its own process group."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files")]
     environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

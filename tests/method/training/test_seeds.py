@@ -1,4 +1,4 @@
-"""Several seeds of a recipe: the summary, and the runs behind it (training itself stands aside)."""
+"""Several seeds of a recipe: the summary, and the runs behind it (without the training itself)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_single_shot_means_are_spread_over_the_seeds_too() -> None:
     summary = SeedSummary.of({1: with_draws(0.2), 2: with_draws(0.4)})
     single_shot: Any = summary.to_json()["single_shot"]
     assert single_shot["protocols"]["general"]["cmc"]["1"]["mean"] == pytest.approx(0.3)
-    assert "One gallery tracklet a person" in summary.table("x")
+    assert "One gallery tracklet per person" in summary.table("x")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"protocols": {"general": {"map": 1}}}', '{"protocols": 3}'])
@@ -87,7 +87,7 @@ def test_metrics_of_another_kind_are_an_input_error(tmp_path: Path, content: str
 
 
 def trainer_of(trained: list[int], fail_at: int | None = None) -> Callable[[Recipe], StorageFolder]:
-    """Trains nothing: a finished run is left as it is, as the real one does."""
+    """Trains nothing: a finished run is left unchanged, as in the real one."""
 
     def train(recipe: Recipe) -> StorageFolder:
         folder = StorageFolder(recipe.run.storage) / recipe.run.name
@@ -113,10 +113,10 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path: Path, capsys: pytes
     found = json.loads((tmp_path / "walk" / "seeds.json").read_text())
     assert found["seeds"] == [3, 4, 5]
     assert found["protocols"]["general"]["map"]["mean"] == pytest.approx(0.4)
-    told = capsys.readouterr().out
-    assert "40.0 ± 10.0" in told
-    assert f"results: {tmp_path / 'walk'}" in told
-    assert (tmp_path / "walk" / "seeds.txt").read_text() in told
+    output = capsys.readouterr().out
+    assert "40.0 ± 10.0" in output
+    assert f"results: {tmp_path / 'walk'}" in output
+    assert (tmp_path / "walk" / "seeds.txt").read_text() in output
     main([*arguments[:-1], "4"], trainer_of(trained))
     assert trained == [3, 4, 5, 6]
 

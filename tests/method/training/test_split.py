@@ -1,4 +1,4 @@
-"""What a recipe trains on: given labels, guessed labels, none."""
+"""The training split: given labels, guessed labels, no labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def changed(recipe: Recipe, section: str, **values: object) -> Recipe:
 
 @pytest.fixture
 def unlabelled(tiny_shards: Path) -> ShardFolder:
-    """The tiny walkers, whose training persons have no clothes labels."""
+    """The tiny walkers, without clothes labels for the training persons."""
     store = ShardFolder(tiny_shards)
     store.rows = [replace(row, clothes=None) if row.split == "train" else row for row in store.rows]
     return store
@@ -83,7 +83,7 @@ def test_given_outfits_are_spread_over_every_group(tiny_shards: Path, tmp_path: 
 
 
 def outfits_in_groups(trainer: Trainer) -> set[int]:
-    """How many outfits the pairs of clips of an identity show, over some epochs."""
+    """Numbers of outfits in an identity's pairs of clips, over some epochs."""
     counts: set[int] = set()
     for epoch in range(4):
         groups: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.int64]]] = list(

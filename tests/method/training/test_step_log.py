@@ -1,4 +1,4 @@
-"""What training tells while it runs: files, sinks, progress lines and log records."""
+"""What training reports while it runs: files, sinks, progress lines and log records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccvid.training.update import UpdateResult
 
 
 class Heard:
-    """A sink that keeps what it is given."""
+    """A sink that keeps everything."""
 
     def __init__(self) -> None:
         self.values: list[tuple[MetricGroup, int, dict[str, float]]] = []

@@ -1,4 +1,4 @@
-"""What one of several ranks stumbles over stops them all, at one place and with one message."""
+"""A problem on one of several ranks stops them all, at the same step and with the same message."""
 
 from __future__ import annotations
 

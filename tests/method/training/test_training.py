@@ -1,4 +1,4 @@
-"""The training loop in one process: resumes to the bit, learns, and scores."""
+"""The training loop in one process: resumes bit-identically, learns, and scores."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def tiny_recipe(shards: Path, method: Mapping[str, object] | None = None, **trai
 
 
 class Killed(Exception):  # noqa: N818
-    """Stands for a SIGKILL: nothing after it runs."""
+    """Stands in for a SIGKILL: nothing runs after it."""
 
 
 class DyingRun(LocalRun):
-    """Dies at its n-th report; before it, unless the checkpoint was committed, or after."""
+    """Dies at its n-th report, before or after the checkpoint is committed."""
 
     def __init__(self, folder: Path, reports: int, *, committed: bool) -> None:
         super().__init__(folder)
@@ -72,7 +72,7 @@ ALL_STATE: dict[str, Any] = {
     "method": {"clothes_memory": True, "identity_loss": "arcface", "identity_margin": 0.1, "pair_loss": "triplet"},
     "ema_decay": 0.8,
 }
-"""A recipe of all that a checkpoint may hold beside the usual."""
+"""A recipe with everything that a checkpoint may hold."""
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_loop_learns_and_scores(tiny_shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["arcface", "cosface", "circle"])
-def test_every_loss_is_told_of_and_its_head_is_kept(tiny_shards: Path, tmp_path: Path, name: str) -> None:
+def test_every_loss_is_logged_and_its_head_is_kept(tiny_shards: Path, tmp_path: Path, name: str) -> None:
     pairs = {"arcface": "contrastive", "cosface": "cosface", "circle": "circle"}
     method = {"identity_loss": name, "identity_margin": 0.1, "pair_loss": pairs[name], "pair_weight": 0.1}
     recipe = tiny_recipe(tiny_shards, method, epochs=4)
@@ -226,26 +226,28 @@ def test_a_checkpoint_that_broke_down_is_not_resumed(tiny_shards: Path, tmp_path
     state = torch.load(folder / "trainer.pt", weights_only=True)
     state["model"]["state"][3]["exp_avg"].view(-1)[0] = math.inf
     torch.save(state, folder / "trainer.pt")
-    with pytest.raises(InputError, match=r"trainer\.pt: .*exp_avg of parameter 3 is not .* finite numbers"):
+    with pytest.raises(InputError, match=r"trainer\.pt: .*exp_avg of parameter 3: expected finite numbers of shape"):
         Trainer(longer, store, LocalRun(tmp_path)).fit()
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ('{"epoch": -1}', "epoch: Input should be greater than or equal to 0, got -1"),
         ('{"epoch": 1e400}', "epoch: Input should be a finite number"),
         ('{"best_score": NaN}', "best_score: Input should be"),
         ('{"step": "x"}', "step: Input should be a valid integer"),
-        ('{"step": 5, "steps_per_epoch": 4}', "step is 5, expected at most the 4 of an epoch"),
+        ('{"step": 5, "steps_per_epoch": 4}', "step is 5, expected at most 4, the steps per epoch"),
         ("[" * 5000, "top level: Invalid JSON: recursion limit exceeded"),
     ],
 )
-def test_a_progress_that_is_none_is_an_input_error(tiny_shards: Path, tmp_path: Path, content: str, told: str) -> None:
+def test_a_progress_that_is_none_is_an_input_error(
+    tiny_shards: Path, tmp_path: Path, content: str, message: str
+) -> None:
     trainer = Trainer(tiny_recipe(tiny_shards, epochs=1), ShardFolder(tiny_shards), LocalRun(tmp_path))
     trainer.fit()
     (tmp_path / "checkpoint" / "progress.json").write_text(content)
-    with pytest.raises(InputError, match=rf"progress\.json: {told}"):
+    with pytest.raises(InputError, match=rf"progress\.json: {message}"):
         load_checkpoint(tmp_path / "checkpoint", trainer.parts)
 
 
@@ -262,7 +264,7 @@ def test_learning_rates() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     tiny_shards: Path, tmp_path: Path, log_every_seconds: float
 ) -> None:
-    """Found at the next progress line or, if that is far, before the next checkpoint."""
+    """Found at the next progress line or, if that is far away, before the next checkpoint."""
     store = ShardFolder(tiny_shards)
     recipe = tiny_recipe(tiny_shards, epochs=20, checkpoint_every_steps=1, log_every_seconds=log_every_seconds)
     wild = recipe.model_copy(update={"optim": OptimOptions(name="sgd", momentum=0, learning_rate=1e30)})
@@ -296,4 +298,4 @@ def test_the_offending_batch_is_named(tiny_shards: Path, tmp_path: Path) -> None
     others = {row.id for row in trainer.store.rows} - named
     assert all(name in str(stopped.value) for name in named)
     assert not any(f" {name}," in str(stopped.value) for name in others)
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("clips")]  # the error is held
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("clips")]  # the error is kept

@@ -241,7 +241,7 @@ CASES: dict[str, tuple[bool, BatchLoss | None]] = {
     "cosface": (False, partial(pair_cosface_loss, scale=16.0, margin=0.3)),
     "memory and circle": (True, partial(pair_circle_loss, scale=16.0, margin=0.3)),
 }
-"""Whether a memory stands in the clothes classifier's place, and the pair loss."""
+"""Whether a memory replaces the clothes classifier, and the pair loss."""
 
 
 def _rank(rank: int, folder: str) -> None:

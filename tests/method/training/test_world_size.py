@@ -1,4 +1,4 @@
-"""One worker and several with the same global batch; a run whose number of workers changes; a run asked to end."""
+"""One worker and several with the same global batch; a changing number of workers; a run asked to end."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def train_rank(rank: int, folder: str, recipe: Recipe) -> None:
 def distance_apart(
     found: dict[str, torch.Tensor], whole: dict[str, torch.Tensor], start: dict[str, torch.Tensor]
 ) -> float:
-    """How far two trainings ended from each other, in lengths of the way that one of them went."""
+    """Distance between the ends of two trainings, relative to the distance that one of them moved."""
     floats = [name for name, tensor in start.items() if tensor.is_floating_point()]
     apart, way = (
         torch.cat([(one[name] - two[name]).double().flatten() for name in floats]).norm().item()
@@ -115,7 +115,7 @@ def distance_apart(
     return float(apart / way)
 
 
-# Adam divides by the gradient's size, so that what is all but zero decides as much as the rest.
+# Adam divides by the gradient's size, so that almost-zero gradients decide as much as the rest.
 @pytest.mark.parametrize(("optim", "tolerance"), [("sgd", 1e-3), ("adam", 3e-2)])
 def test_two_workers_with_half_the_identities_each_train_as_one(
     tiny_shards: Path, tmp_path: Path, optim: str, tolerance: float
@@ -165,7 +165,7 @@ def test_a_run_that_was_asked_to_end_goes_on_to_the_same_weights(tiny_shards: Pa
     for steps in (1, per_epoch, per_epoch + 2):
         folder = tmp_path / str(steps)
         end_early(recipe, folder, steps)
-        assert len(steps_of(folder)) in (steps, steps - 1)  # an epoch's end is a place to end too
+        assert len(steps_of(folder)) in (steps, steps - 1)  # the end of an epoch is also a place to stop
         resumed = train(recipe, folder)
         expected = whole.model.state_dict()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.model.state_dict().items())
@@ -179,7 +179,7 @@ def end_rank(rank: int, folder: str, recipe: Recipe, steps: int) -> None:
 
 
 def test_a_run_goes_on_with_fewer_workers(tiny_shards: Path, tmp_path: Path) -> None:
-    """From two to one within an epoch: the same share of it is left, each update is logged once, the rate halves."""
+    """From two to one within an epoch: the same share of it is left, each update is logged once, the rate is halved."""
     optim = {"schedule": "multistep", "milestones": [100]}
     recipe = recipe_of(
         tiny_shards, batch={"identities": 2, "clips": 1}, train={"epochs": 3}, compute={"workers": [1, 2]}, optim=optim
