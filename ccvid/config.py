@@ -91,9 +91,8 @@ class DataOptions(Options):
 
     kind: DatasetKind = Field(
         default="synthetic",
-        description="Where the tracklets come from. synthetic: rendered walkers. "
-        f"{', '.join(kinds_of('tracklets'))}: tracklets as released. "
-        f"{', '.join(kinds_of('images'))}: images as released, each a tracklet of one frame. "
+        description=f"Where the tracklets come from. synthetic: rendered walkers. {', '.join(kinds_of('tracklets'))}: "
+        f"tracklets as released. {', '.join(kinds_of('images'))}: images as released, each a tracklet of one frame. "
         "footage: videos with tracks. clips: a folder of video files with one person each.",
     )
     root: AbsolutePath | None = Field(
@@ -157,8 +156,8 @@ class ModelOptions(Options):
     )
     weights: str = Field(
         default="imagenet",
-        description=f"Initial weights: {listed(['random', *published_kinds()], 'or')} (from torchvision), or a file: "
-        ".safetensors, a state dict saved with torch.save, or a released .pth.tar.",
+        description=f"Initial weights: {', '.join(['random', *published_kinds()])} or a file. Published weights are "
+        "torchvision's; a file is .safetensors, a state dict saved with torch.save, or a released .pth.tar.",
     )
     last_stride: Annotated[Literal[1, 2], Rare()] = 1
     """Stride of the last stage; 1 keeps twice the resolution."""
@@ -206,8 +205,8 @@ class MethodOptions(Options):
         default=0,
         ge=0,
         lt=1,
-        description=f"Margin in the identity losses {listed(losses_with('margin', IDENTITY_LOSSES))}: "
-        "of the angle in radians for arcface, else of the cosine.",
+        description=f"Margin in the identity losses {listed(losses_with('margin', IDENTITY_LOSSES))}. It is an angle "
+        "in radians for arcface, a cosine for the others.",
     )
     label_smoothing: Annotated[float, Rare()] = Field(
         default=0,
@@ -407,7 +406,7 @@ class Recipe(Options):
         if self.train.test_weights == "best" and self.train.held_out_share == 0:
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
         if self.method.pair_loss != "none" and self.batch.clips == 1:
-            raise ValueError("method.pair_loss needs pairs of clips: batch.clips of 2 or more")
+            raise ValueError("method.pair_loss needs batch.clips of 2 or more: it compares clips of the same person")
         data = self.data
         own_sources = {"synthetic": data.synthetic, "footage": data.footage, "clips": data.clips}
         if own_sources.get(data.kind, data.root) is None and data.shards is None:

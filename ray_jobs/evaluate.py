@@ -33,7 +33,7 @@ READS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Score what the flags name, print the table, and print where the results are."""
+    """Score what the flags name, print the table, and report where the results are."""
     recipe, flags = parse_recipe(
         arguments,
         program="evaluate.py",

@@ -40,7 +40,7 @@ CLIPS = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Export, and say how far each file is from the original."""
+    """Export, and report how far each file is from the original."""
     recipe, own = parse_recipe(arguments, program="export.py", description=DESCRIPTION, reads=READS, extra=_own_flags())
     place: StorageFolder = own.to
     if place.exists():

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from ccvid.config import Recipe
 from data_tools.documents import parse_yaml
 from data_tools.options import Rare
+from data_tools.wording import listed
 
 LONGEST_FLAG = 33
 """Characters of a flag with its choices beside it; longer ones are told after its explanation."""
@@ -52,7 +53,7 @@ class RecipeField:
     @property
     def expected(self) -> str:
         """The values that it takes, in words."""
-        return _join([*_choices(self._kinds), *filter(None, map(_in_words, self._kinds))])
+        return listed([*_choices(self._kinds), *filter(None, map(_in_words, self._kinds))], "or")
 
     @property
     def metavar(self) -> str:
@@ -94,7 +95,7 @@ class RecipeField:
         if not in_full:
             text = text.partition(". ")[0].removesuffix(".") + "."
         if self.metavar == "NAME":
-            text += f" One of {_join(_choices(self._kinds))}."
+            text += f" One of {listed(_choices(self._kinds), 'or')}."
         if value is None:
             default = without_value.removesuffix(".") or "none"
             return f"{text} Required" if self.info.is_required() else f"{text} Default: {default}"
@@ -192,11 +193,6 @@ def _range(kind: Mapping[str, Any]) -> str:
     }
     limits = [f"{words[name]} {_as_typed(kind[name])}" for name in words if name in kind]
     return f" {' and '.join(limits)}{steps}".rstrip()
-
-
-def _join(words: Sequence[str]) -> str:
-    """a, b or c."""
-    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _as_typed(value: object) -> str:

@@ -26,13 +26,20 @@ DESCRIPTION = (
 )
 READS = (
     *("run.name", "run.storage", "run.patience_seconds", "data", "clip.length", "clip.stride", "loader", "model"),
-    *("train.bf16", "train.log_every_seconds", "score.flip", "score.report", "score.threshold.prior"),
+    *(
+        "train.bf16",
+        "train.log_every_seconds",
+        "score.clips_per_batch",
+        "score.flip",
+        "score.report",
+        "score.threshold.prior",
+    ),
     *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Embed what is new, rank, and print where the results are; or remove a person."""
+    """Embed what is new, rank, and report where the results are; or remove a person."""
     recipe, own = parse_recipe(arguments, program="score.py", description=DESCRIPTION, reads=READS, extra=_own_flags())
     folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
     gallery = own.gallery or folder / "gallery"

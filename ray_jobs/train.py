@@ -26,7 +26,7 @@ def train_on_ray(recipe: Recipe) -> StorageFolder:
 
 
 def main(arguments: Sequence[str], train_run: Callable[[Recipe], StorageFolder] = train_on_ray) -> None:
-    """Make shards if there are none, train, score the test set, and print where the results are."""
+    """Make shards if there are none, train, score the test set, and report where the results are."""
     recipe, own = parse_recipe(
         arguments,
         program="train.py",

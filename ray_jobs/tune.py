@@ -25,7 +25,7 @@ DESCRIPTION = (
 MOST_TRIALS = 100_000
 READS = (
     *("run", "data", "clip", "batch", "augment", "loader", "model", "method", "optim", "train", "compute"),
-    *("score.flip", "score.protocols"),
+    *("score.clips_per_batch", "score.flip", "score.protocols"),
 )
 
 

@@ -94,8 +94,8 @@ def test_networks_over_time(
     card = export_model(model, clips(model, 2), tmp_path)
     assert (card.least_frames, card.most_frames) == (least, most)
     onnx = read_onnx_model(tmp_path / ONNX_FILE)
-    expected = f"{least} or more" if most is None else str(most)
-    with pytest.raises(InputError, match=rf"model\.onnx: got clips of 2 frames, expected {expected}$"):
+    taken = f"{least} or more" if most is None else f"exactly {most}"
+    with pytest.raises(InputError, match=rf"model\.onnx: takes clips of {taken} frames, got 2$"):
         onnx.embed_frames(clips(model)[:, :2])
 
 
