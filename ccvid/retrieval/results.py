@@ -15,8 +15,9 @@ from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_pos
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances
 from ccvid.retrieval.ranking.scoring import PICTURED_PROTOCOLS, ScoredRetrieval, leading_result
+from ccvid.retrieval.report.figures import save_figure
 from ccvid.retrieval.report.film_strip import Thumbnails
-from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure
+from ccvid.retrieval.report.ranked_picture import draw_rankings
 from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.report_input import ExtraTable, ReportInput, Threshold
 from ccvid.retrieval.report.stored_pictures import find_tracklets, stored_thumbnails

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +9,7 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
@@ -20,11 +19,12 @@ from matplotlib.path import Path
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from ccvid.config import TrainOptions
+from ccvid.retrieval.report.figures import INK, QUIET
 from ray_jobs.tuning.records import TrialRecord
 from ray_jobs.tuning.space import Parameter, Space
 from ray_jobs.tuning.tables import shown_value, shown_values
 
-INK, QUIET, GRID = "#1f2a44", "#667085", "#98a2b3"
+GRID = "#98a2b3"
 AXIS_INCHES = 1.75
 """Distance between two axes."""
 
@@ -56,14 +56,6 @@ def draw_parallel_coordinates(trials: Sequence[TrialRecord], space: Space, train
     )
     _write_captions(figure, title, trials, scored[-1][1] if scored else None)
     return figure
-
-
-def svg_of(figure: Figure) -> bytes:
-    """The figure as SVG; the same figure gives the same bytes."""
-    content = io.BytesIO()
-    with rc_context({"svg.hashsalt": "ccvid"}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
 
 
 def _write_captions(figure: Figure, title: str, trials: Sequence[TrialRecord], best: TrialRecord | None) -> None:

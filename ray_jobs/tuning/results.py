@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from ccvid.config import Recipe
+from ccvid.retrieval.report.figures import svg_of
 from ccvid.run_files import BEST_FOLDER
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import write_config
-from ray_jobs.tuning.picture import draw_parallel_coordinates, svg_of
+from ray_jobs.tuning.picture import draw_parallel_coordinates
 from ray_jobs.tuning.propose import study_of, to_optuna_trial
 from ray_jobs.tuning.records import SearchRecords, TrialRecord
 from ray_jobs.tuning.space import Space, with_values

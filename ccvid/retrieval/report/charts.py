@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -17,29 +15,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ccvid.retrieval.ranking.distances import Distances, Scores
 from ccvid.retrieval.ranking.labels import joint_codes
 from ccvid.retrieval.ranking.metrics import Evaluation
+from ccvid.retrieval.report.figures import COLORS, INK, STYLE, inline_svg, legend_below
 from ccvid.retrieval.report.report_input import ReportInput
 
-INK = "#1f2a44"
-"""Replaced by the page's text colour, so that charts follow dark mode."""
-COLORS = ("#2f86c8", "#d9741a", "#1d9a72", "#b35fa0", "#8a8f98", "#c9493f", "#9a8a00")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (2, 1)), (0, (6, 2, 1, 2)))
 LONGEST_CURVE = 50
 SAMPLE = 200_000
 """Most pairs of different persons in the chart of scores."""
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: searchable, accessible and in the page's colour
-    "text.parse_math": False,  # labels from data are not formulas
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans", "sans-serif"],
-    "font.size": 9,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +112,8 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The chart with a legend below; ``name`` makes its ids differ from those of other charts on the page."""
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    text = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(text, format="svg", transparent=True, metadata=metadata)
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+    legend_below(figure, figure.axes, columns=3)
+    return inline_svg(figure, name)
 
 
 def _shown(name: str) -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,11 +15,8 @@ from matplotlib.textpath import text_to_path
 
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult
+from ccvid.retrieval.report.figures import INK, QUIET, RIGHT, WRONG
 from ccvid.retrieval.report.film_strip import Picture, Thumbnails, film_strip
-from data_tools.errors import InputError
-from data_tools.files import atomic_file
-
-RIGHT, WRONG, INK, QUIET = "#1a7f37", "#b42318", "#1f2a44", "#667085"
 
 # The layout, in inches.
 STRIP = 1.2  # height of a tracklet's frames
@@ -95,25 +89,6 @@ def spread_queries(result: ProtocolResult, count: int) -> list[int]:
     hardest_first = matched[np.argsort(result.average_precision_Q[matched], kind="stable")]
     places = np.linspace(0, len(hardest_first) - 1, min(count, len(hardest_first)))
     return [int(query) for query in hardest_first[places.round().astype(np.int64)]]
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write SVG or PNG by the suffix, atomically; the same figure gives the same bytes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            write_figure(figure, file, path.suffix.removeprefix("."))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error}") from error
-
-
-def write_figure(figure: Figure, file: IO[bytes], kind: str) -> None:
-    """Write as svg or png."""
-    with rc_context({"svg.hashsalt": "ccvid", "image.composite_image": False}):
-        if kind == "svg":
-            figure.savefig(file, format=kind, metadata={"Date": None})
-        else:  # higher compression would take longer than drawing
-            figure.savefig(file, format=kind, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
 
 
 def _caption(labels: RetrievalLabels, index: int) -> tuple[str, ...]:

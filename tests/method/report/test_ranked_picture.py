@@ -14,8 +14,9 @@ from PIL import Image
 from ccvid.retrieval.ranking.distances import DistanceMatrix
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation, evaluate
+from ccvid.retrieval.report.figures import save_figure
 from ccvid.retrieval.report.film_strip import Picture
-from ccvid.retrieval.report.ranked_picture import draw_rankings, save_figure, spread_queries
+from ccvid.retrieval.report.ranked_picture import draw_rankings, spread_queries
 from data_tools.errors import InputError
 
 PERSONS = ("$x_1$", "<b>&\"'", "a name that is far too long for the room below a picture", "\x00\x1b[0m")

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ccvid.retrieval.ranking.distances import DistanceMatrix
-from ccvid.retrieval.report.ranked_picture import save_figure
-from ccvid.retrieval.report.threshold_pictures import draw_errors, draw_reliability, draw_scores
+from ccvid.retrieval.report.figures import save_figure
+from ccvid.retrieval.report.threshold_pictures import draw_errors, draw_reliability
 from ccvid.retrieval.thresholds.calibration import PairSample, fit_calibration, reliability
 from ccvid.retrieval.thresholds.recommended import RecommendedThreshold, recommend_threshold
 from ccvid.retrieval.thresholds.verification import Verification, VerificationPairs, verify
@@ -50,18 +50,6 @@ def test_the_error_curves_pass_through_the_recommended_threshold() -> None:
     assert figure.get_suptitle() == "Walkers, $test$�"
 
 
-def test_the_scores_are_drawn_with_the_threshold_and_its_interval() -> None:
-    verification, recommended = found()
-    assert recommended.threshold is not None
-    figure = draw_scores(verification, title="Walkers", recommended=recommended)
-    (axes,) = figure.axes
-    assert np.asarray(axes.lines[0].get_xdata())[0] == recommended.threshold.value
-    shown = legend(figure)
-    assert shown[0] == f"same person: {len(verification.genuine_score_P):,} pairs"
-    assert f"threshold {recommended.threshold.value:.3f} for a false accept rate of 5 %" in shown
-    assert len(legend(draw_scores(verification, title="Walkers"))) == len(shown) - 2
-
-
 def test_reliability_is_drawn_bin_by_bin() -> None:
     chance = np.random.default_rng(0)
     sample = PairSample(chance.normal(0.6, 0.2, 200), chance.normal(0.2, 0.2, 900))
@@ -80,6 +68,5 @@ def test_extremes_are_drawn_and_written(matrix: list[list[float]], tmp_path: Pat
         warnings.simplefilter("error")
         for rate in (0.5, 0.01):
             recommended = recommend_threshold(pairs, verification, rate, draws=20)
-            for draw in (draw_errors, draw_scores):
-                save_figure(draw(verification, title="<b>&", recommended=recommended), tmp_path / "picture.svg")
-                assert ElementTree.parse(tmp_path / "picture.svg").getroot().tag.endswith("}svg")
+            save_figure(draw_errors(verification, title="<b>&", recommended=recommended), tmp_path / "picture.svg")
+            assert ElementTree.parse(tmp_path / "picture.svg").getroot().tag.endswith("}svg")
