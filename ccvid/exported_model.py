@@ -87,7 +87,9 @@ class OnnxModel:
         """
         frames, least, most = frames_BTCHW.shape[1], self.card.least_frames, self.card.most_frames
         if not least <= frames <= (most or frames):
-            taken = f"{least} or more" if most is None else f"exactly {least}" if most == least else f"{least} to {most}"
+            taken = (
+                f"{least} or more" if most is None else f"exactly {least}" if most == least else f"{least} to {most}"
+            )
             raise InputError(f"{ONNX_FILE}: takes clips of {taken} frames, got {frames}")
         (feature_BD,) = self._session.run(None, {"frames": np.ascontiguousarray(frames_BTCHW.numpy())})
         return torch.from_numpy(feature_BD)

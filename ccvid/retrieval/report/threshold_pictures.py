@@ -28,7 +28,9 @@ def threshold_figures(thresholds: Thresholds) -> list[ExtraFigure]:
     """The report's pictures of thresholds, in this order."""
     name = thresholds.verification.protocol.name.replace("_", "-")
     errors = draw_errors(thresholds.verification, title="", recommended=thresholds.recommended)
-    drawn = [("Error rates at every threshold", errors, f"Same-person pairs are the matches of the {name} protocol.", True)]
+    drawn = [
+        ("Error rates at every threshold", errors, f"Same-person pairs are the matches of the {name} protocol.", True)
+    ]
     if thresholds.reliability is not None:
         reliable = draw_reliability(thresholds.reliability, title="")
         half = "Calibrated on one half of the persons, checked on the pairs of the other half."
