@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -78,14 +78,26 @@ def parse_yaml(content: bytes, place: object) -> Any:
             loader.dispose()
 
 
-def yaml_line(content: bytes, location: Sequence[object]) -> int | None:
-    """The line, from 1, of the key at ``location`` (keys from the top down) in a text that ``parse_yaml`` has read; of
-    the last key above it where an entry of a list is meant. None where no key of that name is written there."""
+def yaml_lines(content: bytes, locations: Iterable[Sequence[object]]) -> list[int | None]:
+    """Find where keys are written in a text that ``parse_yaml`` has read.
+
+    Args:
+        content: the text.
+        locations: of each key, the keys from the top down to it.
+
+    Returns:
+        For each the line, from 1; that of the last key above it for an entry of a list. None if no such key is written.
+    """
     loader = _Loader(content)
     try:
-        node, line = loader.get_single_node(), None
+        root = loader.get_single_node()
     finally:
         loader.dispose()
+    return [_line_of(root, location) for location in locations]
+
+
+def _line_of(node: yaml.Node | None, location: Sequence[object]) -> int | None:
+    line = None
     for part in location:
         if not isinstance(node, yaml.MappingNode):
             break

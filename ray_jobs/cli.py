@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from ccvid.config import DatasetKind, Recipe
 from ccvid.training.stopping import EndedOnRequestError
-from data_tools.documents import parse_yaml, place_of, yaml_line
+from data_tools.documents import parse_yaml, place_of, yaml_lines
 from data_tools.errors import InputError
 from data_tools.options import absolute_path
 from data_tools.progress import all_kept, message
@@ -123,10 +123,7 @@ def parse_recipe(
     try:
         return Recipe.model_validate(_merge(file.values, flags)), own
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        lines = list(dict.fromkeys(_describe(item, file, flags) for item in found))  # of a union, one for each kind
-        more = [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
-        raise UsageError("\n".join([*lines[:MOST_PROBLEMS], *more])) from None
+        raise UsageError(_describe_all(error, file, flags)) from None
 
 
 def place_flag(text: str) -> StorageFolder:
@@ -211,8 +208,8 @@ def _read_file(flag: str, name_or_file: str, shipped: Path, expected: str) -> _F
         values = parse_yaml(content, f"--{flag} {path}")
     except FileNotFoundError:
         raise UsageError(
-            f"--{flag} {name_or_file}: no such file, and no {flag} of that name{nearest(name_or_file, names)}; "
-            f"{flag}s: {', '.join(names)}"
+            f"--{flag} {name_or_file}: no such file, and no {flag} of that name; {flag}s: {', '.join(names)}"
+            f"{nearest(name_or_file, names)}"
         ) from None
     except InputError as error:
         raise UsageError(str(error)) from None
@@ -336,17 +333,28 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _describe(error: Mapping[str, Any], file: _File, flags: Mapping[str, Any]) -> str:
-    """One problem, in one line; what no flag has set is the recipe's."""
+def _describe_all(error: ValidationError, file: _File, flags: Mapping[str, Any]) -> str:
+    """The first problems, a line each; what no flag has set is the recipe's."""
+    found = error.errors(include_url=False)
+    first = found[:MOST_PROBLEMS]
+    lines = yaml_lines(file.content, [item["loc"] for item in first])
+    places = [f"--recipe {file.name}:{line}: " if line else f"--recipe {file.name}: " for line in lines]
+    told = [
+        _describe(item, None if _is_flag(item["loc"], flags) else place)
+        for item, place in zip(first, places, strict=True)
+    ]
+    more = [f"and {len(found) - MOST_PROBLEMS} more"] if len(found) > MOST_PROBLEMS else []
+    return "\n".join([*dict.fromkeys(told), *more])  # a union has a problem for each of its kinds
+
+
+def _describe(error: Mapping[str, Any], origin: str | None) -> str:
+    """One problem, in one line; ``origin`` is None for what a flag has set."""
     location, fields = error["loc"], recipe_fields()
     names = [".".join(map(str, location[:length])) for length in range(1, len(location) + 1)]
     name = next((name for name in names if name in fields), None)
     place = name if name and not fields[name].holds_models else place_of(location) if location else ""
-    if _is_flag(location, flags):
+    if origin is None:
         origin = "--" if name else ""
-    else:
-        line = yaml_line(file.content, location)
-        origin = f"--recipe {file.name}:{line}: " if line else f"--recipe {file.name}: "
     reason = one_line(str(error["msg"]).removeprefix("Value error, "))
     if error["type"] == "extra_forbidden":
         return f"{origin}{place}: no such setting{'' if name else nearest(place, [*fields, *recipe_sections()])}"
@@ -369,4 +377,4 @@ def _is_flag(location: Sequence[object], flags: Mapping[str, Any]) -> bool:
         if part not in found:
             return False
         found = found[part]
-    return bool(found)
+    return bool(found) if isinstance(found, Mapping) else True

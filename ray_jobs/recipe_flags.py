@@ -124,6 +124,7 @@ def recipe_sections() -> Mapping[str, str]:
 
 def nearest(name: str, names: Collection[str]) -> str:
     """``; did you mean NAME?`` with the most similar of the names, those with the same last part first; or nothing."""
+    name = name[:200]  # comparing takes long
     same_end = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2].lstrip("-")]
     close = difflib.get_close_matches(name, same_end or names, n=1, cutoff=0.0 if same_end else 0.6)
     return f"; did you mean {close[0]}?" if close else ""

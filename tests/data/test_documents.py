@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from data_tools.documents import MOST_YAML_BYTES, parse_json, parse_model, parse_yaml
+from data_tools.documents import MOST_YAML_BYTES, parse_json, parse_model, parse_yaml, yaml_lines
 from data_tools.errors import LONGEST_LINE, InputError, UnreadableSourceError
 from data_tools.wording import LONGEST_VALUE, cut, one_line, printable, shown
 
@@ -71,6 +71,14 @@ def test_yaml_as_people_write_it_is_read() -> None:
         "large": 2**63 - 1,
     }
     assert parse_yaml(b"", "f") is None
+
+
+def test_lines_of_keys() -> None:
+    text = b"# notes\na:\n  b: 1\n  c:\n  - {d: 2}\n  - 3\n2: x\n? [p, q]\n: y\n"
+    found = {("a",): 2, ("a", "b"): 3, ("a", "c", 0, "d"): 4, ("a", "z"): None, ("z", "b"): None, (2,): 7, (): None}
+    assert yaml_lines(text, list(found)) == list(found.values())
+    assert yaml_lines(b"a: &a {b: *a}", [("a", "b", "b")]) == [1]
+    assert yaml_lines(b"", [("a",)]) == [None]
 
 
 def test_the_first_problem_of_a_model_is_reported_in_one_line() -> None:
