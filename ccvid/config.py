@@ -8,7 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES, losses_with
 from data_tools.clips import ClipOptions
@@ -103,7 +112,7 @@ class DataOptions(Options):
     storage modes. Default: ~/ccvid/data/KIND."""
     cache: Annotated[CacheOptions, MayChange()] = CacheOptions()
     """Where each node keeps copies of remote shards."""
-    storage: ShardOptions = ShardOptions()
+    frames: ShardOptions = Field(default=ShardOptions(), validation_alias=AliasChoices("frames", "storage"))
     """How shards store frames."""
     verify_checksums: Annotated[bool, MayChange(), Rare()] = True
     """Compare the SHA-256 of every shard with the manifest before the run starts."""

@@ -14,7 +14,7 @@ from typing import IO, Annotated
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from data_tools.decoding_process import HANG_SECONDS, decoding_process
 from data_tools.encoded_pictures import open_picture
@@ -36,7 +36,9 @@ MOST_TRACKLET_BYTES = 2**31 - 1
 class CropOptions(Options):
     """How a person crop is stored."""
 
-    storage: StorageMode = "jpeg"
+    format: StorageMode = Field(
+        default="jpeg", validation_alias=AliasChoices("format", "storage"), serialization_alias="storage"
+    )
     """Form of stored frames. jpeg: resized crops, JPEG-coded. source: pictures byte for byte as released (crops of
     videos in their own size, JPEG-coded). raw: resized uint8 pixels, for data sets that fit local disks."""
     height: int = Field(default=256, ge=8, le=4096)
@@ -51,7 +53,7 @@ class CropOptions(Options):
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of every stored frame; None where each keeps its own."""
-        return None if self.storage == "source" else (self.height, self.width)
+        return None if self.format == "source" else (self.height, self.width)
 
 
 class TrackletFrames:
@@ -117,7 +119,7 @@ def _read_images(tracklet: Tracklet, options: CropOptions) -> TrackletFrames | U
             with open_picture(io.BytesIO(encoded), ("JPEG", "PNG")) as picture:
                 picture.load()
                 content.append(
-                    encoded if options.storage == "source" else _encode(picture.convert("RGB"), None, options)
+                    encoded if options.format == "source" else _encode(picture.convert("RGB"), None, options)
                 )
         except UnreadableSourceError as error:
             return error
@@ -224,7 +226,7 @@ def _cut(pixels: RgbFrame, box: Box | None, place: str) -> tuple[Image.Image, Bo
 def _encode(picture: Image.Image, edges: Box | None, options: CropOptions) -> bytes:
     if options.size is not None and (picture.size != (options.width, options.height) or edges is not None):
         picture = picture.resize((options.width, options.height), Image.Resampling.BICUBIC, box=edges)
-    if options.storage == "raw":
+    if options.format == "raw":
         return picture.tobytes()
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG", quality=options.quality)

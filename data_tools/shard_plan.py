@@ -54,7 +54,10 @@ def plan_shards(tracklets: Sequence[Tracklet], options: ShardOptions) -> list[Sh
             room = limit
         groups[-1].append(tracklet)
         room -= size
-    deciding = options.model_dump_json(exclude={"shard_mebibytes", "max_quarantine_share", "hang_seconds"})
+    deciding = options.model_dump_json(
+        exclude={"shard_mebibytes", "max_quarantine_share", "hang_seconds"},
+        by_alias=True,  # names of the first shards, so that theirs are still found
+    )
     return [
         ShardPlan(number, tuple(group), hashlib.sha256((deciding + repr(group)).encode()).hexdigest())
         for number, group in enumerate(groups)
@@ -78,7 +81,7 @@ def _estimate_bytes(tracklet: Tracklet, options: ShardOptions) -> float:
     except (OSError, IndexError):
         return 0
     height, width = options.size or (256, 128)
-    per_pixel = 3 if options.storage == "raw" else JPEG_BYTES_PER_PIXEL
+    per_pixel = 3 if options.format == "raw" else JPEG_BYTES_PER_PIXEL
     return len(tracklet.frame_index) * height * width * per_pixel
 
 

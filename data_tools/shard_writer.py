@@ -140,7 +140,7 @@ def finish_shards(
     manifest = Manifest(
         dataset=dataset.name,
         fingerprint=data_fingerprint(plans),
-        storage=options.storage,
+        storage=options.format,
         image_size=options.size,
         split_tracklets={split: splits[split] for split in SPLITS},
         persons=_sorted_set(person for record in records for person in record.persons),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+
+from pydantic import ValidationError
 
 from ccvid.config import Recipe
 from ccvid.run_files import CONFIG_FILE
@@ -29,6 +32,8 @@ def as_begun(folder: StorageFolder, recipe: Recipe) -> Recipe:
         found = parse_yaml(folder.read(CONFIG_FILE), folder / CONFIG_FILE)
     except FileNotFoundError:
         return recipe
+    with suppress(ValidationError):  # by today's names, and with today's defaults of what was not there then
+        found = Recipe.model_validate(found).model_dump(mode="json")
     recipe = keep_found_precision(recipe, found)
     reason = "holds a run with other settings; choose another --run.name or remove it"
     refuse_changes(folder, reason, changed_settings(found, recipe.model_dump(mode="json"), MAY_CHANGE))

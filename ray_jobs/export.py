@@ -35,7 +35,7 @@ DESCRIPTION = (
     "describes their inputs and outputs. Each file is read back and compared with the original on clips from the "
     "recipe's shards. score.py and evaluate.py take FOLDER/model.onnx as --checkpoint."
 )
-READS = ("data.kind", "data.shards", "data.storage.storage", "data.cache", "clip.length", "clip.stride", "model")
+READS = ("data.kind", "data.shards", "data.frames.format", "data.cache", "clip.length", "clip.stride", "model")
 CLIPS = 8
 
 

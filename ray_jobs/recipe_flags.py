@@ -122,9 +122,27 @@ def recipe_sections() -> Mapping[str, str]:
     return dict(_sections(Recipe))
 
 
+RENAMED = (("data.storage.storage", "data.frames.format"), ("data.storage", "data.frames"))
+"""Settings and sections of older versions, and their names today."""
+
+
+def todays_name(name: str) -> str:
+    """The name of a setting, which an older version may have given."""
+    for old, new in RENAMED:
+        if f"{name}.".startswith(f"{old}."):
+            return new + name.removeprefix(old)
+    return name
+
+
 def nearest(name: str, names: Collection[str]) -> str:
-    """``; did you mean NAME?`` with the most similar of the names, those with the same last part first; or nothing."""
+    """``; did you mean NAME?`` with the most similar of the names, those with the same last part first; or nothing.
+
+    A name of an older version has its name today.
+    """
     name = name[:200]  # comparing takes long
+    name = "--" * name.startswith("--") + todays_name(name.removeprefix("--"))
+    if name in names:
+        return f"; it is {name} now"
     same_end = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2].lstrip("-")]
     close = difflib.get_close_matches(name, same_end or names, n=1, cutoff=0.0 if same_end else 0.6)
     return f"; did you mean {close[0]}?" if close else ""

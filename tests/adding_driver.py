@@ -29,7 +29,7 @@ def add_data_set(flags: Sequence[str], work: Path) -> None:
     recipe = _recipe(flags)
     dataset = read_dataset(recipe.data)
     folder = shard_folder(recipe.data)
-    manifest = make_shards(dataset, str(folder), recipe.data.storage)
+    manifest = make_shards(dataset, str(folder), recipe.data.frames)
     frames = sum(verify_shard(folder, shard, manifest.image_size, frames=True) for shard in manifest.shards)
     assert frames == len(dataset.tracklets) == len(ShardFolder(work / "SHARDS").rows)
     print(manifest.dataset, *manifest.split_tracklets.values(), len(manifest.persons), len(manifest.clothes))

@@ -35,11 +35,11 @@ def ensure_shards(data: DataOptions) -> str:
     manifest = read_manifest(folder)
     if manifest.dataset != data.kind:
         raise InputError(f"{folder}: contains data set {manifest.dataset!r}, but data.kind is {data.kind!r}")
-    if manifest.storage != data.storage.storage:
+    if manifest.storage != data.frames.format:
         raise InputError(
-            f"{folder}: holds frames stored as {manifest.storage!r}, but data.storage.storage is "
-            f"{data.storage.storage!r}; choose another --data.shards, or use these with "
-            f"--data.storage.storage {manifest.storage}"
+            f"{folder}: holds frames stored as {manifest.storage!r}, but data.frames.format is "
+            f"{data.frames.format!r}; choose another --data.shards, or use these with "
+            f"--data.frames.format {manifest.storage}"
         )
     if data.kind == "synthetic" and walker_folder(data).exists():
         claim_folder(data.synthetic, walker_folder(data))
@@ -69,7 +69,7 @@ def make_shards(data: DataOptions) -> Manifest:
     if data.kind == "synthetic":
         render_set(data)
     dataset = read_dataset(data)
-    folder, options = shard_folder(data), data.storage
+    folder, options = shard_folder(data), data.frames
     plans = plan_shards(dataset.tracklets, options)
     if finished := prepare_folder(plans, folder):
         message(f"{folder}: already finished")

@@ -39,7 +39,7 @@ def walker_folder(data: DataOptions) -> Path:
 
 
 def _default_folder(data: DataOptions) -> Path:
-    mode = data.storage.storage
+    mode = data.frames.format
     return Path("~/ccvid/data").expanduser() / (data.kind if mode == "jpeg" else f"{data.kind}-{mode}")
 
 
@@ -51,7 +51,7 @@ def read_dataset(data: DataOptions) -> Dataset:
     """
 
     def tables(videos: Sequence[Path]) -> list[FrameTable | UnreadableSourceError]:
-        return make_tables(videos, shard_folder(data), data.storage.hang_seconds)
+        return make_tables(videos, shard_folder(data), data.frames.hang_seconds)
 
     own_readers: dict[str, Callable[[], Dataset]] = {
         "synthetic": lambda: read_footage(_walker_footage(walker_folder(data)), tables),

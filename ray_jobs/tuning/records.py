@@ -14,6 +14,7 @@ from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.wording import shown
 from ray_jobs.begun_runs import MAY_CHANGE, changed_settings, refuse_changes
+from ray_jobs.recipe_flags import todays_name
 from ray_jobs.tuning.space import Space
 
 SEARCH_FILE = "search.json"
@@ -88,6 +89,13 @@ class _Content(BaseModel):
         return self
 
 
+def _by_todays_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = settings.get("recipe")
+    if not isinstance(recipe, Mapping):
+        return dict(settings)
+    return {**settings, "recipe": {todays_name(name): value for name, value in recipe.items()}}
+
+
 class SearchRecords:
     """The trials in the order in which they were drawn; ``save`` writes them atomically.
 
@@ -108,7 +116,9 @@ class SearchRecords:
         if folder.exists(SEARCH_FILE):
             content = _read(folder)
             reason = "holds a search with other settings; choose another --run.name or remove it"
-            refuse_changes(folder, reason, changed_settings(content.settings, self.settings, _MAY_CHANGE))
+            refuse_changes(
+                folder, reason, changed_settings(_by_todays_names(content.settings), self.settings, _MAY_CHANGE)
+            )
             self.trials, self._bf16 = content.trials, content.bf16
             for trial in self.trials:
                 if space is not None and not space.takes(trial.values):

@@ -74,7 +74,7 @@ def soft_noise(rng: np.random.Generator, cells: int, strength: float) -> NDArray
 
 
 def shards_of(tracklets: tuple[Tracklet, ...], folder: Path, storage: StorageMode) -> ShardFolder:
-    make_shards(Dataset("benchmark", tracklets), folder, ShardOptions(storage=storage))
+    make_shards(Dataset("benchmark", tracklets), folder, ShardOptions(format=storage))
     return ShardFolder(folder)
 
 

@@ -95,7 +95,7 @@ def shards_of(recipe: Recipe, folder: Path) -> ShardFolder:
             render_walkers(recipe.data.synthetic, videos, workers=os.cpu_count() or 1)
             options = FootageOptions(videos=videos / "videos", tracks=videos / "tracks", labels=videos / "labels.csv")
             dataset = read_footage(options)
-            make_shards(dataset, shards, recipe.data.storage)
+            make_shards(dataset, shards, recipe.data.frames)
     return ShardFolder(shards)
 
 

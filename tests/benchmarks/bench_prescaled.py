@@ -84,7 +84,7 @@ def shards_of(dataset: Dataset, folder: Path, options: ShardOptions) -> ShardFol
 
 def release(dataset: Dataset, folder: Path) -> Dataset:
     """The same tracklets as folders of JPEG files, each crop in its own size, as in released data sets."""
-    store = shards_of(dataset, folder / "crops", ShardOptions(storage="source"))
+    store = shards_of(dataset, folder / "crops", ShardOptions(format="source"))
     tracklets: list[Tracklet] = []
     by_id = {tracklet.id: tracklet for tracklet in dataset.tracklets}
     for row, stored in enumerate(store.rows):
@@ -188,7 +188,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         dataset = release(read_videos(arguments, folder / "walkers"), folder)
-        source = shards_of(dataset, folder / "source", ShardOptions(storage="source"))
+        source = shards_of(dataset, folder / "source", ShardOptions(format="source"))
         resized = ShardOptions(height=SIZE[0], width=SIZE[1], quality=arguments.quality)
         prescaled = shards_of(dataset, folder / "jpeg", resized)
         heights = crop_heights(source)

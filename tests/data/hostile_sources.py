@@ -118,7 +118,7 @@ def _exif() -> Image.Exif:
 def _read_crops(folder: Path) -> None:
     source = ImageFrames(folder, tuple(sorted(path.name for path in folder.iterdir())))
     for storage in ("jpeg", "source"):
-        _read_tracklets([source], CROPS.model_copy(update={"storage": storage}))
+        _read_tracklets([source], CROPS.model_copy(update={"format": storage}))
 
 
 # Annotations ---------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def _stored_tracklets(folder: Path) -> list[Tracklet]:
 
 
 def _make_shards(storage: str, folder: Path) -> None:
-    options = ShardOptions.model_validate({"storage": storage, "height": 32, "width": 16, "shard_mebibytes": 0.004})
+    options = ShardOptions.model_validate({"format": storage, "height": 32, "width": 16, "shard_mebibytes": 0.004})
     with chdir(folder):  # fingerprints depend on the sources' paths
         make_shards(Dataset("crops", tuple(_stored_tracklets(Path("crops")))), "shards", options)
     shutil.rmtree(folder / "crops")

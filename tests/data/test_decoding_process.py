@@ -165,7 +165,7 @@ def test_a_video_that_hangs_is_quarantined_and_the_others_are_sharded(
         Tracklet(name, name, "0", "0", "train", VideoFrames(make_video(tmp_path / f"{name}.mp4"), (1, 2)), (1, 2))
         for name in ("first", "stuck", "third")
     )
-    options = ShardOptions(storage="source", max_quarantine_share=0.5, hang_seconds=HANG_SECONDS)
+    options = ShardOptions(format="source", max_quarantine_share=0.5, hang_seconds=HANG_SECONDS)
     manifest = make_shards(Dataset("made", tracklets), tmp_path / "shards", options)
     assert manifest.split_tracklets["train"] == 2
     [left_out] = manifest.quarantine

@@ -46,7 +46,7 @@ def make_pictures(folder: Path, suffix: str, modes: list[str]) -> list[Tracklet]
 
 
 def source_shards(tracklets: list[Tracklet], folder: Path) -> ShardFolder:
-    options = ShardOptions(storage="source", shard_mebibytes=0.01)
+    options = ShardOptions(format="source", shard_mebibytes=0.01)
     make_shards(Dataset("pictures", tuple(tracklets)), folder, options)
     return ShardFolder(folder)
 

@@ -21,7 +21,7 @@ from tests.data.picture_sequences import INFO, make_sequence
 
 
 def greys(tracklet: Tracklet) -> list[int]:
-    [(_, content)] = read_tracklets([tracklet], CropOptions(storage="source"))
+    [(_, content)] = read_tracklets([tracklet], CropOptions(format="source"))
     assert not isinstance(content, UnreadableSourceError), content
     data = bytes(content.data())
     crops = [data[start:end] for start, end in zip(content.offsets, content.offsets[1:], strict=False)]

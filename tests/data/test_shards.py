@@ -101,7 +101,7 @@ def test_rows_frames_and_manifest_come_back(tmp_path: Path) -> None:
 
 
 def test_raw_frames_are_pixels_and_source_frames_the_released_bytes(tmp_path: Path) -> None:
-    make_shards(walk(tmp_path), tmp_path / "raw", small(storage="raw"))
+    make_shards(walk(tmp_path), tmp_path / "raw", small(format="raw"))
     frame = ShardFolder(tmp_path / "raw").encoded_frames(0, [7])[0]
     assert frame.shape == (32, 16, 3)
     assert not frame.flags.owndata
@@ -109,7 +109,7 @@ def test_raw_frames_are_pixels_and_source_frames_the_released_bytes(tmp_path: Pa
 
     make_ccvid(tmp_path / "CCVID")
     dataset = read_ccvid(tmp_path / "CCVID")
-    make_shards(dataset, tmp_path / "source", ShardOptions(storage="source"))
+    make_shards(dataset, tmp_path / "source", ShardOptions(format="source"))
     store = ShardFolder(tmp_path / "source")
     assert store.manifest.image_size is None
     for number, tracklet in enumerate(dataset.tracklets):

@@ -111,7 +111,7 @@ def try_video(video: Video, folder: Path) -> Outcome:
     try:
         dataset = read_footage(FootageOptions(videos=path, minimum_length=1, minimum_height=1, minimum_width=1))
         dataset.raise_on_errors()
-        options = ShardOptions(storage="source", max_quarantine_share=1.0, hang_seconds=HANG_SECONDS)
+        options = ShardOptions(format="source", max_quarantine_share=1.0, hang_seconds=HANG_SECONDS)
         manifest = make_shards(Dataset("footage", dataset.tracklets, dataset.problems), folder / "shards", options)
     except InputError as error:
         return Outcome(video, Counter(refused=4), (str(error),))

@@ -33,7 +33,7 @@ def expect_message(done: subprocess.CompletedProcess[str], *parts: str) -> str:
 
 def shard(head: Head, kind: str, shards: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     flags = ["--recipe", str(shards.with_name("shard.yaml")), "--data.kind", kind, "--data.shards", str(shards)]
-    shards.with_name("shard.yaml").write_text("data: {storage: {height: 32, width: 16}}")
+    shards.with_name("shard.yaml").write_text("data: {frames: {height: 32, width: 16}}")
     return head.run("shard.py", *flags, *arguments)
 
 
@@ -103,7 +103,7 @@ def test_a_disk_without_space(head: Head, small_disk: Path, tmp_path: Path) -> N
     make_ccvid(tmp_path / "CCVID", frame_count=60)
     shards = small_disk / "out"
     recipe = tmp_path / "shard.yaml"
-    recipe.write_text("data: {kind: ccvid, storage: {height: 256, width: 128}}")
+    recipe.write_text("data: {kind: ccvid, frames: {height: 256, width: 128}}")
     arguments = ["--recipe", str(recipe), "--data.root", str(tmp_path / "CCVID"), "--data.shards", str(shards)]
     expect_message(head.run("shard.py", *arguments), "No space left on device", str(shards))
     assert list(shards.iterdir()) == []
@@ -167,8 +167,8 @@ def test_weights_that_cannot_be_had(head: Head, tiny_recipe: Path, tmp_path: Pat
 
 def test_a_folder_with_other_storage_or_other_results(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, _ = parse_recipe(["--recipe", str(tiny_recipe)], program="train.py", description="")
-    source = recipe.data.model_copy(update={"storage": ShardOptions(storage="source")})
-    with pytest.raises(InputError, match=r"stored as 'jpeg'.*--data\.storage\.storage jpeg"):
+    source = recipe.data.model_copy(update={"frames": ShardOptions(format="source")})
+    with pytest.raises(InputError, match=r"stored as 'jpeg'.*--data\.frames\.format jpeg"):
         ensure_shards(source)
     scores = tmp_path / "runs" / "tiny"
     scores.mkdir(parents=True)

@@ -13,6 +13,7 @@ from ccvid.config import Recipe
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from ray_jobs.begun_runs import MAY_CHANGE, as_begun
+from ray_jobs.tuning.records import SearchRecords
 
 
 def recipe(**sections: dict[str, Any]) -> Recipe:
@@ -63,3 +64,25 @@ def test_the_marked_fields_are_those_that_no_search_draws() -> None:
         value = written
         for part in name.split("."):
             value = value[part]
+
+
+def test_a_run_of_an_older_version_resumes(tmp_path: Path) -> None:
+    """Its settings had other names, and some were not there yet."""
+    older = Recipe().model_dump(mode="json")
+    frames = older["data"].pop("frames")
+    older["data"]["storage"] = {"storage": frames.pop("format"), **frames}
+    del older["train"]["checkpoint_share"], older["score"]["post_processing"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    folder = StorageFolder(str(tmp_path))
+    assert as_begun(folder, Recipe()) == Recipe()
+    with pytest.raises(InputError, match=r"\n  data\.frames\.format: 'jpeg' there, 'raw' now$"):
+        as_begun(folder, recipe(data={"frames": {"format": "raw"}}))
+
+
+def test_a_search_of_an_older_version_resumes(tmp_path: Path) -> None:
+    older = {"recipe": {"data.storage.storage": "jpeg", "data.storage.height": 256, "train.checkpoint_share": 0.02}}
+    (tmp_path / "search.json").write_text(json.dumps({"settings": older, "trials": []}))
+    folder = StorageFolder(str(tmp_path))
+    SearchRecords(folder, {"recipe": {"data.frames.format": "jpeg", "data.frames.height": 256}})
+    with pytest.raises(InputError, match=r"recipe\.data\.frames\.height: 256 there, 128 now$"):
+        SearchRecords(folder, {"recipe": {"data.frames.format": "jpeg", "data.frames.height": 128}})

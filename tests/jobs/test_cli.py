@@ -88,6 +88,11 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (["--data.shard", "3"], r"^--data\.shard: no such flag; did you mean --data\.shards\?$"),
         (["--recip=x"], r"^--recip: no such flag; did you mean --recipe\?$"),
         (["--optim.epochs", "3", "--nope"], r"^--optim\.epochs: .* --train\.epochs\?\n--nope: no such flag$"),
+        (
+            ["--data.storage.storage", "raw"],
+            r"\.storage\.storage: no such flag; it is --data\.frames\.format now$",
+        ),
+        (["--data.storage.height=9"], r"^--data\.storage\.height: no such flag; it is --data\.frames\.height now$"),
         (["stray"], "unrecognized arguments: stray"),
         (["--optim.learning_rate", "-1"], "^--optim.learning_rate: expected a number above 0, got '-1'$"),
         (["--optim.learning_rate", "fast"], "^--optim.learning_rate: expected a number above 0, got 'fast'$"),

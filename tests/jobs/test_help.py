@@ -116,7 +116,7 @@ def test_defaults_are_those_of_the_recipe(job: str, recipe: str, capsys: pytest.
         ("clip.length", str(found.clip.length)),
         ("train.bf16", str(found.train.bf16).lower()),
         ("data.kind", values["data"]["kind"]),
-        ("data.storage.height", str(values["data"]["storage"].get("height", 256))),
+        ("data.frames.height", str(values["data"]["frames"].get("height", 256))),
         ("run.storage", "~/ccvid/runs"),
     ):
         assert entry(shown, place).endswith(f" Default: {expected}"), place

@@ -14,7 +14,7 @@ from ray_jobs.cli import RECIPES, parse_recipe, read_recipe, recipe_names
 from ray_jobs.sharding.sources import shard_folder
 
 VIDEO: dict[str, Any] = {
-    "data.storage.storage": "source",
+    "data.frames.format": "source",
     "clip.length": 8,
     "clip.stride": 4,
     "batch.identities": 4,
@@ -172,14 +172,14 @@ def test_a_faster_recipe_differs_from_the_published_one_only_where_it_says(fast:
     differing = {place for place in found if found[place] != published[place]}
     assert differing == {
         "run.name",
-        "data.storage.storage",
+        "data.frames.format",
         "train.held_out_share",
         "train.test_weights",
         "train.bf16",
         "compute.workers",
     }
-    assert found["data.storage.storage"] == "jpeg"
-    assert (found["data.storage.height"], found["data.storage.width"]) == (256, 128)
+    assert found["data.frames.format"] == "jpeg"
+    assert (found["data.frames.height"], found["data.frames.width"]) == (256, 128)
 
 
 def test_shards_of_another_storage_have_another_folder() -> None:

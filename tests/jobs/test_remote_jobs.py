@@ -94,7 +94,7 @@ def test_from_walkers_to_scores_on_object_storage(head: Head, s3: S3Server, tmp_
         "kind": "synthetic",
         "shards": f"{bucket}/walkers",
         "synthetic": TINY_WALKERS.model_dump(mode="json") | {"frames": 10},  # tracks of 8 boxes or more are kept
-        "storage": {"height": 32, "width": 16, "shard_mebibytes": 0.05},
+        "frames": {"height": 32, "width": 16, "shard_mebibytes": 0.05},
         "cache": {"folder": str(tmp_path / "cache")},
     }
     recipe = tmp_path / "remote.yaml"

@@ -44,7 +44,7 @@ def test_an_image_set_trains_and_is_scored(kind: str, tmp_path: Path) -> None:
     values = {"recipe": f"{kind}_paper", "data.root": root, "data.shards": tmp_path / "shards", **SMALL}
     flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     recipe, _ = parse_recipe(flags, program="train.py", description="")
-    make_shards(read_dataset(recipe.data), tmp_path / "shards", recipe.data.storage)
+    make_shards(read_dataset(recipe.data), tmp_path / "shards", recipe.data.frames)
 
     metrics = train_and_score(recipe, LocalRun(tmp_path / "run"), ShardFolder(tmp_path / "shards"))
 

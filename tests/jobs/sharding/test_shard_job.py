@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_killed_sharding_job_goes_on_and_ends_with_the_same_bytes(head: Head, tmp_path: Path) -> None:
     make_footage(tmp_path / "footage")
     recipe = tmp_path / "shard.yaml"
-    recipe.write_text("data: {kind: footage, storage: {height: 64, width: 32, shard_mebibytes: 0.2}}")
+    recipe.write_text("data: {kind: footage, frames: {height: 64, width: 32, shard_mebibytes: 0.2}}")
     arguments = ["--recipe", str(recipe), "--data.footage.videos", str(tmp_path / "footage"), "--data.shards"]
     done = head.run("shard.py", *arguments, str(tmp_path / "whole"))
     assert done.returncode == 0, done.stderr[-3000:]

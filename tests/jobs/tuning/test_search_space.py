@@ -61,7 +61,7 @@ def test_every_kind_of_field_is_read_and_drawn_within_its_ends(tmp_path: Path) -
         ("optim: {choices: [1]}", "optim: is a section; name one of its fields, such as optim.name"),
         ("run.name: {choices: [a, b]}", "run.name: cannot be searched: it changes no result"),
         ("compute.workers: {range: [1, 2]}", "compute.workers: cannot be searched: it changes no result"),
-        ("data.storage.height: {range: [64, 128]}", "cannot be searched: each value would need other shards"),
+        ("data.frames.height: {range: [64, 128]}", "cannot be searched: each value would need other shards"),
         ("train.held_out_share: {range: [0.1, 0.2]}", "trials would be scored on different identities"),
         ("batch.clips: {range: [2, 4.5]}", "batch.clips: range [2, 4.5], expected whole numbers"),
         ("batch.clips: {log_range: [0, 4]}", "expected both above 0"),
