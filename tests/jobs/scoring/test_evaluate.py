@@ -252,7 +252,7 @@ def test_a_mistake_is_one_line_and_help_tells_the_keys(tmp_path: Path) -> None:
     shown = subprocess.run([*command, "--help"], check=True, capture_output=True, text=True).stdout
     words = " ".join(shown.split())
     assert "--distances FILE.npz" in words
-    assert "Equal distances stand in the order of the gallery" in words
+    assert "Equal distances rank in gallery order" in words
     assert all(key in words for key in ("distmat", "q_pids", "g_camids", "q_oids", "q_location", "qf, gf"))
 
 
