@@ -12,6 +12,9 @@ DOCUMENTS = sorted(
     for path in (*ROOT.glob("*.md"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.md")))
 )
 
+OF_REAL_NAMES = [document for document in DOCUMENTS if document != "ccvid/HOW_TO_ADD.md"]
+"""That page adds made-up parts, which ``tests/test_how_to_add.py`` really adds."""
+
 _BLOCK = re.compile(r"^( *)```[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
 

@@ -22,10 +22,10 @@ from data_tools.datasets.label_table import read_labels
 from data_tools.datasets.problems import ProblemLog
 from ray_jobs.cli import UsageError
 from tests.documents.commands import JOBS, commands, own_flags, parse_job, parse_module, ray_commands
-from tests.documents.markdown import DOCUMENTS, ROOT, blocks, read, spans
+from tests.documents.markdown import DOCUMENTS, OF_REAL_NAMES, ROOT, blocks, read, spans
 from tests.jobs.test_cli import fields, parse
 
-ALL = sorted({command for document in DOCUMENTS for command in commands(read(document))})
+ALL = sorted({command for document in OF_REAL_NAMES for command in commands(read(document))})
 OF_JOBS = [command for command in ALL if command.startswith("python ray_jobs/")]
 OF_MODULES = [command for command in ALL if command.startswith("python -m ")]
 OF_RAY = [command for document in DOCUMENTS for command in ray_commands(read(document))]

@@ -154,7 +154,7 @@ def test_a_released_file_needs_the_right_options(c2d_state: dict[str, Tensor], t
     trained = read_trained_model(file, ModelOptions(backbone="c2d_resnet50"))
     assert trained.clip is None
     assert torch.equal(trained.backbone.state_dict()["conv1.weight"], c2d_state["conv1.weight"].squeeze(2))
-    with pytest.raises(InputError, match=r"best\.pth\.tar: file holds c2dres50, asked for nl_resnet50"):
+    with pytest.raises(InputError, match=r"best\.pth\.tar: contains weights of c2dres50, expected nl_resnet50"):
         read_trained_model(file, ModelOptions(backbone="nl_resnet50"))
     image_classifier = {name: value for name, value in c2d_state.items() if not name.startswith("bn.")}
     released_file(file, image_classifier)
@@ -246,7 +246,7 @@ def test_refused_imports_leave_nothing_behind(
     assert main(["import", str(file), str(tmp_path / "full"), "--backbone", "c2d_resnet50"]) == 1
     assert "full: already exists" in capsys.readouterr().err
     assert main(["import", str(file), str(tmp_path / "ours"), "--backbone", "i3d_resnet50"]) == 1
-    assert "file holds c2dres50, asked for i3d_resnet50" in capsys.readouterr().err
+    assert "contains weights of c2dres50, expected i3d_resnet50" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_code:
         main(["import", str(file), str(tmp_path / "ours"), "--backbone", "c2d_resnet50", "--height", "3"])
     assert exit_code.value.code == 2

@@ -157,7 +157,9 @@ def test_what_is_missing_or_wrong_is_reported_before_the_start(monkeypatch: pyte
     for given in ("mlflow.db", "sqlite:///mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"):
         assert RunOptions(mlflow=given).mlflow == f"sqlite:///{tmp_path}/mlflow.db"
     assert RunOptions(mlflow="https://server:5000/path").mlflow == "https://server:5000/path"
-    with pytest.raises(ValueError, match="ftp://server is neither"):
+    with pytest.raises(
+        ValueError, match="expected the http:// or https:// address of a server, or a path, got 'ftp://server'"
+    ):
         RunOptions(mlflow="ftp://server")
 
 
