@@ -21,6 +21,7 @@ from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.files import read_document
 from data_tools.options import Options
+from data_tools.wording import first_line
 
 CARD_FILE = "card.json"
 ONNX_FILE = "model.onnx"
@@ -130,4 +131,4 @@ def _session(content: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=onnxruntime.get_available_providers())
     except Exception as error:  # onnxruntime's errors have no common base class
-        raise InputError(f"{ONNX_FILE}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{ONNX_FILE}: onnxruntime cannot load it: {first_line(error)}") from None

@@ -29,6 +29,12 @@ def one_line(words: object, most: int = LONGEST_REASON) -> str:
     return cut(printable(" ".join(text.split())), most)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, as ``one_line``: the rest is often a traceback or a hint for others."""
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0]) if lines else type(error).__name__
+
+
 def printable(text: str) -> str:
     """The text with control characters and lone surrogates escaped, but not newlines."""
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else ascii(found[0])[1:-1], text)

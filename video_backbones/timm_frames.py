@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from video_backbones.backbone import VideoBackbone
 from video_backbones.choices import TIMM_PREFIX, BackboneChoices, BackboneError, WeightsError, published_kinds
-from video_backbones.weights import read_weights
+from video_backbones.weights import first_line, read_weights
 
 _COMPUTED = ("relative_position_index", "attn_mask", "relative_coords_table")
 """Buffers that are in older files but that timm computes."""
@@ -43,7 +43,7 @@ class TimmFrames(VideoBackbone):
                 pooled_BD = network.eval()(torch.zeros(1, 3, height, width))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise BackboneError(
-                f"{TIMM_PREFIX}{name} does not accept frames of {height}x{width}: {_first_line(error)}"
+                f"{TIMM_PREFIX}{name} does not accept frames of {height}x{width}: {first_line(error)}"
             ) from error
         network.train(was_training)
         super().__init__(pooled_BD.shape[1], choices.spatial_pool, choices.temporal_pool)
@@ -114,21 +114,17 @@ def _create(name: str, choices: BackboneChoices, *, pretrained: bool, **more: An
                 raise
         except (OSError, RuntimeError) as error:  # OSError: from the hub; RuntimeError: nothing is published
             if not pretrained:
-                raise BackboneError(f"{TIMM_PREFIX}{name}: {_first_line(error)}") from error
+                raise BackboneError(f"{TIMM_PREFIX}{name}: {first_line(error)}") from error
             raise WeightsError(
-                f"cannot get timm's weights for {name}: {_first_line(error)}; give the path of a weights file, "
+                f"cannot get timm's weights for {name}: {first_line(error)}; give the path of a weights file, "
                 "or use random weights"
             ) from error
         except (AssertionError, ValueError) as error:
             raise BackboneError(
-                f"{TIMM_PREFIX}{name} with frames of {sized['img_size']}: {_first_line(error)}"
+                f"{TIMM_PREFIX}{name} with frames of {sized['img_size']}: {first_line(error)}"
             ) from error
     raise BackboneError(f"timm cannot build {name}")
 
 
 def _is_head(name: str) -> bool:
     return name.startswith(("head.", "fc.", "classifier.", "head_dist."))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -52,7 +52,7 @@ def fetch_weights(published: WeightsEnum) -> dict[str, Tensor]:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[-1]
         remedy = f"delete {cached}" if cached.exists() else f"download it elsewhere and put it at {cached}"
         raise WeightsError(
-            f"cannot get {published.url}: {_first_line(error)}; {remedy}, give the path of a weights file, "
+            f"cannot get {published.url}: {first_line(error)}; {remedy}, give the path of a weights file, "
             "or use random weights"
         ) from error
 
@@ -210,12 +210,13 @@ def _reason(error: Exception) -> str:
     if "PytorchStreamReader" in str(error):
         return "damaged or truncated"
     if not isinstance(error, pickle.UnpicklingError):
-        return _first_line(error)
+        return first_line(error)
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     return f"refused: {found[1]} in it could run code" if found else "damaged, or not saved by torch.save"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 

@@ -17,6 +17,7 @@ from ccvid.training.step_log import MetricGroup
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.files import atomic_file, read_document
+from data_tools.wording import first_line
 
 MLFLOW_FILE = "mlflow.json"
 SEND_SECONDS = 5.0
@@ -104,7 +105,7 @@ class MlflowSink:
                 failures, pause = failures + 1, min(2 * max(pause, 1), LONGEST_PAUSE_SECONDS)
                 self._last_steps.clear()  # the last batch may have arrived in part
                 if failures == 2:  # one retry often helps, as when two runs create the same experiment
-                    logger.warning("MLflow: %s; training continues, values are sent later", _first_line(error))
+                    logger.warning("MLflow: %s; training continues, values are sent later", first_line(error))
             else:
                 if failures >= 2:
                     logger.warning("MLflow: connected again")
@@ -176,7 +177,3 @@ class MlflowSink:
         with atomic_file(self._file) as file:
             file.write(json.dumps({"tracking_uri": self._tracking_uri, "run_id": run_id}).encode())
         return run_id
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

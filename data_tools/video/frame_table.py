@@ -21,12 +21,12 @@ from data_tools.video.pictures import (
     Pictures,
     Pulse,
     checksum_of,
-    first_line,
     no_pulse,
     open_video,
     stamp_of,
 )
 from data_tools.video.plain_files import plain_stamps
+from data_tools.wording import first_line
 
 if TYPE_CHECKING:
     import av

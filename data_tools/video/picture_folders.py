@@ -15,7 +15,8 @@ from PIL import ImageOps
 
 from data_tools.encoded_pictures import open_picture
 from data_tools.errors import UnreadableSourceError
-from data_tools.video.pictures import Pulse, RgbFrame, first_line, no_pulse
+from data_tools.video.pictures import Pulse, RgbFrame, no_pulse
+from data_tools.wording import first_line
 
 INFO_FILE = "seqinfo.ini"
 PICTURE_FOLDER = "img1"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from data_tools.encoded_pictures import MOST_PIXELS, check_size
 from data_tools.errors import UnreadableSourceError
+from data_tools.wording import first_line
 
 if TYPE_CHECKING:
     import av
@@ -149,8 +150,3 @@ def to_rgb(picture: av.VideoFrame, turn: int) -> RgbFrame:
     """The picture rotated clockwise by ``turn`` degrees."""
     frame = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     return np.ascontiguousarray(np.rot90(frame, -turn // 90)) if turn else frame
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error."""
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

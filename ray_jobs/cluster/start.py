@@ -13,6 +13,7 @@ from ray._private.utils import get_num_cpus
 
 from data_tools.errors import InputError
 from data_tools.progress import message
+from data_tools.wording import first_line
 from ray_jobs.cluster.token import use_token
 
 
@@ -55,7 +56,7 @@ def _start(settings: dict[str, Any]) -> None:
         for process in set(psutil.Process().children()) - before:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        raise RuntimeError(str(error).strip().split("\n")[0].rstrip(".")) from None
+        raise RuntimeError(first_line(error).rstrip(".")) from None
 
 
 def _cpus() -> int:

@@ -24,6 +24,7 @@ from data_tools.loader import tracklet_clips
 from data_tools.progress import Meter, message, note_kept
 from data_tools.shard_cache import open_shards
 from data_tools.shards import ShardFolder
+from data_tools.wording import first_line
 from ray_jobs.cluster.job_console import use_drivers_console
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.workers import Workers
@@ -160,7 +161,7 @@ def _stream(chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: W
             if isinstance(cause, InputError | OSError):
                 raise cause from None
         if isinstance(error, RayError):
-            raise InputError(f"embedding failed: {str(error).strip().splitlines()[0]}") from None
+            raise InputError(f"embedding failed: {first_line(error)}") from None
         raise
 
 
