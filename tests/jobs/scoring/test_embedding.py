@@ -120,11 +120,11 @@ def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple
 
     person = next(row.person for row in whole.rows if row.split == "gallery" and row.person is not None)
     output = expect_success(head.run("score.py", *score, "--remove-person", person))
-    assert f"of {person} removed" in output
+    assert f"tracklets of {person}\n" in output
     output = expect_success(head.run("score.py", *score))
     assert "embedding 0 of" in output  # removed tracklets do not come back
     assert person not in pq.read_table(folder / "matches.parquet")["person"].to_pylist()
 
     refused = head.run("score.py", *score, "--decisions", str(runs))
     assert refused.returncode == 1
-    assert f"{runs}: no thresholds.json; name results" in refused.stderr
+    assert f"{runs}: no thresholds.json; give results" in refused.stderr
