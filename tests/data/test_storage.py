@@ -206,14 +206,14 @@ def test_a_file_that_is_written_anew_while_it_is_read_comes_whole(
 
 @pytest.mark.parametrize(
     ("place", "message"),
-    [("a\0b", "it holds a NUL"), ("s3://bucket/a\0b", "it holds a NUL"), ("\ud800", "it is not text")],
+    [("a\0b", "it contains a NUL"), ("s3://bucket/a\0b", "it contains a NUL"), ("\ud800", "it is not valid Unicode")],
 )
 def test_places_that_no_file_can_have(place: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"is no path: {message}"):
+    with pytest.raises(ValueError, match=f"is not a path: {message}"):
         StorageFolder(place)
-    with pytest.raises(ValidationError, match=f"is no path: {message}"):
+    with pytest.raises(ValidationError, match=f"is not a path: {message}"):
         TypeAdapter(Place).validate_python(place)
-    with pytest.raises(ValidationError, match=f"is no path: {message}"):
+    with pytest.raises(ValidationError, match=f"is not a path: {message}"):
         TypeAdapter(AbsolutePath).validate_python(Path(place))
 
 

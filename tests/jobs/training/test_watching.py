@@ -32,6 +32,7 @@ def test_a_cluster_shows_a_run(head: Head, tiny_recipe: Path, tmp_path: Path) ->
     """Two workers: gauges while they train, then the JSON log, MLflow, and a console without any of it."""
     flags = ["--recipe", str(tiny_recipe), "--compute.workers", "2", "--batch.identities", "1", "--run.name", "seen"]
     flags += ["--train.epochs", "100", "--train.log_every_seconds", "1", "--train.checkpoint_every_epochs", "10"]
+    flags += ["--train.checkpoint_share", "1"]  # however slow the machine
     process = head.start("train.py", *flags, "--run.mlflow", str(tmp_path / "mlflow.db"))
     try:
         gauges = wait_for_gauges(head, process, {"0", "1"})

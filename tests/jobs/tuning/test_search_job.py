@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -144,10 +145,12 @@ def check_course(folder: Path, before: list[dict[str, Any]], output: str) -> Non
         "best so far",
         "left",
         "What explains the scores",
-        "unreliable: fewer than",
         str(folder / "best.yaml"),
     ):
         assert word in output, word
+    assert re.search(
+        r"unreliable: fewer than \d+ trials|too few trials: \d with a score", output
+    )  # one may have failed
     assert "Traceback" not in output
     table = pq.read_table(folder / "trials.parquet")
     assert table["state"].to_pylist() == [trial["state"] for trial in after]
