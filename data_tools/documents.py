@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -135,7 +135,12 @@ def first_problem(error: ValidationError) -> str:
     """The first problem of a validation: the field, what was expected, and the value found."""
     first = error.errors(include_url=False, include_context=False)[0]
     found = "" if first["type"] in ("missing", "json_invalid") else f", got {shown(first['input'])}"
-    return f"{place_of(first['loc'])}: {one_line(first['msg'])}{found}"
+    return f"{place_of(first['loc'])}: {reason_of(first)}{found}"
+
+
+def reason_of(problem: Mapping[str, Any]) -> str:
+    """The message of one of pydantic's problems; of a validator of ours, its own words."""
+    return one_line(str(problem["msg"]).removeprefix("Value error, "))
 
 
 def place_of(location: Sequence[object]) -> str:

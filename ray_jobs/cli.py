@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from ccvid.config import DatasetKind, Recipe
 from ccvid.training.stopping import EndedOnRequestError
-from data_tools.documents import parse_yaml, place_of, yaml_lines
+from data_tools.documents import parse_yaml, place_of, reason_of, yaml_lines
 from data_tools.errors import InputError
 from data_tools.options import absolute_path
 from data_tools.progress import all_kept, message
@@ -337,14 +337,14 @@ def _describe_all(error: ValidationError, file: _File, flags: Mapping[str, Any])
     """The first problems, a line each; what no flag has set is the recipe's."""
     found = error.errors(include_url=False)
     first = found[:MOST_PROBLEMS]
-    lines = yaml_lines(file.content, [item["loc"] for item in first])
-    places = [f"--recipe {file.name}:{line}: " if line else f"--recipe {file.name}: " for line in lines]
-    told = [
+    numbers = yaml_lines(file.content, [item["loc"] for item in first])
+    places = [f"--recipe {file.name}:{line}: " if line else f"--recipe {file.name}: " for line in numbers]
+    lines = [
         _describe(item, None if _is_flag(item["loc"], flags) else place)
         for item, place in zip(first, places, strict=True)
     ]
     more = [f"and {len(found) - MOST_PROBLEMS} more"] if len(found) > MOST_PROBLEMS else []
-    return "\n".join([*dict.fromkeys(told), *more])  # a union has a problem for each of its kinds
+    return "\n".join([*dict.fromkeys(lines), *more])  # a union has a problem for each of its kinds
 
 
 def _describe(error: Mapping[str, Any], origin: str | None) -> str:
@@ -355,7 +355,7 @@ def _describe(error: Mapping[str, Any], origin: str | None) -> str:
     place = name if name and not fields[name].holds_models else place_of(location) if location else ""
     if origin is None:
         origin = "--" if name else ""
-    reason = one_line(str(error["msg"]).removeprefix("Value error, "))
+    reason = reason_of(error)
     if error["type"] == "extra_forbidden":
         return f"{origin}{place}: no such setting{'' if name else nearest(place, [*fields, *recipe_sections()])}"
     if error["type"] == "missing":

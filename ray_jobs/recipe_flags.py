@@ -17,7 +17,7 @@ from data_tools.options import Rare
 from data_tools.wording import listed
 
 LONGEST_FLAG = 33
-"""Characters of a flag with its choices beside it; longer ones are told after its explanation."""
+"""Characters of a flag with its choices beside it; longer ones follow its explanation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ccvid.config import Recipe
 from ccvid.run_files import METRICS_FILE
 from ccvid.training.seeds import SEEDS_FILE, SeedSummary, read_seed_metrics, write_seeds
+from data_tools.documents import first_problem
 from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError
@@ -29,8 +30,7 @@ def seed_recipes(recipe: Recipe, count: int) -> list[Recipe]:
         try:
             recipes.append(Recipe.model_validate(changed))
         except ValidationError as error:
-            reasons = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            raise UsageError(f"--seeds {count}: run {run['name']}: {'; '.join(reasons)}") from None
+            raise UsageError(f"--seeds {count}: run {run['name']}: {first_problem(error)}") from None
     return recipes
 
 

@@ -14,6 +14,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
 from ccvid.config import Recipe, TrainOptions
+from data_tools.documents import reason_of
 from ray_jobs.tuning.propose import SearcherName, propose
 from ray_jobs.tuning.records import SearchRecords, TrialRecord
 from ray_jobs.tuning.space import Space, with_values
@@ -59,7 +60,7 @@ class TrialSource(Searcher):
         try:
             epochs, problem = with_values(self._recipe, values).train.epochs, None
         except ValidationError as error:  # fields that cannot be combined
-            epochs, problem = self._recipe.train.epochs, str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            epochs, problem = self._recipe.train.epochs, reason_of(error.errors()[0])
         record = self._records.add(values, epochs)
         if problem is not None:
             record.state, record.reason = "failed", problem

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from ccvid.config import Recipe
-from data_tools.wording import one_line, shown
+from data_tools.documents import reason_of
+from data_tools.wording import shown
 from ray_jobs.begun_runs import MAY_CHANGE
 from ray_jobs.cli import UsageError, read_mapping
 
@@ -262,7 +263,7 @@ def _check_values(space: Space, recipe: Recipe) -> None:
                     with_values(recipe, {**space.draw(generator), parameter.name: value})
                     break
                 except ValidationError as error:
-                    problems.append(_reason(error))
+                    problems.append(reason_of(error.errors()[0]))
             else:
                 raise _SpaceError(f"{parameter.name}: cannot be {shown(value)} in this space: {problems[0]}")
 
@@ -274,9 +275,5 @@ def _problem_alone(recipe: Recipe, name: str, value: object) -> str | None:
     except ValidationError as error:
         place = tuple(name.split("."))
         if any(item["loc"][: len(place)] == place for item in error.errors()):
-            return _reason(error)
+            return reason_of(error.errors()[0])
     return None
-
-
-def _reason(error: ValidationError) -> str:
-    return one_line(str(error.errors()[0]["msg"]).removeprefix("Value error, "))
