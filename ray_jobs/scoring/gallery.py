@@ -11,13 +11,12 @@ import numpy as np
 
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import read_store
-from ccvid.retrieval.embedding.table import EmbeddingTable
+from ccvid.retrieval.embedding.table import EmbeddingTable, shared_codes
 from ccvid.retrieval.gallery.approximate_search import approximate_search
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters, score_clusters, write_clusters
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.gallery.search import search
-from ccvid.retrieval.ranking.labels import joint_codes
 from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
 from ccvid.run_files import CONFIG_FILE, REPORT_FOLDER
@@ -126,12 +125,8 @@ def choose(
 
 def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryRequest) -> RankedMatches:
     """The top entries for each query; a tracklet is never its own match."""
-    labels = ["id", "camera"] if request.other_cameras else ["id"]
-    columns = {
-        "id": ([row.id for row in queries.rows], [row.id for row in entries.rows]),
-        "camera": ([row.camera for row in queries.rows], [row.camera for row in entries.rows]),
-    }
-    exclude = [joint_codes(tuple(asked), tuple(there)) for asked, there in (columns[name] for name in labels)]
+    columns = ["id", "camera"] if request.other_cameras else ["id"]
+    exclude = [shared_codes(queries.rows.text(name), entries.rows.text(name)) for name in columns]
     asked, there, top = queries.embedding_ND, entries.embedding_ND, min(request.top, len(entries.rows))
     if request.approximate:
         found, recall = approximate_search(asked, there, top, exclude=exclude)
@@ -220,7 +215,7 @@ def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, perso
         OSError: the gallery cannot be written.
     """
     store, names = read_store(gallery), ", ".join([*persons, *ids])
-    if not any(row.person in persons or row.id in ids for row in store.read().rows):
+    if not store.holds(persons=persons, ids=ids):
         raise InputError(f"{gallery}: has no tracklets of {names}")
     for name in RESULT_NAMES:  # first, so that the same command completes an interrupted removal
         if results.exists(name):
@@ -249,26 +244,29 @@ def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable
 
 def _entries(request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]) -> EmbeddingTable:
     """The entries to rank: the filtered gallery without its queries."""
-    unknown = set(request.cameras) - {row.camera for row in gallery.rows}
-    if unknown:
-        cameras = ", ".join(sorted({row.camera for row in gallery.rows})[:20])
-        raise InputError(f"--camera {', '.join(sorted(unknown))}: no such camera; the gallery has {cameras}")
-    chosen = []
-    for number, row in enumerate(gallery.rows):
-        if (
-            (row.split != "query" or request.queries is not None)
-            and (not request.cameras or row.camera in request.cameras)
-            and (request.since is None or ends_after(row.attributes, request.since))
-            and (request.until is None or starts_before(row.attributes, request.until))
-            and (not request.only_new or row.id in added)
-        ):
-            chosen.append(number)
+    rows = gallery.rows
+    cameras = rows.columns["camera"].unique().to_pylist()
+    if unknown := sorted(set(request.cameras) - set(cameras)):
+        known = ", ".join(sorted(cameras)[:20])
+        raise InputError(f"--camera {', '.join(unknown)}: no such camera; the gallery has {known}")
+    chosen_N = np.ones(len(rows), np.bool_)
+    if request.queries is None:
+        chosen_N &= ~rows.is_in("split", ["query"])
+    if request.cameras:
+        chosen_N &= rows.is_in("camera", request.cameras)
+    if request.since is not None:
+        chosen_N &= ends_after(rows, request.since)
+    if request.until is not None:
+        chosen_N &= starts_before(rows, request.until)
+    if request.only_new:
+        chosen_N &= rows.is_in("id", added)
+    chosen = np.flatnonzero(chosen_N)
     asks_time_of_day = any(isinstance(limit, datetime) for limit in (request.since, request.until))
-    if not chosen and asks_time_of_day and not any("start_time" in row.attributes for row in gallery.rows):
+    if not len(chosen) and asks_time_of_day and not any(rows.attribute("start_time")):
         raise InputError(
             f"{request.gallery}: no tracklet has a start_time; read the footage with --data.footage.start_times, "
             "or give --since and --until in seconds of the videos"
         )
-    if not chosen:
+    if not len(chosen):
         raise InputError(f"{request.gallery}: no tracklets to rank; all are queries, old, or filtered out")
     return gallery.take(chosen)

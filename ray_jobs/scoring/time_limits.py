@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.matches import seconds
 from data_tools.datasets.start_times import parse_time
 from data_tools.errors import InputError
@@ -26,16 +29,16 @@ def parse_limit(text: str) -> TimeLimit:
         return parse_time(text)
 
 
-def ends_after(attributes: Mapping[str, str], limit: TimeLimit) -> bool:
-    """Whether the tracklet ends at or after the limit; False if unknown."""
-    end, bound = _both(attributes, "end", limit)
-    return end is not None and end >= bound
+def ends_after(rows: EmbeddingRows, limit: TimeLimit) -> npt.NDArray[np.bool_]:
+    """Which tracklets end at or after the limit (N,); False where the end is unknown."""
+    end_N, bound = _both(rows, "end", limit)
+    return end_N >= bound
 
 
-def starts_before(attributes: Mapping[str, str], limit: TimeLimit) -> bool:
-    """Whether the tracklet starts at or before the limit; False if unknown."""
-    start, bound = _both(attributes, "start", limit)
-    return start is not None and start <= bound
+def starts_before(rows: EmbeddingRows, limit: TimeLimit) -> npt.NDArray[np.bool_]:
+    """Which tracklets start at or before the limit (N,); False where the start is unknown."""
+    start_N, bound = _both(rows, "start", limit)
+    return start_N <= bound
 
 
 def shown_limit(limit: TimeLimit | None) -> str | None:
@@ -45,11 +48,19 @@ def shown_limit(limit: TimeLimit | None) -> str | None:
     return limit.isoformat() if isinstance(limit, datetime) else f"{limit:g} s"
 
 
-def _both(attributes: Mapping[str, str], side: str, limit: TimeLimit) -> tuple[float | None, float]:
-    """The tracklet's start or end and the limit, on the same clock."""
+def _both(rows: EmbeddingRows, side: str, limit: TimeLimit) -> tuple[npt.NDArray[np.float64], float]:
+    """The tracklets' starts or ends, NaN where unknown, and the limit, on the same clock."""
     if not isinstance(limit, datetime):
-        return seconds(attributes, f"{side}_seconds"), limit
+        name = f"{side}_seconds"
+        found = [seconds({name: value} if value else {}, name) for value in rows.attribute(name)]
+        bound = limit
+    else:
+        found, bound = [_moment(text) for text in rows.attribute(f"{side}_time")], limit.timestamp()
+    return np.array([np.nan if value is None else value for value in found], np.float64), bound
+
+
+def _moment(text: str | None) -> float | None:
     try:
-        return parse_time(attributes[f"{side}_time"]).timestamp(), limit.timestamp()
-    except (KeyError, InputError):
-        return None, limit.timestamp()
+        return None if text is None else parse_time(text).timestamp()
+    except InputError:
+        return None

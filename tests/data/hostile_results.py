@@ -24,7 +24,13 @@ from ccvid.exported_model import CARD_FILE, ONNX_FILE, ModelCard, read_onnx_mode
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.released import import_released
 from ccvid.retrieval.embedding.store import EmbedderDescription, open_store, read_store
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable, read_embeddings, write_embeddings
+from ccvid.retrieval.embedding.table import (
+    EmbeddingRow,
+    EmbeddingRows,
+    EmbeddingTable,
+    read_embeddings,
+    write_embeddings,
+)
 from ccvid.retrieval.gallery.decisions import read_decisions
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.ranking.distances import Distances
@@ -115,7 +121,7 @@ def _table() -> EmbeddingTable:
         for n, (person, split, camera) in enumerate(labels)
     )
     values = np.random.default_rng(0).standard_normal((len(rows), 3)).astype(np.float32)
-    return EmbeddingTable(rows, values, EMBEDDER.fingerprint)
+    return EmbeddingTable(EmbeddingRows.of(rows), values, EMBEDDER.fingerprint)
 
 
 def _read_table(folder: Path) -> None:

@@ -14,12 +14,12 @@ from data_tools.parquet_files import open_parquet
 from data_tools.wording import one_line
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write the table atomically; InputError if that fails."""
+def write_table(table: pa.Table, path: Path, *, plain: Sequence[str] = ()) -> None:
+    """Write the table atomically; InputError if that fails. ``plain`` columns have no dictionary."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
-            pq.write_table(table, file)
+            pq.write_table(table, file, use_dictionary=[name for name in table.column_names if name not in plain])
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from error
 
@@ -29,10 +29,10 @@ def shown_type(column: pa.ChunkedArray) -> str:
     return one_line(column.type, 120)
 
 
-def read_table(path: Path, required: Sequence[str]) -> pa.Table:
-    """The whole table; InputError if it cannot be read, is empty, or a column is missing or duplicate."""
+def read_table(path: Path, required: Sequence[str], but: Sequence[str] = ()) -> pa.Table:
+    """The table without ``but``; InputError if it cannot be read or is empty, or a column is missing or duplicate."""
     with open_parquet(path) as file:
-        table = file.read()
+        table = file.read([name for name in file.schema_arrow.names if name not in but])
         table.validate(full=True)
     missing = [name for name in required if name not in table.column_names]
     if missing:

@@ -13,16 +13,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.parquet import read_table
-from ccvid.retrieval.embedding.table import EmbeddingTable, read_embeddings, write_embeddings
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, read_embeddings, read_rows, write_embeddings
 from data_tools.clips import ClipOptions
 from data_tools.documents import parse_model
 from data_tools.errors import InputError
@@ -102,7 +105,7 @@ class EmbeddingStore:
         """
         if table.model != self.embedder.fingerprint:
             raise InputError(f"{self.folder}: cannot add embeddings made with another model or other clips")
-        self._write(f"part-{_digest(json.dumps([row.id for row in table.rows]))[:32]}.parquet", table)
+        self._write(f"part-{_digest(json.dumps(table.rows.columns['id'].to_pylist()))[:32]}.parquet", table)
 
     def parts(self) -> list[str]:
         """Names of the parts, sorted."""
@@ -114,16 +117,35 @@ class EmbeddingStore:
         Raises:
             InputError: it is empty, a part cannot be read or is from another embedder, or an id is in two parts.
         """
-        tables = [self._read(name) for name in self.parts()]
-        rows = [row for table in tables for row in table.rows]
-        if not rows:
-            raise InputError(f"{self.folder}: the embedding store is empty")
-        order = sorted(range(len(rows)), key=lambda number: rows[number].id)
-        for first, second in pairwise(order):
-            if rows[first].id == rows[second].id:
-                raise InputError(f"{self.folder}: duplicate tracklet id {rows[first].id!r}, found in two parts")
-        embedding_ND = np.concatenate([table.embedding_ND for table in tables])[order]
-        return EmbeddingTable(tuple(rows[number] for number in order), embedding_ND, self.embedder.fingerprint)
+        with ExitStack() as fetched:
+            paths = [fetched.enter_context(self.folder.fetched(name)) for name in self.parts()]
+            if not paths:
+                raise InputError(f"{self.folder}: the embedding store is empty")
+            labels = [_read_labels(path) for path in paths]
+            rows = EmbeddingRows(pa.concat_tables([part.columns for part in labels]))
+            order = pc.sort_indices(rows.columns["id"]).to_numpy()
+            rows = rows.take(order)
+            self._refuse_duplicates(rows.columns["id"])
+            place_N = np.empty(len(rows), np.int64)  # of each row, in the order of the parts
+            place_N[order] = np.arange(len(rows))
+            embedding_ND = np.empty((len(rows), self.embedder.dimensions), np.float32)
+            ends = np.cumsum([len(part) for part in labels])
+            for path, place_R in zip(paths, np.split(place_N, ends[:-1]), strict=True):  # one at a time, to save memory
+                part = read_embeddings(path, model=self.embedder.fingerprint)
+                if part.embedding_ND.shape != (len(place_R), self.embedder.dimensions):
+                    expected = f"{len(place_R)} embeddings of {self.embedder.dimensions} values"
+                    raise InputError(f"{path}: {len(part.rows)} of {part.embedding_ND.shape[1]}, expected {expected}")
+                embedding_ND[place_R] = part.embedding_ND
+        return EmbeddingTable(rows, embedding_ND, self.embedder.fingerprint)
+
+    def holds(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> bool:
+        """Whether it has a tracklet of these persons or ids."""
+        for name in self.parts():
+            with self.folder.fetched(name) as path:
+                rows = _read_labels(path)
+            if (rows.is_in("person", persons) | rows.is_in("id", ids)).any():
+                return True
+        return False
 
     def remove(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> list[str]:
         """Remove tracklets by person and by id; returns the ids that were found, sorted.
@@ -133,16 +155,19 @@ class EmbeddingStore:
         """
         gone: dict[str, list[str]] = {}
         for name in self.parts():
-            found = [row.id for row in self._read(name).rows if row.person in set(persons) or row.id in set(ids)]
-            if found:
-                gone[name] = found
+            with self.folder.fetched(name) as path:
+                rows = _read_labels(path)
+            chosen = np.flatnonzero(rows.is_in("person", persons) | rows.is_in("id", ids))
+            if len(chosen):
+                gone[name] = rows.take(chosen).columns["id"].to_pylist()
         removed = sorted(id for found in gone.values() for id in found)
         if removed:
             noted = sorted(self._removed() | {_digest(id) for id in removed})
             self.folder.write(REMOVED_FILE, json.dumps(noted, indent=0).encode())
         for name, found in gone.items():
-            table, out = self._read(name), set(found)
-            if kept := [number for number, row in enumerate(table.rows) if row.id not in out]:
+            table = self._read(name)
+            kept = np.flatnonzero(~table.rows.is_in("id", found))
+            if len(kept):
                 self._write(name, table.take(kept))
             else:
                 self.folder.delete(name)
@@ -182,9 +207,20 @@ class EmbeddingStore:
         with self.folder.fetched(name) as path:
             return read_embeddings(path, model=self.embedder.fingerprint)
 
+    def _refuse_duplicates(self, sorted_ids: pa.ChunkedArray) -> None:
+        repeated = pc.equal(sorted_ids.slice(1), sorted_ids.slice(0, len(sorted_ids) - 1))
+        if pc.any(repeated).as_py():
+            name = sorted_ids[pc.index(repeated, True).as_py()].as_py()
+            raise InputError(f"{self.folder}: duplicate tracklet id {name!r}, found in two parts")
+
     def _write(self, name: str, table: EmbeddingTable) -> None:
         with self.folder.new_file(name) as path:
             write_embeddings(table, path)
+
+
+def _read_labels(path: Path) -> EmbeddingRows:
+    """A part's labels, without its embeddings."""
+    return read_rows(read_table(path, required=("id", "camera", "split"), but=("embedding",)), path)
 
 
 def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> EmbeddingStore:

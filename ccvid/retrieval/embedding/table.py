@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -69,14 +69,117 @@ class EmbeddingRow:
         return cls(**labels, clip_count=clip_count, shard=store.fingerprint(row))
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingTable:
-    """Embeddings of N tracklets by one model: float32 (N, D), finite, in the order of ``rows``.
+_CODED = pa.dictionary(pa.int32(), pa.string())
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "person": _CODED,
+        "clothes": _CODED,
+        "camera": _CODED,
+        "split": _CODED,
+        "attributes": pa.map_(pa.string(), pa.string()),
+        "clip_count": pa.int32(),
+        "shard": _CODED,
+    }
+)
+_NO_TEXT = pa.array([], pa.string())
+_OBJECTS_AT_A_TIME = 8192
 
-    ``model`` is the model's fingerprint: a table never mixes embeddings of two models.
+Numbers = Sequence[int] | npt.NDArray[np.int64]
+"""Of rows, from 0."""
+
+
+class EmbeddingRows(Sequence[EmbeddingRow]):
+    """N rows as Arrow columns, labels dictionary-coded. A row becomes an object only when it is looked at.
+
+    Columns are those of ``EmbeddingRow``, by its names.
     """
 
-    rows: tuple[EmbeddingRow, ...]
+    def __init__(self, columns: pa.Table) -> None:
+        assert columns.schema.equals(_SCHEMA), columns.schema
+        self.columns = columns.unify_dictionaries().combine_chunks()
+
+    @classmethod
+    def of(cls, rows: Iterable[EmbeddingRow]) -> EmbeddingRows:
+        """Of single rows."""
+        every = list(rows)
+        values = {name: [getattr(row, name) for row in every] for name in _SCHEMA.names}
+        values["attributes"] = [sorted(row.attributes.items()) for row in every]
+        return cls(pa.table({name: pa.array(values[name], _SCHEMA.field(name).type) for name in values}))
+
+    def __len__(self) -> int:
+        return int(self.columns.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> EmbeddingRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> EmbeddingRows: ...
+    def __getitem__(self, index: int | slice) -> EmbeddingRow | EmbeddingRows:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return self.take(numbers)
+        return next(_objects(self.columns.slice(numbers, 1)))
+
+    def __iter__(self) -> Iterator[EmbeddingRow]:
+        for start in range(0, len(self), _OBJECTS_AT_A_TIME):
+            yield from _objects(self.columns.slice(start, _OBJECTS_AT_A_TIME))
+
+    def __add__(self, other: EmbeddingRows) -> EmbeddingRows:
+        return EmbeddingRows(pa.concat_tables([self.columns, other.columns]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EmbeddingRows) and self._plain().equals(other._plain())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take(self, numbers: Numbers) -> EmbeddingRows:
+        """Some rows, in the order given."""
+        return EmbeddingRows(self.columns.take(pa.array(np.asarray(numbers, np.int64))))
+
+    def text(self, name: str) -> pa.ChunkedArray:
+        """A column of text, null where unknown."""
+        return self.columns[name].cast(pa.string())
+
+    def is_in(self, name: str, values: Collection[str]) -> npt.NDArray[np.bool_]:
+        """Which rows have one of the values in a column of text, (N,)."""
+        found = pc.is_in(self.text(name), pa.array(list(values), pa.string()))
+        return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
+
+    def _plain(self) -> pa.Table:
+        """The columns without dictionaries, which may differ where the rows do not."""
+        kinds = {field.name: pa.string() if field.type == _CODED else field.type for field in _SCHEMA}
+        return self.columns.cast(pa.schema(kinds))
+
+    def attribute(self, name: str) -> list[str | None]:
+        """An attribute of every row, None where it has none."""
+        found: list[str | None] = pc.map_lookup(self.columns["attributes"], pa.scalar(name), "first").to_pylist()
+        return found
+
+
+def shared_codes(
+    first: pa.ChunkedArray, second: pa.ChunkedArray
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Integer codes of two columns of text, equal where the text is; -1 where it is unknown."""
+    both = pa.chunked_array([*first.chunks, *second.chunks], first.type).combine_chunks().dictionary_encode()
+    codes = pc.fill_null(both.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes[: len(first)], codes[len(first) :]
+
+
+def _objects(columns: pa.Table) -> Iterator[EmbeddingRow]:
+    values = (columns[name].to_pylist() for name in _SCHEMA.names)
+    for id, person, clothes, camera, split, attributes, clip_count, shard in zip(*values, strict=True):
+        known = {name: value for name, value in attributes or () if value is not None}
+        yield EmbeddingRow(id, person, clothes, camera, split, known, clip_count, shard)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingTable:
+    """Embeddings of N tracklets by one model: float32 (N, D), finite; row i of both belongs together.
+
+    ``model`` is the fingerprint of the model: embeddings of two models are never in one table.
+    """
+
+    rows: EmbeddingRows
     embedding_ND: npt.NDArray[np.float32]
     model: str
 
@@ -91,18 +194,19 @@ class EmbeddingTable:
     ) -> EmbeddingTable:
         """Of the stored tracklets ``rows``, from what ``embed_tracklets`` returns."""
         counts = zip(rows, clip_count_R.tolist(), strict=True)
-        labels = tuple(EmbeddingRow.of(store, row, clip_count=count) for row, count in counts)
+        labels = EmbeddingRows.of(EmbeddingRow.of(store, row, clip_count=count) for row, count in counts)
         return cls(labels, embedding_RD.numpy(), model)
 
     def part(self, split: Split) -> EmbeddingTable:
         """The rows of one split, in order."""
-        return self.take([number for number, row in enumerate(self.rows) if row.split == split])
+        return self.take(np.flatnonzero(self.rows.is_in("split", [split])))
 
-    def take(self, numbers: Sequence[int]) -> EmbeddingTable:
-        """Some rows, in the order given."""
-        return EmbeddingTable(
-            tuple(self.rows[number] for number in numbers), self.embedding_ND[list(numbers)], self.model
-        )
+    def take(self, numbers: Numbers) -> EmbeddingTable:
+        """Some rows, in the order given; all of them, in their order, are not copied."""
+        chosen = np.asarray(numbers, np.int64)
+        if np.array_equal(chosen, np.arange(len(self.rows))):
+            return self
+        return EmbeddingTable(self.rows.take(chosen), self.embedding_ND[chosen], self.model)
 
     def __add__(self, other: EmbeddingTable) -> EmbeddingTable:
         """The rows of one table, then those of another of the same model."""
@@ -116,24 +220,21 @@ def write_embeddings(table: EmbeddingTable, path: Path) -> None:
     """Write the table as Parquet, atomically.
 
     Columns: id, person, clothes, camera, split (strings), attributes (map of strings), embedding
-    (fixed_size_list<float32>), clip_count (int32), model_fingerprint, shard_fingerprint.
+    (fixed_size_list<float32>), clip_count (int32), model_fingerprint,
+    shard_fingerprint.
     Raises InputError for values that are not finite, duplicate ids, and a path that cannot be written.
     """
     _check_values(table, path)
     rows, (count, dimensions) = table.rows, table.embedding_ND.shape
     columns = {
-        "id": pa.array([row.id for row in rows], pa.string()),
-        "person": pa.array([row.person for row in rows], pa.string()),
-        "clothes": pa.array([row.clothes for row in rows], pa.string()),
-        "camera": pa.array([row.camera for row in rows], pa.string()),
-        "split": pa.array([row.split for row in rows], pa.string()),
-        "attributes": pa.array([sorted(row.attributes.items()) for row in rows], pa.map_(pa.string(), pa.string())),
+        **{name: rows.text(name) for name in ("id", "person", "clothes", "camera", "split")},
+        "attributes": rows.columns["attributes"],
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(table.embedding_ND.ravel()), dimensions),
-        "clip_count": pa.array([row.clip_count for row in rows], pa.int32()),
-        "model_fingerprint": pa.array([table.model] * count, pa.string()),
-        "shard_fingerprint": pa.array([row.shard for row in rows], pa.string()),
+        "clip_count": rows.columns["clip_count"],
+        "model_fingerprint": pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [table.model]).cast(pa.string()),
+        "shard_fingerprint": rows.text("shard"),
     }
-    write_table(pa.table(columns), path)
+    write_table(pa.table(columns), path, plain=["embedding"])
 
 
 def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
@@ -148,42 +249,52 @@ def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
     found_model = _one_model(data, path)
     if model is not None and found_model != model:
         raise InputError(f"{path}: embeddings of model {shown(found_model)}, expected model {shown(model)}")
-    embedding_ND = _embeddings(data, path)
-    columns = (
-        _text(data, "id", path, complete=True),
-        _text(data, "person", path),
-        _text(data, "clothes", path),
-        _text(data, "camera", path, complete=True),
-        _text(data, "split", path, complete=True),
-        _attributes(data, path),
-        _clip_counts(data, path),
-        _text(data, "shard_fingerprint", path),
-    )
-    rows = tuple(
-        EmbeddingRow(id, person, clothes, camera, split, attributes, clip_count, shard or "")
-        for id, person, clothes, camera, split, attributes, clip_count, shard in zip(*columns, strict=True)
-    )
-    table = EmbeddingTable(rows, embedding_ND, found_model)
+    table = EmbeddingTable(read_rows(data, path), _embeddings(data, path), found_model)
     _check_values(table, path)
     return table
 
 
+def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
+    """The labels of a table as ``read_table`` gives it; raises InputError as ``read_embeddings`` does."""
+    columns = {
+        "id": _text(data, "id", path, complete=True),
+        "person": _text(data, "person", path),
+        "clothes": _text(data, "clothes", path),
+        "camera": _text(data, "camera", path, complete=True),
+        "split": _text(data, "split", path, complete=True),
+        "attributes": _attributes(data, path),
+        "clip_count": _clip_counts(data, path),
+        "shard": pc.fill_null(_text(data, "shard_fingerprint", path), ""),
+    }
+    coded = {
+        name: column.dictionary_encode() if pa.types.is_dictionary(_SCHEMA.field(name).type) else column
+        for name, column in columns.items()
+    }
+    return EmbeddingRows(pa.table(coded).cast(_SCHEMA))
+
+
 def _check_values(table: EmbeddingTable, path: Path) -> None:
-    finite = np.asarray(np.isfinite(table.embedding_ND).all(axis=1))
-    first_row: dict[str, int] = {}
-    for number, row in enumerate(table.rows):
-        place = f"{path}: row {number} ({shown(row.id)[1:-1]})"
-        if not finite[number]:
-            raise InputError(f"{place}: the embedding holds NaN or infinity")
-        if row.split not in SPLITS:
-            raise InputError(f"{place}: split {shown(row.split)}, expected one of {', '.join(SPLITS)}")
-        if row.id in first_row:
-            raise InputError(f"{place}: duplicate id, first seen in row {first_row[row.id]}")
-        first_row[row.id] = number
+    rows = table.rows
+
+    def place(number: int) -> str:
+        return f"{path}: row {number} ({shown(rows[number].id)[1:-1]})"
+
+    infinite = np.flatnonzero(~np.isfinite(table.embedding_ND).all(axis=1))
+    if len(infinite):
+        raise InputError(f"{place(int(infinite[0]))}: the embedding holds NaN or infinity")
+    strange = np.flatnonzero(~rows.is_in("split", SPLITS))
+    if len(strange):
+        split = rows[int(strange[0])].split
+        raise InputError(f"{place(int(strange[0]))}: split {shown(split)}, expected one of {', '.join(SPLITS)}")
+    if pc.count_distinct(rows.columns["id"]).as_py() < len(rows):
+        first_row: dict[str, int] = {}
+        for number, row in enumerate(rows):
+            if first_row.setdefault(row.id, number) != number:
+                raise InputError(f"{place(number)}: duplicate id, first seen in row {first_row[row.id]}")
 
 
 def _one_model(data: pa.Table, path: Path) -> str:
-    models = sorted({name or "" for name in _text(data, "model_fingerprint", path)})
+    models = sorted(name or "" for name in pc.unique(_text(data, "model_fingerprint", path)).to_pylist())
     if len(models) > 1:
         raise InputError(f"{path}: embeddings of {len(models)} models in one table: {one_line(', '.join(models))}")
     return models[0]
@@ -195,49 +306,49 @@ def _embeddings(data: pa.Table, path: Path) -> npt.NDArray[np.float32]:
     is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (is_list and pa.types.is_floating(kind.value_type)):
         raise InputError(f"{path}: column embedding is {shown_type(column)}, expected a list of floats")
-    lengths = pc.list_value_length(column).to_pylist()
-    for number, length in enumerate(lengths):
-        if not length or length != lengths[0]:
-            expected = lengths[0] or "at least 1"
-            raise InputError(f"{path}: row {number}: embedding of {length} values, expected {expected}")
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    wrong = np.flatnonzero((lengths != lengths[0]) | (lengths == 0))
+    if len(wrong):
+        length, expected = pc.list_value_length(column)[int(wrong[0])].as_py(), lengths[0] or "at least 1"
+        raise InputError(f"{path}: row {wrong[0]}: embedding of {length} values, expected {expected}")
     values = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
     return values.astype(np.float32, copy=False).reshape(len(lengths), lengths[0])
 
 
-def _text(data: pa.Table, name: str, path: Path, *, complete: bool = False) -> list[Any]:
-    """A column as strings, None where empty; all None if the column is absent."""
+def _text(data: pa.Table, name: str, path: Path, *, complete: bool = False) -> pa.ChunkedArray:
+    """A column as strings, null where empty; all null if the column is absent."""
     if name not in data.column_names:
-        return [None] * data.num_rows
+        return pa.chunked_array([pa.nulls(data.num_rows, pa.string())])
     try:
-        values: list[str | None] = data[name].cast(pa.string()).to_pylist()
+        values = data[name].cast(pa.string())
     except pa.ArrowException as error:
         raise InputError(f"{path}: column {name} is {shown_type(data[name])}, expected text") from error
-    if complete and None in values:
-        raise InputError(f"{path}: row {values.index(None)} has no {name}")
+    if complete and values.null_count:
+        raise InputError(f"{path}: row {pc.index(pc.is_null(values), True).as_py()} has no {name}")
     return values
 
 
-def _attributes(data: pa.Table, path: Path) -> list[dict[str, str]]:
+def _attributes(data: pa.Table, path: Path) -> pa.ChunkedArray:
     if "attributes" not in data.column_names or pa.types.is_null(data["attributes"].type):
-        return [{}] * data.num_rows
+        return pa.chunked_array([pa.MapArray.from_arrays(np.zeros(data.num_rows + 1, np.int32), _NO_TEXT, _NO_TEXT)])
     column = data["attributes"]
     if not pa.types.is_map(column.type) or not all(map(_is_text, (column.type.key_type, column.type.item_type))):
         raise InputError(f"{path}: column attributes is {shown_type(column)}, expected maps of text")
-    return [{name: value for name, value in attributes or () if value is not None} for attributes in column.to_pylist()]
+    return column
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _clip_counts(data: pa.Table, path: Path) -> list[int]:
+def _clip_counts(data: pa.Table, path: Path) -> pa.ChunkedArray:
     if "clip_count" not in data.column_names:
-        return [1] * data.num_rows
+        return pa.chunked_array([np.ones(data.num_rows, np.int32)])
     column = data["clip_count"]
     if not pa.types.is_integer(column.type):
         raise InputError(f"{path}: column clip_count is {shown_type(column)}, expected integers")
-    counts: list[int | None] = column.to_pylist()
-    for number, count in enumerate(counts):
-        if count is None or count < 1:
-            raise InputError(f"{path}: row {number}: clip_count is {count}, expected at least 1")
-    return [count for count in counts if count is not None]
+    too_few = pc.fill_null(pc.less(column, 1), True)
+    if pc.any(too_few).as_py():
+        number = pc.index(too_few, True).as_py()
+        raise InputError(f"{path}: row {number}: clip_count is {column[number].as_py()}, expected at least 1")
+    return column

@@ -79,8 +79,7 @@ def read_features(path: Path) -> GivenRetrieval:
 
 
 def _labelled(table: EmbeddingTable) -> EmbeddingTable:
-    known = [number for number, row in enumerate(table.rows) if row.person is not None]
-    return EmbeddingTable(tuple(table.rows[number] for number in known), table.embedding_ND[known], table.model)
+    return table.take(np.flatnonzero(table.rows.columns["person"].is_valid().to_numpy(zero_copy_only=False)))
 
 
 def _read_archive(path: Path, values: tuple[str, ...]) -> Arrays:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
@@ -60,7 +60,9 @@ def table(rows: list[tuple[str, str, Split, str, str, float]] = TRACKLETS) -> Em
         for id, camera, split, start, end, _ in rows
     )
     angle = np.radians([row[5] for row in rows])
-    return EmbeddingTable(labels, np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), EMBEDDER.fingerprint)
+    return EmbeddingTable(
+        EmbeddingRows.of(labels), np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), EMBEDDER.fingerprint
+    )
 
 
 def _times(start: str, end: str) -> dict[str, str]:

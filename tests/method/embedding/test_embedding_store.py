@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store, read_store
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingTable
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
@@ -22,7 +22,7 @@ def table_of(*ids: str, shard: str = "s") -> EmbeddingTable:
     """Tracklets PERSON/NUMBER with an embedding that encodes the id."""
     rows = tuple(EmbeddingRow(id, id.partition("/")[0], None, "c", "gallery", {}, 2, shard) for id in ids)
     values = [[len(id), *map(ord, id[-2:])] for id in ids]
-    return EmbeddingTable(rows, np.array(values, np.float32), EMBEDDER.fingerprint)
+    return EmbeddingTable(EmbeddingRows.of(rows), np.array(values, np.float32), EMBEDDER.fingerprint)
 
 
 def contents(store: EmbeddingStore) -> dict[str, tuple[bytes, int]]:

@@ -16,6 +16,7 @@ import torch
 from ccvid.retrieval.embedding.table import (
     ClipPool,
     EmbeddingRow,
+    EmbeddingRows,
     EmbeddingTable,
     read_embeddings,
     write_embeddings,
@@ -29,7 +30,7 @@ ROWS = (
     EmbeddingRow("a/2", "7", None, "c2", "gallery", {"scale": "m"}, 1, "shard-0"),
     EmbeddingRow("ü/$3", None, None, "c2", "gallery", {}, 12, "shard-1"),
 )
-TABLE = EmbeddingTable(ROWS, np.linspace(-1, 2, 12, dtype=np.float32).reshape(3, 4), "model-1")
+TABLE = EmbeddingTable(EmbeddingRows.of(ROWS), np.linspace(-1, 2, 12, dtype=np.float32).reshape(3, 4), "model-1")
 
 
 def assert_equal(table: EmbeddingTable, expected: EmbeddingTable) -> None:
@@ -104,7 +105,9 @@ def test_tables_of_others_need_little(tmp_path: Path, value_type: pa.DataType) -
         EmbeddingRow("x", "7", None, "1", "query", {}, 1, ""),
         EmbeddingRow("y", "8", None, "2", "gallery", {}, 1, ""),
     )
-    assert_equal(read_embeddings(path), EmbeddingTable(expected, np.array([[0.5, 1], [2, 3]], np.float32), ""))
+    assert_equal(
+        read_embeddings(path), EmbeddingTable(EmbeddingRows.of(expected), np.array([[0.5, 1], [2, 3]], np.float32), "")
+    )
 
 
 @pytest.mark.parametrize(
