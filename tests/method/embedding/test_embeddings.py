@@ -19,6 +19,7 @@ from ccvid.retrieval.embedding.table import (
     EmbeddingRows,
     EmbeddingTable,
     read_embeddings,
+    shared_codes,
     write_embeddings,
 )
 from ccvid.retrieval.ranking.labels import RetrievalLabels
@@ -86,7 +87,7 @@ def test_written_is_read(tmp_path: Path) -> None:
 
 def test_parts_and_labels() -> None:
     part = TABLE.part("gallery")
-    assert part.rows == ROWS[1:]
+    assert list(part.rows) == list(ROWS[1:])
     assert np.array_equal(part.embedding_ND, TABLE.embedding_ND[1:])
     labels = RetrievalLabels.from_rows(ROWS[:2])
     assert labels.person == ("7", "7")
@@ -188,3 +189,29 @@ def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
     pq.write_table(table.set_column(table.column_names.index("person"), "person", bad), path)
     with pytest.raises(InputError, match=r"others\.parquet: not a readable Parquet file: .*UTF8"):
         read_embeddings(path)
+
+
+def test_rows_are_columns_that_look_like_a_sequence() -> None:
+    rows = EmbeddingRows.of(ROWS)
+    assert len(rows) == len(ROWS)
+    assert list(rows) == list(ROWS)
+    assert [rows[number] for number in (0, 2, -1)] == [ROWS[0], ROWS[2], ROWS[-1]]
+    assert list(rows[1:]) == list(ROWS[1:])
+    assert list(rows.take([2, 0])) == [ROWS[2], ROWS[0]]
+    assert list(rows + rows.take([1])) == [*ROWS, ROWS[1]]
+    assert rows == EmbeddingRows.of(ROWS)
+    assert rows != rows.take([1, 0, 2])
+    assert rows.is_in("camera", ["c2", "nowhere"]).tolist() == [False, True, True]
+    assert rows.is_in("person", ["7"]).tolist() == [True, True, False]
+    assert rows.attribute("location") == ["in", None, None]
+    with pytest.raises(IndexError):
+        rows[3]
+
+
+def test_shared_codes_agree_where_the_text_does() -> None:
+    rows, others = EmbeddingRows.of(ROWS), EmbeddingRows.of([ROWS[2], ROWS[0]])
+    first, second = shared_codes(rows.text("person"), others.text("person"))
+    assert (first[:, None] == second).tolist() == [[False, True], [False, True], [True, False]]
+    assert first[2] == second[0] == -1
+    first, second = shared_codes(rows.text("id"), others.text("id"))
+    assert (first[:, None] == second).sum() == 2

@@ -1,0 +1,227 @@
+"""A gallery of made embeddings, phase by phase, each beside the bare reading or product of the same bytes.
+
+    python -m tests.benchmarks.bench_gallery [--tracklets 500000] [--dimensions 256] [--queries 500]
+
+Prints one JSON object a line: ``phase``, ``seconds``, ``bare_seconds`` and ``peak_bytes``, the memory above that at the
+phase's start. Every phase is a process of its own. What is bare:
+
+    write    the embeddings' bytes, written to one file
+    open     the bytes of all parts, read once
+    choose   the chosen embeddings, copied
+    search   the float32 product of queries and entries, in blocks
+    metrics  the same product; three protocols are scored
+    remove   the bytes of the parts that hold the person, read and written
+
+Needs Linux (peaks are the kernel's) and no Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ccvid.config import Recipe
+from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store, read_store
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
+from ccvid.retrieval.gallery.search import GALLERY_BLOCK, search
+from ccvid.retrieval.ranking.distances import CosineDistances
+from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.metrics import evaluate
+from data_tools.storage import StorageFolder
+from ray_jobs.scoring.gallery import GalleryRequest, choose
+
+PHASES = ("write", "open", "choose", "search", "metrics", "remove")
+PART = 50_000
+CAMERAS, OF_A_PERSON, TOP = 40, 20, 20
+Embeddings = npt.NDArray[np.float32]
+
+
+class Measured:
+    """Seconds and peak memory of what runs within."""
+
+    def __enter__(self) -> Measured:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        self._before = _status("VmRSS")
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self.peak_bytes = max(0, _status("VmHWM") - self._before)
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+def made_parts(tracklets: int, dimensions: int, queries: int, model: str) -> Iterator[EmbeddingTable]:
+    """Parts of random directions; the first tracklets are the queries, all have a person, clothes, camera and times."""
+    for start in range(0, tracklets, PART):
+        numbers = range(start, min(tracklets, start + PART))
+        random = np.random.default_rng(start)
+        embedding_ND = random.standard_normal((len(numbers), dimensions), np.float32)
+        embedding_ND /= np.linalg.norm(embedding_ND, axis=1, keepdims=True)
+        person, camera = random.integers(0, max(2, tracklets // OF_A_PERSON), len(numbers)), random.integers(CAMERAS)
+        rows = EmbeddingRows.of(
+            EmbeddingRow(
+                id=f"video-{number % 997}/{number:010d}",
+                person=f"p{who}",
+                clothes=f"o{number % 3}",
+                camera=f"c{(camera + number) % CAMERAS}",
+                split="query" if number < queries else "gallery",
+                attributes={"start_seconds": f"{number % 3600}.0", "end_seconds": f"{number % 3600 + 5}.0"},
+                clip_count=4,
+                shard="made",
+            )
+            for number, who in zip(numbers, person.tolist(), strict=True)
+        )
+        yield EmbeddingTable(rows, embedding_ND, model)
+
+
+def request(store: EmbeddingStore) -> GalleryRequest:
+    """Half of the cameras, the first half hour of each video."""
+    return GalleryRequest(
+        gallery=store.folder,
+        queries=None,
+        top=TOP,
+        cameras=tuple(f"c{number}" for number in range(CAMERAS // 2)),
+        since=None,
+        until=1800.0,
+        other_cameras=False,
+        only_new=False,
+    )
+
+
+def bare_product(query_QD: Embeddings, gallery_GD: Embeddings) -> None:
+    block = np.empty((len(query_QD), GALLERY_BLOCK), np.float32)
+    for start in range(0, len(gallery_GD), GALLERY_BLOCK):
+        part = gallery_GD[start : start + GALLERY_BLOCK]
+        np.matmul(query_QD, part.T, out=block[:, : len(part)])
+
+
+def read_bytes(paths: list[Path]) -> int:
+    return sum(len(path.read_bytes()) for path in paths)
+
+
+def write(folder: Path, tracklets: int, dimensions: int, queries: int) -> tuple[Measured, Measured]:
+    store = open_store(StorageFolder(str(folder)), EmbedderDescription.of("made", dimensions, Recipe()))
+    seconds, peak = 0.0, 0
+    bare_seconds = 0.0
+    for part in made_parts(tracklets, dimensions, queries, store.embedder.fingerprint):
+        with Measured() as own:
+            store.add(part)
+        seconds, peak = seconds + own.seconds, max(peak, own.peak_bytes)
+        with Measured() as bare, tempfile.TemporaryFile(dir=folder) as file:
+            file.write(part.embedding_ND.data)
+            os.fsync(file.fileno())
+        bare_seconds += bare.seconds
+    own.seconds, own.peak_bytes, bare.seconds = seconds, peak, bare_seconds
+    return own, bare
+
+
+def open_gallery(folder: Path) -> tuple[Measured, Measured]:
+    parts = sorted(folder.glob("part-*.parquet"))
+    read_bytes(parts)  # so that both find them in the page cache
+    with Measured() as bare:
+        read_bytes(parts)
+    with Measured() as own:
+        read_store(StorageFolder(str(folder))).read()
+    return own, bare
+
+
+def choose_entries(folder: Path) -> tuple[Measured, Measured]:
+    store = read_store(StorageFolder(str(folder)))
+    gallery = store.read()
+    with Measured() as own:
+        _, entries = choose(request(store), gallery, frozenset())
+    numbers = np.sort(np.random.default_rng(0).choice(len(gallery.rows), len(entries.rows), replace=False))
+    with Measured() as bare:
+        gallery.embedding_ND[numbers]
+    return own, bare
+
+
+def search_gallery(folder: Path) -> tuple[Measured, Measured]:
+    table = read_store(StorageFolder(str(folder))).read()
+    query, gallery = table.part("query").embedding_ND, table.part("gallery").embedding_ND
+    with Measured() as bare:
+        bare_product(query, gallery)
+    with Measured() as own:
+        search(query, gallery, TOP)
+    return own, bare
+
+
+def metrics(folder: Path) -> tuple[Measured, Measured]:
+    table = read_store(StorageFolder(str(folder))).read()
+    query, gallery = table.part("query"), table.part("gallery")
+    labels = [RetrievalLabels.from_rows(side.rows) for side in (query, gallery)]
+    with Measured() as bare:
+        bare_product(query.embedding_ND, gallery.embedding_ND)
+    with Measured() as own:
+        evaluate(CosineDistances(query.embedding_ND, gallery.embedding_ND), *labels)
+    return own, bare
+
+
+def remove(folder: Path) -> tuple[Measured, Measured]:
+    store = read_store(StorageFolder(str(folder)))
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+    with Measured() as own:
+        store.remove(persons=["p1"])
+    written = [path for path, time_ns in before.items() if not path.exists() or path.stat().st_mtime_ns != time_ns]
+    with Measured() as bare, tempfile.TemporaryDirectory(dir=folder) as temporary:
+        for number, path in enumerate(written):
+            (Path(temporary) / str(number)).write_bytes(path.read_bytes())
+    return own, bare
+
+
+def run_phase(phase: str, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    phases: dict[str, Callable[[], tuple[Measured, Measured]]] = {
+        "write": lambda: write(folder, arguments.tracklets, arguments.dimensions, arguments.queries),
+        "open": lambda: open_gallery(folder),
+        "choose": lambda: choose_entries(folder),
+        "search": lambda: search_gallery(folder),
+        "metrics": lambda: metrics(folder),
+        "remove": lambda: remove(folder),
+    }
+    own, bare = phases[phase]()
+    return {
+        "phase": phase,
+        "seconds": round(own.seconds, 6),
+        "bare_seconds": round(bare.seconds, 6),
+        "ratio": round(own.seconds / max(bare.seconds, 1e-9), 2),
+        "peak_bytes": own.peak_bytes,
+        "embedding_bytes": arguments.tracklets * arguments.dimensions * 4,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tracklets", type=int, default=500_000)
+    parser.add_argument("--dimensions", type=int, default=256)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.phase:
+        print(json.dumps(run_phase(arguments.phase, arguments.folder, arguments)), flush=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for phase in PHASES:
+            command = [sys.executable, "-m", "tests.benchmarks.bench_gallery", *sys.argv[1:]]
+            subprocess.run([*command, "--phase", phase, "--folder", folder], check=True)
+
+
+if __name__ == "__main__":
+    main()
