@@ -27,6 +27,8 @@ TAKE_SECONDS = 30.0
 SETTLE_SECONDS = 60.0
 """How long to wait for news in transit; a busy machine may take long to start the actor."""
 CLOSE_SECONDS = 2.0
+LOOK_SECONDS = 0.5
+"""How often the driver, while it waits for news, looks whether it is to stop."""
 
 Result = TypeVar("Result")
 
@@ -66,7 +68,7 @@ class Listener:
         )
         self.job, self.heard = job, 0
         self._mailbox = make.remote()
-        self._mark, self._seen, self._ending = 0, threading.Condition(), False
+        self._mark, self._seen, self._ending, self._left = 0, threading.Condition(), False, threading.Event()
         self._last_mark, self._ended = 0, False
         self._thread = threading.Thread(target=self._listen, daemon=True, name="listener")
         self._thread.start()
@@ -80,9 +82,11 @@ class Listener:
                 self._seen.wait_for(lambda: self._last_mark >= self._mark or self._ended, seconds)
 
     def close(self) -> None:
-        """Show what was received, and stop."""
+        """Show what was received, and end the thread: one that calls Ray after its shutdown ends the process."""
         self._ending = True
         self.settle(CLOSE_SECONDS)
+        self._left.set()
+        self._thread.join()
 
     def _listen(self) -> None:
         try:
@@ -95,7 +99,11 @@ class Listener:
     def _show_all(self) -> None:
         while not self._ending:
             try:
-                arrived = ray.get(self._mailbox.take.remote())
+                taken = self._mailbox.take.remote()
+                while not ray.wait([taken], timeout=LOOK_SECONDS)[0]:
+                    if self._left.is_set():
+                        return
+                arrived = ray.get(taken)
             except Exception:  # the actor or Ray is gone
                 return
             for news in arrived:

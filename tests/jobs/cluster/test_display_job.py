@@ -31,6 +31,15 @@ def test_workers_tell_in_order_and_go_on_where_nobody_listens(head: Head) -> Non
     assert "Traceback" not in done.stderr
 
 
+def test_a_driver_may_end_before_its_mailbox_is_up(head: Head) -> None:
+    """Ray ends a process with an error whose threads call it after its shutdown."""
+    command = [str(head.python), "-m", "tests.jobs.telling_driver", "leave"]
+    environment = head.driver_environment
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert "threads: MainThread" in expect_success(done)
+    assert "listener" not in done.stdout
+
+
 def test_a_terminal_shows_one_live_display(head: Head, tiny_recipe: Path, tmp_path: Path) -> None:
     """A whole run on a terminal of 80 columns."""
     arguments = ["--recipe", str(tiny_recipe), "--train.epochs", "12", "--train.log_every_seconds", "0.2"]
