@@ -5,80 +5,29 @@ A recipe file names only what differs from the defaults here; every field is als
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
-    BeforeValidator,
     Field,
-    TypeAdapter,
-    ValidationError,
     create_model,
     model_validator,
 )
 
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES, losses_with
+from ccvid.setting_kinds import AutoOrBool, DatasetKind, IdentityLossName, PairLossName, TrackingUri, WorkerCount
 from data_tools.clips import ClipOptions
 from data_tools.datasets.clip_folder import ClipFolderOptions
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.datasets.released import RELEASED_SETS, kinds_of, listed_roots
 from data_tools.identity_sampler import PkOptions
 from data_tools.loading_options import AugmentOptions, LoaderOptions, ResizeFilter
-from data_tools.options import AbsolutePath, MayChange, Options, Place, Rare, absolute_path
+from data_tools.options import AbsolutePath, MayChange, Options, Place, Rare
 from data_tools.shard_cache import CacheOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.walkers import WalkerOptions
-from data_tools.wording import listed, shown
+from data_tools.wording import listed
 from video_backbones import SpatialPoolName, TemporalPoolName, backbone_names, check_name, published_kinds
-
-if TYPE_CHECKING:
-    DatasetKind = str
-    IdentityLossName = str
-    PairLossName = str
-else:  # what there is, the tables say
-    DatasetKind = Literal[("synthetic", *RELEASED_SETS, "footage", "clips")]
-    IdentityLossName = Literal[tuple(IDENTITY_LOSSES)]
-    PairLossName = Literal[("none", *PAIR_LOSSES)]
-
-
-def _one_or_range(workers: object) -> object:
-    """A number, also in a list of one as the command line gives it, or a range."""
-    if workers is None:
-        return None
-    numbers = map(str, workers if isinstance(workers, list | tuple) else [workers])
-    counts = [int(number) if number.isdecimal() else 0 for number in numbers]
-    if len(counts) not in (1, 2) or not 1 <= counts[0] <= counts[-1]:
-        raise ValueError(f"expected a number of workers such as 8, or a range such as [2, 8], got {shown(workers)}")
-    return counts[0] if len(counts) == 1 else tuple(counts)
-
-
-WorkerCount = Annotated[int | tuple[int, int], BeforeValidator(_one_or_range)]
-
-
-def _check_tracking_uri(uri: str) -> str:
-    if uri.startswith(("http://", "https://")):
-        return uri
-    path = uri.removeprefix("sqlite:///")
-    if "://" in path:
-        raise ValueError(f"expected the http:// or https:// address of a server, or a path, got {shown(uri)}")
-    return f"sqlite:///{absolute_path(Path(path))}"  # workers run in folders of their own
-
-
-TrackingUri = Annotated[str, AfterValidator(_check_tracking_uri)]
-
-
-def _auto_or_bool(value: object) -> object:
-    if isinstance(value, str) and value.strip().lower() == "auto":
-        return "auto"
-    try:
-        return TypeAdapter(bool).validate_python(value)
-    except ValidationError:
-        raise ValueError(f"expected auto, true or false, got {shown(value)}") from None
-
-
-AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
 
 
 class RunOptions(Options):
@@ -112,7 +61,7 @@ class DataOptions(Options):
     storage modes. Default: ~/ccvid/data/KIND."""
     cache: Annotated[CacheOptions, MayChange()] = CacheOptions()
     """Where each node keeps copies of remote shards."""
-    frames: ShardOptions = Field(default=ShardOptions(), validation_alias=AliasChoices("frames", "storage"))
+    frames: ShardOptions = ShardOptions()
     """How shards store frames."""
     verify_checksums: Annotated[bool, MayChange(), Rare()] = True
     """Compare the SHA-256 of every shard with the manifest before the run starts."""
@@ -399,7 +348,7 @@ class Recipe(Options):
         return self.model_copy(update={"train": self.train.model_copy(update={"bf16": bf16})})
 
     def within(self, cpus: int) -> Recipe:
-        """The recipe for a worker of so many CPUs: no more loader threads, or processes, than that."""
+        """The recipe for a worker with ``cpus`` CPUs: it has at most as many loader threads and processes."""
         loader = self.loader
         fitting = {"threads": min(loader.threads, cpus), "processes": min(loader.processes, cpus)}
         return self.model_copy(update={"loader": loader.model_copy(update=fitting)})

@@ -21,6 +21,14 @@
     ├── rankings_PROTOCOL.svg, .png   a picture of a few rankings
     └── report/index.html             all of it as pages, with filmstrips of every query
 
+What `score.py` writes of a gallery without labels:
+
+    RUN.STORAGE/NAME/
+    ├── matches.parquet, matches.csv  one row per query and rank; matches.csv is written last
+    ├── clusters.parquet              the probable person of each tracklet, with --groups
+    ├── groups/index.html             the probable people as pages, with --groups
+    └── report/index.html             the matches as pages
+
 Ray keeps two files of its own beside them: ``checkpoint_manager_snapshot.json`` and ``.validate_storage_marker``.
 """
 
@@ -47,6 +55,10 @@ THRESHOLDS_FILE = "thresholds.json"
 CALIBRATION_FILE = "calibration.json"
 EMBEDDINGS_FILE = "embeddings.parquet"
 REPORT_FOLDER = "report"
+
+MATCHES_TABLE, MATCHES_FILE = "matches.parquet", "matches.csv"
+CLUSTERS_FILE = "clusters.parquet"
+GROUPS_FOLDER = "groups"
 
 
 def rankings_file(protocol: str, kind: str) -> str:

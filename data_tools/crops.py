@@ -14,7 +14,7 @@ from typing import IO, Annotated
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import AliasChoices, Field
+from pydantic import Field
 
 from data_tools.decoding_process import HANG_SECONDS, decoding_process
 from data_tools.encoded_pictures import open_picture
@@ -36,9 +36,7 @@ MOST_TRACKLET_BYTES = 2**31 - 1
 class CropOptions(Options):
     """How a person crop is stored."""
 
-    format: StorageMode = Field(
-        default="jpeg", validation_alias=AliasChoices("format", "storage"), serialization_alias="storage"
-    )
+    format: StorageMode = Field(default="jpeg", serialization_alias="storage")
     """Form of stored frames. jpeg: resized crops, JPEG-coded. source: pictures byte for byte as released (crops of
     videos in their own size, JPEG-coded). raw: resized uint8 pixels, for data sets that fit local disks."""
     height: int = Field(default=256, ge=8, le=4096)

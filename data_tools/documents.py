@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -146,3 +146,20 @@ def reason_of(problem: Mapping[str, Any]) -> str:
 def place_of(location: Sequence[object]) -> str:
     """A location in a document, as keys joined by dots."""
     return cut(".".join(map(str, location)), LONGEST_PLACE) or "top level"
+
+
+def differences(there: object, now: object, but: Collection[str] = frozenset(), place: str = "") -> list[str]:
+    """A line for each value that differs between two documents, except what ``but`` names and all within it.
+
+    Args:
+        but: places, with points between the keys.
+    """
+    if place in but:
+        return []
+    if isinstance(there, Mapping) and isinstance(now, Mapping):
+        return [
+            line
+            for name in dict.fromkeys([*there, *now])
+            for line in differences(there.get(name), now.get(name), but, f"{place}.{name}".lstrip("."))
+        ]
+    return [] if there == now else [f"{cut(place, 100)}: {shown(there)} there, {shown(now)} now"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from pydantic import ValidationError
 
 from ccvid.config import Recipe
 from ccvid.run_files import CONFIG_FILE
-from data_tools.documents import parse_yaml
+from data_tools.documents import differences, parse_yaml
 from data_tools.errors import InputError
 from data_tools.options import fields_that_may_change
 from data_tools.storage import StorageFolder
-from data_tools.wording import cut, shown
+from ray_jobs.recipe_flags import by_todays_names
 
 MAY_CHANGE = frozenset(fields_that_may_change(Recipe))
 """The settings, and sections of them, that may differ when a run resumes."""
@@ -32,11 +32,12 @@ def as_begun(folder: StorageFolder, recipe: Recipe) -> Recipe:
         found = parse_yaml(folder.read(CONFIG_FILE), folder / CONFIG_FILE)
     except FileNotFoundError:
         return recipe
-    with suppress(ValidationError):  # by today's names, and with today's defaults of what was not there then
-        found = Recipe.model_validate(found).model_dump(mode="json")
+    if isinstance(found, dict):  # by today's names, and with today's defaults of what was not there then
+        with suppress(ValidationError, InputError):
+            found = Recipe.model_validate(by_todays_names(found)).model_dump(mode="json")
     recipe = keep_found_precision(recipe, found)
     reason = "holds a run with other settings; choose another --run.name or remove it"
-    refuse_changes(folder, reason, changed_settings(found, recipe.model_dump(mode="json"), MAY_CHANGE))
+    refuse_changes(folder, reason, differences(found, recipe.model_dump(mode="json"), MAY_CHANGE))
     return recipe
 
 
@@ -51,20 +52,5 @@ def refuse_changes(folder: StorageFolder, reason: str, changes: Sequence[str]) -
     """Raise ``InputError`` with ``reason`` and the list of changes, if there are any."""
     if changes:
         more = [f"  … and {len(changes) - MOST_CHANGES} more"] if len(changes) > MOST_CHANGES else []
-        lines = "\n".join([*changes[:MOST_CHANGES], *more])
+        lines = "\n".join([*(f"  {change}" for change in changes[:MOST_CHANGES]), *more])
         raise InputError(f"{folder}: {reason}\n{lines}")
-
-
-def changed_settings(
-    there: object, now: object, may_change: Collection[str] = frozenset(), place: str = ""
-) -> list[str]:
-    """A line for each setting that differs, except the fields and sections named in ``may_change``."""
-    if place in may_change:
-        return []
-    if isinstance(there, Mapping) and isinstance(now, Mapping):
-        return [
-            line
-            for name in dict.fromkeys([*there, *now])
-            for line in changed_settings(there.get(name), now.get(name), may_change, f"{place}.{name}".lstrip("."))
-        ]
-    return [] if there == now else [f"  {cut(place, 100)}: {shown(there)} there, {shown(now)} now"]

@@ -7,7 +7,8 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, get_args
@@ -15,7 +16,9 @@ from typing import Any, NoReturn, get_args
 import yaml
 from pydantic import ValidationError
 
-from ccvid.config import DatasetKind, Recipe
+from ccvid.config import Recipe
+from ccvid.run_files import GROUPS_FOLDER, REPORT_FOLDER, TABLES_FILE, rankings_file
+from ccvid.setting_kinds import DatasetKind
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.documents import parse_yaml, place_of, reason_of, yaml_lines
 from data_tools.errors import InputError
@@ -24,7 +27,7 @@ from data_tools.progress import all_kept, message
 from data_tools.storage import StorageFolder
 from data_tools.wording import one_line, shown
 from ray_jobs.display import open_console
-from ray_jobs.recipe_flags import nearest, recipe_fields, recipe_sections
+from ray_jobs.recipe_flags import by_todays_names, nearest, recipe_fields, recipe_sections
 from video_backbones import BackboneError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -77,24 +80,9 @@ def parse_recipe(
         UsageError: an unknown flag or key, a value out of range, a recipe that is not there; one line each.
         SystemExit: after ``--help``.
     """
-    common = _Parser(add_help=False, allow_abbrev=False)
-    common.add_argument(
-        "--recipe",
-        default=DEFAULT_RECIPE,
-        metavar="NAME_OR_FILE",
-        help=f"recipe of the project, or a YAML file. Default: {DEFAULT_RECIPE}",
-    )
-    common.add_argument(
-        "-h",
-        "--help",
-        nargs="?",
-        const=True,
-        choices=("all",),
-        metavar="all",
-        help="common flags; --help all: every flag, explained in full",
-    )
+    common = _common_flags()
     first, _ = common.parse_known_args(arguments)
-    file = _read_file("recipe", first.recipe, RECIPES, "a mapping of sections")
+    file = _read_recipe(first.recipe)
     parser = _Parser(
         program,
         usage="%(prog)s [--recipe NAME_OR_FILE] [--SECTION.FIELD VALUE ...]",
@@ -112,6 +100,35 @@ def parse_recipe(
         raise SystemExit(0)
     _refuse_unknown_flags(arguments, parser._option_string_actions)
     own = parser.parse_args(list(arguments))
+    flags = _recipe_flags(own)
+    try:
+        return Recipe.model_validate(_merge(file.values, flags)), own
+    except ValidationError as error:
+        raise UsageError(_describe_all(error, file, flags)) from None
+
+
+def _common_flags() -> argparse.ArgumentParser:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument(
+        "--recipe",
+        default=DEFAULT_RECIPE,
+        metavar="NAME_OR_FILE",
+        help=f"recipe of the project, or a YAML file. Default: {DEFAULT_RECIPE}",
+    )
+    parser.add_argument(
+        "-h",
+        "--help",
+        nargs="?",
+        const=True,
+        choices=("all",),
+        metavar="all",
+        help="common flags; --help all: every flag, explained in full",
+    )
+    return parser
+
+
+def _recipe_flags(own: argparse.Namespace) -> dict[str, Any]:
+    """The values of the recipe's flags, which are left in ``own`` as the last text of each."""
     flags: dict[str, Any] = {}
     for name, field in recipe_fields().items():
         if texts := vars(own).get(name):
@@ -120,10 +137,7 @@ def parse_recipe(
             except InputError as error:
                 raise UsageError(str(error)) from None
             setattr(own, name, texts[-1])
-    try:
-        return Recipe.model_validate(_merge(file.values, flags)), own
-    except ValidationError as error:
-        raise UsageError(_describe_all(error, file, flags)) from None
+    return flags
 
 
 def place_flag(text: str) -> StorageFolder:
@@ -178,8 +192,8 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name_or_file: str) -> dict[str, Any]:
-    """A recipe's values as written; raises ``UsageError`` when there is none or it is not a YAML mapping."""
-    return read_mapping("recipe", name_or_file, RECIPES, "a mapping of sections")
+    """A recipe's values, by today's names; raises ``UsageError`` when there is none or it is not a YAML mapping."""
+    return _read_recipe(name_or_file).values
 
 
 def read_mapping(flag: str, name_or_file: str, shipped: Path, expected: str) -> dict[str, Any]:
@@ -221,6 +235,14 @@ def _read_file(flag: str, name_or_file: str, shipped: Path, expected: str) -> _F
     return _File(name_or_file, content, values)
 
 
+def _read_recipe(name_or_file: str) -> _File:
+    file = _read_file("recipe", name_or_file, RECIPES, "a mapping of sections")
+    try:
+        return replace(file, values=by_todays_names(file.values))
+    except InputError as error:
+        raise UsageError(f"--recipe {name_or_file}: {error}") from None
+
+
 def write_config(recipe: Recipe) -> str:
     """The whole recipe as YAML: ``--recipe`` of such a file runs it again."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
@@ -229,21 +251,21 @@ def write_config(recipe: Recipe) -> str:
 def show_results(folder: StorageFolder) -> None:
     """Show a run's table, where it scored something, and where its files lie."""
     names = folder.names()
-    if "metrics.txt" in names:
-        message(folder.read("metrics.txt").decode(errors="replace"))
+    if TABLES_FILE in names:
+        message(folder.read(TABLES_FILE).decode(errors="replace"))
     message(f"results: {folder}")
     for name in names:
-        if name.startswith("rankings_") and name.endswith(".svg"):
+        if fnmatch(name, rankings_file("*", "svg")):
             message(f"pictures: {folder / name}")
-    for pages in ("report", "groups"):
+    for pages in (REPORT_FOLDER, GROUPS_FOLDER):
         if folder.exists(f"{pages}/index.html"):
             message(f"{pages}: {folder / pages / 'index.html'}")
 
 
 def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run a job's ``main`` on the command line; what the user can mend ends in a message, not in a traceback.
+    """Run a job's ``main`` on the command line; a user's mistake ends in a message, not in a traceback.
 
-    Exit codes: 0 done, 1 the data or the cluster, 2 the command line, 130 interrupted or ended as asked.
+    Exit codes: 0 done, 1 the data or the cluster, 2 the command line, 130 interrupted or stopped on request.
     """
     try:
         with open_console():
@@ -257,10 +279,10 @@ def run_job(main: Callable[[Sequence[str]], None]) -> NoReturn:
             raise
         _fail(f"{error.filename or 'file system'}: {error.strerror}", 1)
     except EndedOnRequestError as ended:
-        print(f"{ended}; the same command goes on from here{_what_is_kept()}", flush=True)
+        print(f"{ended}; run the same command to resume{_what_is_kept()}", flush=True)
         sys.exit(130)
     except KeyboardInterrupt:
-        _fail(f"interrupted; the same command goes on from here{_what_is_kept()}", 130)
+        _fail(f"interrupted; run the same command to resume{_what_is_kept()}", 130)
     sys.exit(0)
 
 

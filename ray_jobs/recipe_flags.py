@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from ccvid.config import Recipe
 from data_tools.documents import parse_yaml
+from data_tools.errors import InputError
 from data_tools.options import Rare
 from data_tools.wording import listed
 
@@ -122,16 +124,36 @@ def recipe_sections() -> Mapping[str, str]:
     return dict(_sections(Recipe))
 
 
-RENAMED = (("data.storage.storage", "data.frames.format"), ("data.storage", "data.frames"))
-"""Settings and sections of older versions, and their names today."""
+RENAMED = (("data.storage", "data.frames"), ("data.frames.storage", "data.frames.format"))
+"""Sections and settings of older versions and their names today, one after the other, in the same section each."""
 
 
 def todays_name(name: str) -> str:
     """The name of a setting, which an older version may have given."""
     for old, new in RENAMED:
         if f"{name}.".startswith(f"{old}."):
-            return new + name.removeprefix(old)
+            name = new + name.removeprefix(old)
     return name
+
+
+def by_todays_names(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a recipe's values, which an older version may have written.
+
+    Raises:
+        InputError: a setting is there by both names.
+    """
+    values = deepcopy(dict(recipe))
+    for old, new in RENAMED:
+        *sections, name = old.split(".")
+        section: Any = values
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or name not in section:
+            continue
+        if (todays := new.rpartition(".")[2]) in section:
+            raise InputError(f"{old} is {new} now, and both are set: keep one")
+        section[todays] = section.pop(name)
+    return values
 
 
 def nearest(name: str, names: Collection[str]) -> str:

@@ -28,7 +28,7 @@ class ReleasedSet:
     title: str
     """Its name as the authors write it."""
     reader: Callable[..., Dataset]
-    """Reads a folder; it takes an instance of ``options`` too, where there are such."""
+    """Reads a folder; takes an instance of ``options`` too, if the row has them."""
     holds: str
     """A file or folder by which the data set's folder is known."""
     unit: Unit

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ccvid.config import Recipe, TrainOptions
-from data_tools.documents import parse_model
+from data_tools.documents import differences, parse_model
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.wording import shown
-from ray_jobs.begun_runs import MAY_CHANGE, changed_settings, refuse_changes
+from ray_jobs.begun_runs import MAY_CHANGE, refuse_changes
 from ray_jobs.recipe_flags import todays_name
 from ray_jobs.tuning.space import Space
 
@@ -116,9 +116,7 @@ class SearchRecords:
         if folder.exists(SEARCH_FILE):
             content = _read(folder)
             reason = "holds a search with other settings; choose another --run.name or remove it"
-            refuse_changes(
-                folder, reason, changed_settings(_by_todays_names(content.settings), self.settings, _MAY_CHANGE)
-            )
+            refuse_changes(folder, reason, differences(_by_todays_names(content.settings), self.settings, _MAY_CHANGE))
             self.trials, self._bf16 = content.trials, content.bf16
             for trial in self.trials:
                 if space is not None and not space.takes(trial.values):

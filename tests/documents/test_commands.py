@@ -52,13 +52,17 @@ def test_a_modules_command_is_understood(command: str, monkeypatch: pytest.Monke
     assert parse_module(command, monkeypatch) is not None
 
 
-@pytest.mark.parametrize("command", OF_RAY)
-def test_a_command_of_ray_is_understood(command: str) -> None:
+def parse_ray(command: str) -> click.Context:
     found: click.Command = ray_cli
     words = shlex.split(command)[1:]
     while isinstance(found, click.Group):
         found = found.commands[words.pop(0)]
-    found.make_context(str(found.name), words)
+    return found.make_context(str(found.name), words)
+
+
+@pytest.mark.parametrize("command", OF_RAY)
+def test_a_command_of_ray_is_understood(command: str) -> None:
+    assert parse_ray(command).params
 
 
 def test_commands_of_every_job_are_shown() -> None:
@@ -95,6 +99,8 @@ def test_wrong_commands_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         parse_job("python ray_jobs/train.py --compute.no_such_flag 1", monkeypatch)
     with pytest.raises(UsageError, match="no recipe of that name"):
         parse_job("python ray_jobs/train.py --recipe nothing", monkeypatch)
+    with pytest.raises(click.NoSuchOption):
+        parse_ray("ray start --no-such-flag")
     with pytest.raises(SystemExit):
         parse_module("python -m video_backbones.summary --no-such-flag", monkeypatch)
     shown = "`train.py --seeds 5`\n\n```\nray job submit -- python ray_jobs/shard.py \\\n  --verify  # all\n```\n"

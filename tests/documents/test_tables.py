@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from ccvid.config import DatasetKind
+from ccvid.setting_kinds import DatasetKind
 from ray_jobs.cli import read_recipe, recipe_names
 from tests.documents.commands import JOBS, own_flags
 from tests.documents.markdown import PACKAGES, ROOT, blocks, named, prose, read, table

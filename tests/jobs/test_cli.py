@@ -138,6 +138,14 @@ def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: s
         parse(*arguments)
 
 
+def test_a_recipe_of_an_older_version_is_read_and_takes_flags(tmp_path: Path) -> None:
+    older = tmp_path / "older.yaml"
+    older.write_text("data: {storage: {storage: raw, height: 48, width: 24}}")
+    assert parse("--recipe", str(older)).data.frames.format == "raw"
+    frames = parse("--recipe", str(older), "--data.frames.height", "96").data.frames
+    assert (frames.format, frames.height, frames.width) == ("raw", 96, 24)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -149,6 +157,8 @@ def test_wrong_flags_and_values_get_one_message(arguments: list[str], message: s
         ("train:\n  seed: 1\n  epochs: 0\n", ":3: train.epochs: expected a whole number of at least 1, got 0$"),
         ("optim:\n  milestones:\n  - 3\n  - x", ":2: optim.milestones: expected a list of whole numbers, got 'x'$"),
         ("data: {deepchange: {part: x}}", ":1: data.deepchange.part: expected test or val, got 'x'$"),
+        ("data: {frames: {height: 9}, storage: {}}", r"data\.storage is data\.frames now, and both are set: keep one$"),
+        ("data: {storage: {storage: tape}}", r"data\.frames\.format: expected jpeg, source or raw, got 'tape'$"),
         ("- a list", r"holds \['a list'\], expected a mapping"),
         ("a: [", "not readable as YAML"),
         ("!!python/object/apply:os.system [true]", "not readable as YAML"),

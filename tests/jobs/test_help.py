@@ -11,7 +11,8 @@ from typing import Any, NoReturn, get_args
 
 import pytest
 
-from ccvid.config import DatasetKind, Recipe
+from ccvid.config import Recipe
+from ccvid.setting_kinds import DatasetKind
 from ray_jobs.cli import EVERY_SECTION, read_recipe, recipe_names
 from ray_jobs.recipe_flags import RecipeField, nearest, recipe_fields
 from tests.jobs.head import ROOT

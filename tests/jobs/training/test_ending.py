@@ -67,7 +67,7 @@ def test_a_stopped_job_leaves_a_last_checkpoint_and_keeps_others_out(
     more.send_signal(signal.SIGINT)
     output, _ = more.communicate(timeout=PATIENCE_SECONDS)
     assert more.returncode == 130, output
-    assert "the same command goes on from here" in output
+    assert "run the same command to resume" in output
     numbers = [
         int(match) for match in re.findall(r'"step": (\d+), "learning_rate"', place.read("steps.jsonl").decode())
     ]

@@ -77,7 +77,7 @@ def test_a_search_on_object_storage_that_a_signal_ended_goes_on(
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, output
-    assert "search night stopped on request; the same command goes on from here" in output
+    assert "search night stopped on request; run the same command to resume" in output
     before = trials()
     assert [trial["state"] for trial in before if trial["history"]] != ["finished", "finished"]
 
