@@ -19,7 +19,14 @@ from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
-from ccvid.run_files import CONFIG_FILE, REPORT_FOLDER
+from ccvid.run_files import (
+    CLUSTERS_FILE,
+    CONFIG_FILE,
+    GROUPS_FOLDER,
+    MATCHES_FILE,
+    MATCHES_TABLE,
+    REPORT_FOLDER,
+)
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import open_shards
@@ -30,8 +37,7 @@ from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, re
 from ray_jobs.scoring.time_limits import TimeLimit, ends_after, shown_limit, starts_before
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
-CLUSTERS_FILE, GROUPS_FOLDER = "clusters.parquet", "groups"
-RESULT_NAMES = ("matches.parquet", "matches.csv", CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
+RESULT_NAMES = (MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
 """Everything that ranking writes."""
 
 
@@ -94,7 +100,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     stores = open_sources(
         {place for gallery in galleries for place in read_store(gallery).sources()}, recipe.data.cache
     )
-    with folder.filled(last="matches.csv") as path:
+    with folder.filled(last=MATCHES_FILE) as path:
         if recipe.score.report:
             pictures = (stored_thumbnails(find_tracklets(rows, stores)) for rows in (matches.query, matches.gallery))
             write_views(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeAlias
 
@@ -50,12 +51,11 @@ def shown_limit(limit: TimeLimit | None) -> str | None:
 
 def _both(rows: EmbeddingRows, side: str, limit: TimeLimit) -> tuple[npt.NDArray[np.float64], float]:
     """The tracklets' starts or ends, NaN where unknown, and the limit, on the same clock."""
+    found: Iterable[float | None]
     if not isinstance(limit, datetime):
-        name = f"{side}_seconds"
-        found = [seconds({name: value} if value else {}, name) for value in rows.attribute(name)]
-        bound = limit
+        found, bound = map(seconds, rows.attribute(f"{side}_seconds")), limit
     else:
-        found, bound = [_moment(text) for text in rows.attribute(f"{side}_time")], limit.timestamp()
+        found, bound = map(_moment, rows.attribute(f"{side}_time")), limit.timestamp()
     return np.array([np.nan if value is None else value for value in found], np.float64), bound
 
 

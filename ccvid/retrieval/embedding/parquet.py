@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,10 +29,10 @@ def shown_type(column: pa.ChunkedArray) -> str:
     return one_line(column.type, 120)
 
 
-def read_table(path: Path, required: Sequence[str], but: Sequence[str] = ()) -> pa.Table:
-    """The table without ``but``; InputError if it cannot be read or is empty, or a column is missing or duplicate."""
+def read_table(path: Path, required: Sequence[str], wanted: Callable[[str], bool] = lambda _: True) -> pa.Table:
+    """The table's wanted columns; InputError if it cannot be read, is empty, or a column is missing or duplicate."""
     with open_parquet(path) as file:
-        table = file.read([name for name in file.schema_arrow.names if name not in but])
+        table = file.read([name for name in file.schema_arrow.names if wanted(name)])
         table.validate(full=True)
     missing = [name for name in required if name not in table.column_names]
     if missing:

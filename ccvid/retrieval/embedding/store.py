@@ -25,9 +25,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.parquet import read_table
-from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, read_embeddings, read_rows, write_embeddings
+from ccvid.retrieval.embedding.table import (
+    EmbeddingRows,
+    EmbeddingTable,
+    read_embeddings,
+    read_rows,
+    read_vectors,
+    write_embeddings,
+)
 from data_tools.clips import ClipOptions
-from data_tools.documents import parse_model
+from data_tools.documents import differences, parse_model
 from data_tools.errors import InputError
 from data_tools.loading_options import ResizeFilter
 from data_tools.options import Options
@@ -131,11 +138,12 @@ class EmbeddingStore:
             embedding_ND = np.empty((len(rows), self.embedder.dimensions), np.float32)
             ends = np.cumsum([len(part) for part in labels])
             for path, place_R in zip(paths, np.split(place_N, ends[:-1]), strict=True):  # one at a time, to save memory
-                part = read_embeddings(path, model=self.embedder.fingerprint)
-                if part.embedding_ND.shape != (len(place_R), self.embedder.dimensions):
-                    expected = f"{len(place_R)} embeddings of {self.embedder.dimensions} values"
-                    raise InputError(f"{path}: {len(part.rows)} of {part.embedding_ND.shape[1]}, expected {expected}")
-                embedding_ND[place_R] = part.embedding_ND
+                part_RD = read_vectors(path, model=self.embedder.fingerprint)
+                if part_RD.shape != (len(place_R), self.embedder.dimensions):
+                    count, dimensions = part_RD.shape
+                    expected = f"{len(place_R)} of {self.embedder.dimensions}"
+                    raise InputError(f"{path}: {count} embeddings of {dimensions} values, expected {expected}")
+                embedding_ND[place_R] = part_RD
         return EmbeddingTable(rows, embedding_ND, self.embedder.fingerprint)
 
     def holds(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> bool:
@@ -220,7 +228,9 @@ class EmbeddingStore:
 
 def _read_labels(path: Path) -> EmbeddingRows:
     """A part's labels, without its embeddings."""
-    return read_rows(read_table(path, required=("id", "camera", "split"), but=("embedding",)), path)
+    return read_rows(
+        read_table(path, required=("id", "person", "camera", "split"), wanted=lambda name: name != "embedding"), path
+    )
 
 
 def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> EmbeddingStore:
@@ -234,12 +244,9 @@ def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> Embeddin
     if found is None:
         folder.write(STORE_FILE, (embedder.model_dump_json(indent=1) + "\n").encode())
     elif found != embedder:
-        there, here = found.model_dump(), embedder.model_dump()
-        differ = ", ".join(
-            f"{name} {there[name]} there, {here[name]} now" for name in there if there[name] != here[name]
-        )
+        changes = "; ".join(differences(found.model_dump(), embedder.model_dump()))
         raise InputError(
-            f"{folder}: holds embeddings made differently ({differ}), which cannot be compared; use another store"
+            f"{folder}: holds embeddings made differently ({changes}), which cannot be compared; use another store"
         )
     return EmbeddingStore(folder, embedder)
 

@@ -224,8 +224,9 @@ def write_embeddings(table: EmbeddingTable, path: Path) -> None:
     shard_fingerprint.
     Raises InputError for values that are not finite, duplicate ids, and a path that cannot be written.
     """
-    _check_values(table, path)
     rows, (count, dimensions) = table.rows, table.embedding_ND.shape
+    _check_finite(table.embedding_ND, path, rows)
+    _check_labels(rows, path)
     columns = {
         **{name: rows.text(name) for name in ("id", "person", "clothes", "camera", "split")},
         "attributes": rows.columns["attributes"],
@@ -246,16 +247,23 @@ def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
     are not finite, duplicate ids, an unknown split, and embeddings of another model or of several models.
     """
     data = read_table(path, required=("id", "person", "camera", "split", "embedding"))
-    found_model = _one_model(data, path)
-    if model is not None and found_model != model:
-        raise InputError(f"{path}: embeddings of model {shown(found_model)}, expected model {shown(model)}")
+    found_model = _one_model(data, path, model)
     table = EmbeddingTable(read_rows(data, path), _embeddings(data, path), found_model)
-    _check_values(table, path)
+    _check_finite(table.embedding_ND, path, table.rows)
     return table
 
 
+def read_vectors(path: Path, *, model: str) -> npt.NDArray[np.float32]:
+    """The embeddings alone (N, D) of a table that ``write_embeddings`` wrote; raises as ``read_embeddings`` does."""
+    data = read_table(path, required=("embedding",), wanted=("embedding", "model_fingerprint").__contains__)
+    _one_model(data, path, model)
+    embedding_ND = _embeddings(data, path)
+    _check_finite(embedding_ND, path)
+    return embedding_ND
+
+
 def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
-    """The labels of a table as ``read_table`` gives it; raises InputError as ``read_embeddings`` does."""
+    """The labels of a table that ``read_table`` has read; raises InputError as ``read_embeddings`` does."""
     columns = {
         "id": _text(data, "id", path, complete=True),
         "person": _text(data, "person", path),
@@ -270,33 +278,41 @@ def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
         name: column.dictionary_encode() if pa.types.is_dictionary(_SCHEMA.field(name).type) else column
         for name, column in columns.items()
     }
-    return EmbeddingRows(pa.table(coded).cast(_SCHEMA))
+    rows = EmbeddingRows(pa.table(coded).cast(_SCHEMA))
+    _check_labels(rows, path)
+    return rows
 
 
-def _check_values(table: EmbeddingTable, path: Path) -> None:
-    rows = table.rows
+def _place(path: Path, number: int, rows: EmbeddingRows | None) -> str:
+    return f"{path}: row {number}" + (f" ({shown(rows[number].id)[1:-1]})" if rows is not None else "")
 
-    def place(number: int) -> str:
-        return f"{path}: row {number} ({shown(rows[number].id)[1:-1]})"
 
-    infinite = np.flatnonzero(~np.isfinite(table.embedding_ND).all(axis=1))
+def _check_finite(embedding_ND: npt.NDArray[np.float32], path: Path, rows: EmbeddingRows | None = None) -> None:
+    infinite = np.flatnonzero(~np.isfinite(embedding_ND).all(axis=1))
     if len(infinite):
-        raise InputError(f"{place(int(infinite[0]))}: the embedding holds NaN or infinity")
+        raise InputError(f"{_place(path, int(infinite[0]), rows)}: the embedding holds NaN or infinity")
+
+
+def _check_labels(rows: EmbeddingRows, path: Path) -> None:
     strange = np.flatnonzero(~rows.is_in("split", SPLITS))
     if len(strange):
         split = rows[int(strange[0])].split
-        raise InputError(f"{place(int(strange[0]))}: split {shown(split)}, expected one of {', '.join(SPLITS)}")
+        raise InputError(
+            f"{_place(path, int(strange[0]), rows)}: split {shown(split)}, expected one of {', '.join(SPLITS)}"
+        )
     if pc.count_distinct(rows.columns["id"]).as_py() < len(rows):
         first_row: dict[str, int] = {}
         for number, row in enumerate(rows):
             if first_row.setdefault(row.id, number) != number:
-                raise InputError(f"{place(number)}: duplicate id, first seen in row {first_row[row.id]}")
+                raise InputError(f"{_place(path, number, rows)}: duplicate id, first seen in row {first_row[row.id]}")
 
 
-def _one_model(data: pa.Table, path: Path) -> str:
+def _one_model(data: pa.Table, path: Path, expected: str | None) -> str:
     models = sorted(name or "" for name in pc.unique(_text(data, "model_fingerprint", path)).to_pylist())
     if len(models) > 1:
         raise InputError(f"{path}: embeddings of {len(models)} models in one table: {one_line(', '.join(models))}")
+    if expected is not None and models[0] != expected:
+        raise InputError(f"{path}: embeddings of model {shown(models[0])}, expected model {shown(expected)}")
     return models[0]
 
 

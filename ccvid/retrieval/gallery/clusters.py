@@ -41,7 +41,7 @@ class Presence:
     @classmethod
     def of(cls, rows: Sequence[EmbeddingRow]) -> Presence:
         """From the attributes video, start_seconds and end_seconds."""
-        times = [tuple(seconds(row.attributes, name) for name in TIMES) for row in rows]
+        times = [tuple(seconds(row.attributes.get(name)) for name in TIMES) for row in rows]
         videos = [
             row.attributes.get("video") if None not in time else None for row, time in zip(rows, times, strict=True)
         ]

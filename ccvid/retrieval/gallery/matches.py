@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pyarrow.csv as pa_csv
 
 from ccvid.retrieval.embedding.parquet import write_table
 from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.run_files import MATCHES_FILE, MATCHES_TABLE
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 
@@ -49,28 +51,28 @@ class RankedMatches:
             "score": pa.array(self.score_QK[query_M, place_M], pa.float64()),
             "probability": pa.nulls(len(found), pa.float64()) if probability_M is None else pa.array(probability_M),
             "camera": pa.array([row.camera for row in found], pa.string()),
-            **{name: pa.array([seconds(row.attributes, name) for row in found], pa.float64()) for name in TIMES},
+            **{name: pa.array([seconds(row.attributes.get(name)) for row in found], pa.float64()) for name in TIMES},
             **{name: pa.array([row.attributes.get(name) for row in found], pa.string()) for name in MOMENTS},
             "person": pa.array([row.person for row in found], pa.string()),
         }
         return pa.table(columns)
 
 
-def seconds(attributes: Mapping[str, str], name: str) -> float | None:
-    """A time of a tracklet in seconds; None if it is missing or not a number."""
+def seconds(text: str | None) -> float | None:
+    """A tracklet's time in seconds, from the attribute's text; None if it is missing or not a number."""
     try:
-        value = float(attributes[name])
-    except (KeyError, ValueError):
+        value = float(text or "")
+    except ValueError:
         return None
-    return value if np.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def write_matches(matches: RankedMatches, folder: Path) -> None:
     """Write ``matches.parquet`` and ``matches.csv``, each atomically; InputError if that fails."""
     table = matches.table()
-    write_table(table, folder / "matches.parquet")
+    write_table(table, folder / MATCHES_TABLE)
     try:
-        with atomic_file(folder / "matches.csv") as file:
+        with atomic_file(folder / MATCHES_FILE) as file:
             pa_csv.write_csv(table, file)
     except OSError as error:
         raise InputError(f"{folder / 'matches.csv'}: cannot be written: {error}") from error

@@ -26,10 +26,10 @@ SAMPLE = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart as it stands in the page: SVG text with a legend, ids unlike those of other charts."""
+    """A chart of the page: SVG text with a legend, its ids different from those of other charts."""
 
     name: str
-    """What it shows, for who cannot see it."""
+    """What it shows, for screen readers."""
     svg: str
     caption: str
     """Plain text below it."""

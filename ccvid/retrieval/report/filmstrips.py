@@ -163,7 +163,7 @@ def write_filmstrips(folder: Path, views: Sequence[View], *, threshold: float | 
 
 def shown_time(attributes: Mapping[str, str]) -> str | None:
     """Start and end in the video, such as 1:02:03–1:02:09; None if the start is unknown."""
-    start, end = (seconds(attributes, name) for name in TIMES)
+    start, end = (seconds(attributes.get(name)) for name in TIMES)
     if start is None:
         return None
     return clock(start) if end is None else f"{clock(start)}–{clock(end)}"

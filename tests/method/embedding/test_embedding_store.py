@@ -74,7 +74,7 @@ def test_a_removed_person_leaves_no_trace_and_does_not_come_back(store: Embeddin
 
 def test_another_embedder_is_refused_with_what_differs(store: EmbeddingStore) -> None:
     other = EMBEDDER.model_copy(update={"model": "b", "flip": True})
-    with pytest.raises(InputError, match=r"model a there, b now, flip False there, True now"):
+    with pytest.raises(InputError, match=r"model: 'a' there, 'b' now; flip: False there, True now"):
         open_store(store.folder, other)
     stranger = EmbeddingTable(table_of("eva/1").rows, np.ones((1, 3), np.float32), other.fingerprint)
     with pytest.raises(InputError, match="embeddings made with another model or other clips"):
