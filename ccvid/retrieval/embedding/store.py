@@ -1,11 +1,14 @@
 """A live gallery: a folder of embeddings from one embedder, in which tracklets can be added and removed.
 
     store.json          the embedder; embeddings of any other are refused
-    part-KEY.parquet    embeddings of some tracklets, written atomically; KEY is derived from their ids
+    part-KEY.arrow      embeddings of some tracklets, written atomically; KEY is derived from their ids
     removed.json        SHA-256 of the removed ids, so that they do not come back
     sources.json        the shards that tracklets came from, where reports find their frames
+    replacing.json      while a part takes the place of others: what to complete if the writer is killed
+    .lock               locked by a writer
 
-Adding tracklets writes new parts; removing a person rewrites the parts that hold the person. No other file is touched.
+Adding tracklets writes new parts; removing a person rewrites the parts that hold the person; small parts are merged now
+and then. No other file is touched. Parts of earlier versions are Parquet, and stay until they are rewritten.
 """
 
 from __future__ import annotations
@@ -13,9 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,17 +25,11 @@ import pyarrow.compute as pc
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ccvid.config import Recipe
-from ccvid.retrieval.embedding.parquet import read_table
-from ccvid.retrieval.embedding.table import (
-    EmbeddingRows,
-    EmbeddingTable,
-    read_embeddings,
-    read_rows,
-    read_vectors,
-    write_embeddings,
-)
+from ccvid.retrieval.embedding.part_file import keys_of
+from ccvid.retrieval.embedding.part_folder import PartFolder
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_finite
 from data_tools.clips import ClipOptions
-from data_tools.documents import differences, parse_model
+from data_tools.documents import differences, parse_json, parse_model
 from data_tools.errors import InputError
 from data_tools.loading_options import ResizeFilter
 from data_tools.options import Options
@@ -43,6 +38,9 @@ from data_tools.storage import StorageFolder
 STORE_FILE = "store.json"
 REMOVED_FILE = "removed.json"
 SOURCES_FILE = "sources.json"
+
+LAYOUT = 2
+"""Of the folder; in 1, all parts were Parquet."""
 
 
 class EmbedderDescription(Options):
@@ -79,12 +77,25 @@ class EmbedderDescription(Options):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
+class _Description(EmbedderDescription):
+    layout: int = 1
+
+    @property
+    def embedder(self) -> EmbedderDescription:
+        return EmbedderDescription.model_validate(self.model_dump(exclude={"layout"}))
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddingStore:
     """The store in a folder; see :func:`open_store`."""
 
     folder: StorageFolder
     embedder: EmbedderDescription
+
+    @property
+    def parts(self) -> PartFolder:
+        """Its embeddings."""
+        return PartFolder(self.folder, self.embedder.fingerprint, self.embedder.dimensions)
 
     def missing(self, shard_of: Mapping[str, str]) -> frozenset[str]:
         """The tracklets that are neither in the store nor removed from it.
@@ -95,9 +106,12 @@ class EmbeddingStore:
         Raises:
             InputError: the store holds a tracklet of the same id from another shard.
         """
-        known = self._known()
-        for id, shard in shard_of.items():
-            if known.get(id, shard) != shard:
+        ids, known = list(shard_of), dict[str, str]()
+        key_I = keys_of(ids)
+        for _, part in self.parts.each():
+            known |= part.shards_of(ids, key_I)
+        for id, shard in known.items():
+            if shard_of[id] != shard:
                 raise InputError(
                     f"{self.folder}: holds a tracklet {id!r} from other shards; use another store, or remove it first"
                 )
@@ -105,80 +119,74 @@ class EmbeddingStore:
         return frozenset(id for id in shard_of if id not in known and _digest(id) not in removed)
 
     def add(self, table: EmbeddingTable) -> None:
-        """Write a part, atomically.
+        """Write a part, atomically, with those tracklets that the store lacks.
 
         Raises:
-            InputError: the embeddings are from another embedder.
+            InputError: the embeddings are from another embedder, or of a tracklet that is there from another shard.
         """
         if table.model != self.embedder.fingerprint:
             raise InputError(f"{self.folder}: cannot add embeddings made with another model or other clips")
-        self._write(f"part-{_digest(json.dumps(table.rows.columns['id'].to_pylist()))[:32]}.parquet", table)
+        with self.parts.writing():
+            if self.folder.local is not None:  # another command may have added or removed them meanwhile
+                ids, shards = (table.rows.columns[name].to_pylist() for name in ("id", "shard"))
+                new = self.missing(dict(zip(ids, shards, strict=True)))
+                table = table.take([number for number, id in enumerate(ids) if id in new])
+            if len(table.rows):
+                self._use_layout()
+                self.parts.write(table)
 
-    def parts(self) -> list[str]:
-        """Names of the parts, sorted."""
-        return [name for name in self.folder.names() if name.startswith("part-") and name.endswith(".parquet")]
+    def merge_small_parts(self) -> None:
+        """Make large parts of small ones, if there are many."""
+        with self.parts.writing():
+            self._use_layout()
+            self.parts.merge_small()
 
     def read(self) -> EmbeddingTable:
-        """All embeddings, sorted by id.
+        """All embeddings in memory, sorted by id.
 
         Raises:
             InputError: it is empty, a part cannot be read or is from another embedder, or an id is in two parts.
         """
-        with ExitStack() as fetched:
-            paths = [fetched.enter_context(self.folder.fetched(name)) for name in self.parts()]
-            if not paths:
-                raise InputError(f"{self.folder}: the embedding store is empty")
-            labels = [_read_labels(path) for path in paths]
-            rows = EmbeddingRows(pa.concat_tables([part.columns for part in labels]))
+        names = self.parts.names()
+        if not names:
+            raise InputError(f"{self.folder}: the embedding store is empty")
+        with self.parts.opened(names) as parts:
+            rows = EmbeddingRows(pa.concat_tables([part.rows.columns for part in parts]))
             order = pc.sort_indices(rows.columns["id"]).to_numpy()
             rows = rows.take(order)
             self._refuse_duplicates(rows.columns["id"])
             place_N = np.empty(len(rows), np.int64)  # of each row, in the order of the parts
             place_N[order] = np.arange(len(rows))
             embedding_ND = np.empty((len(rows), self.embedder.dimensions), np.float32)
-            ends = np.cumsum([len(part) for part in labels])
-            for path, place_R in zip(paths, np.split(place_N, ends[:-1]), strict=True):  # one at a time, to save memory
-                part_RD = read_vectors(path, model=self.embedder.fingerprint)
-                if part_RD.shape != (len(place_R), self.embedder.dimensions):
-                    count, dimensions = part_RD.shape
-                    expected = f"{len(place_R)} of {self.embedder.dimensions}"
-                    raise InputError(f"{path}: {count} embeddings of {dimensions} values, expected {expected}")
+            ends = np.cumsum([len(part) for part in parts])
+            for part, place_R in zip(parts, np.split(place_N, ends[:-1]), strict=True):
+                part_RD = part.embedding_ND
+                check_finite(part_RD, part.path, part.rows)
                 embedding_ND[place_R] = part_RD
         return EmbeddingTable(rows, embedding_ND, self.embedder.fingerprint)
 
     def holds(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> bool:
         """Whether it has a tracklet of these persons or ids."""
-        for name in self.parts():
-            with self.folder.fetched(name) as path:
-                rows = _read_labels(path)
-            if (rows.is_in("person", persons) | rows.is_in("id", ids)).any():
-                return True
-        return False
+        return bool(self._found(persons, ids))
 
     def remove(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> list[str]:
         """Remove tracklets by person and by id; returns the ids that were found, sorted.
 
-        The SHA-256 of the ids is written first: the same call completes an interrupted removal, and embedding the same
-        data again does not bring them back.
+        Only the parts that hold them are written. The SHA-256 of the ids is written first: the same call completes an
+        interrupted removal, and embedding the same data again does not bring them back.
         """
-        gone: dict[str, list[str]] = {}
-        for name in self.parts():
-            with self.folder.fetched(name) as path:
-                rows = _read_labels(path)
-            chosen = np.flatnonzero(rows.is_in("person", persons) | rows.is_in("id", ids))
-            if len(chosen):
-                gone[name] = rows.take(chosen).columns["id"].to_pylist()
-        removed = sorted(id for found in gone.values() for id in found)
-        if removed:
-            noted = sorted(self._removed() | {_digest(id) for id in removed})
-            self.folder.write(REMOVED_FILE, json.dumps(noted, indent=0).encode())
-        for name, found in gone.items():
-            table = self._read(name)
-            kept = np.flatnonzero(~table.rows.is_in("id", found))
-            if len(kept):
-                self._write(name, table.take(kept))
-            else:
-                self.folder.delete(name)
+        with self.parts.writing():
+            found = self._found(persons, ids)
+            removed = sorted(id for gone in found.values() for id in gone)
+            if removed:
+                noted = sorted(self._removed() | {_digest(id) for id in removed})
+                self.folder.write(REMOVED_FILE, json.dumps(noted, indent=0).encode())
+                self._use_layout()
+            for name, gone in found.items():
+                with self.parts.opened([name]) as (part,):
+                    kept = part.table.take(np.flatnonzero(~part.rows.is_in("id", gone)))
+                    self.parts.replace([name], kept)
+            self.parts.remove_leftovers()  # they may hold them, too
         return removed
 
     def sources(self) -> list[str]:
@@ -187,18 +195,24 @@ class EmbeddingStore:
 
     def add_source(self, place: str) -> None:
         """Record the location of shards that are embedded."""
-        known = self.sources()
-        if place not in known:
-            self.folder.write(SOURCES_FILE, json.dumps(sorted([*known, place]), indent=1).encode())
+        with self.parts.writing():
+            known = self.sources()
+            if place not in known:
+                self.folder.write(SOURCES_FILE, json.dumps(sorted([*known, place]), indent=1).encode())
 
-    def _known(self) -> dict[str, str]:
-        """Each tracklet's shard, by its id."""
-        known: dict[str, str] = {}
-        for name in self.parts():
-            with self.folder.fetched(name) as path:
-                table = read_table(path, required=("id", "shard_fingerprint"))
-            known.update(zip(table["id"].to_pylist(), table["shard_fingerprint"].to_pylist(), strict=True))
-        return known
+    def _found(self, persons: Collection[str], ids: Collection[str]) -> dict[str, list[str]]:
+        """The ids of such tracklets, by the name of their part."""
+        found: dict[str, list[str]] = {}
+        wanted = list(ids)
+        key_I = keys_of(wanted)
+        for name, part in self.parts.each():
+            there = set(part.shards_of(wanted, key_I))
+            if part.may_hold("person", persons):
+                rows = part.rows.take(np.flatnonzero(part.rows.is_in("person", persons)))
+                there.update(rows.columns["id"].to_pylist())
+            if there:
+                found[name] = sorted(there)
+        return found
 
     def _removed(self) -> frozenset[str]:
         return frozenset(self._list(REMOVED_FILE))
@@ -211,26 +225,16 @@ class EmbeddingStore:
         except ValidationError:
             raise InputError(f"{self.folder / name}: not a valid JSON list of strings") from None
 
-    def _read(self, name: str) -> EmbeddingTable:
-        with self.folder.fetched(name) as path:
-            return read_embeddings(path, model=self.embedder.fingerprint)
-
     def _refuse_duplicates(self, sorted_ids: pa.ChunkedArray) -> None:
         repeated = pc.equal(sorted_ids.slice(1), sorted_ids.slice(0, len(sorted_ids) - 1))
         if pc.any(repeated).as_py():
             name = sorted_ids[pc.index(repeated, True).as_py()].as_py()
             raise InputError(f"{self.folder}: duplicate tracklet id {name!r}, found in two parts")
 
-    def _write(self, name: str, table: EmbeddingTable) -> None:
-        with self.folder.new_file(name) as path:
-            write_embeddings(table, path)
-
-
-def _read_labels(path: Path) -> EmbeddingRows:
-    """A part's labels, without its embeddings."""
-    return read_rows(
-        read_table(path, required=("id", "person", "camera", "split"), wanted=lambda name: name != "embedding"), path
-    )
+    def _use_layout(self) -> None:
+        """Say in the store that it has parts that earlier versions cannot read."""
+        if _read_description(self.folder).layout < LAYOUT:
+            _write_description(self.folder, self.embedder)
 
 
 def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> EmbeddingStore:
@@ -242,7 +246,7 @@ def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> Embeddin
     """
     found = read_embedder(folder)
     if found is None:
-        folder.write(STORE_FILE, (embedder.model_dump_json(indent=1) + "\n").encode())
+        _write_description(folder, embedder)
     elif found != embedder:
         changes = "; ".join(differences(found.model_dump(), embedder.model_dump()))
         raise InputError(
@@ -262,9 +266,25 @@ def read_store(folder: StorageFolder) -> EmbeddingStore:
 def read_embedder(folder: StorageFolder) -> EmbedderDescription | None:
     """The embedder of a store; None if there is no store, InputError if its description is invalid."""
     try:
-        return parse_model(EmbedderDescription, folder.read(STORE_FILE), folder / STORE_FILE)
+        return _read_description(folder).embedder
     except FileNotFoundError:
         return None
+
+
+def _read_description(folder: StorageFolder) -> _Description:
+    place, content = folder / STORE_FILE, folder.read(STORE_FILE)
+    raw = parse_json(content, place)
+    layout = raw.get("layout") if isinstance(raw, dict) else None
+    if isinstance(layout, int) and layout > LAYOUT:
+        raise InputError(
+            f"{place}: written by a newer version of this software (layout {layout}; this version reads up to {LAYOUT})"
+        )
+    return parse_model(_Description, content, place)
+
+
+def _write_description(folder: StorageFolder, embedder: EmbedderDescription) -> None:
+    description = _Description(layout=LAYOUT, **embedder.model_dump())
+    folder.write(STORE_FILE, (description.model_dump_json(indent=1) + "\n").encode())
 
 
 def _digest(text: str) -> str:

@@ -70,7 +70,7 @@ class EmbeddingRow:
 
 
 _CODED = pa.dictionary(pa.int32(), pa.string())
-_SCHEMA = pa.schema(
+ROW_SCHEMA = pa.schema(
     {
         "id": pa.string(),
         "person": _CODED,
@@ -96,16 +96,16 @@ class EmbeddingRows(Sequence[EmbeddingRow]):
     """
 
     def __init__(self, columns: pa.Table) -> None:
-        assert columns.schema.equals(_SCHEMA), columns.schema
-        self.columns = columns.unify_dictionaries().combine_chunks()
+        assert columns.schema.equals(ROW_SCHEMA), columns.schema
+        self.columns = columns.replace_schema_metadata().unify_dictionaries().combine_chunks()
 
     @classmethod
     def of(cls, rows: Iterable[EmbeddingRow]) -> EmbeddingRows:
         """Of single rows."""
         every = list(rows)
-        values = {name: [getattr(row, name) for row in every] for name in _SCHEMA.names}
+        values = {name: [getattr(row, name) for row in every] for name in ROW_SCHEMA.names}
         values["attributes"] = [sorted(row.attributes.items()) for row in every]
-        return cls(pa.table({name: pa.array(values[name], _SCHEMA.field(name).type) for name in values}))
+        return cls(pa.table({name: pa.array(values[name], ROW_SCHEMA.field(name).type) for name in values}))
 
     def __len__(self) -> int:
         return int(self.columns.num_rows)
@@ -142,12 +142,20 @@ class EmbeddingRows(Sequence[EmbeddingRow]):
 
     def is_in(self, name: str, values: Collection[str]) -> npt.NDArray[np.bool_]:
         """Which rows have one of the values in a column of text, (N,)."""
-        found = pc.is_in(self.text(name), pa.array(list(values), pa.string()))
-        return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
+        wanted, found = pa.array(list(values), pa.string()), np.zeros(len(self), np.bool_)
+        start = 0
+        for chunk in self.columns[name].chunks:  # of a coded column, only the few different values are compared
+            coded = pa.types.is_dictionary(chunk.type)
+            is_wanted = np.asarray(pc.is_in(chunk.dictionary if coded else chunk, wanted))
+            if coded:
+                is_wanted = np.append(is_wanted, False)[np.asarray(pc.fill_null(chunk.indices, -1))]  # -1: the last
+            found[start : start + len(chunk)] = is_wanted
+            start += len(chunk)
+        return found
 
     def _plain(self) -> pa.Table:
         """The columns without dictionaries, which may differ where the rows do not."""
-        kinds = {field.name: pa.string() if field.type == _CODED else field.type for field in _SCHEMA}
+        kinds = {field.name: pa.string() if field.type == _CODED else field.type for field in ROW_SCHEMA}
         return self.columns.cast(pa.schema(kinds))
 
     def attribute(self, name: str) -> list[str | None]:
@@ -166,7 +174,7 @@ def shared_codes(
 
 
 def _objects(columns: pa.Table) -> Iterator[EmbeddingRow]:
-    values = (columns[name].to_pylist() for name in _SCHEMA.names)
+    values = (columns[name].to_pylist() for name in ROW_SCHEMA.names)
     for id, person, clothes, camera, split, attributes, clip_count, shard in zip(*values, strict=True):
         known = {name: value for name, value in attributes or () if value is not None}
         yield EmbeddingRow(id, person, clothes, camera, split, known, clip_count, shard)
@@ -225,8 +233,8 @@ def write_embeddings(table: EmbeddingTable, path: Path) -> None:
     Raises InputError for values that are not finite, duplicate ids, and a path that cannot be written.
     """
     rows, (count, dimensions) = table.rows, table.embedding_ND.shape
-    _check_finite(table.embedding_ND, path, rows)
-    _check_labels(rows, path)
+    check_finite(table.embedding_ND, path, rows)
+    check_labels(rows, path)
     columns = {
         **{name: rows.text(name) for name in ("id", "person", "clothes", "camera", "split")},
         "attributes": rows.columns["attributes"],
@@ -249,17 +257,8 @@ def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
     data = read_table(path, required=("id", "person", "camera", "split", "embedding"))
     found_model = _one_model(data, path, model)
     table = EmbeddingTable(read_rows(data, path), _embeddings(data, path), found_model)
-    _check_finite(table.embedding_ND, path, table.rows)
+    check_finite(table.embedding_ND, path, table.rows)
     return table
-
-
-def read_vectors(path: Path, *, model: str) -> npt.NDArray[np.float32]:
-    """The embeddings alone (N, D) of a table that ``write_embeddings`` wrote; raises as ``read_embeddings`` does."""
-    data = read_table(path, required=("embedding",), wanted=("embedding", "model_fingerprint").__contains__)
-    _one_model(data, path, model)
-    embedding_ND = _embeddings(data, path)
-    _check_finite(embedding_ND, path)
-    return embedding_ND
 
 
 def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
@@ -275,11 +274,11 @@ def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
         "shard": pc.fill_null(_text(data, "shard_fingerprint", path), ""),
     }
     coded = {
-        name: column.dictionary_encode() if pa.types.is_dictionary(_SCHEMA.field(name).type) else column
+        name: column.dictionary_encode() if pa.types.is_dictionary(ROW_SCHEMA.field(name).type) else column
         for name, column in columns.items()
     }
-    rows = EmbeddingRows(pa.table(coded).cast(_SCHEMA))
-    _check_labels(rows, path)
+    rows = EmbeddingRows(pa.table(coded).cast(ROW_SCHEMA))
+    check_labels(rows, path)
     return rows
 
 
@@ -287,13 +286,13 @@ def _place(path: Path, number: int, rows: EmbeddingRows | None) -> str:
     return f"{path}: row {number}" + (f" ({shown(rows[number].id)[1:-1]})" if rows is not None else "")
 
 
-def _check_finite(embedding_ND: npt.NDArray[np.float32], path: Path, rows: EmbeddingRows | None = None) -> None:
+def check_finite(embedding_ND: npt.NDArray[np.float32], path: Path, rows: EmbeddingRows | None = None) -> None:
     infinite = np.flatnonzero(~np.isfinite(embedding_ND).all(axis=1))
     if len(infinite):
         raise InputError(f"{_place(path, int(infinite[0]), rows)}: the embedding holds NaN or infinity")
 
 
-def _check_labels(rows: EmbeddingRows, path: Path) -> None:
+def check_labels(rows: EmbeddingRows, path: Path) -> None:
     strange = np.flatnonzero(~rows.is_in("split", SPLITS))
     if len(strange):
         split = rows[int(strange[0])].split

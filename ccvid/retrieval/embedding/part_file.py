@@ -1,0 +1,193 @@
+"""A part of an embedding store: one Arrow file, not compressed, with one record batch, read by memory map.
+
+Opening reads its structure only. Labels are checked when they are first asked for; the embeddings are a view of the
+file. Rows are in order of ``key``, a hash of the id: a few ids are looked up without reading the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ccvid.retrieval.embedding.table import (
+    ROW_SCHEMA,
+    EmbeddingRows,
+    EmbeddingTable,
+    check_finite,
+    check_labels,
+    read_embeddings,
+)
+from data_tools.arrow_compression import is_compressed
+from data_tools.errors import InputError
+from data_tools.wording import one_line, shown
+
+MODEL = b"model"
+"""Key of the file's metadata."""
+KEPT_COMPLETE = ("id", "camera", "split", "clip_count", "shard")
+
+
+def keys_of(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """64-bit hashes of ids (N,)."""
+    return np.frombuffer(b"".join(hashlib.blake2b(id.encode(), digest_size=8).digest() for id in ids), np.uint64)
+
+
+def write_part(table: EmbeddingTable, path: Path) -> None:
+    """Write a part to ``path``, which should be a temporary file.
+
+    Raises:
+        InputError: values that are not finite, or duplicate ids.
+    """
+    check_finite(table.embedding_ND, path, table.rows)
+    check_labels(table.rows, path)
+    key_N = keys_of(table.rows.columns["id"].to_pylist())
+    order = np.argsort(key_N, kind="stable")
+    rows, dimensions = table.rows.take(order), table.embedding_ND.shape[1]
+    arrays = [
+        pa.array(key_N[order]),
+        *(_fresh(rows.columns[field.name], field.type) for field in ROW_SCHEMA),
+        pa.FixedSizeListArray.from_arrays(pa.array(table.embedding_ND[order].reshape(-1)), dimensions),
+    ]
+    schema = _schema(dimensions, table.model)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def _fresh(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """A column in one piece; a dictionary holds only what is in use, so that removed labels are gone."""
+    if pa.types.is_dictionary(kind):
+        return column.cast(pa.string()).combine_chunks().dictionary_encode()
+    return column.combine_chunks()
+
+
+def _schema(dimensions: int, model: str) -> pa.Schema:
+    fields = [pa.field("key", pa.uint64()), *ROW_SCHEMA, pa.field("embedding", pa.list_(pa.float32(), dimensions))]
+    return pa.schema(fields, {MODEL: model})
+
+
+class PartFile:
+    """An open part with N rows of embeddings by ``model``; ``embedding_ND`` is a view of the file, float32.
+
+    The embeddings are not checked for NaN.
+
+    Raises:
+        InputError: it cannot be read, or is of another model or size; later, when they are used: labels are damaged.
+    """
+
+    def __init__(self, path: Path, *, model: str, dimensions: int) -> None:
+        self.path, self.model = path, model
+        expected = _schema(dimensions, model)
+        try:
+            mapped = pa.memory_map(str(path))
+            if is_compressed(memoryview(mapped.read_buffer())):
+                raise InputError(f"{path}: is compressed, expected a plain Arrow file")
+            mapped.seek(0)
+            reader = pa.ipc.open_file(mapped)
+            found = (reader.schema.metadata or {}).get(MODEL, b"").decode(errors="replace")
+            if found != model:
+                raise InputError(f"{path}: embeddings of model {shown(found)}, expected model {shown(model)}")
+            if not reader.schema.equals(expected):
+                raise InputError(
+                    f"{path}: has columns {one_line(reader.schema, 300)}, expected {one_line(expected, 300)}"
+                )
+            if reader.num_record_batches != 1:
+                raise InputError(f"{path}: has {reader.num_record_batches} record batches, expected 1")
+            self._batch = reader.get_batch(0)
+            self._batch.validate()
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: not a readable part of embeddings: {one_line(error)}") from None
+        if not self._batch.num_rows or self._batch["key"].null_count or self._batch["embedding"].null_count:
+            raise InputError(f"{path}: rows without key or embedding, expected complete rows")
+        self.embedding_ND = np.asarray(self._batch["embedding"].flatten()).reshape(len(self), dimensions)
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    @property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """Hashes of the ids, ascending."""
+        return np.asarray(self._batch["key"])
+
+    @cached_property
+    def rows(self) -> EmbeddingRows:
+        """The labels."""
+        labels = pa.Table.from_batches([self._batch.select(ROW_SCHEMA.names)])
+        try:
+            labels.validate(full=True)
+        except pa.ArrowException as error:
+            raise InputError(f"{self.path}: damaged labels: {one_line(error)}") from None
+        for name in KEPT_COMPLETE:
+            if labels[name].null_count:
+                raise InputError(f"{self.path}: row {pc.index(pc.is_null(labels[name]), True).as_py()} has no {name}")
+        rows = EmbeddingRows(labels)
+        check_labels(rows, self.path)
+        return rows
+
+    @property
+    def table(self) -> EmbeddingTable:
+        """Labels and embeddings."""
+        return EmbeddingTable(self.rows, self.embedding_ND, self.model)
+
+    def may_hold(self, column: str, values: Collection[str]) -> bool:
+        """False if no row has one of the values in a dictionary-coded column; reads no rows."""
+        return bool(pc.any(pc.is_in(self._batch[column].dictionary, pa.array(list(values), pa.string()))).as_py())
+
+    def shards_of(self, ids: Sequence[str], key_N: npt.NDArray[np.uint64]) -> dict[str, str]:
+        """The shard of each of some ids, whose keys are given, that is in this part."""
+        own_N = self.keys
+        start_N, end_N = (np.searchsorted(own_N, key_N, side) for side in ("left", "right"))
+        found = {}
+        for number in np.flatnonzero(start_N < end_N).tolist():
+            for row in range(start_N[number], end_N[number]):
+                one = self._batch.slice(row, 1)
+                if self._text(one, "id") == ids[number]:
+                    found[ids[number]] = self._text(one, "shard")
+        return found
+
+    def _text(self, row: pa.RecordBatch, name: str) -> str:
+        try:
+            row[name].validate(full=True)
+            return str(row[name][0].as_py())
+        except pa.ArrowException as error:
+            raise InputError(f"{self.path}: damaged labels: {one_line(error)}") from None
+
+
+class ParquetPart:
+    """A part as earlier versions wrote it; everything is read at once."""
+
+    def __init__(self, path: Path, *, model: str, dimensions: int) -> None:
+        self.path, self.model = path, model
+        self.table = read_embeddings(path, model=model)
+        self.rows, self.embedding_ND = self.table.rows, self.table.embedding_ND
+        if self.embedding_ND.shape[1] != dimensions:
+            raise InputError(f"{path}: embeddings of {self.embedding_ND.shape[1]} values, expected {dimensions}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def may_hold(self, column: str, values: Collection[str]) -> bool:
+        return bool(self.rows.is_in(column, values).any())
+
+    def shards_of(self, ids: Sequence[str], key_N: npt.NDArray[np.uint64]) -> dict[str, str]:
+        del key_N
+        rows = self.rows.take(np.flatnonzero(self.rows.is_in("id", ids)))
+        return dict(zip(rows.columns["id"].to_pylist(), rows.columns["shard"].to_pylist(), strict=True))
+
+
+Part = PartFile | ParquetPart
+
+
+def open_part(path: Path, *, model: str, dimensions: int) -> Part:
+    """Open a part of either kind; raises as ``PartFile``, and FileNotFoundError."""
+    kind = ParquetPart if path.suffix == ".parquet" else PartFile
+    return kind(path, model=model, dimensions=dimensions)

@@ -1,0 +1,156 @@
+"""The parts of an embedding store in its folder: listed, opened, added, and replaced so that a kill loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from ccvid.retrieval.embedding.part_file import Part, open_part, write_part
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable
+from data_tools.documents import parse_model
+from data_tools.file_lock import locked
+from data_tools.options import Options
+from data_tools.storage import StorageFolder
+
+REPLACING_FILE = "replacing.json"
+LOCK_FILE = ".lock"
+PART_NAME = r"part-[0-9A-Za-z]+\.(arrow|parquet)"
+LEFTOVER = rf"\.{PART_NAME}\..*\.tmp"
+"""A file that a killed writer had begun."""
+
+SMALL_BYTES, LARGE_BYTES = 2**23, 2**26
+"""Parts smaller than the first are merged to at least the second, once there are more than ``MOST_SMALL_PARTS``."""
+MOST_SMALL_PARTS = 16
+
+
+class _Replacing(Options):
+    """Parts that the part ``into``, once it is there, replaces."""
+
+    into: str = Field(pattern=f"^{PART_NAME}$")
+    replaced: list[Annotated[str, Field(pattern=f"^{PART_NAME}$")]]
+
+
+@dataclass(frozen=True, slots=True)
+class PartFolder:
+    """Parts with embeddings of D ``dimensions`` by ``model``."""
+
+    folder: StorageFolder
+    model: str
+    dimensions: int
+
+    def names(self) -> list[str]:
+        """Names of the parts, sorted."""
+        names = self.folder.names()
+        replacing = self._replacing() if REPLACING_FILE in names else None
+        gone = replacing.replaced if replacing is not None and replacing.into in names else ()
+        return [name for name in names if re.fullmatch(PART_NAME, name) and name not in gone]
+
+    @contextmanager
+    def opened(self, names: Sequence[str]) -> Iterator[list[Part]]:
+        """Parts for reading within the block.
+
+        Raises:
+            InputError: a part cannot be read, or is from another embedder.
+            FileNotFoundError: a part is gone.
+        """
+        with ExitStack() as fetched:
+            paths = [fetched.enter_context(self.folder.fetched(name)) for name in names]
+            yield [open_part(path, model=self.model, dimensions=self.dimensions) for path in paths]
+
+    def each(self) -> Iterator[tuple[str, Part]]:
+        """The parts with their names, one open at a time."""
+        for name in self.names():
+            with self.opened([name]) as parts:
+                yield name, parts[0]
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder's lock, and complete what another writer began.
+
+        On a local or shared disk, writers wait for one another; on object storage there must be one at a time.
+        """
+        local = self.folder.local
+        with locked(local / LOCK_FILE) if local is not None else nullcontext():
+            self._finish_replacing()
+            yield
+
+    def write(self, table: EmbeddingTable) -> None:
+        """Write a part, atomically."""
+        with self.folder.new_file(_name(table)) as path:
+            write_part(table, path)
+
+    def replace(self, names: Sequence[str], table: EmbeddingTable) -> None:
+        """Write one part in place of others, or none if it is empty; the next writer completes an interrupted call."""
+        if len(table.rows):
+            replacing = _Replacing(into=_name(table), replaced=[name for name in names if name != _name(table)])
+            self.folder.write(REPLACING_FILE, replacing.model_dump_json().encode())
+            self.write(table)
+            self._finish_replacing()
+            return
+        for name in names:
+            self.folder.delete(name)
+
+    def merge_small(self) -> None:
+        """Make large parts of small ones if there are many, so that each row is rewritten a few times at most.
+
+        A search opens every part, and each embedding job adds many small ones.
+        """
+        sizes = self.folder.sizes()
+        small = [name for name in self.names() if sizes[name] < SMALL_BYTES]
+        if len(small) <= MOST_SMALL_PARTS:
+            return
+        for group in _filled(small, [sizes[name] for name in small]):
+            with self.opened(group) as parts:
+                rows = EmbeddingRows(pa.concat_tables([part.rows.columns for part in parts]))
+                embedding_ND = np.concatenate([part.embedding_ND for part in parts])
+                self.replace(group, EmbeddingTable(rows, embedding_ND, self.model))
+
+    def remove_leftovers(self) -> None:
+        """Delete what killed writers had begun; call it only while ``writing``."""
+        for name in self.folder.names():
+            if re.fullmatch(LEFTOVER, name):
+                self.folder.delete(name)
+
+    def _finish_replacing(self) -> None:
+        if (replacing := self._replacing()) is None:
+            return
+        names = self.folder.names()
+        if replacing.into in names:
+            for name in set(replacing.replaced) & set(names):
+                self.folder.delete(name)
+        self.folder.delete(REPLACING_FILE)
+
+    def _replacing(self) -> _Replacing | None:
+        try:
+            return parse_model(_Replacing, self.folder.read(REPLACING_FILE), self.folder / REPLACING_FILE)
+        except FileNotFoundError:
+            return None
+
+
+def _name(table: EmbeddingTable) -> str:
+    """Of a part; it depends on the ids only."""
+    ids = sorted(table.rows.columns["id"].to_pylist())
+    return f"part-{hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:32]}.arrow"
+
+
+def _filled(names: Sequence[str], sizes: Sequence[int]) -> Iterator[list[str]]:
+    """Cut files into groups of at least ``LARGE_BYTES`` each; the last may be smaller."""
+    group: list[str] = []
+    held = 0
+    for name, size in zip(names, sizes, strict=True):
+        group.append(name)
+        held += size
+        if held >= LARGE_BYTES:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
