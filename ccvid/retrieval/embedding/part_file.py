@@ -1,13 +1,15 @@
 """A part of an embedding store: one Arrow file, not compressed, with one record batch, read by memory map.
 
 Opening reads its structure only. Labels are checked when they are first asked for; the embeddings are a view of the
-file. Rows are in order of ``key``, a hash of the id: a few ids are looked up without reading the others.
+file. Rows are in order of id. The columns ``key`` and ``key_row`` are an index: the sorted hashes of the ids, and the
+row of each, by which a few ids are found without reading the others.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from ccvid.retrieval.embedding.table import (
     EmbeddingTable,
     check_finite,
     check_labels,
+    check_splits,
     read_embeddings,
 )
 from data_tools.arrow_compression import is_compressed
@@ -46,11 +49,13 @@ def write_part(table: EmbeddingTable, path: Path) -> None:
     """
     check_finite(table.embedding_ND, path, table.rows)
     check_labels(table.rows, path)
-    key_N = keys_of(table.rows.columns["id"].to_pylist())
-    order = np.argsort(key_N, kind="stable")
-    rows, dimensions = table.rows.take(order), table.embedding_ND.shape[1]
+    order, dimensions = pc.sort_indices(table.rows.columns["id"]).to_numpy(), table.embedding_ND.shape[1]
+    rows = table.rows.take(order)
+    key_N = keys_of(rows.columns["id"].to_pylist())
+    key_row_N = np.argsort(key_N, kind="stable")
     arrays = [
-        pa.array(key_N[order]),
+        pa.array(key_N[key_row_N]),
+        pa.array(key_row_N.astype(np.int32)),
         *(_fresh(rows.columns[field.name], field.type) for field in ROW_SCHEMA),
         pa.FixedSizeListArray.from_arrays(pa.array(table.embedding_ND[order].reshape(-1)), dimensions),
     ]
@@ -67,8 +72,9 @@ def _fresh(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
 
 
 def _schema(dimensions: int, model: str) -> pa.Schema:
-    fields = [pa.field("key", pa.uint64()), *ROW_SCHEMA, pa.field("embedding", pa.list_(pa.float32(), dimensions))]
-    return pa.schema(fields, {MODEL: model})
+    index = [pa.field("key", pa.uint64()), pa.field("key_row", pa.int32())]
+    embedding = pa.field("embedding", pa.list_(pa.float32(), dimensions))
+    return pa.schema([*index, *ROW_SCHEMA, embedding], {MODEL: model})
 
 
 class PartFile:
@@ -106,31 +112,29 @@ class PartFile:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: not a readable part of embeddings: {one_line(error)}") from None
-        if not self._batch.num_rows or self._batch["key"].null_count or self._batch["embedding"].null_count:
+        if not self._batch.num_rows or any(self._batch[name].null_count for name in ("key", "key_row", "embedding")):
             raise InputError(f"{path}: rows without key or embedding, expected complete rows")
         self.embedding_ND = np.asarray(self._batch["embedding"].flatten()).reshape(len(self), dimensions)
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
 
-    @property
-    def keys(self) -> npt.NDArray[np.uint64]:
-        """Hashes of the ids, ascending."""
-        return np.asarray(self._batch["key"])
-
     @cached_property
     def rows(self) -> EmbeddingRows:
         """The labels."""
         labels = pa.Table.from_batches([self._batch.select(ROW_SCHEMA.names)])
-        try:
+        with self._checking():
             labels.validate(full=True)
-        except pa.ArrowException as error:
-            raise InputError(f"{self.path}: damaged labels: {one_line(error)}") from None
         for name in KEPT_COMPLETE:
             if labels[name].null_count:
                 raise InputError(f"{self.path}: row {pc.index(pc.is_null(labels[name]), True).as_py()} has no {name}")
+        ids = labels["id"]
+        wrong = pc.index(pc.less(ids.slice(0, len(self) - 1), ids.slice(1)), False).as_py()
+        if wrong >= 0:
+            row = wrong + 1
+            raise InputError(f"{self.path}: row {row}: id {shown(ids[row].as_py())}, expected one after the row before")
         rows = EmbeddingRows(labels)
-        check_labels(rows, self.path)
+        check_splits(rows, self.path)
         return rows
 
     @property
@@ -140,24 +144,34 @@ class PartFile:
 
     def may_hold(self, column: str, values: Collection[str]) -> bool:
         """False if no row has one of the values in a dictionary-coded column; reads no rows."""
-        return bool(pc.any(pc.is_in(self._batch[column].dictionary, pa.array(list(values), pa.string()))).as_py())
+        known = self._batch[column].dictionary
+        with self._checking():
+            known.validate(full=True)
+        return bool(pc.any(pc.is_in(known, pa.array(list(values), pa.string()))).as_py())
 
-    def shards_of(self, ids: Sequence[str], key_N: npt.NDArray[np.uint64]) -> dict[str, str]:
+    def shards_of(self, ids: Sequence[str], key_I: npt.NDArray[np.uint64]) -> dict[str, str]:
         """The shard of each of some ids, whose keys are given, that is in this part."""
-        own_N = self.keys
-        start_N, end_N = (np.searchsorted(own_N, key_N, side) for side in ("left", "right"))
+        own_N, row_N = (np.asarray(self._batch[name]) for name in ("key", "key_row"))
+        start_I, end_I = (np.searchsorted(own_N, key_I, side) for side in ("left", "right"))
         found = {}
-        for number in np.flatnonzero(start_N < end_N).tolist():
-            for row in range(start_N[number], end_N[number]):
+        for number in np.flatnonzero(start_I < end_I).tolist():
+            for row in row_N[start_I[number] : end_I[number]].tolist():
+                if not 0 <= row < len(self):
+                    raise InputError(f"{self.path}: key_row {row}, expected 0 to {len(self) - 1}")
                 one = self._batch.slice(row, 1)
                 if self._text(one, "id") == ids[number]:
                     found[ids[number]] = self._text(one, "shard")
         return found
 
     def _text(self, row: pa.RecordBatch, name: str) -> str:
-        try:
+        with self._checking():
             row[name].validate(full=True)
-            return str(row[name][0].as_py())
+        return str(row[name][0].as_py())
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        try:
+            yield
         except pa.ArrowException as error:
             raise InputError(f"{self.path}: damaged labels: {one_line(error)}") from None
 
@@ -178,8 +192,8 @@ class ParquetPart:
     def may_hold(self, column: str, values: Collection[str]) -> bool:
         return bool(self.rows.is_in(column, values).any())
 
-    def shards_of(self, ids: Sequence[str], key_N: npt.NDArray[np.uint64]) -> dict[str, str]:
-        del key_N
+    def shards_of(self, ids: Sequence[str], key_I: npt.NDArray[np.uint64]) -> dict[str, str]:
+        del key_I
         rows = self.rows.take(np.flatnonzero(self.rows.is_in("id", ids)))
         return dict(zip(rows.columns["id"].to_pylist(), rows.columns["shard"].to_pylist(), strict=True))
 

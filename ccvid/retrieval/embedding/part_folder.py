@@ -12,11 +12,13 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from ccvid.retrieval.embedding.part_file import Part, open_part, write_part
-from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_finite
 from data_tools.documents import parse_model
+from data_tools.errors import InputError
 from data_tools.file_lock import locked
 from data_tools.options import Options
 from data_tools.storage import StorageFolder
@@ -66,6 +68,23 @@ class PartFolder:
             paths = [fetched.enter_context(self.folder.fetched(name)) for name in names]
             yield [open_part(path, model=self.model, dimensions=self.dimensions) for path in paths]
 
+    @contextmanager
+    def table(self, names: Sequence[str]) -> Iterator[EmbeddingTable]:
+        """The rows of some parts, by id: of one part, a view of its file within the block; else copies.
+
+        Raises:
+            InputError: as ``opened``; no names; an id is in two parts; embeddings of several parts that are not finite.
+        """
+        if not names:
+            raise InputError(f"{self.folder}: the embedding store is empty")
+        with self.opened(names) as parts:
+            yield parts[0].table if len(parts) == 1 else self._joined(parts)
+
+    def groups(self) -> list[list[str]]:
+        """The names of all parts, in groups of about ``LARGE_BYTES``."""
+        names, sizes = self.names(), self.folder.sizes()
+        return list(_filled(names, [sizes[name] for name in names]))
+
     def each(self) -> Iterator[tuple[str, Part]]:
         """The parts with their names, one open at a time."""
         for name in self.names():
@@ -109,16 +128,34 @@ class PartFolder:
         if len(small) <= MOST_SMALL_PARTS:
             return
         for group in _filled(small, [sizes[name] for name in small]):
-            with self.opened(group) as parts:
-                rows = EmbeddingRows(pa.concat_tables([part.rows.columns for part in parts]))
-                embedding_ND = np.concatenate([part.embedding_ND for part in parts])
-                self.replace(group, EmbeddingTable(rows, embedding_ND, self.model))
+            with self.table(group) as table:
+                self.replace(group, table)
 
     def remove_leftovers(self) -> None:
         """Delete what killed writers had begun; call it only while ``writing``."""
         for name in self.folder.names():
             if re.fullmatch(LEFTOVER, name):
                 self.folder.delete(name)
+
+    def _joined(self, parts: Sequence[Part]) -> EmbeddingTable:
+        rows = EmbeddingRows(pa.concat_tables([part.rows.columns for part in parts]))
+        order = pc.sort_indices(rows.columns["id"]).to_numpy()
+        rows = rows.take(order)
+        self._refuse_duplicates(rows.columns["id"])
+        place_N = np.empty(len(rows), np.int64)  # of each row, in the order of the parts
+        place_N[order] = np.arange(len(rows))
+        embedding_ND = np.empty((len(rows), self.dimensions), np.float32)
+        ends = np.cumsum([len(part) for part in parts])
+        for part, place_R in zip(parts, np.split(place_N, ends[:-1]), strict=True):
+            check_finite(part.embedding_ND, part.path, part.rows)
+            embedding_ND[place_R] = part.embedding_ND
+        return EmbeddingTable(rows, embedding_ND, self.model)
+
+    def _refuse_duplicates(self, sorted_ids: pa.ChunkedArray) -> None:
+        repeated = pc.equal(sorted_ids.slice(1), sorted_ids.slice(0, len(sorted_ids) - 1))
+        if pc.any(repeated).as_py():
+            name = sorted_ids[pc.index(repeated, True).as_py()].as_py()
+            raise InputError(f"{self.folder}: duplicate tracklet id {name!r}, found in two parts")
 
     def _finish_replacing(self) -> None:
         if (replacing := self._replacing()) is None:

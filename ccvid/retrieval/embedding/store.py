@@ -20,14 +20,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.part_file import keys_of
 from ccvid.retrieval.embedding.part_folder import PartFolder
-from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_finite
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from data_tools.clips import ClipOptions
 from data_tools.documents import differences, parse_json, parse_model
 from data_tools.errors import InputError
@@ -142,28 +140,13 @@ class EmbeddingStore:
             self.parts.merge_small()
 
     def read(self) -> EmbeddingTable:
-        """All embeddings in memory, sorted by id.
+        """All embeddings by id; in memory, unless they are in one part on this machine, which is mapped.
 
         Raises:
             InputError: it is empty, a part cannot be read or is from another embedder, or an id is in two parts.
         """
-        names = self.parts.names()
-        if not names:
-            raise InputError(f"{self.folder}: the embedding store is empty")
-        with self.parts.opened(names) as parts:
-            rows = EmbeddingRows(pa.concat_tables([part.rows.columns for part in parts]))
-            order = pc.sort_indices(rows.columns["id"]).to_numpy()
-            rows = rows.take(order)
-            self._refuse_duplicates(rows.columns["id"])
-            place_N = np.empty(len(rows), np.int64)  # of each row, in the order of the parts
-            place_N[order] = np.arange(len(rows))
-            embedding_ND = np.empty((len(rows), self.embedder.dimensions), np.float32)
-            ends = np.cumsum([len(part) for part in parts])
-            for part, place_R in zip(parts, np.split(place_N, ends[:-1]), strict=True):
-                part_RD = part.embedding_ND
-                check_finite(part_RD, part.path, part.rows)
-                embedding_ND[place_R] = part_RD
-        return EmbeddingTable(rows, embedding_ND, self.embedder.fingerprint)
+        with self.parts.table(self.parts.names()) as table:
+            return table
 
     def holds(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> bool:
         """Whether it has a tracklet of these persons or ids."""
@@ -224,12 +207,6 @@ class EmbeddingStore:
             return []
         except ValidationError:
             raise InputError(f"{self.folder / name}: not a valid JSON list of strings") from None
-
-    def _refuse_duplicates(self, sorted_ids: pa.ChunkedArray) -> None:
-        repeated = pc.equal(sorted_ids.slice(1), sorted_ids.slice(0, len(sorted_ids) - 1))
-        if pc.any(repeated).as_py():
-            name = sorted_ids[pc.index(repeated, True).as_py()].as_py()
-            raise InputError(f"{self.folder}: duplicate tracklet id {name!r}, found in two parts")
 
     def _use_layout(self) -> None:
         """Say in the store that it has parts that earlier versions cannot read."""

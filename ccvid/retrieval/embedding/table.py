@@ -282,28 +282,35 @@ def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
     return rows
 
 
-def _place(path: Path, number: int, rows: EmbeddingRows | None) -> str:
-    return f"{path}: row {number}" + (f" ({shown(rows[number].id)[1:-1]})" if rows is not None else "")
+def _place(path: Path, number: int, rows: EmbeddingRows) -> str:
+    return f"{path}: row {number} ({shown(rows[number].id)[1:-1]})"
 
 
-def check_finite(embedding_ND: npt.NDArray[np.float32], path: Path, rows: EmbeddingRows | None = None) -> None:
+def check_finite(embedding_ND: npt.NDArray[np.float32], path: Path, rows: EmbeddingRows) -> None:
+    """Raise InputError for NaN and infinity."""
     infinite = np.flatnonzero(~np.isfinite(embedding_ND).all(axis=1))
     if len(infinite):
         raise InputError(f"{_place(path, int(infinite[0]), rows)}: the embedding holds NaN or infinity")
 
 
 def check_labels(rows: EmbeddingRows, path: Path) -> None:
+    """Raise InputError for an unknown split and for duplicate ids."""
+    check_splits(rows, path)
+    if pc.count_distinct(rows.columns["id"]).as_py() < len(rows):
+        first_row: dict[str, int] = {}
+        for number, row in enumerate(rows):
+            if first_row.setdefault(row.id, number) != number:
+                raise InputError(f"{_place(path, number, rows)}: duplicate id, first seen in row {first_row[row.id]}")
+
+
+def check_splits(rows: EmbeddingRows, path: Path) -> None:
+    """Raise InputError for an unknown split."""
     strange = np.flatnonzero(~rows.is_in("split", SPLITS))
     if len(strange):
         split = rows[int(strange[0])].split
         raise InputError(
             f"{_place(path, int(strange[0]), rows)}: split {shown(split)}, expected one of {', '.join(SPLITS)}"
         )
-    if pc.count_distinct(rows.columns["id"]).as_py() < len(rows):
-        first_row: dict[str, int] = {}
-        for number, row in enumerate(rows):
-            if first_row.setdefault(row.id, number) != number:
-                raise InputError(f"{_place(path, number, rows)}: duplicate id, first seen in row {first_row[row.id]}")
 
 
 def _one_model(data: pa.Table, path: Path, expected: str | None) -> str:

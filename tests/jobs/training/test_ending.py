@@ -19,7 +19,7 @@ from tests.jobs.head import ROOT, Head, is_alive
 from tests.processes import PATIENCE_SECONDS, wait_for
 
 LONG = ["--train.epochs", "40", "--train.log_every_seconds", "0.1"]
-ENDLESS = ["--train.epochs", "4000", "--train.log_every_seconds", "0.1", "--train.validate_every", "500"]
+ENDLESS = ["--train.epochs", "4000", "--train.log_every_seconds", "0.1", "--train.validate_every", "4000"]
 
 
 def random_step(most: int) -> int:
