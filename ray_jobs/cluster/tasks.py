@@ -44,17 +44,20 @@ def run_tasks(
     what: str,
     unit: str,
     place: object = None,
+    counted: str = "frames",
     size: Callable[[Result], int],
 ) -> Iterator[tuple[int, Result]]:
     """Run ``function(job, *common)`` for every job as Ray tasks with one CPU; yields (job index, result) when done.
 
-    Reports every few seconds: jobs done, frames/s, time left, and what is kept after an interruption.
+    Reports every few seconds: jobs done, frames/s (or what is ``counted``), time left, and what is kept after an
+    interruption.
 
     Args:
         what: the work, for progress lines.
         unit: the name of the jobs, such as "shards".
         place: where finished results are kept after an interruption; None: nowhere.
-        size: the number of frames of a result.
+        counted: a word for what ``size`` counts.
+        size: the number of frames, or other things, of a result.
 
     Raises:
         InputError, OSError: raised by the function.
@@ -78,7 +81,7 @@ def run_tasks(
                 if place is not None:
                     note_kept("data", f"{done} of {len(jobs)} {unit} under {place}")
                 yield index, result
-                meter.add(1, frames=size(result))
+                meter.add(1, **{counted: size(result)})
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, InputError | OSError) else error from None

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from ccvid.config import Recipe
-from ccvid.retrieval.embedding.store import read_store
-from ccvid.retrieval.embedding.table import EmbeddingTable, shared_codes
-from ccvid.retrieval.gallery.approximate_search import approximate_search
+from ccvid.retrieval.embedding.store import EmbeddingStore, read_store
+from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters, score_clusters, write_clusters
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
-from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
 from ccvid.run_files import (
@@ -34,7 +31,9 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, read_model
-from ray_jobs.scoring.time_limits import TimeLimit, ends_after, shown_limit, starts_before
+from ray_jobs.scoring.entries import EntryFilter, queries_in
+from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
+from ray_jobs.scoring.time_limits import TimeLimit, shown_limit
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
 RESULT_NAMES = (MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
@@ -87,10 +86,10 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     folder.check_writable()
     rows = [number for number, row in enumerate(store.rows) if row.split != "train"]
     added = embed_data(used, recipe, shards, store, rows, request.gallery)
-    gallery = added.embeddings.read()
-    queries, entries = choose(request, gallery, added.ids)
-    message(f"ranking {len(entries.rows)} tracklets for {len(queries.rows)} queries")
-    matches = rank(queries, entries, request)
+    added.embeddings.merge_small_parts()
+    queries = find_queries(request, added.embeddings)
+    matches, ranked = rank(queries, added.embeddings, request, added.ids)
+    message(f"ranked {ranked} tracklets for {len(queries.rows)} queries")
     if decisions is not None:
         for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
             if found is None:
@@ -107,42 +106,50 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
                 [search_view(matches, *pictures)],
                 path / REPORT_FOLDER,
                 title=f"Matches in {request.gallery.name}",
-                facts=_facts(request, checkpoint, matches),
+                facts=_facts(request, checkpoint, len(queries.rows), ranked),
                 threshold=None if decisions is None else decisions.threshold,
             )
         if request.groups is not None:
-            _write_groups(gallery, stores, request.gallery, request.groups, path)
+            _write_groups(added.embeddings.read(), stores, request.gallery, request.groups, path)
         write_matches(matches, path)
 
 
-def choose(
-    request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]
-) -> tuple[EmbeddingTable, EmbeddingTable]:
-    """The queries, and the entries to rank for them.
+def find_queries(request: GalleryRequest, store: EmbeddingStore) -> EmbeddingTable:
+    """The queries, by id; InputError if there are none, or if they are from another model."""
+    if request.queries is None:
+        return queries_in(store)
+    queries = read_store(request.queries).read()
+    if queries.model != store.embedder.fingerprint:
+        raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
+    return queries
+
+
+def rank(
+    queries: EmbeddingTable, store: EmbeddingStore, request: GalleryRequest, added: frozenset[str]
+) -> tuple[RankedMatches, int]:
+    """The top entries for each query, and the number of entries ranked; a tracklet is never its own match.
 
     Args:
         added: ids that are new in the gallery.
 
     Raises:
-        InputError: there are no queries or no entries, the queries are from another model, or a camera is unknown.
+        InputError: a part is damaged, there is nothing to rank, or a camera is unknown.
     """
-    return _queries(request, gallery), _entries(request, gallery, added)
-
-
-def rank(queries: EmbeddingTable, entries: EmbeddingTable, request: GalleryRequest) -> RankedMatches:
-    """The top entries for each query; a tracklet is never its own match."""
-    columns = ["id", "camera"] if request.other_cameras else ["id"]
-    exclude = [shared_codes(queries.rows.text(name), entries.rows.text(name)) for name in columns]
-    asked, there, top = queries.embedding_ND, entries.embedding_ND, min(request.top, len(entries.rows))
-    if request.approximate:
-        found, recall = approximate_search(asked, there, top, exclude=exclude)
-        message(f"approximate search: recall of the first {top} is {100 * recall:.2f} %")
-    else:
-        found = search(asked, there, top, exclude=exclude)
-    without = int(np.count_nonzero((found.gallery_QK < 0).all(axis=1)))
+    entries = EntryFilter(
+        request.cameras,
+        request.since,
+        request.until,
+        ids=added if request.only_new else None,
+        without_queries=request.queries is None,
+    )
+    exclude = ("id", "camera") if request.other_cameras else ("id",)
+    asked = GallerySearch(store, queries, entries, request.top, exclude, approximate=request.approximate)
+    found = search_gallery(asked)
+    rows, nearest = found.found.rows, found.found.nearest
+    without = int(np.count_nonzero((nearest.gallery_QK < 0).all(axis=1)))
     if without:
         message(f"{without} of {len(queries.rows)} queries have no tracklets to rank")
-    return RankedMatches(queries.rows, entries.rows, found.gallery_QK, found.score_QK)
+    return RankedMatches(queries.rows, rows, nearest.gallery_QK, nearest.score_QK), found.ranked
 
 
 def _matching_precision(
@@ -194,7 +201,7 @@ def _write_groups(
     write_views([view], folder / GROUPS_FOLDER, title=f"Probable people in {place.name}", facts=facts)
 
 
-def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMatches) -> dict[str, object]:
+def _facts(request: GalleryRequest, checkpoint: StorageFolder, queries: int, ranked: int) -> dict[str, object]:
     asked = {
         "cameras": ", ".join(request.cameras),
         "since": shown_limit(request.since),
@@ -207,8 +214,8 @@ def _facts(request: GalleryRequest, checkpoint: StorageFolder, matches: RankedMa
     return {
         "gallery": request.gallery,
         "weights": checkpoint,
-        "queries": len(matches.query),
-        "tracklets ranked": len(matches.gallery),
+        "queries": queries,
+        "tracklets ranked": ranked,
         **{name: value for name, value in asked.items() if value is not None and value != ""},
     }
 
@@ -231,48 +238,3 @@ def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, perso
     message(f"{gallery}: removed {len(removed)} tracklets of {names}")
     sources = ", ".join(store.sources()) or "the shards that they were embedded from"
     message(f"their frames are still in {sources}, and in any copies of these results")
-
-
-def _queries(request: GalleryRequest, gallery: EmbeddingTable) -> EmbeddingTable:
-    if request.queries is None:
-        queries = gallery.part("query")
-        if not queries.rows:
-            raise InputError(
-                f"{request.gallery}: no tracklets with split query; set it in the labels, or give a gallery of queries "
-                "with --queries"
-            )
-        return queries
-    queries = read_store(request.queries).read()
-    if queries.model != gallery.model:
-        raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
-    return queries
-
-
-def _entries(request: GalleryRequest, gallery: EmbeddingTable, added: frozenset[str]) -> EmbeddingTable:
-    """The entries to rank: the filtered gallery without its queries."""
-    rows = gallery.rows
-    cameras = rows.columns["camera"].unique().to_pylist()
-    if unknown := sorted(set(request.cameras) - set(cameras)):
-        known = ", ".join(sorted(cameras)[:20])
-        raise InputError(f"--camera {', '.join(unknown)}: no such camera; the gallery has {known}")
-    chosen_N = np.ones(len(rows), np.bool_)
-    if request.queries is None:
-        chosen_N &= ~rows.is_in("split", ["query"])
-    if request.cameras:
-        chosen_N &= rows.is_in("camera", request.cameras)
-    if request.since is not None:
-        chosen_N &= ends_after(rows, request.since)
-    if request.until is not None:
-        chosen_N &= starts_before(rows, request.until)
-    if request.only_new:
-        chosen_N &= rows.is_in("id", added)
-    chosen = np.flatnonzero(chosen_N)
-    asks_time_of_day = any(isinstance(limit, datetime) for limit in (request.since, request.until))
-    if not len(chosen) and asks_time_of_day and not any(rows.attribute("start_time")):
-        raise InputError(
-            f"{request.gallery}: no tracklet has a start_time; read the footage with --data.footage.start_times, "
-            "or give --since and --until in seconds of the videos"
-        )
-    if not len(chosen):
-        raise InputError(f"{request.gallery}: no tracklets to rank; all are queries, old, or filtered out")
-    return gallery.take(chosen)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.matches import seconds
@@ -16,6 +18,10 @@ from data_tools.errors import InputError
 
 TimeLimit: TypeAlias = float | datetime
 """Seconds since a video's first frame, or a point in time."""
+
+_USUAL_SECONDS = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"
+_USUAL_MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}\+00:00$"
+"""How footage's times are written, in ``start_seconds`` and ``start_time``."""
 
 
 def parse_limit(text: str) -> TimeLimit:
@@ -51,16 +57,38 @@ def shown_limit(limit: TimeLimit | None) -> str | None:
 
 def _both(rows: EmbeddingRows, side: str, limit: TimeLimit) -> tuple[npt.NDArray[np.float64], float]:
     """The tracklets' starts or ends, NaN where unknown, and the limit, on the same clock."""
-    found: Iterable[float | None]
-    if not isinstance(limit, datetime):
-        found, bound = map(seconds, rows.attribute(f"{side}_seconds")), limit
-    else:
-        found, bound = map(_moment, rows.attribute(f"{side}_time")), limit.timestamp()
-    return np.array([np.nan if value is None else value for value in found], np.float64), bound
+    if isinstance(limit, datetime):
+        return _numbers(rows.attribute(f"{side}_time"), _USUAL_MOMENT, _epoch_seconds, _moment), limit.timestamp()
+    return _numbers(rows.attribute(f"{side}_seconds"), _USUAL_SECONDS, _as_floats, seconds), limit
 
 
-def _moment(text: str | None) -> float | None:
+def _numbers(
+    texts: pa.Array, usual: str, read_all: Callable[[pa.Array], pa.Array], read_one: Callable[[str], float | None]
+) -> npt.NDArray[np.float64]:
+    """Numbers of texts, NaN for none; those of the usual form are read at once, the others one by one."""
+    is_usual = pc.fill_null(pc.match_substring_regex(texts, usual), False)
+    number_N = np.full(len(texts), np.nan)
     try:
-        return None if text is None else parse_time(text).timestamp()
+        number_N[np.asarray(is_usual)] = np.asarray(read_all(texts.filter(is_usual)))
+    except pa.ArrowInvalid:  # the thirteenth month
+        is_usual = pc.and_(is_usual, False)
+    others = pc.and_(pc.is_valid(texts), pc.invert(is_usual))
+    number_N[np.asarray(others)] = [
+        np.nan if (value := read_one(text)) is None else value for text in texts.filter(others).to_pylist()
+    ]
+    return number_N
+
+
+def _as_floats(texts: pa.Array) -> pa.Array:
+    return texts.cast(pa.float64())
+
+
+def _epoch_seconds(texts: pa.Array) -> pa.Array:
+    return pc.divide(texts.cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).cast(pa.float64()), 1000.0)
+
+
+def _moment(text: str) -> float | None:
+    try:
+        return parse_time(text).timestamp()
     except InputError:
         return None

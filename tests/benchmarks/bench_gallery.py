@@ -7,10 +7,11 @@ phase's start. Every phase is a process of its own. What is bare:
 
     write    the embeddings' bytes, written to one file
     open     the bytes of all parts, read once
-    choose   the chosen embeddings, copied
-    search   the float32 product of queries and entries, in blocks
+    choose   the chosen embeddings, copied; choosing copies only the queries
+    search   the float32 product of queries and entries, in blocks; the search opens and checks the parts, too
     metrics  the same product; three protocols are scored
-    remove   the bytes of the parts that hold the person, read and written
+    add      the embeddings' bytes of 1,000 more tracklets, written to one file
+    remove   the bytes of the parts that held the person, read and written
 
 Needs Linux (peaks are the kernel's) and no Ray.
 """
@@ -32,18 +33,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ccvid.config import Recipe
-from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store, read_store
+from ccvid.retrieval.embedding.store import EmbedderDescription, open_store, read_store
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
-from ccvid.retrieval.gallery.search import GALLERY_BLOCK, search
+from ccvid.retrieval.gallery.search import GALLERY_BLOCK
 from ccvid.retrieval.ranking.distances import CosineDistances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 from data_tools.storage import StorageFolder
-from ray_jobs.scoring.gallery import GalleryRequest, choose
+from ray_jobs.scoring.entries import EntryFilter, queries_in
+from ray_jobs.scoring.gallery_search import GallerySearch, search_parts
 
-PHASES = ("write", "open", "choose", "search", "metrics", "remove")
+PHASES = ("write", "open", "choose", "search", "metrics", "add", "remove")
 PART = 50_000
-CAMERAS, OF_A_PERSON, TOP = 40, 20, 20
+CAMERAS, OF_A_PERSON, TOP, ADDED = 40, 20, 20, 1000
 Embeddings = npt.NDArray[np.float32]
 
 
@@ -67,7 +69,9 @@ def _status(name: str) -> int:
     return int(found[1]) * 1024
 
 
-def made_parts(tracklets: int, dimensions: int, queries: int, model: str) -> Iterator[EmbeddingTable]:
+def made_parts(
+    tracklets: int, dimensions: int, queries: int, model: str, name: str = "video"
+) -> Iterator[EmbeddingTable]:
     """Parts of random directions; the first tracklets are the queries, all have a person, clothes, camera and times."""
     for start in range(0, tracklets, PART):
         numbers = range(start, min(tracklets, start + PART))
@@ -77,7 +81,7 @@ def made_parts(tracklets: int, dimensions: int, queries: int, model: str) -> Ite
         person, camera = random.integers(0, max(2, tracklets // OF_A_PERSON), len(numbers)), random.integers(CAMERAS)
         rows = EmbeddingRows.of(
             EmbeddingRow(
-                id=f"video-{number % 997}/{number:010d}",
+                id=f"{name}-{number % 997}/{number:010d}",
                 person=f"p{who}",
                 clothes=f"o{number % 3}",
                 camera=f"c{(camera + number) % CAMERAS}",
@@ -91,18 +95,8 @@ def made_parts(tracklets: int, dimensions: int, queries: int, model: str) -> Ite
         yield EmbeddingTable(rows, embedding_ND, model)
 
 
-def request(store: EmbeddingStore) -> GalleryRequest:
-    """Half of the cameras, the first half hour of each video."""
-    return GalleryRequest(
-        gallery=store.folder,
-        queries=None,
-        top=TOP,
-        cameras=tuple(f"c{number}" for number in range(CAMERAS // 2)),
-        since=None,
-        until=1800.0,
-        other_cameras=False,
-        only_new=False,
-    )
+ENTRIES = EntryFilter(cameras=tuple(f"c{number}" for number in range(CAMERAS // 2)), until=1800.0)
+"""Half of the cameras, the first half hour of each video."""
 
 
 def bare_product(query_QD: Embeddings, gallery_GD: Embeddings) -> None:
@@ -133,33 +127,44 @@ def write(folder: Path, tracklets: int, dimensions: int, queries: int) -> tuple[
 
 
 def open_gallery(folder: Path) -> tuple[Measured, Measured]:
-    parts = sorted(folder.glob("part-*.parquet"))
-    read_bytes(parts)  # so that both find them in the page cache
+    paths = sorted(folder.glob("part-*"))
+    read_bytes(paths)  # so that both find them in the page cache
     with Measured() as bare:
-        read_bytes(parts)
-    with Measured() as own:
-        read_store(StorageFolder(str(folder))).read()
+        read_bytes(paths)
+    store = read_store(StorageFolder(str(folder)))
+    with Measured() as own, store.parts.opened(store.parts.names()) as parts:
+        for part in parts:
+            assert len(part.rows) == len(part.embedding_ND)
     return own, bare
 
 
 def choose_entries(folder: Path) -> tuple[Measured, Measured]:
     store = read_store(StorageFolder(str(folder)))
-    gallery = store.read()
-    with Measured() as own:
-        _, entries = choose(request(store), gallery, frozenset())
-    numbers = np.sort(np.random.default_rng(0).choice(len(gallery.rows), len(entries.rows), replace=False))
-    with Measured() as bare:
-        gallery.embedding_ND[numbers]
+    with store.parts.opened(store.parts.names()) as parts:
+        for part in parts:
+            assert part.rows
+        with Measured() as own:
+            chosen = [ENTRIES.chosen(part.rows) for part in parts if ENTRIES.may_choose_of(part)]
+            assert len(queries_in(store).rows)
+        some = [part.embedding_ND[rows] for part, rows in zip(parts, chosen, strict=True)]  # in the page cache
+        with Measured() as bare:
+            some = [part.embedding_ND[rows] for part, rows in zip(parts, chosen, strict=True)]
+        del some
     return own, bare
 
 
-def search_gallery(folder: Path) -> tuple[Measured, Measured]:
-    table = read_store(StorageFolder(str(folder))).read()
-    query, gallery = table.part("query").embedding_ND, table.part("gallery").embedding_ND
-    with Measured() as bare:
-        bare_product(query, gallery)
+def search_store(folder: Path) -> tuple[Measured, Measured]:
+    store = read_store(StorageFolder(str(folder)))
+    queries = queries_in(store)
+    with store.parts.opened(store.parts.names()) as parts:
+        for part in parts:  # in the page cache
+            bare_product(queries.embedding_ND, part.embedding_ND)
+        with Measured() as bare:
+            for part in parts:
+                bare_product(queries.embedding_ND, part.embedding_ND)
     with Measured() as own:
-        search(query, gallery, TOP)
+        for group in store.parts.groups():
+            search_parts(group, GallerySearch(store, queries, EntryFilter(), TOP, ("id",)))
     return own, bare
 
 
@@ -174,15 +179,27 @@ def metrics(folder: Path) -> tuple[Measured, Measured]:
     return own, bare
 
 
+def add(folder: Path, dimensions: int) -> tuple[Measured, Measured]:
+    store = read_store(StorageFolder(str(folder)))
+    new = next(made_parts(ADDED, dimensions, 0, store.embedder.fingerprint, name="new"))
+    with Measured() as own:
+        store.add(new)
+    with Measured() as bare, tempfile.TemporaryFile(dir=folder) as file:
+        file.write(new.embedding_ND.data)
+        os.fsync(file.fileno())
+    return own, bare
+
+
 def remove(folder: Path) -> tuple[Measured, Measured]:
     store = read_store(StorageFolder(str(folder)))
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+    before = set(folder.glob("part-*"))
     with Measured() as own:
         store.remove(persons=["p1"])
-    written = [path for path, time_ns in before.items() if not path.exists() or path.stat().st_mtime_ns != time_ns]
     with Measured() as bare, tempfile.TemporaryDirectory(dir=folder) as temporary:
-        for number, path in enumerate(written):
-            (Path(temporary) / str(number)).write_bytes(path.read_bytes())
+        for number, path in enumerate(set(folder.glob("part-*")) - before):
+            with (Path(temporary) / str(number)).open("wb") as file:
+                file.write(path.read_bytes())
+                os.fsync(file.fileno())
     return own, bare
 
 
@@ -191,8 +208,9 @@ def run_phase(phase: str, folder: Path, arguments: argparse.Namespace) -> dict[s
         "write": lambda: write(folder, arguments.tracklets, arguments.dimensions, arguments.queries),
         "open": lambda: open_gallery(folder),
         "choose": lambda: choose_entries(folder),
-        "search": lambda: search_gallery(folder),
+        "search": lambda: search_store(folder),
         "metrics": lambda: metrics(folder),
+        "add": lambda: add(folder, arguments.dimensions),
         "remove": lambda: remove(folder),
     }
     own, bare = phases[phase]()

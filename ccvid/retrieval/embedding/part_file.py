@@ -8,7 +8,7 @@ row of each, by which a few ids are found without reading the others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -142,12 +142,12 @@ class PartFile:
         """Labels and embeddings."""
         return EmbeddingTable(self.rows, self.embedding_ND, self.model)
 
-    def may_hold(self, column: str, values: Collection[str]) -> bool:
-        """False if no row has one of the values in a dictionary-coded column; reads no rows."""
+    def values(self, column: str) -> frozenset[str]:
+        """The different values of a dictionary-coded column; reads no rows."""
         known = self._batch[column].dictionary
         with self._checking():
             known.validate(full=True)
-        return bool(pc.any(pc.is_in(known, pa.array(list(values), pa.string()))).as_py())
+        return frozenset(known.to_pylist()) - {None}
 
     def shards_of(self, ids: Sequence[str], key_I: npt.NDArray[np.uint64]) -> dict[str, str]:
         """The shard of each of some ids, whose keys are given, that is in this part."""
@@ -189,8 +189,8 @@ class ParquetPart:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def may_hold(self, column: str, values: Collection[str]) -> bool:
-        return bool(self.rows.is_in(column, values).any())
+    def values(self, column: str) -> frozenset[str]:
+        return frozenset(self.rows.columns[column].unique().to_pylist()) - {None}
 
     def shards_of(self, ids: Sequence[str], key_I: npt.NDArray[np.uint64]) -> dict[str, str]:
         del key_I

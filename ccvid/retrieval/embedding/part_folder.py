@@ -10,13 +10,10 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from ccvid.retrieval.embedding.part_file import Part, open_part, write_part
-from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_finite
+from ccvid.retrieval.embedding.table import EmbeddingTable, check_finite
 from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.file_lock import locked
@@ -78,7 +75,13 @@ class PartFolder:
         if not names:
             raise InputError(f"{self.folder}: the embedding store is empty")
         with self.opened(names) as parts:
-            yield parts[0].table if len(parts) == 1 else self._joined(parts)
+            if len(parts) > 1:
+                for part in parts:
+                    check_finite(part.embedding_ND, part.path, part.rows)
+            try:
+                yield EmbeddingTable.joined([part.table for part in parts])
+            except InputError as error:
+                raise InputError(f"{self.folder}: {error}") from None
 
     def groups(self) -> list[list[str]]:
         """The names of all parts, in groups of about ``LARGE_BYTES``."""
@@ -136,26 +139,6 @@ class PartFolder:
         for name in self.folder.names():
             if re.fullmatch(LEFTOVER, name):
                 self.folder.delete(name)
-
-    def _joined(self, parts: Sequence[Part]) -> EmbeddingTable:
-        rows = EmbeddingRows(pa.concat_tables([part.rows.columns for part in parts]))
-        order = pc.sort_indices(rows.columns["id"]).to_numpy()
-        rows = rows.take(order)
-        self._refuse_duplicates(rows.columns["id"])
-        place_N = np.empty(len(rows), np.int64)  # of each row, in the order of the parts
-        place_N[order] = np.arange(len(rows))
-        embedding_ND = np.empty((len(rows), self.dimensions), np.float32)
-        ends = np.cumsum([len(part) for part in parts])
-        for part, place_R in zip(parts, np.split(place_N, ends[:-1]), strict=True):
-            check_finite(part.embedding_ND, part.path, part.rows)
-            embedding_ND[place_R] = part.embedding_ND
-        return EmbeddingTable(rows, embedding_ND, self.model)
-
-    def _refuse_duplicates(self, sorted_ids: pa.ChunkedArray) -> None:
-        repeated = pc.equal(sorted_ids.slice(1), sorted_ids.slice(0, len(sorted_ids) - 1))
-        if pc.any(repeated).as_py():
-            name = sorted_ids[pc.index(repeated, True).as_py()].as_py()
-            raise InputError(f"{self.folder}: duplicate tracklet id {name!r}, found in two parts")
 
     def _finish_replacing(self) -> None:
         if (replacing := self._replacing()) is None:

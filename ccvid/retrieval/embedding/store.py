@@ -190,7 +190,7 @@ class EmbeddingStore:
         key_I = keys_of(wanted)
         for name, part in self.parts.each():
             there = set(part.shards_of(wanted, key_I))
-            if part.may_hold("person", persons):
+            if part.values("person") & set(persons):
                 rows = part.rows.take(np.flatnonzero(part.rows.is_in("person", persons)))
                 there.update(rows.columns["id"].to_pylist())
             if there:

@@ -158,10 +158,10 @@ class EmbeddingRows(Sequence[EmbeddingRow]):
         kinds = {field.name: pa.string() if field.type == _CODED else field.type for field in ROW_SCHEMA}
         return self.columns.cast(pa.schema(kinds))
 
-    def attribute(self, name: str) -> list[str | None]:
-        """An attribute of every row, None where it has none."""
-        found: list[str | None] = pc.map_lookup(self.columns["attributes"], pa.scalar(name), "first").to_pylist()
-        return found
+    def attribute(self, name: str) -> pa.Array:
+        """An attribute of every row as text, null where it has none."""
+        found = pc.map_lookup(self.columns["attributes"], pa.scalar(name), "first")
+        return found.combine_chunks()
 
 
 def shared_codes(
@@ -205,6 +205,26 @@ class EmbeddingTable:
         labels = EmbeddingRows.of(EmbeddingRow.of(store, row, clip_count=count) for row, count in counts)
         return cls(labels, embedding_RD.numpy(), model)
 
+    @classmethod
+    def joined(cls, tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
+        """The rows of tables of one model, by id; a single table must be in that order, and is not copied.
+
+        Raises:
+            InputError: an id is in two tables.
+        """
+        (model,) = {table.model for table in tables}
+        if len(tables) == 1:
+            return tables[0]
+        rows = EmbeddingRows(pa.concat_tables([table.rows.columns for table in tables]))
+        order = pc.sort_indices(rows.columns["id"]).to_numpy()
+        rows, place_N = rows.take(order), np.argsort(order)
+        check_distinct(rows)
+        embedding_ND = np.empty((len(rows), tables[0].embedding_ND.shape[1]), np.float32)
+        ends = np.cumsum([len(table.rows) for table in tables])
+        for table, place_R in zip(tables, np.split(place_N, ends[:-1]), strict=True):
+            embedding_ND[place_R] = table.embedding_ND
+        return cls(rows, embedding_ND, model)
+
     def part(self, split: Split) -> EmbeddingTable:
         """The rows of one split, in order."""
         return self.take(np.flatnonzero(self.rows.is_in("split", [split])))
@@ -222,6 +242,14 @@ class EmbeddingTable:
         return EmbeddingTable(
             self.rows + other.rows, np.concatenate([self.embedding_ND, other.embedding_ND]), self.model
         )
+
+
+def check_distinct(rows: EmbeddingRows) -> None:
+    """Raise InputError if two rows, which are in order of id, have the same id."""
+    ids = rows.columns["id"]
+    row = pc.index(pc.equal(ids.slice(1), ids.slice(0, max(0, len(ids) - 1))), True).as_py()
+    if row >= 0:
+        raise InputError(f"duplicate tracklet id {ids[row].as_py()!r}, found in two parts")
 
 
 def write_embeddings(table: EmbeddingTable, path: Path) -> None:

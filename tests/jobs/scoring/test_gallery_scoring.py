@@ -18,7 +18,7 @@ from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.tracklet import Split
-from ray_jobs.scoring.gallery import GalleryRequest, choose, rank, remove_from_gallery
+from ray_jobs.scoring.gallery import GalleryRequest, find_queries, rank, remove_from_gallery
 from ray_jobs.scoring.time_limits import parse_limit
 
 EMBEDDER = EmbedderDescription(
@@ -71,13 +71,23 @@ def _times(start: str, end: str) -> dict[str, str]:
     return {"start_seconds": start, "end_seconds": end, "start_time": first, "end_time": last}
 
 
-def ranked(request: GalleryRequest, added: frozenset[str] = frozenset()) -> dict[str, list[str]]:
-    queries, entries = choose(request, table(), added)
-    matches = rank(queries, entries, request)
+def ranked(request: GalleryRequest, store: EmbeddingStore, added: frozenset[str] = frozenset()) -> RankedMatches:
+    return rank(find_queries(request, store), store, request, added)[0]
+
+
+def found(matches: RankedMatches) -> dict[str, list[str]]:
     return {
         query.id: [matches.gallery[index].id for index in indices if index >= 0]
         for query, indices in zip(matches.query, matches.gallery_QK, strict=True)
     }
+
+
+@pytest.fixture(params=["one part", "a part each"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> EmbeddingStore:
+    store = open_store(StorageFolder(str(tmp_path / "gallery")), EMBEDDER)
+    for rows in [TRACKLETS] if request.param == "one part" else [[row] for row in reversed(TRACKLETS)]:
+        store.add(table(rows))
+    return store
 
 
 @pytest.mark.parametrize(
@@ -95,12 +105,17 @@ def ranked(request: GalleryRequest, added: frozenset[str] = frozenset()) -> dict
         ({"only_new": True}, ["g3"], ["g3"]),
     ],
 )
-def test_who_is_ranked_for_whom(change: dict[str, object], ann: list[str], bob: list[str]) -> None:
-    assert ranked(replace(REQUEST, **change), frozenset({"g3"})) == {"ann": ann, "bob": bob}  # type: ignore[arg-type]
+def test_who_is_ranked_for_whom(
+    change: dict[str, object], ann: list[str], bob: list[str], store: EmbeddingStore
+) -> None:
+    matches = ranked(replace(REQUEST, **change), store, frozenset({"g3"}))  # type: ignore[arg-type]
+    assert found(matches) == {"ann": ann, "bob": bob}
 
 
-def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    ranked(replace(REQUEST, cameras=("west",), other_cameras=True))
+def test_queries_that_are_left_without_an_entry_are_counted(
+    store: EmbeddingStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranked(replace(REQUEST, cameras=("west",), other_cameras=True), store)
     assert "1 of 2 queries have no tracklets to rank" in capsys.readouterr().out
 
 
@@ -113,16 +128,16 @@ def test_queries_that_are_left_without_an_entry_are_counted(capsys: pytest.Captu
         ({"only_new": True}, "no tracklets to rank"),
     ],
 )
-def test_filters_that_leave_nothing(change: dict[str, object], message: str) -> None:
+def test_filters_that_leave_nothing(change: dict[str, object], message: str, store: EmbeddingStore) -> None:
     with pytest.raises(InputError, match=message):
-        choose(replace(REQUEST, **change), table(), frozenset())  # type: ignore[arg-type]
+        ranked(replace(REQUEST, **change), store)  # type: ignore[arg-type]
 
 
-def test_a_time_of_day_needs_start_times() -> None:
+def test_a_time_of_day_needs_start_times(tmp_path: Path) -> None:
     request = replace(REQUEST, since=parse_limit("2026-11-20T08:00"))
-    timeless = table([(*row[:3], "", "", row[5]) for row in TRACKLETS])
+    timeless = store_at(tmp_path / "timeless", [(*row[:3], "", "", row[5]) for row in TRACKLETS])
     with pytest.raises(InputError, match="no tracklet has a start_time; read the footage with --data"):
-        choose(request, timeless, frozenset())
+        ranked(request, timeless)
 
 
 @pytest.mark.parametrize("text", ["soon", "2026-13-01T08:00", ""])
@@ -131,9 +146,9 @@ def test_limits_that_are_no_time(text: str) -> None:
         parse_limit(text)
 
 
-def test_no_query() -> None:
+def test_no_query(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no tracklets with split query"):
-        choose(REQUEST, table(TRACKLETS[2:]), frozenset())
+        find_queries(REQUEST, store_at(tmp_path / "gallery", TRACKLETS[2:]))
 
 
 def store_at(folder: Path, rows: list[tuple[str, str, Split, str, str, float]]) -> EmbeddingStore:
@@ -144,19 +159,19 @@ def store_at(folder: Path, rows: list[tuple[str, str, Split, str, str, float]]) 
 
 def test_queries_of_another_gallery(tmp_path: Path) -> None:
     request = replace(REQUEST, queries=store_at(tmp_path / "wanted", TRACKLETS[:1]).folder)
-    queries, entries = choose(request, table(TRACKLETS[1:]), frozenset())
+    gallery = store_at(tmp_path / "gallery", TRACKLETS[1:])
+    queries = find_queries(request, gallery)
     assert [row.id for row in queries.rows] == ["ann"]
-    assert len(entries.rows) == 5  # its own query tracklet is an entry like any other
+    assert rank(queries, gallery, request, frozenset())[1] == 5  # its own query tracklet is an entry like any other
     strangers = open_store(StorageFolder(str(tmp_path / "other")), EMBEDDER.model_copy(update={"model": "b"}))
     stranger = table(TRACKLETS[:1])
     strangers.add(replace(stranger, model=strangers.embedder.fingerprint))
     with pytest.raises(InputError, match="embeddings of another model"):
-        choose(replace(REQUEST, queries=strangers.folder), table(), frozenset())
+        find_queries(replace(REQUEST, queries=strangers.folder), gallery)
 
 
 def test_the_tables(tmp_path: Path) -> None:
-    queries, entries = choose(REQUEST, table(), frozenset())
-    matches = rank(queries, entries, REQUEST)
+    matches = ranked(REQUEST, store_at(tmp_path / "gallery", TRACKLETS))
     write_matches(replace(matches, probability_QK=matches.score_QK / 2 + 0.5), tmp_path)
     rows = pq.read_table(tmp_path / "matches.parquet").to_pylist()
     assert len(rows) == 8
@@ -176,7 +191,7 @@ def test_the_tables(tmp_path: Path) -> None:
     }
     assert [row["start_seconds"] for row in rows[:3]] == [0.0, 11.0, None]
     assert pa_csv.read_csv(tmp_path / "matches.csv")["gallery_id"].to_pylist() == [row["gallery_id"] for row in rows]
-    write_matches(RankedMatches(queries.rows, entries.rows, matches.gallery_QK, matches.score_QK), tmp_path)
+    write_matches(replace(matches, probability_QK=None), tmp_path)
     assert pq.read_table(tmp_path / "matches.parquet")["probability"].null_count == 8
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

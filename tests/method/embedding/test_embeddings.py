@@ -203,7 +203,7 @@ def test_rows_are_columns_that_look_like_a_sequence() -> None:
     assert rows != rows.take([1, 0, 2])
     assert rows.is_in("camera", ["c2", "nowhere"]).tolist() == [False, True, True]
     assert rows.is_in("person", ["7"]).tolist() == [True, True, False]
-    assert rows.attribute("location") == ["in", None, None]
+    assert rows.attribute("location").to_pylist() == ["in", None, None]
     with pytest.raises(IndexError):
         rows[3]
 

@@ -1,0 +1,77 @@
+"""Searching a gallery part by part: partial results are merged into what one search of the whole would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_distinct, shared_codes
+from ccvid.retrieval.gallery.search import NearestEntries, search
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntries:
+    """The first K entries of each of Q queries in some parts of a gallery.
+
+    ``rows`` are the entries found, by id; ``nearest.gallery_QK`` are indices into them. Equal scores are in order of
+    id, so that merging gives the same whatever the parts and their order.
+    """
+
+    rows: EmbeddingRows
+    nearest: NearestEntries
+
+    @classmethod
+    def none(cls, queries: int, k: int) -> FoundEntries:
+        """Of no part."""
+        return cls(EmbeddingRows.of([]), NearestEntries(np.full((queries, k), -1), np.full((queries, k), -np.inf)))
+
+    @classmethod
+    def of(cls, rows: EmbeddingRows, nearest: NearestEntries) -> FoundEntries:
+        """Of ``rows`` in order of id, keeping those that were found."""
+        there = nearest.gallery_QK >= 0
+        found, place = np.unique(nearest.gallery_QK[there], return_inverse=True)
+        gallery_QK = np.full_like(nearest.gallery_QK, -1)
+        gallery_QK[there] = place
+        return cls(rows.take(found), NearestEntries(gallery_QK, nearest.score_QK))
+
+    def merged(self, other: FoundEntries) -> FoundEntries:
+        """The first K of both.
+
+        Raises:
+            InputError: an id is in both.
+        """
+        both = EmbeddingRows(pa.concat_tables([self.rows.columns, other.rows.columns]))
+        order = pc.sort_indices(both.columns["id"]).to_numpy()
+        rows, place_N = both.take(order), np.argsort(order)
+        check_distinct(rows)
+        (queries, k), sides = self.nearest.gallery_QK.shape, ((self, 0), (other, len(self.rows)))
+        found = [np.nonzero(side.nearest.gallery_QK >= 0) for side, _ in sides]
+        nearest = NearestEntries.of(
+            queries,
+            k,
+            np.concatenate([query_C for query_C, _ in found]),
+            np.concatenate(
+                [place_N[start + side.nearest.gallery_QK[at]] for (side, start), at in zip(sides, found, strict=True)]
+            ),
+            np.concatenate([side.nearest.score_QK[at] for (side, _), at in zip(sides, found, strict=True)]),
+        )
+        return FoundEntries.of(rows, nearest)
+
+
+def search_part(
+    queries: EmbeddingTable, entries: EmbeddingTable, k: int, *, exclude: Sequence[str] = ("id",)
+) -> FoundEntries:
+    """The first K of a part's entries, which are in order of id.
+
+    Args:
+        exclude: columns; an entry with the query's own value in one of them is left out.
+    """
+    if not len(entries.rows):
+        return FoundEntries.none(len(queries.rows), k)
+    codes = [shared_codes(queries.rows.text(name), entries.rows.text(name)) for name in exclude]
+    nearest = search(queries.embedding_ND, entries.embedding_ND, k, exclude=codes)
+    return FoundEntries.of(entries.rows, nearest)

@@ -1,0 +1,79 @@
+"""Which tracklets of a gallery are queries, and which are ranked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from ccvid.retrieval.embedding.part_file import Part
+from ccvid.retrieval.embedding.store import EmbeddingStore
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable
+from ccvid.retrieval.ranking.distances import Indices
+from data_tools.errors import InputError
+from ray_jobs.scoring.time_limits import TimeLimit, ends_after, starts_before
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Entries to rank: those that pass every limit that is set."""
+
+    cameras: tuple[str, ...] = ()
+    """Only these; () for all."""
+    since: TimeLimit | None = None
+    """Only tracklets that end at or after this: seconds of their video, or a time of day."""
+    until: TimeLimit | None = None
+    """Only tracklets that start at or before this."""
+    ids: frozenset[str] | None = None
+    """Only these."""
+    without_queries: bool = True
+    """Not those of split query."""
+
+    @property
+    def asks_time_of_day(self) -> bool:
+        return any(isinstance(limit, datetime) for limit in (self.since, self.until))
+
+    def may_choose_of(self, part: Part) -> bool:
+        """False if no row of a part can pass; reads no rows."""
+        cameras, splits = part.values("camera"), part.values("split")
+        return not (self.cameras and cameras.isdisjoint(self.cameras)) and not (
+            self.without_queries and splits <= {"query"}
+        )
+
+    def chosen(self, rows: EmbeddingRows) -> Indices:
+        """The rows that pass, ascending."""
+        chosen_N = np.ones(len(rows), np.bool_)
+        if self.without_queries:
+            chosen_N &= ~rows.is_in("split", ["query"])
+        if self.cameras:
+            chosen_N &= rows.is_in("camera", self.cameras)
+        if self.since is not None:
+            chosen_N &= ends_after(rows, self.since)
+        if self.until is not None:
+            chosen_N &= starts_before(rows, self.until)
+        if self.ids is not None:
+            chosen_N &= rows.is_in("id", self.ids)
+        return np.flatnonzero(chosen_N)
+
+    def check_cameras(self, known: Collection[str]) -> None:
+        """Raise InputError for a camera that the gallery does not have."""
+        if unknown := sorted(set(self.cameras) - set(known)):
+            some = ", ".join(sorted(known)[:20])
+            raise InputError(f"--camera {', '.join(unknown)}: no such camera; the gallery has {some}")
+
+
+def queries_in(store: EmbeddingStore) -> EmbeddingTable:
+    """A gallery's own queries, by id; InputError if it has none."""
+    tables = [
+        part.table.take(np.flatnonzero(part.rows.is_in("split", ["query"])))
+        for _, part in store.parts.each()
+        if "query" in part.values("split")
+    ]
+    if not any(len(table.rows) for table in tables):
+        raise InputError(
+            f"{store.folder}: no tracklets with split query; set it in the labels, or give a gallery of queries with "
+            "--queries"
+        )
+    return EmbeddingTable.joined(tables)

@@ -1,0 +1,127 @@
+"""Searching a stored gallery of any size: its parts are searched by Ray tasks, and what they find is merged.
+
+The result is that of one search of the whole, whatever the parts, tasks and nodes. No process holds more of the gallery
+than one task's parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from ccvid.retrieval.embedding.store import EmbeddingStore
+from ccvid.retrieval.embedding.table import EmbeddingTable
+from ccvid.retrieval.gallery.part_search import FoundEntries, search_part
+from data_tools.errors import InputError
+from ray_jobs.cluster.tasks import run_tasks
+from ray_jobs.scoring.entries import EntryFilter
+
+PAIRS_WORTH_SHARING = 10**9
+"""Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GallerySearch:
+    """What every task does with its parts."""
+
+    store: EmbeddingStore
+    queries: EmbeddingTable
+    entries: EntryFilter
+    top: int
+    exclude: tuple[str, ...]
+    """Columns; see ``search_part``."""
+    approximate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PartsFound:
+    """The outcome of a task."""
+
+    found: FoundEntries
+    ranked: int = 0
+    """Entries that passed the filter."""
+    cameras: frozenset[str] = frozenset()
+    """All cameras of the parts."""
+    timed: bool = False
+    """Whether a tracklet has a start time; looked for only where nothing passed a filter by time of day."""
+
+    def merged(self, other: PartsFound) -> PartsFound:
+        return PartsFound(
+            self.found.merged(other.found),
+            self.ranked + other.ranked,
+            self.cameras | other.cameras,
+            self.timed or other.timed,
+        )
+
+
+def search_gallery(asked: GallerySearch) -> PartsFound:
+    """Search all parts of the store; where that takes longer than seconds, on the cluster.
+
+    Raises:
+        InputError: a part is damaged, there is nothing to rank, or a camera is unknown.
+    """
+    groups, sizes = asked.store.parts.groups(), asked.store.folder.sizes()
+    vectors = sum(sizes.get(name, 0) for group in groups for name in group) // (4 * asked.store.embedder.dimensions)
+    is_large = vectors * len(asked.queries.rows) >= PAIRS_WORTH_SHARING
+    outcomes = _on_cluster(asked, groups) if is_large else (search_parts(group, asked) for group in groups)
+    result = PartsFound(FoundEntries.none(len(asked.queries.rows), asked.top))
+    try:
+        for outcome in outcomes:
+            result = result.merged(outcome)
+    except InputError as error:
+        raise InputError(f"{asked.store.folder}: {error}") from None
+    asked.entries.check_cameras(result.cameras)
+    if not result.ranked and asked.entries.asks_time_of_day and not result.timed:
+        raise InputError(
+            f"{asked.store.folder}: no tracklet has a start_time; read the footage with --data.footage.start_times, "
+            "or give --since and --until in seconds of the videos"
+        )
+    if not result.ranked:
+        raise InputError(f"{asked.store.folder}: no tracklets to rank; all are queries, old, or filtered out")
+    return result
+
+
+def _on_cluster(asked: GallerySearch, groups: Sequence[list[str]]) -> Iterator[PartsFound]:
+    """The outcomes as they arrive; a task that is lost with its worker or node runs again."""
+    results = run_tasks(
+        search_parts,
+        groups,
+        common=(asked,),
+        what="searching",
+        unit="groups of parts",
+        counted="tracklets",
+        size=lambda result: result.ranked,
+    )
+    yield from (result for _, result in results)
+
+
+def search_parts(names: Sequence[str], asked: GallerySearch) -> PartsFound:
+    """Search some parts.
+
+    Raises:
+        InputError: a part is damaged, or gone because another command replaced it.
+    """
+    try:
+        with asked.store.parts.opened(names) as parts:
+            tables = [
+                part.table.take(asked.entries.chosen(part.rows)) for part in parts if asked.entries.may_choose_of(part)
+            ]
+            found = FoundEntries.none(len(asked.queries.rows), asked.top)
+            if ranked := sum(len(table.rows) for table in tables):
+                found = search_part(asked.queries, EmbeddingTable.joined(tables), asked.top, exclude=asked.exclude)
+            return PartsFound(
+                found,
+                ranked,
+                cameras=frozenset().union(*(part.values("camera") for part in parts)),
+                timed=not ranked
+                and asked.entries.asks_time_of_day
+                and any(pc.any(pc.is_valid(part.rows.attribute("start_time"))).as_py() for part in parts),
+            )
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename}: was removed or merged by another command meanwhile; run the same command again"
+        ) from None
+    except InputError as error:
+        raise InputError(f"searching {', '.join(names)}: {error}") from None
