@@ -114,7 +114,8 @@ class EmbeddingStore:
                     f"{self.folder}: holds a tracklet {id!r} from other shards; use another store, or remove it first"
                 )
         removed = self._removed()
-        return frozenset(id for id in shard_of if id not in known and _digest(id) not in removed)
+        new = frozenset(id for id in ids if id not in known)
+        return frozenset(id for id in new if _digest(id) not in removed) if removed else new
 
     def add(self, table: EmbeddingTable) -> None:
         """Write a part, atomically, with those tracklets that the store lacks.
