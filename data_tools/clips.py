@@ -10,6 +10,8 @@ Every position is 0-based within the tracklet.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -78,6 +80,13 @@ def all_clips(frame_count: int, clip: ClipOptions) -> Positions:
     if tail:
         clips.append(np.resize(np.arange(frame_count - tail, frame_count), (1, clip.length)))
     return np.concatenate(clips)
+
+
+def count_clips(frame_count_N: NDArray[np.integer[Any]], clip: ClipOptions) -> NDArray[np.int64]:
+    """How many clips :func:`all_clips` makes of each tracklet, int64 (N,), from its number of frames (N,)."""
+    windows_N, rest_N = np.divmod(frame_count_N.astype(np.int64), clip.length * clip.stride)
+    rest_stride_N, tail_N = np.divmod(rest_N, clip.length)
+    return windows_N * clip.stride + rest_stride_N + (tail_N > 0)
 
 
 def _windows(count: int, length: int, stride: int) -> Positions:

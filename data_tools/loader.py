@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -91,16 +91,16 @@ class TrainingItems:
     @classmethod
     def cut(
         cls,
-        store: FrameStore,
+        frame_count: NDArray[np.integer[Any]],
         row: Integers,
         person: Integers,
         clothes: Integers,
         camera: Integers,
         piece: int,
     ) -> TrainingItems:
-        """Cut the tracklets ``row`` into items of ``piece`` frames (0: whole). The labels are per tracklet."""
-        assert len(row) == len(person) == len(clothes) == len(camera), f"{len(row)=} {len(person)=}"
-        pieces = [dense_pieces(store.rows[index].frame_count, piece) for index in row]
+        """Cut the tracklets ``row`` into items of ``piece`` frames (0: whole). All else is per tracklet."""
+        assert len({*map(len, (frame_count, row, person, clothes, camera))}) == 1, f"{len(row)=} {len(person)=}"
+        pieces = [dense_pieces(count, piece) for count in frame_count.tolist()]
         spans = np.array([span for tracklet in pieces for span in tracklet], np.int64).reshape(-1, 2)
         of_I = np.repeat(np.arange(len(row)), [len(tracklet) for tracklet in pieces])
         return cls(row[of_I], spans[:, 0], spans[:, 1], person[of_I], clothes[of_I], camera[of_I])

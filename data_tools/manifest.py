@@ -14,19 +14,32 @@ from data_tools.options import Options
 from data_tools.storage import StorageFolder
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1  # keep equal to Manifest.format_version
+INDEX_NAME = "index.arrow"
+FORMAT_VERSION = 2  # keep equal to Manifest.format_version
 
 StorageMode = Literal["jpeg", "source", "raw"]
 
 
-class ShardEntry(Options):
-    """One finished shard file."""
+class FileEntry(Options):
+    """One finished file."""
+
+    file: str
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class ShardEntry(FileEntry):
+    """One finished shard."""
 
     file: str = Field(pattern=r"^shard-\d{5}\.arrow$")
     rows: int = Field(ge=0)
     frames: int = Field(ge=0)
-    size_bytes: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class IndexEntry(FileEntry):
+    """The finished index, see :mod:`data_tools.shard_index`."""
+
+    file: Literal["index.arrow"] = "index.arrow"
 
 
 class QuarantinedTracklet(Options):
@@ -40,7 +53,7 @@ class QuarantinedTracklet(Options):
 class Manifest(Options):
     """Contents of the folder. Class labels follow from the sorted label lists, so every rank and run agrees."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
     dataset: str
     fingerprint: str
     """Hash of the sources and settings that the shards were made from."""
@@ -55,15 +68,22 @@ class Manifest(Options):
     cameras: tuple[str, ...]
     decoders: dict[str, str]
     shards: tuple[ShardEntry, ...]
+    index: IndexEntry | None = None
+    """Missing in data sets made by format version 1."""
     quarantine: tuple[QuarantinedTracklet, ...]
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """The files beside the manifest."""
+        return self.shards if self.index is None else (*self.shards, self.index)
 
 
 def read_manifest(folder: StorageFolder) -> Manifest:
     """Read and check ``folder/manifest.json``.
 
     Raises:
-        InputError: there is none, it is not valid, a newer version wrote it, or a shard is missing or has another
-            size than the manifest says.
+        InputError: there is none, it is not valid, a newer version wrote it, or a file is missing or has another size
+            than the manifest says.
         OSError: the storage does not answer or denies access.
     """
     try:
@@ -74,14 +94,12 @@ def read_manifest(folder: StorageFolder) -> Manifest:
         ) from None
     manifest = parse_manifest(content, str(folder / MANIFEST_NAME))
     sizes = folder.sizes()
-    for shard in manifest.shards:
-        found = sizes.get(shard.file)
+    for entry in manifest.files:
+        found = sizes.get(entry.file)
         if found is None:
-            raise InputError(f"{folder / shard.file}: listed in the manifest but missing")
-        if found != shard.size_bytes:
-            raise InputError(
-                f"{folder / shard.file}: {found} bytes, expected {shard.size_bytes}; make the data set again"
-            )
+            raise InputError(f"{folder / entry.file}: listed in the manifest but missing")
+        if found != entry.size_bytes:
+            raise InputError(f"{folder / entry.file}: {found} bytes, expected {entry.size_bytes}; {remedy(entry)}")
     return manifest
 
 
@@ -98,6 +116,21 @@ def parse_manifest(content: bytes, place: str) -> Manifest:
         return Manifest.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{place}: {first_problem(error)}") from None
+
+
+def wrong_checksum(place: str, found: str, entry: FileEntry) -> InputError:
+    """The error for the file ``place`` whose checksum ``found`` differs from the manifest's."""
+    return InputError(
+        f"{place}: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…: the file was changed or damaged; "
+        f"{remedy(entry)}"
+    )
+
+
+def remedy(entry: FileEntry) -> str:
+    """What a user does about a damaged file."""
+    if isinstance(entry, IndexEntry):
+        return "make it again with ray_jobs/shard.py --index"
+    return "remove manifest.json and this file, and run ray_jobs/shard.py again"
 
 
 def to_json(model: Options) -> bytes:

@@ -3,7 +3,7 @@
 CACHE/.lock                       held while space is freed
 CACHE/SHA-256 of the manifest/    a data set; a changed one has another manifest, and so another folder
     manifest.json                 written first: it reserves the data set's space
-    shard-00000.arrow             appears complete and with the right checksum, or not at all
+    shard-00000.arrow             appears complete and with the right checksum, or not at all; so does index.arrow
     .shard-00000.lock             held while the shard is fetched or checked; records the file last verified
     .in-use                       locked (shared) by every process that has the data set open; its mtime is the last use
 
@@ -35,10 +35,10 @@ from pydantic import Field
 from data_tools.errors import InputError
 from data_tools.file_lock import lock_file, locked
 from data_tools.files import atomic_file, read_document, sha256_of
-from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest
+from data_tools.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, remedy, wrong_checksum
 from data_tools.options import AbsolutePath, Options, Rare
 from data_tools.progress import LINE_SECONDS, Progress, message, seconds_left, show
-from data_tools.shards import IN_USE_NAME, ShardFolder, wrong_checksum
+from data_tools.shards import IN_USE_NAME, ShardFolder
 from data_tools.storage import READ_BYTES, StorageFolder, retrying, storage_errors
 
 FETCHERS = 4
@@ -85,7 +85,7 @@ class _Wanted:
 
     @property
     def size(self) -> int:
-        return sum(entry.size_bytes for entry in self.manifest.shards)
+        return sum(entry.size_bytes for entry in self.manifest.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,11 @@ class _Kept:
 
     @classmethod
     def of(cls, folder: Path) -> _Kept:
-        sizes = {path.name: path.stat().st_size for path in folder.glob("shard-*.arrow")}
+        sizes = {path.name: path.stat().st_size for path in folder.glob("*.arrow")}
         present, reserved = sum(sizes.values()), 0
         try:
             manifest = parse_manifest(read_document(folder / MANIFEST_NAME), str(folder))
-            reserved = sum(entry.size_bytes for entry in manifest.shards)
+            reserved = sum(entry.size_bytes for entry in manifest.files)
             last_used = (folder / IN_USE_NAME).stat().st_mtime
         except (OSError, InputError):  # its process was killed right at the start
             last_used = 0.0
@@ -159,18 +159,18 @@ def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
 
 
 class _Filling:
-    """Fetches all shards of a data set into its folder, sharing the work with other processes that do the same."""
+    """Fetches all files of a data set into its folder, sharing the work with other processes that do the same."""
 
     def __init__(self, remote: StorageFolder, folder: Path, manifest: Manifest) -> None:
         self.remote, self.folder, self.manifest = remote, folder, manifest
         self._stopped = threading.Event()
-        self._progress = _Progress(remote, folder, sum(entry.size_bytes for entry in manifest.shards))
+        self._progress = _Progress(remote, folder, sum(entry.size_bytes for entry in manifest.files))
 
     def run(self) -> None:
         """Fetch what no other process is fetching, then wait for the others."""
         with ThreadPoolExecutor(FETCHERS) as pool:
             try:
-                entries = self.manifest.shards
+                entries = self.manifest.files
                 here = pool.map(lambda entry: self._provide(entry, wait=False), entries)
                 others = [entry for entry, done in zip(entries, here, strict=True) if not done]
                 list(pool.map(lambda entry: self._provide(entry, wait=True), others))
@@ -179,8 +179,8 @@ class _Filling:
                 raise
         self._progress.end()
 
-    def _provide(self, entry: ShardEntry, *, wait: bool) -> bool:
-        """Ensure that one shard is present and verified; False if another process is working on it."""
+    def _provide(self, entry: FileEntry, *, wait: bool) -> bool:
+        """Ensure that one file is present and verified; False if another process is working on it."""
         path = self.folder / entry.file
         with locked(self.folder / f".{path.stem}.lock", wait=wait) as lock:
             if lock is None:
@@ -199,7 +199,7 @@ class _Filling:
                 lock.flush()
         return True
 
-    def _fetch(self, entry: ShardEntry, path: Path) -> None:
+    def _fetch(self, entry: FileEntry, path: Path) -> None:
         for leftover in self.folder.glob(f".{entry.file}.*.tmp"):
             leftover.unlink()
         place, digest = str(self.remote / entry.file), hashlib.sha256()
@@ -210,7 +210,7 @@ class _Filling:
             if digest.hexdigest() != entry.sha256:
                 raise wrong_checksum(place, digest.hexdigest(), entry)
 
-    def _chunks(self, entry: ShardEntry, place: str) -> Iterator[bytes]:
+    def _chunks(self, entry: FileEntry, place: str) -> Iterator[bytes]:
         received = 0
         with self.remote.open(entry.file) as stream:
             while True:
@@ -227,7 +227,7 @@ class _Filling:
             return
         if self.remote.size(entry.file) == entry.size_bytes:
             raise OSError(errno.EIO, f"download ended after {received} of {entry.size_bytes} bytes", place)
-        raise InputError(f"{place}: {received} bytes, expected {entry.size_bytes}; make the data set again")
+        raise InputError(f"{place}: {received} bytes, expected {entry.size_bytes}; {remedy(entry)}")
 
 
 class _Progress:

@@ -1,7 +1,7 @@
 """Writing Arrow shards: write each planned shard (on any machine, in any order), then finish with the manifest.
 
 After any crash, the same plan resumes from the finished shards and ends with the same bytes: a shard is written
-atomically, then its record, and the manifest last.
+atomically, then its record, which holds its part of the index; when all are written, the index, and the manifest last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
+from pydantic import ConfigDict
 
+from data_tools.columnar_rows import LABELS
 from data_tools.crops import TrackletFrames, read_tracklets
 from data_tools.datasets.problems import Dataset
 from data_tools.documents import parse_model
@@ -29,6 +31,7 @@ from data_tools.manifest import (
     to_json,
 )
 from data_tools.options import Options
+from data_tools.shard_index import ShardRow, ShardRows, pack_index, parse_index, write_index
 from data_tools.shard_plan import ShardOptions, ShardPlan, data_fingerprint
 from data_tools.shards import SHARD_SCHEMA
 from data_tools.storage import StorageFolder
@@ -50,12 +53,17 @@ class ShardRecord(Options):
     clothes: tuple[tuple[str, str], ...]
     cameras: tuple[str, ...]
     quarantine: tuple[QuarantinedTracklet, ...]
+    index: bytes
+    """The shard's part of the index, as Base64."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
 
 def find_record(plan: ShardPlan, folder: StorageFolder) -> ShardRecord | None:
     """The record of this shard, if an earlier run finished it from the same sources and options."""
     try:
         record = parse_model(ShardRecord, folder.read(_record_name(plan)), folder / _record_name(plan))
+        parse_index(pa.py_buffer(record.index), str(folder / _record_name(plan)), [record.entry])
     except (FileNotFoundError, InputError):
         return None
     finished = folder.size(plan.file) == record.entry.size_bytes
@@ -72,8 +80,7 @@ def write_shard(plan: ShardPlan, folder: StorageFolder, options: ShardOptions) -
     """
     if record := find_record(plan, folder):
         return record
-    written: list[Tracklet] = []
-    frames = 0
+    written: list[ShardRow] = []
     quarantine: list[QuarantinedTracklet] = []
     with folder.new_file(plan.file) as path:
         with path.open("wb") as file, pa.ipc.new_file(file, SHARD_SCHEMA) as writer:
@@ -83,26 +90,24 @@ def write_shard(plan: ShardPlan, folder: StorageFolder, options: ShardOptions) -
                     quarantine.append(QuarantinedTracklet(tracklet=tracklet.id, origin=tracklet.origin, reason=reason))
                     continue
                 writer.write_batch(_to_row(tracklet, content))
-                written.append(tracklet)
-                frames += len(content.sizes)
+                labels = {name: getattr(tracklet, name) for name in LABELS}
+                written.append(ShardRow(**labels, frame_count=len(content.sizes), shard=0, batch=len(written)))
         size_bytes, sha256 = path.stat().st_size, sha256_of(path)
     record = ShardRecord(
         fingerprint=plan.fingerprint,
         entry=ShardEntry(
             file=plan.file,
             rows=len(written),
-            frames=frames,
+            frames=sum(row.frame_count for row in written),
             size_bytes=size_bytes,
             sha256=sha256,
         ),
-        splits=dict(sorted(Counter(tracklet.split for tracklet in written).items())),
-        persons=_sorted_set(tracklet.person for tracklet in written),
-        clothes=_sorted_set(
-            (tracklet.person, tracklet.clothes) if tracklet.person and tracklet.clothes else None
-            for tracklet in written
-        ),
-        cameras=_sorted_set(tracklet.camera for tracklet in written),
+        splits=dict(sorted(Counter(row.split for row in written).items())),
+        persons=_sorted_set(row.person for row in written),
+        clothes=_sorted_set((row.person, row.clothes) if row.person and row.clothes else None for row in written),
+        cameras=_sorted_set(row.camera for row in written),
         quarantine=tuple(quarantine),
+        index=pack_index(ShardRows.of(written)),
     )
     folder.write(_record_name(plan), to_json(record))
     return record
@@ -115,7 +120,7 @@ def finish_shards(
     folder: StorageFolder,
     options: ShardOptions,
 ) -> Manifest:
-    """Write the manifest and remove the records.
+    """Write the index, then the manifest, and remove the records.
 
     Raises:
         InputError: no tracklet could be read, or more than the allowed share could not. The finished shards are kept,
@@ -136,6 +141,7 @@ def finish_shards(
             f"{len(quarantine)} of {total} tracklets could not be read; max_quarantine_share allows a share of "
             f"{options.max_quarantine_share}:\n{reasons}"
         )
+    shards = tuple(record.entry for record in records)
     splits = sum((Counter(record.splits) for record in records), Counter[Split]())
     manifest = Manifest(
         dataset=dataset.name,
@@ -147,7 +153,8 @@ def finish_shards(
         clothes=_sorted_set(pair for record in records for pair in record.clothes),
         cameras=_sorted_set(camera for record in records for camera in record.cameras),
         decoders=decoder_versions(),
-        shards=tuple(record.entry for record in records),
+        shards=shards,
+        index=write_index([record.index for record in records], shards, folder),
         quarantine=quarantine,
     )
     folder.write(MANIFEST_NAME, to_json(manifest))

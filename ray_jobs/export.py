@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,7 +70,7 @@ def real_clips(recipe: Recipe, trained: TrainedModel) -> Tensor:
         raise InputError(f"{shards}: {reason}; make them with ray_jobs/shard.py")
     store = open_shards(str(shards), recipe.data.cache)
     clip, options = trained.clip or recipe.clip, trained.options
-    rows = sorted(range(len(store.rows)), key=lambda row: store.rows[row].split == "train")[:CLIPS]
+    rows = np.argsort(store.rows.is_in("split", ["train"]), kind="stable")[:CLIPS].tolist()
     if len(rows) < 2:
         raise InputError(f"{shards}: {len(rows)} tracklets, but checking an export needs at least two")
     clips_NTCHW = torch.empty((len(rows), clip.length, 3, options.height, options.width), dtype=torch.uint8)

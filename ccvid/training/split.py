@@ -13,7 +13,8 @@ from ccvid.config import Recipe, TrainOptions
 from data_tools.colour_outfits import guess_outfits
 from data_tools.errors import InputError
 from data_tools.loader import Integers, TrainingItems
-from data_tools.shards import ShardFolder, ShardRow
+from data_tools.shard_index import ShardRows
+from data_tools.shards import ShardFolder
 
 Label = TypeVar("Label", str, tuple[str, str])
 
@@ -67,55 +68,54 @@ def split_training(
     Raises:
         InputError: there is nothing to train on, or clothes labels are missing.
     """
-    rows = [(number, row) for number, row in enumerate(store.rows) if row.split == "train" and row.person is not None]
+    number_R = np.flatnonzero(store.rows.is_in("split", ["train"]) & store.rows.is_known("person"))
+    rows = store.rows.take(number_R)
     if not rows:
         raise InputError(
             f"{store.folder}: no tracklet of split 'train' has a person label, so there is nothing to train on"
         )
-    held_out = _held_out_persons([row for _, row in rows], train)
-    kept = [(number, row) for number, row in rows if row.person not in held_out]
-    outfits = [row.clothes for _, row in kept]
+    is_held_out_R = rows.is_in("person", _held_out_persons(rows, train))
+    number_K, kept = number_R[~is_held_out_R], rows.take(np.flatnonzero(~is_held_out_R))
+    owners, cameras_of, outfits = kept.values("person"), kept.values("camera"), kept.values("clothes")
     if needs_clothes and colour_distance is not None:
-        outfits = _guessed_outfits(store, kept, colour_distance, threads)
-    unlabelled = [row.id for (_, row), outfit in zip(kept, outfits, strict=True) if outfit is None]
+        outfits = _guessed_outfits(store, number_K, owners, colour_distance, threads)
+    unlabelled = [id for id, outfit in zip(kept.values("id"), outfits, strict=True) if outfit is None]
     if needs_clothes and unlabelled:
         raise InputError(
             f"{store.folder}: {len(unlabelled)} of {len(kept)} training tracklets have no clothes label (first: "
             f"{unlabelled[0]}), which CAL and batch.spread_outfits need; label them, guess outfits from colours with "
             "--method.clothes_labels colours, or train the baseline with --method.clothes_loss false"
         )
-    pairs = [(str(row.person), outfit or "") for (_, row), outfit in zip(kept, outfits, strict=True)]
+    pairs = [(str(person), outfit or "") for person, outfit in zip(owners, outfits, strict=True)]
     persons = tuple(sorted({person for person, _ in pairs}))
     clothes = tuple(sorted(set(pairs)))
-    cameras = sorted({row.camera for _, row in kept})
     items = TrainingItems.cut(
-        store,
-        np.array([number for number, _ in kept]),
+        kept.frame_count_N,
+        number_K,
         _positions([person for person, _ in pairs], persons),
         _positions(pairs, clothes),
-        _positions([row.camera for _, row in kept], cameras),
+        _positions(cameras_of, sorted(set(cameras_of))),
         piece,
     )
     owner_N = _positions([person for person, _ in clothes], persons)
-    held_out_rows = tuple(number for number, row in rows if row.person in held_out)
-    return TrainingSplit(items, persons, clothes, owner_N, held_out_rows)
+    return TrainingSplit(items, persons, clothes, owner_N, tuple(number_R[is_held_out_R].tolist()))
 
 
 def _guessed_outfits(
-    store: ShardFolder, kept: Sequence[tuple[int, ShardRow]], distance: float, threads: int
+    store: ShardFolder, number_K: Integers, owners: Sequence[str], distance: float, threads: int
 ) -> list[str | None]:
     rows_of_person: defaultdict[str, list[int]] = defaultdict(list)
-    for number, row in kept:
-        rows_of_person[str(row.person)].append(number)
+    for number, person in zip(number_K.tolist(), owners, strict=True):
+        rows_of_person[person].append(number)
     guessed = guess_outfits(store, rows_of_person, distance=distance, threads=threads)
-    return [guessed[number] for number, _ in kept]
+    return [guessed[number] for number in number_K.tolist()]
 
 
-def _held_out_persons(rows: Sequence[ShardRow], train: TrainOptions) -> frozenset[str]:
+def _held_out_persons(rows: ShardRows, train: TrainOptions) -> frozenset[str]:
     """A share of the identities, drawn with ``seed`` from those seen by two or more cameras."""
     cameras: defaultdict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        cameras[str(row.person)].add(row.camera)
+    for person, camera in zip(rows.values("person"), rows.values("camera"), strict=True):
+        cameras[person].add(camera)
     seen_again = sorted(person for person, seen in cameras.items() if len(seen) > 1)
     count = round(train.held_out_share * len(cameras))
     if train.held_out_share and not 2 <= count <= len(seen_again):

@@ -29,7 +29,7 @@ from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_for
 from ccvid.training.step_log import TRAINING, NonFiniteLossError, StepLog
 from ccvid.training.stopping import EndedOnRequestError
-from data_tools.clips import all_clips
+from data_tools.clips import count_clips
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
@@ -130,7 +130,7 @@ class Trainer:
         """Embeddings (rows, D) and clip counts (rows,) of stored tracklets, shared among the ranks."""
         broadcast_state(self.scored_model, self.run.world_size)
         own = rows[self.run.rank :: self.run.world_size]
-        clips = sum(len(all_clips(self.store.rows[row].frame_count, self.recipe.clip)) for row in own)
+        clips = int(count_clips(self.store.rows.frame_count_N[own], self.recipe.clip).sum())
         every = self.recipe.train.log_every_seconds
         first = self.run.rank == 0
         meter = Meter("embedding", clips, "clips", within=within, every_seconds=every, brief=True) if first else None
@@ -345,7 +345,7 @@ class Trainer:
     def _breakdown(self, error: NonFiniteLossError) -> str:
         epoch, step = divmod(error.step - self._steps_before, self.sampler.steps_per_epoch)
         items = self.sampler.schedule(epoch, self.run.rank).item_SB[step]
-        tracklets = sorted({self.store.rows[row].id for row in self.split.items.row_I[items]})
+        tracklets = sorted(set(self.store.rows.take(self.split.items.row_I[items]).values("id")))
         return (
             f"epoch {epoch + 1}, step {step + 1}: {' and '.join(error.names)} not finite; training has diverged. "
             f"Tracklets in the batch: {', '.join(tracklets)}. Start a new run with a lower --optim.learning_rate, with "

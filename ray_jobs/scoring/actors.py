@@ -17,7 +17,7 @@ from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding.embed import embed_tracklets
 from ccvid.retrieval.embedding.store import EmbeddingStore
 from ccvid.retrieval.embedding.table import EmbeddingTable
-from data_tools.clips import all_clips
+from data_tools.clips import count_clips
 from data_tools.cpus import limit_threads
 from data_tools.errors import InputError
 from data_tools.loader import tracklet_clips
@@ -117,11 +117,12 @@ def embed_into(
             clips = run_task(_clips_that_fit, model, recipe, gpus=1)
             message(f"embedding {clips} clips at a time")
         recipe = recipe.model_copy(update={"score": recipe.score.model_copy(update={"clips_per_batch": clips})})
-    clips_R = [len(all_clips(store.rows[row].frame_count, recipe.clip)) for row in rows]
+    clips_R = count_clips(store.rows.frame_count_N[rows], recipe.clip).tolist()
+    is_lacking_N = store.rows.is_in("id", lacking)
     chunks = [
         {"rows": part, "wanted": wanted}
         for part in (rows[cut] for cut in cut_chunks(clips_R, BATCHES_PER_CHUNK * clips))
-        if (wanted := [row for row in part if store.rows[row].id in lacking])
+        if (wanted := [row for row in part if is_lacking_N[row]])
     ]
     if not chunks:
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -114,7 +115,9 @@ def embed_data(
     recipe = decide_precision(keep_precision(used, recipe, place), workers)
     embeddings = open_store(place, used.describe(recipe))
     embeddings.add_source(shards)
-    lacking = embeddings.missing({store.rows[row].id: store.fingerprint(row) for row in rows})
+    stored = store.rows.take(rows)
+    fingerprints = store.fingerprints(stored).cast(pa.string()).to_pylist()
+    lacking = embeddings.missing(dict(zip(stored.values("id"), fingerprints, strict=True)))
     message(
         f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
         f"{recipe.model.height}x{recipe.model.width}, {workers}"

@@ -102,8 +102,8 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
     folder.check_writable()
     done = embed_data(used, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
     table = done.embeddings.read()
-    number_of = {name: number for number, name in enumerate(table.rows.columns["id"].to_pylist())}
-    ids = ([store.rows[row].id for row in rows] for rows in (query_rows, gallery_rows))
+    number_of = {name: number for number, name in enumerate(table.rows.values("id"))}
+    ids = (store.rows.take(rows).values("id") for rows in (query_rows, gallery_rows))
     query, gallery = (table.take([number_of[name] for name in names if name in number_of]) for names in ids)
     scores = score_embeddings(query, gallery, recipe.score, cluster_ranks)
     dataset = store.manifest.dataset

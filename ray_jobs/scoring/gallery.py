@@ -84,7 +84,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     compare_checksums(recipe.data)
     store = open_shards(shards, recipe.data.cache)
     folder.check_writable()
-    rows = [number for number, row in enumerate(store.rows) if row.split != "train"]
+    rows = np.flatnonzero(~store.rows.is_in("split", ["train"])).tolist()
     added = embed_data(used, recipe, shards, store, rows, request.gallery)
     added.embeddings.merge_small_parts()
     queries = find_queries(request, added.embeddings)

@@ -12,7 +12,7 @@ from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manife
 from data_tools.progress import message
 from data_tools.shard_plan import plan_shards
 from data_tools.shard_writer import ShardRecord, finish_shards, prepare_folder, write_shard
-from data_tools.shards import verify_shard
+from data_tools.shards import index_parts, verify_shard
 from data_tools.storage import StorageFolder
 from data_tools.walkers import WalkerVideo, claim_folder, plan_walkers, render_video, video_path, write_annotations
 from ray_jobs.cluster.tasks import run_tasks
@@ -115,14 +115,15 @@ def render_set(data: DataOptions) -> None:
 
 
 def verify(folder: StorageFolder, *, frames: bool) -> Manifest:
-    """Check every shard's checksum and, with ``frames``, decode every frame.
+    """Check the index, every shard's checksum and, with ``frames``, every row and frame.
 
     Raises:
         InputError: the first damage found.
     """
     manifest = read_manifest(folder)
+    jobs = list(zip(manifest.shards, index_parts(folder, manifest), strict=True))
     common: tuple[Any, ...] = (folder, manifest.image_size, frames)
-    for _ in run_tasks(_verify, manifest.shards, common=common, what="verifying", unit="shards", size=int):
+    for _ in run_tasks(_verify, jobs, common=common, what="verifying", unit="shards", size=int):
         pass
     return manifest
 
@@ -148,5 +149,8 @@ def _render_videos(jobs: Sequence[WalkerVideo], folder: Path) -> int:
     return sum(job.options.frames for job in jobs)
 
 
-def _verify(entry: ShardEntry, folder: StorageFolder, image_size: tuple[int, int] | None, frames: bool) -> int:
-    return verify_shard(folder, entry, image_size, frames=frames)
+def _verify(
+    job: tuple[ShardEntry, bytes | None], folder: StorageFolder, image_size: tuple[int, int] | None, frames: bool
+) -> int:
+    entry, index = job
+    return verify_shard(folder, entry, image_size, frames=frames, index=index)

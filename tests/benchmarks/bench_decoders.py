@@ -84,7 +84,7 @@ class Worker:
         """The first round is a warm-up and left out."""
         store = ShardFolder(self._folder / ("raw" if way == RAW else "jpeg"))
         row = np.arange(TRACKLETS)
-        items = TrainingItems.cut(store, row, row, row, row * 0, CLIP.piece)
+        items = TrainingItems.cut(store.rows.frame_count_N[row], row, row, row, row * 0, CLIP.piece)
         clips = TrainingClips(store, items, CLIP, AugmentOptions(), SIZE)
         decoders, pids = None, dict(self._pids)
         if number := ACTORS.get(way):

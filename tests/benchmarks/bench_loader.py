@@ -117,7 +117,7 @@ def bare_decode(store: ShardFolder) -> Callable[[int], None]:
 
 def our_loader(store: ShardFolder) -> Callable[[int], None]:
     row = np.arange(TRACKLETS)
-    items = TrainingItems.cut(store, row, row, row, row * 0, CLIP.piece)
+    items = TrainingItems.cut(store.rows.frame_count_N[row], row, row, row, row * 0, CLIP.piece)
     clips = TrainingClips(store, items, CLIP, AugmentOptions(), (256, 128))
     loader = ClipLoader(clips, LoaderOptions(threads=1))
 

@@ -45,7 +45,7 @@ def work(rank: int, workers: int, place: str, cache: CacheOptions, epoch_ends: B
     """One worker: every epoch's batches of its rank; after each, it waits for the others and for the measurement."""
     store = open_shards(place, cache)
     row = np.arange(len(store.rows))
-    items = TrainingItems.cut(store, row, row, row, row * 0, CLIP.piece)
+    items = TrainingItems.cut(store.rows.frame_count_N[row], row, row, row, row * 0, CLIP.piece)
     sampler = PkSampler(items.person_I, PkOptions(identities=4, clips=4), world_size=workers, seed=1)
     loader = ClipLoader(TrainingClips(store, items, CLIP, AugmentOptions(), (256, 128)), LoaderOptions(threads=1))
     for epoch in range(EPOCHS):

@@ -77,7 +77,7 @@ def embedded_pictures(store: ShardFolder, resize_filter: ResizeFilter) -> npt.ND
 def training_pictures(store: ShardFolder, resize_filter: ResizeFilter) -> npt.NDArray[np.uint8]:
     """Every picture, (B, H, W, 3), as loaded for training, without augmentation."""
     row = np.arange(len(store.rows))
-    items = TrainingItems.cut(store, row, row, row, row * 0, ONE_PICTURE.piece)
+    items = TrainingItems.cut(store.rows.frame_count_N[row], row, row, row, row * 0, ONE_PICTURE.piece)
     assert len(items) == len(row)
     clips = TrainingClips(store, items, ONE_PICTURE, AugmentOptions(flip=0), (HEIGHT, WIDTH), resize_filter)
     [batch] = ClipLoader(clips, LoaderOptions(threads=2)).batches(Schedule(row[None], row[None]))

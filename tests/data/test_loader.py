@@ -67,8 +67,8 @@ COUNTS = (3, 20, 33, 9, 40, 16, 8, 25, 2, 34, 7, 48)
 
 
 def make_clips(store: MemoryStore, flip: float = 0.5) -> TrainingClips:
-    row = np.arange(len(store.rows))
-    items = TrainingItems.cut(store, row, row // 2, row, row % 3, CLIP.piece)
+    row, count = np.arange(len(store.rows)), np.array([row.frame_count for row in store.rows])
+    items = TrainingItems.cut(count, row, row // 2, row, row % 3, CLIP.piece)
     return TrainingClips(store, items, CLIP, AugmentOptions(flip=flip), SIZE)
 
 

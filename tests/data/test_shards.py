@@ -269,7 +269,7 @@ def test_a_flipped_byte_is_found_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format version 2, but this program reads up to 1"),
+        ({"format_version": 3}, "format version 3, but this program reads up to 2"),
         ({"storage": "tape"}, "storage: Input should be"),
         ({"surprise": 1}, "surprise: Extra inputs"),
         (

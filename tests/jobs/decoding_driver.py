@@ -69,9 +69,10 @@ class Worker:
     def __init__(self, shards: Path) -> None:
         torch.set_num_threads(1)
         self._shards, self._store = shards, ShardFolder(shards)
-        rows = [number for number, row in enumerate(self._store.rows) if row.split == "train"]
-        row, label = np.array(rows), np.unique([str(self._store.rows[n].person) for n in rows], return_inverse=True)[1]
-        items = TrainingItems.cut(self._store, row, label, label, label, CLIP.piece)
+        row = np.flatnonzero(self._store.rows.is_in("split", ["train"]))
+        rows = self._store.rows.take(row)
+        label = np.unique(rows.values("person"), return_inverse=True)[1]
+        items = TrainingItems.cut(rows.frame_count_N, row, label, label, label, CLIP.piece)
         self._clips = TrainingClips(self._store, items, CLIP, AugmentOptions(flip=0.5), SIZE)
 
     def epoch(self, number: int) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ccvid.retrieval.embedding.parquet import read_table, shown_type, write_table
+from data_tools.columnar_rows import CODED, LABELS, ColumnarRows, Numbers
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import SPLITS, Split
@@ -61,107 +61,16 @@ class EmbeddingRow:
     clip_count: int
     shard: str
 
-    @classmethod
-    def of(cls, store: ShardFolder, row: int, *, clip_count: int) -> EmbeddingRow:
-        """Of a stored tracklet."""
-        stored = store.rows[row]
-        labels = {name: getattr(stored, name) for name in ("id", "person", "clothes", "camera", "split", "attributes")}
-        return cls(**labels, clip_count=clip_count, shard=store.fingerprint(row))
 
-
-_CODED = pa.dictionary(pa.int32(), pa.string())
-ROW_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "person": _CODED,
-        "clothes": _CODED,
-        "camera": _CODED,
-        "split": _CODED,
-        "attributes": pa.map_(pa.string(), pa.string()),
-        "clip_count": pa.int32(),
-        "shard": _CODED,
-    }
-)
+ROW_SCHEMA = pa.schema({**LABELS, "clip_count": pa.int32(), "shard": CODED})
 _NO_TEXT = pa.array([], pa.string())
-_OBJECTS_AT_A_TIME = 8192
-
-Numbers = Sequence[int] | npt.NDArray[np.int64]
-"""Of rows, from 0."""
 
 
-class EmbeddingRows(Sequence[EmbeddingRow]):
-    """N rows as Arrow columns, labels dictionary-coded. A row becomes an object only when it is looked at.
+class EmbeddingRows(ColumnarRows[EmbeddingRow]):
+    """Rows of a table of embeddings, as columns."""
 
-    Columns are those of ``EmbeddingRow``, by its names.
-    """
-
-    def __init__(self, columns: pa.Table) -> None:
-        assert columns.schema.equals(ROW_SCHEMA), columns.schema
-        self.columns = columns.replace_schema_metadata().unify_dictionaries().combine_chunks()
-
-    @classmethod
-    def of(cls, rows: Iterable[EmbeddingRow]) -> EmbeddingRows:
-        """Of single rows."""
-        every = list(rows)
-        values = {name: [getattr(row, name) for row in every] for name in ROW_SCHEMA.names}
-        values["attributes"] = [sorted(row.attributes.items()) for row in every]
-        return cls(pa.table({name: pa.array(values[name], ROW_SCHEMA.field(name).type) for name in values}))
-
-    def __len__(self) -> int:
-        return int(self.columns.num_rows)
-
-    @overload
-    def __getitem__(self, index: int) -> EmbeddingRow: ...
-    @overload
-    def __getitem__(self, index: slice) -> EmbeddingRows: ...
-    def __getitem__(self, index: int | slice) -> EmbeddingRow | EmbeddingRows:
-        numbers = range(len(self))[index]
-        if isinstance(numbers, range):
-            return self.take(numbers)
-        return next(_objects(self.columns.slice(numbers, 1)))
-
-    def __iter__(self) -> Iterator[EmbeddingRow]:
-        for start in range(0, len(self), _OBJECTS_AT_A_TIME):
-            yield from _objects(self.columns.slice(start, _OBJECTS_AT_A_TIME))
-
-    def __add__(self, other: EmbeddingRows) -> EmbeddingRows:
-        return EmbeddingRows(pa.concat_tables([self.columns, other.columns]))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, EmbeddingRows) and self._plain().equals(other._plain())
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def take(self, numbers: Numbers) -> EmbeddingRows:
-        """Some rows, in the order given."""
-        return EmbeddingRows(self.columns.take(pa.array(np.asarray(numbers, np.int64))))
-
-    def text(self, name: str) -> pa.ChunkedArray:
-        """A column of text, null where unknown."""
-        return self.columns[name].cast(pa.string())
-
-    def is_in(self, name: str, values: Collection[str]) -> npt.NDArray[np.bool_]:
-        """Which rows have one of the values in a column of text, (N,)."""
-        wanted, found = pa.array(list(values), pa.string()), np.zeros(len(self), np.bool_)
-        start = 0
-        for chunk in self.columns[name].chunks:  # of a coded column, only the few different values are compared
-            coded = pa.types.is_dictionary(chunk.type)
-            is_wanted = np.asarray(pc.is_in(chunk.dictionary if coded else chunk, wanted))
-            if coded:
-                is_wanted = np.append(is_wanted, False)[np.asarray(pc.fill_null(chunk.indices, -1))]  # -1: the last
-            found[start : start + len(chunk)] = is_wanted
-            start += len(chunk)
-        return found
-
-    def _plain(self) -> pa.Table:
-        """The columns without dictionaries, which may differ where the rows do not."""
-        kinds = {field.name: pa.string() if field.type == _CODED else field.type for field in ROW_SCHEMA}
-        return self.columns.cast(pa.schema(kinds))
-
-    def attribute(self, name: str) -> pa.Array:
-        """An attribute of every row as text, null where it has none."""
-        found = pc.map_lookup(self.columns["attributes"], pa.scalar(name), "first")
-        return found.combine_chunks()
+    schema = ROW_SCHEMA
+    row = staticmethod(EmbeddingRow)
 
 
 def shared_codes(
@@ -171,13 +80,6 @@ def shared_codes(
     both = pa.chunked_array([*first.chunks, *second.chunks], first.type).combine_chunks().dictionary_encode()
     codes = pc.fill_null(both.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes[: len(first)], codes[len(first) :]
-
-
-def _objects(columns: pa.Table) -> Iterator[EmbeddingRow]:
-    values = (columns[name].to_pylist() for name in ROW_SCHEMA.names)
-    for id, person, clothes, camera, split, attributes, clip_count, shard in zip(*values, strict=True):
-        known = {name: value for name, value in attributes or () if value is not None}
-        yield EmbeddingRow(id, person, clothes, camera, split, known, clip_count, shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +103,10 @@ class EmbeddingTable:
         cls, store: ShardFolder, rows: Sequence[int], embedding_RD: Tensor, clip_count_R: Tensor, model: str
     ) -> EmbeddingTable:
         """Of the stored tracklets ``rows``, from what ``embed_tracklets`` returns."""
-        counts = zip(rows, clip_count_R.tolist(), strict=True)
-        labels = EmbeddingRows.of(EmbeddingRow.of(store, row, clip_count=count) for row, count in counts)
-        return cls(labels, embedding_RD.numpy(), model)
+        stored = store.rows.take(rows)
+        columns = {name: stored.columns[name] for name in LABELS}
+        columns |= {"clip_count": clip_count_R.int().numpy(), "shard": store.fingerprints(stored)}
+        return cls(EmbeddingRows(pa.table(columns, ROW_SCHEMA)), embedding_RD.numpy(), model)
 
     @classmethod
     def joined(cls, tables: Sequence[EmbeddingTable]) -> EmbeddingTable:

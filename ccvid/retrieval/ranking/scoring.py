@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ccvid.config import ScoreOptions
@@ -25,7 +26,8 @@ DEFAULT_OPTIONS = ScoreOptions()
 
 def labelled_rows(store: ShardFolder, split: Split) -> list[int]:
     """The rows of a split whose person is known: only these can be scored."""
-    return [number for number, row in enumerate(store.rows) if row.split == split and row.person is not None]
+    found: list[int] = np.flatnonzero(store.rows.is_in("split", [split]) & store.rows.is_known("person")).tolist()
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,9 @@ def find_tracklets(rows: Sequence[EmbeddingRow], stores: Sequence[ShardFolder]) 
     """Where each tracklet's frames are stored: same id, same shard."""
     wanted = {row.id for row in rows}
     found = {
-        (stored.id, store.fingerprint(number)): (store, number)
+        (store.rows[number].id, store.fingerprint(number)): (store, number)
         for store in stores
-        for number, stored in enumerate(store.rows)
-        if stored.id in wanted
+        for number in np.flatnonzero(store.rows.is_in("id", wanted)).tolist()
     }
     return [found.get((row.id, row.shard)) for row in rows]
 

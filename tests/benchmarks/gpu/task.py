@@ -12,6 +12,7 @@ from ccvid.training.context import LocalRun
 from ccvid.training.trainer import Trainer
 from data_tools.datasets.problems import Dataset
 from data_tools.loader import ClipBatch
+from data_tools.shard_index import ShardRows
 from data_tools.shard_plan import ShardOptions
 from data_tools.shards import ShardFolder
 from tests.benchmarks.bench_loader import write_pictures
@@ -42,11 +43,11 @@ def stored_tracklets(task: Task) -> ShardFolder:
         height, width = sizes.frame
         make_shards(Dataset("benchmark", made), shards, ShardOptions(height=height, width=width))
     store = ShardFolder(shards)
-    store.rows = [
+    store.rows = ShardRows.of(
         replace(row, id=f"{copy}-{row.id}", person=f"{copy}-{int(row.id) // 2}", clothes=str(int(row.id) % 2))
         for copy in range(sizes.copies)
         for row in store.rows
-    ]
+    )
     return store
 
 

@@ -14,6 +14,7 @@ from ccvid.training.context import LocalRun
 from ccvid.training.split import split_for
 from ccvid.training.trainer import Trainer
 from data_tools.errors import InputError
+from data_tools.shard_index import ShardRows
 from data_tools.shards import ShardFolder
 from tests.method.training.test_training import tiny_recipe
 
@@ -26,13 +27,13 @@ def changed(recipe: Recipe, section: str, **values: object) -> Recipe:
 def unlabelled(tiny_shards: Path) -> ShardFolder:
     """The tiny walkers, without clothes labels for the training persons."""
     store = ShardFolder(tiny_shards)
-    store.rows = [replace(row, clothes=None) if row.split == "train" else row for row in store.rows]
+    store.rows = ShardRows.of(replace(row, clothes=None) if row.split == "train" else row for row in store.rows)
     return store
 
 
 def test_guessed_outfits_replace_the_labels_of_training_persons_alone(tiny_shards: Path) -> None:
     store, recipe = ShardFolder(tiny_shards), tiny_recipe(tiny_shards, held_out_share=0.34)
-    before = list(store.rows)
+    before = store.rows[:]
     given = split_for(recipe, store)
     guessed = split_for(changed(recipe, "method", clothes_labels="colours"), store)
     assert store.rows == before
