@@ -78,8 +78,11 @@ class Manifest(Options):
         return self.shards if self.index is None else (*self.shards, self.index)
 
 
-def read_manifest(folder: StorageFolder) -> Manifest:
+def read_manifest(folder: StorageFolder, *, with_index: bool = True) -> Manifest:
     """Read and check ``folder/manifest.json``.
+
+    Args:
+        with_index: whether the index must be there, too.
 
     Raises:
         InputError: there is none, it is not valid, a newer version wrote it, or a file is missing or has another size
@@ -94,7 +97,7 @@ def read_manifest(folder: StorageFolder) -> Manifest:
         ) from None
     manifest = parse_manifest(content, str(folder / MANIFEST_NAME))
     sizes = folder.sizes()
-    for entry in manifest.files:
+    for entry in manifest.files if with_index else manifest.shards:
         found = sizes.get(entry.file)
         if found is None:
             raise InputError(f"{folder / entry.file}: listed in the manifest but missing")

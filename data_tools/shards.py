@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -167,6 +168,21 @@ def verify_shard(
         InputError: the checksum differs, a row cannot be read or is not as in the index, or a frame (named by tracklet
             and position) is not a complete picture.
     """
+    with _right_shard(folder, entry) as shard:
+        if frames:
+            _verify_rows(shard, image_size, index, folder)
+    return entry.frames
+
+
+def index_shard(folder: StorageFolder, entry: ShardEntry) -> bytes:
+    """One shard's part of the index, made from its rows: see ``pack_index``; raises as :func:`verify_shard` does."""
+    with _right_shard(folder, entry) as shard:
+        return pack_index(ShardRows.of(shard.rows()))
+
+
+@contextmanager
+def _right_shard(folder: StorageFolder, entry: ShardEntry) -> Iterator[_ShardFile]:
+    """The shard, if its checksum is the manifest's."""
     place = str(folder / entry.file)
     with folder.fetched(entry.file) as path:
         try:
@@ -175,9 +191,7 @@ def verify_shard(
             raise InputError(f"{place}: {error.strerror}") from None
         if found != entry.sha256:
             raise wrong_checksum(place, found, entry)
-        if frames:
-            _verify_rows(_ShardFile(path, entry, place=place), image_size, index, folder)
-    return entry.frames
+        yield _ShardFile(path, entry, place=place)
 
 
 def _verify_rows(

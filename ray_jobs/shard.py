@@ -13,17 +13,22 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 from data_tools.progress import message
 from ray_jobs.cli import parse_recipe, run_job
 from ray_jobs.cluster.connection import connect
-from ray_jobs.sharding.shards import make_shards, summary, verify
+from ray_jobs.sharding.shards import make_index, make_shards, summary, verify
 from ray_jobs.sharding.sources import shard_folder
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make the recipe's shards, or verify them."""
+    """Make the recipe's shards, or verify or index them."""
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument(
         "--verify",
         action="store_true",
-        help="check finished shards instead: compare their checksums and decode every frame",
+        help="check finished shards instead: compare their checksums and their index, and decode every frame",
+    )
+    own.add_argument(
+        "--index",
+        action="store_true",
+        help="write the index of finished shards again: where it is damaged, or an earlier version made none",
     )
     recipe, flags = parse_recipe(
         arguments,
@@ -33,11 +38,13 @@ def main(arguments: Sequence[str]) -> None:
         extra=own,
     )
     connect()
+    folder = shard_folder(recipe.data)
+    if flags.index:
+        message(summary(make_index(folder), folder))
     if flags.verify:
-        folder = shard_folder(recipe.data)
         message(summary(verify(folder, frames=True), folder))
         message("all checksums and frames are correct")
-    else:
+    if not (flags.index or flags.verify):
         make_shards(recipe.data)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from ccvid.config import DataOptions
 from data_tools.errors import InputError
-from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from data_tools.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, ShardEntry, read_manifest, to_json
 from data_tools.progress import message
+from data_tools.shard_index import write_index
 from data_tools.shard_plan import plan_shards
 from data_tools.shard_writer import ShardRecord, finish_shards, prepare_folder, write_shard
-from data_tools.shards import index_parts, verify_shard
+from data_tools.shards import index_parts, index_shard, verify_shard
 from data_tools.storage import StorageFolder
 from data_tools.walkers import WalkerVideo, claim_folder, plan_walkers, render_video, video_path, write_annotations
 from ray_jobs.cluster.tasks import run_tasks
@@ -128,6 +129,23 @@ def verify(folder: StorageFolder, *, frames: bool) -> Manifest:
     return manifest
 
 
+def make_index(folder: StorageFolder) -> Manifest:
+    """Write the index of finished shards again, from their rows: where it is damaged, or an earlier version made none.
+
+    Raises:
+        InputError: a shard is damaged.
+        OSError: the folder cannot be written.
+    """
+    manifest = read_manifest(folder, with_index=False)
+    parts: dict[int, tuple[bytes, int]] = dict(
+        run_tasks(_index, manifest.shards, common=(folder,), what="indexing", unit="shards", size=lambda done: done[1])
+    )
+    entry = write_index([parts[number][0] for number in range(len(parts))], manifest.shards, folder)
+    manifest = manifest.model_copy(update={"format_version": FORMAT_VERSION, "index": entry})
+    folder.write(MANIFEST_NAME, to_json(manifest))
+    return manifest
+
+
 def summary(manifest: Manifest, folder: StorageFolder) -> str:
     """The contents of a finished data set, in a few lines."""
     frames, size = (sum(getattr(shard, name) for shard in manifest.shards) for name in ("frames", "size_bytes"))
@@ -147,6 +165,10 @@ def _render_videos(jobs: Sequence[WalkerVideo], folder: Path) -> int:
     for job in jobs:
         render_video(job, folder)
     return sum(job.options.frames for job in jobs)
+
+
+def _index(entry: ShardEntry, folder: StorageFolder) -> tuple[bytes, int]:
+    return index_shard(folder, entry), entry.frames
 
 
 def _verify(

@@ -34,7 +34,7 @@ from data_tools.manifest import MANIFEST_NAME
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shard_plan import ShardOptions, plan_shards
 from data_tools.shard_writer import write_shard
-from data_tools.shards import ShardFolder, verify_shard
+from data_tools.shards import ShardFolder, index_parts, verify_shard
 from data_tools.storage import StorageFolder
 from data_tools.stored_frames import decode_clip_
 from data_tools.tracklet import SPLITS, ImageFrames, Tracklet, VideoFrames
@@ -237,8 +237,9 @@ def _read_stored(store: ShardFolder) -> None:
         decode_clip_(clip, store, row, positions)
         store.frame_index(row).sum()
         store.fingerprint(row)
-    for entry in store.manifest.shards:
-        verify_shard(StorageFolder(str(store.folder)), entry, store.manifest.image_size, frames=True)
+    place, manifest = StorageFolder(str(store.folder)), store.manifest
+    for entry, index in zip(manifest.shards, index_parts(place, manifest), strict=True):
+        verify_shard(place, entry, manifest.image_size, frames=True, index=index)
     split_for(Recipe(), store)
 
 
@@ -262,10 +263,10 @@ def _read_remote_shards(folder: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    """Update the manifest to fit the shards."""
+    """Update the manifest to fit the shards and the index."""
     path = folder / "shards" / MANIFEST_NAME
     manifest = json.loads(path.read_text())
-    for entry in manifest["shards"]:
+    for entry in (*manifest["shards"], manifest["index"]):
         content = (folder / "shards" / entry["file"]).read_bytes()
         entry |= {"size_bytes": len(content), "sha256": sha256(content).hexdigest()}
     path.write_text(json.dumps(manifest))

@@ -42,7 +42,7 @@ def cache(tmp_path: Path) -> CacheOptions:
 
 
 def data_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("shard-*.arrow"))
+    return sum(path.stat().st_size for path in folder.glob("*.arrow"))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -207,11 +207,14 @@ def test_a_full_disk_is_reported_before_anything_is_fetched(
     assert not list(cache.folder.glob("*/*.arrow"))
 
 
-def test_a_damaged_cached_shard_is_fetched_again(
-    remote: StorageFolder, cache: CacheOptions, tiny_shards: Path, s3: S3Server
+@pytest.mark.parametrize("damaged", ["shard", "index"])
+def test_a_damaged_cached_file_is_fetched_again(
+    remote: StorageFolder, cache: CacheOptions, tiny_shards: Path, s3: S3Server, damaged: str
 ) -> None:
     folder = open_shards(str(remote), cache).folder
-    entry = read_manifest(remote).shards[0]
+    manifest = read_manifest(remote)
+    assert manifest.index is not None
+    entry = {"shard": manifest.shards[0], "index": manifest.index}[damaged]
     path, right = folder / entry.file, (tiny_shards / entry.file).read_bytes()
     times = path.stat()
 

@@ -27,7 +27,7 @@ from data_tools.datasets.ccvid import read_ccvid
 from data_tools.datasets.problems import Dataset, Problem
 from data_tools.errors import InputError
 from data_tools.files import sha256_of
-from data_tools.manifest import MANIFEST_NAME, read_manifest
+from data_tools.manifest import INDEX_NAME, MANIFEST_NAME, read_manifest
 from data_tools.shard_plan import ShardOptions, plan_shards
 from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
 from data_tools.shards import SHARD_SCHEMA, ShardFolder, verify_shard
@@ -316,28 +316,35 @@ def rewritten(folder: Path, compression: str | None = None, **columns: object) -
 
 
 def test_shards_that_hold_something_else_than_was_written(tmp_path: Path) -> None:
+    """They open, because opening reads the index alone; the first use of the row says what is wrong."""
     make_shards(walk(tmp_path, 2, 3), tmp_path / "out", small())
     rows = pa.ipc.open_file((tmp_path / "out" / "shard-00000.arrow").read_bytes()).read_all().to_pylist()
     frames = [row["frames"] for row in rows]
     assert len(rewritten(tmp_path / "out", frames=frames).rows) == 2
     gap = [frames[0], [frames[1][0], None, frames[1][2]]]
-    for columns, expected in (
-        ({"frames": gap}, "tracklet 1 cannot be read: 3 frames with 3 numbers"),
-        ({"frame_index": [[0, None, 2], [5, 6, 7]]}, "tracklet 0 cannot be read: 3 frames with 3 numbers"),
-        ({"frame_index": [[0, 1, 2], [5, 6]]}, "tracklet 1 cannot be read: 3 frames with 2 numbers"),
-        ({"split": ["train", "x" * 5000]}, "tracklet 1 cannot be read: split 'x"),
+    for row, columns, expected in (
+        (1, {"frames": gap}, "tracklet 1 cannot be read: 3 frames with 3 numbers"),
+        (0, {"frame_index": [[0, None, 2], [5, 6, 7]]}, "tracklet 0 cannot be read: 3 frames with 3 numbers"),
+        (1, {"frame_index": [[0, 1, 2], [5, 6]]}, "tracklet 1 cannot be read: 3 frames with 2 numbers"),
+        (1, {"split": ["query", "x" * 5000]}, "tracklet 1 cannot be read: split 'x"),
     ):
+        store = rewritten(tmp_path / "out", **columns)
+        assert store.encoded_frames(1 - row, [0])
         with pytest.raises(InputError, match=rf"shard-00000\.arrow: {expected}"):
-            rewritten(tmp_path / "out", **columns)
-        rewritten(tmp_path / "out", frames=frames, frame_index=[[0, 1, 2], [5, 6, 7]], split=["train", "train"])
+            store.encoded_frames(row, [0])
+        with pytest.raises(InputError, match=rf"shard-00000\.arrow: {expected}"):
+            verify_shard(StorageFolder(str(store.folder)), store.manifest.shards[0], (32, 16), frames=True)
+        rewritten(tmp_path / "out", frames=frames, frame_index=[[0, 1, 2], [5, 6, 7]], split=["query", "train"])
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 def test_compressed_shards_are_refused(tmp_path: Path, compression: str) -> None:
     """A small file would fill the memory when it is inflated."""
     make_shards(walk(tmp_path, 2, 3), tmp_path / "out", small())
-    with pytest.raises(InputError, match=r"shard-00000\.arrow: is compressed, expected an uncompressed Arrow file"):
-        rewritten(tmp_path / "out", compression)
+    store = rewritten(tmp_path / "out", compression)
+    for use in (store.frame_index, lambda row: store.encoded_frames(row, [0])):
+        with pytest.raises(InputError, match=r"shard-00000\.arrow: tracklet 1 cannot be read: is compressed, expected"):
+            use(1)
 
 
 @pytest.mark.parametrize(
@@ -372,8 +379,8 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_damaged_files_never_give_more_than_an_input_error(
     small_set: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    """Bytes changed, cut or inserted, in the manifest or in a shard of unchanged size: read, or refused clearly."""
-    name = data.draw(st.sampled_from([MANIFEST_NAME, "shard-00000.arrow"]))
+    """Bytes changed, cut or inserted, in the manifest, or in files of unchanged size: read, or refused clearly."""
+    name = data.draw(st.sampled_from([MANIFEST_NAME, INDEX_NAME, "shard-00000.arrow"]))
     content = bytearray((small_set / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
         place = data.draw(st.integers(0, len(content) - 1))

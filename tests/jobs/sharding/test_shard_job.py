@@ -40,7 +40,7 @@ def test_a_killed_sharding_job_goes_on_and_ends_with_the_same_bytes(head: Head, 
     assert done.returncode == 0, done.stderr[-3000:]
     assert "frames/s" in done.stdout
     assert "left 0:00:00" in done.stdout
-    shards = len(list((tmp_path / "whole").glob("*.arrow")))
+    shards = len(list((tmp_path / "whole").glob("shard-*.arrow")))
     assert shards > 6
 
     folder = tmp_path / "killed"
@@ -48,7 +48,7 @@ def test_a_killed_sharding_job_goes_on_and_ends_with_the_same_bytes(head: Head, 
     print(f"killed once {finished} of {shards} shards are finished")
     process = head.start("shard.py", *arguments, str(folder))
     deadline = time.monotonic() + 120
-    while len(list(folder.glob("*.arrow"))) < finished:
+    while len(list(folder.glob("shard-*.arrow"))) < finished:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
