@@ -65,7 +65,7 @@ class ShardFolder:
         self._in_use = lock_file(in_use, shared=True) if in_use.exists() else None
         self.manifest: Manifest = read_manifest(StorageFolder(str(folder)))
         self._shards = [
-            _ShardFile(folder / entry.file, entry, shard) for shard, entry in enumerate(self.manifest.shards)
+            ShardFile(folder / entry.file, entry, shard) for shard, entry in enumerate(self.manifest.shards)
         ]
         if self.manifest.index is None:
             self._index = self._read_every_row()
@@ -181,7 +181,7 @@ def index_shard(folder: StorageFolder, entry: ShardEntry) -> bytes:
 
 
 @contextmanager
-def _right_shard(folder: StorageFolder, entry: ShardEntry) -> Iterator[_ShardFile]:
+def _right_shard(folder: StorageFolder, entry: ShardEntry) -> Iterator[ShardFile]:
     """The shard, if its checksum is the manifest's."""
     place = str(folder / entry.file)
     with folder.fetched(entry.file) as path:
@@ -191,11 +191,11 @@ def _right_shard(folder: StorageFolder, entry: ShardEntry) -> Iterator[_ShardFil
             raise InputError(f"{place}: {error.strerror}") from None
         if found != entry.sha256:
             raise wrong_checksum(place, found, entry)
-        yield _ShardFile(path, entry, place=place)
+        yield ShardFile(path, entry, place=place)
 
 
 def _verify_rows(
-    shard: _ShardFile, image_size: tuple[int, int] | None, index: bytes | None, folder: StorageFolder
+    shard: ShardFile, image_size: tuple[int, int] | None, index: bytes | None, folder: StorageFolder
 ) -> None:
     listed = index and parse_index(pa.py_buffer(index), f"{folder / INDEX_NAME}: {shard.entry.file}", [shard.entry])
     for row in shard.rows():
@@ -241,7 +241,7 @@ def _compare(listed: ShardRow, found: ShardRow, listed_place: str, found_place: 
             )
 
 
-class _ShardFile:
+class ShardFile:
     """One mapped shard; what is read of it is checked when it is read.
 
     Its methods raise InputError where it is damaged, naming the file and the tracklet (from 0).
