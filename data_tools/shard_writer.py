@@ -31,9 +31,9 @@ from data_tools.manifest import (
     to_json,
 )
 from data_tools.options import Options
+from data_tools.shard_file import SHARD_SCHEMA
 from data_tools.shard_index import ShardRow, ShardRows, pack_index, parse_index, write_index
 from data_tools.shard_plan import ShardOptions, ShardPlan, data_fingerprint
-from data_tools.shards import SHARD_SCHEMA
 from data_tools.storage import StorageFolder
 from data_tools.tracklet import SPLITS, Split, Tracklet
 from data_tools.video import decoder_versions

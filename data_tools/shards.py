@@ -1,7 +1,7 @@
-"""Reading Arrow shards by memory map.
+"""Reading a finished data set of Arrow shards by memory map.
 
-A shard is an Arrow IPC file; each row, in its own record batch, is a tracklet. ``ShardFolder`` opens a finished data
-set by its index (``data_tools.shard_index``); ``data_tools.shard_writer`` writes one.
+``ShardFolder`` opens it by its index (``data_tools.shard_index``) and reads the shards (``data_tools.shard_file``) row
+by row as their frames are asked for; ``data_tools.shard_writer`` writes it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -17,35 +16,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_tools.arrow_compression import is_batch_compressed
 from data_tools.encoded_pictures import open_picture
 from data_tools.errors import InputError
 from data_tools.file_lock import lock_file
 from data_tools.files import sha256_of
 from data_tools.manifest import INDEX_NAME, Manifest, ShardEntry, read_manifest, wrong_checksum
 from data_tools.progress import message
+from data_tools.shard_file import ShardFile
 from data_tools.shard_index import ShardRow, ShardRows, pack_index, parse_index, read_index
 from data_tools.storage import StorageFolder
-from data_tools.tracklet import SPLITS
 from data_tools.wording import one_line, shown
 
 IN_USE_NAME = ".in-use"
 """A file in each data set of the shard cache, locked by every process that has the data set open."""
 
 EncodedFrame = npt.NDArray[np.uint8]
-
-SHARD_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("person", pa.string()),
-        pa.field("clothes", pa.string()),
-        pa.field("camera", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False),
-        pa.field("frame_index", pa.list_(pa.int32()), nullable=False),
-        pa.field("frames", pa.list_(pa.binary()), nullable=False),
-    ]
-)
 
 
 class ShardFolder:
@@ -197,10 +182,11 @@ def _right_shard(folder: StorageFolder, entry: ShardEntry) -> Iterator[ShardFile
 def _verify_rows(
     shard: ShardFile, image_size: tuple[int, int] | None, index: bytes | None, folder: StorageFolder
 ) -> None:
-    listed = index and parse_index(pa.py_buffer(index), f"{folder / INDEX_NAME}: {shard.entry.file}", [shard.entry])
+    place = f"{folder / INDEX_NAME}: {shard.entry.file}"
+    listed = None if index is None else parse_index(pa.py_buffer(index), place, [shard.entry])
     for row in shard.rows():
-        if listed:
-            _compare(listed[row.batch], row, f"{folder / INDEX_NAME}: {shard.entry.file}: row {row.batch}", shard.place)
+        if listed is not None:
+            _compare(listed[row.batch], row, f"{place}: row {row.batch}", shard.place)
         for position, frame in enumerate(shard.batch(row.batch).column("frames").flatten()):
             _check_frame(frame.as_buffer(), image_size, f"{shard.place}: tracklet {row.id}: frame {position}")
 
@@ -239,67 +225,3 @@ def _compare(listed: ShardRow, found: ShardRow, listed_place: str, found_place: 
                 f"{listed_place}: {name} {shown(there)}, but {found_place}: tracklet {found.batch} has {shown(here)}; "
                 "make the index again with ray_jobs/shard.py --index"
             )
-
-
-class ShardFile:
-    """One mapped shard; what is read of it is checked when it is read.
-
-    Its methods raise InputError where it is damaged, naming the file and the tracklet (from 0).
-    """
-
-    def __init__(self, path: Path, entry: ShardEntry, number: int = 0, place: str = "") -> None:
-        self.entry, self.number, self.place = entry, number, place or str(path)
-        try:
-            self._mapped = pa.memory_map(str(path)).read_buffer()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{self.place}: not readable: {one_line(error)}") from None
-
-    @cached_property
-    def _reader(self) -> pa.RecordBatchFileReader:
-        try:
-            reader = pa.ipc.open_file(self._mapped)
-            names = None if reader.schema.equals(SHARD_SCHEMA) else one_line(reader.schema.names)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{self.place}: not a readable Arrow file: {one_line(error)}") from None
-        if names is not None:
-            raise InputError(f"{self.place}: its columns are {names}, expected {SHARD_SCHEMA.names} with their types")
-        if reader.num_record_batches != self.entry.rows:
-            raise InputError(f"{self.place}: {reader.num_record_batches} tracklets, expected {self.entry.rows}")
-        return reader
-
-    def batch(self, number: int) -> pa.RecordBatch:
-        """A row that :meth:`row` has checked."""
-        return self._reader.get_batch(number)
-
-    def rows(self) -> Iterator[ShardRow]:
-        """All rows, checked."""
-        return map(self.row, range(self._reader.num_record_batches))
-
-    def row(self, number: int) -> ShardRow:
-        """One row, checked."""
-        reader = self._reader
-        try:
-            if is_batch_compressed(memoryview(self._mapped), number):
-                raise InputError("is compressed, expected an uncompressed Arrow file as written by ray_jobs/shard.py")
-            batch = reader.get_batch(number)
-            # Later reads do not check for offsets that point outside the file.
-            batch.validate(full=True)
-            if batch.num_rows != 1:
-                raise InputError(f"{batch.num_rows} rows in one record batch, expected 1")
-            return self._row(batch, number)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{self.place}: tracklet {number} cannot be read: {one_line(error)}") from None
-
-    def _row(self, batch: pa.RecordBatch, number: int) -> ShardRow:
-        values = {name: batch.column(name)[0].as_py() for name in SHARD_SCHEMA.names[:6]}
-        missing = [name for name in ("id", "camera") if values[name] is None]
-        if missing:
-            raise InputError(f"no {missing[0]}")
-        frames, numbers = (batch.column(name).flatten() for name in ("frames", "frame_index"))
-        if values["split"] not in SPLITS or not len(frames):
-            raise InputError(f"split {shown(values['split'])}, {len(frames)} frames")
-        # With a nonzero first offset or gaps, later reads would return the wrong frames.
-        if frames.offset or frames.null_count or numbers.null_count or len(numbers) not in (0, len(frames)):
-            raise InputError(f"{len(frames)} frames with {len(numbers)} numbers, expected both without gaps")
-        values["attributes"] = {name: value for name, value in values["attributes"] or () if value is not None}
-        return ShardRow(**values, frame_count=len(frames), shard=self.number, batch=number)

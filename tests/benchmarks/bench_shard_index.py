@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +32,9 @@ from ccvid.config import TrainOptions
 from ccvid.training.split import split_training
 from data_tools.files import sha256_of
 from data_tools.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest, write_model
+from data_tools.shard_file import SHARD_SCHEMA, ShardFile
 from data_tools.shard_index import ShardRow, ShardRows, pack_index, write_index
-from data_tools.shards import SHARD_SCHEMA, ShardFile, ShardFolder
+from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from data_tools.tracklet import SPLITS
 from tests.benchmarks.bench_gallery import Measured
@@ -80,27 +82,27 @@ def write_rows(rows: list[ShardRow], path: Path) -> ShardEntry:
 
 def make_shards(folder: Path, tracklets: int, of_a_shard: int) -> None:
     persons = max(4, tracklets // OF_A_PERSON)
-    entries, parts, labels = [], [], {"persons": set[str](), "clothes": set[tuple[str, str]](), "cameras": set[str]()}
+    entries: list[ShardEntry] = []
+    parts: list[bytes] = []
+    outfits: set[tuple[str, str]] = set()
     for number, start in enumerate(range(0, tracklets, of_a_shard)):
         rows = made_rows(start, min(start + of_a_shard, tracklets), persons)
         entries.append(write_rows(rows, folder / f"shard-{number:05d}.arrow"))
         parts.append(pack_index(ShardRows.of(rows)))
-        labels["persons"] |= {str(row.person) for row in rows}
-        labels["clothes"] |= {(str(row.person), str(row.clothes)) for row in rows}
-        labels["cameras"] |= {row.camera for row in rows}
-    manifest = Manifest.model_validate(
-        {
-            **{name: tuple(sorted(found)) for name, found in labels.items()},
-            "dataset": "made",
-            "fingerprint": "",
-            "storage": "source",
-            "image_size": None,
-            "split_tracklets": dict.fromkeys(SPLITS, 0),
-            "decoders": {},
-            "shards": tuple(entries),
-            "index": write_index(parts, entries, StorageFolder(str(folder))),
-            "quarantine": (),
-        }
+        outfits |= {(str(row.person), str(row.clothes)) for row in rows}
+    manifest = Manifest(
+        dataset="made",
+        fingerprint="",
+        storage="source",
+        image_size=None,
+        split_tracklets={"train": 0, "query": 0, "gallery": 0},
+        persons=tuple(sorted({person for person, _ in outfits})),
+        clothes=tuple(sorted(outfits)),
+        cameras=tuple(sorted(f"c{number}" for number in range(CAMERAS))),
+        decoders={},
+        shards=tuple(entries),
+        index=write_index(parts, entries, StorageFolder(str(folder))),
+        quarantine=(),
     )
     write_model(folder / MANIFEST_NAME, manifest)
 
@@ -110,23 +112,23 @@ def parse_rows(folder: Path) -> list[ShardRow]:
     return [row for number, entry in enumerate(shards) for row in ShardFile(folder / entry.file, entry, number).rows()]
 
 
-def first_use(store: ShardFolder) -> None:
-    for row in np.random.default_rng(0).choice(len(store.rows), USED, replace=False).tolist():
-        store.encoded_frames(row, [0])
+def first_use(store: ShardFolder) -> object:
+    rows = np.random.default_rng(0).choice(len(store.rows), USED, replace=False).tolist()
+    return [store.encoded_frames(row, [0]) for row in rows]
 
 
 def run_phase(phase: str, folder: Path, tracklets: int) -> dict[str, object]:
     for path in folder.iterdir():
         path.read_bytes()
-    store = ShardFolder(folder) if phase in ("split", "use") else None
-    phases: dict[str, Callable[[], object]] = {
-        "objects": lambda: parse_rows(folder),
-        "open": lambda: ShardFolder(folder),
-        "split": lambda: store and split_training(store, TrainOptions(), piece=0, needs_clothes=True),
-        "use": lambda: store and first_use(store),
+    phases: dict[str, Callable[[Any], object]] = {
+        "objects": lambda _: parse_rows(folder),
+        "open": lambda _: ShardFolder(folder),
+        "split": lambda store: split_training(store, TrainOptions(), piece=0, needs_clothes=True),
+        "use": first_use,
     }
+    store = ShardFolder(folder) if phase in ("split", "use") else None
     with Measured() as found:
-        kept = phases[phase]()
+        kept = phases[phase](store)
     del kept
     return {
         "phase": phase,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.clips import ClipOptions, all_clips, dense_pieces, random_clip
+from data_tools.clips import ClipOptions, all_clips, count_clips, dense_pieces, random_clip
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "clip_indices.npz")
 """Keys ``test.N.L.S`` and ``dense.N.STEP``: the clips that the released code cuts from N frames."""
@@ -42,6 +42,7 @@ def test_all_clips_hold_every_frame(frames: int, clip: ClipOptions) -> None:
     clips = all_clips(frames, clip)
     assert clips.shape[1] == clip.length
     assert set(clips.ravel().tolist()) == set(range(frames))
+    assert count_clips(np.array([1, frames], np.int32), clip).tolist() == [len(all_clips(1, clip)), len(clips)]
 
 
 @given(st.integers(1, 700), st.integers(0, 100))

@@ -28,9 +28,10 @@ from data_tools.datasets.problems import Dataset, Problem
 from data_tools.errors import InputError
 from data_tools.files import sha256_of
 from data_tools.manifest import INDEX_NAME, MANIFEST_NAME, read_manifest
+from data_tools.shard_file import SHARD_SCHEMA
 from data_tools.shard_plan import ShardOptions, plan_shards
 from data_tools.shard_writer import finish_shards, prepare_folder, write_shard
-from data_tools.shards import SHARD_SCHEMA, ShardFolder, verify_shard
+from data_tools.shards import ShardFolder, verify_shard
 from data_tools.storage import StorageFolder
 from data_tools.stored_frames import decode_clip_
 from data_tools.tracklet import ImageFrames, Tracklet, VideoFrames

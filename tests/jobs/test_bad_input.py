@@ -146,6 +146,20 @@ def test_verify_is_content_with_good_shards(head: Head, tiny_recipe: Path) -> No
     assert "all checksums and frames are correct" in done.stdout
 
 
+def test_a_damaged_index_is_named_and_made_again(head: Head, tiny_recipe: Path, own_shards: Path) -> None:
+    path, manifest = own_shards / "index.arrow", (own_shards / "manifest.json").read_bytes()
+    right = path.read_bytes()
+    path.write_bytes(right.replace(b"gallery", b"callery", 1))
+    flags = ["--recipe", str(tiny_recipe), "--data.shards", str(own_shards)]
+    expect_message(head.run("train.py", *flags), "index.arrow: SHA-256", "ray_jobs/shard.py --index")
+    expect_message(head.run("shard.py", *flags, "--verify"), "index.arrow: SHA-256")
+    done = head.run("shard.py", *flags, "--index", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "all checksums and frames are correct" in done.stdout
+    assert path.read_bytes() == right
+    assert (own_shards / "manifest.json").read_bytes() == manifest
+
+
 def test_a_manifest_of_a_newer_version(head: Head, tiny_recipe: Path, own_shards: Path) -> None:
     path = own_shards / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
