@@ -2,8 +2,8 @@
 
 ``index.arrow`` is an Arrow IPC file with the columns of ``INDEX_SCHEMA``, one row a tracklet: those of the first shard,
 then those of the second, and so on. Who opens the data set reads this file alone, so that neither time nor memory goes
-into the shards. One file for all shards, because a thousand small ones take 5 times as long to open and must be copied
-together; each shard's part is kept in its record until the manifest is written.
+into the shards. There is one file for all shards, because a thousand small ones take several times as long to open, and
+so does every choice of rows from as many pieces; each shard's part is kept in its record until the manifest is written.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from data_tools.errors import InputError
 from data_tools.files import sha256_of
-from data_tools.manifest import INDEX_NAME, MANIFEST_NAME, read_manifest
-from data_tools.shard_index import INDEX_SCHEMA, ShardRows, parse_index, write_index
+from data_tools.manifest import INDEX_NAME, MANIFEST_NAME, ShardEntry, read_manifest
+from data_tools.shard_index import INDEX_SCHEMA, ShardRows, pack_index, parse_index, read_index, write_index
 from data_tools.shards import ShardFolder, index_parts, index_shard, verify_shard
 from data_tools.storage import StorageFolder
 from tests.data.test_shards import contents, small, walk
@@ -279,6 +279,13 @@ def test_damaged_bytes_are_read_or_refused(made: Path, data: st.DataObject) -> N
     assert len(list(rows)) == len(rows) == TRACKLETS
     assert sum(row.frame_count for row in rows) == TRACKLETS * FRAMES
     assert ShardRows.of(rows).take([5, 0])[0] == rows[5]
+
+
+def test_a_shard_of_which_nothing_could_be_read(tmp_path: Path) -> None:
+    empty = ShardEntry(file="shard-00000.arrow", rows=0, frames=0, size_bytes=100, sha256="0" * 64)
+    part = pack_index(ShardRows.of([]))
+    entry = write_index([part, part], [empty, empty], StorageFolder(str(tmp_path)))
+    assert len(read_index(tmp_path / INDEX_NAME, entry, [empty, empty])) == 0
 
 
 def test_no_tracklet_at_all() -> None:
