@@ -76,8 +76,8 @@ def test_columns_say_what_the_tracklets_are(made: Path, tmp_path: Path) -> None:
     rows, tracklets = ShardFolder(made).rows, walk(tmp_path, TRACKLETS, FRAMES).tracklets
     assert rows.values("id") == [tracklet.id for tracklet in tracklets]
     assert rows.values("clothes") == [tracklet.clothes for tracklet in tracklets]
-    assert rows.attribute("scale") == ["l"] * TRACKLETS
-    assert rows.attribute("location") == [None] * TRACKLETS
+    assert rows.attribute("scale").to_pylist() == ["l"] * TRACKLETS
+    assert rows.attribute("location").to_pylist() == [None] * TRACKLETS
     np.testing.assert_array_equal(rows.frame_count_N, [FRAMES] * TRACKLETS)
     np.testing.assert_array_equal(rows.is_in("split", ["train"]), [number % 2 == 1 for number in range(TRACKLETS)])
     assert rows.is_known("person").all()
