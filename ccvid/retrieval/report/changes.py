@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ccvid.retrieval.ranking.comparison import Comparison, QueryScores
-from ccvid.retrieval.report.filmstrips import Entry, Mark, Row, State, Tracklets, View
+from ccvid.retrieval.report.filmstrips import Entries, Mark, Row, State, Tracklets, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def change_view(
     )
     rows = _rows(comparison, results, tracklets, number_of)
     orders = ("largest loss first", "largest gain first")
-    return View(name, description, orders, tracklets, tracklets, rows, counted="rankings")
+    return View(name, description, orders, tracklets, tracklets, rows, "change in per cent", counted="rankings")
 
 
 def _rows(
@@ -51,7 +53,7 @@ def _rows(
     for query in [*comparison.worse, *reversed(comparison.better)]:
         id, change = comparison.ids[query], f"{100 * comparison.change_Q[query]:+.1f}".replace("-", "−")
         asked = number_of.get(id)
-        cameras = () if asked is None else (tracklets.caption(asked).camera,)
+        cameras = () if asked is None else (tracklets.captions([asked])[0].camera,)
         for result, place, notes in zip(results, (places[id] for places in place_in), ((), (change,)), strict=True):
             scores = result.scores
             precision = f"average precision {100 * scores.figures['map'][place]:.1f} %"
@@ -63,12 +65,18 @@ def _rows(
                 _entries(scores, place, number_of),
                 (result.name, precision, *notes),
                 State.RIGHT if scores.figures["top-1"][place] else State.WRONG,
+                round(100 * float(comparison.change_Q[query]), 1),
             )
 
 
-def _entries(scores: QueryScores, place: int, number_of: Mapping[str, int]) -> list[Entry]:
-    return [
-        Entry(number_of[id], rank, 1 - distance, None, Mark.RIGHT if is_match else Mark.WRONG)
+def _entries(scores: QueryScores, place: int, number_of: Mapping[str, int]) -> Entries:
+    """The ranked entries whose labels are known."""
+    ranked = [
+        (number_of[id], rank, 1 - distance, Mark.RIGHT if is_match else Mark.WRONG)
         for rank, (id, distance, is_match) in enumerate(scores.ranked[place], start=1)
         if id in number_of
     ]
+    gallery, rank, score, mark = zip(*ranked, strict=True) if ranked else ((),) * 4
+    whole = (np.array(column, np.int64) for column in (gallery, rank, mark))
+    gallery_E, rank_E, mark_E = whole
+    return Entries(gallery_E, rank_E, np.array(score, np.float64), None, mark_E)

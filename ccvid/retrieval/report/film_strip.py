@@ -22,7 +22,7 @@ def film_strip(frames: Sequence[Picture]) -> Picture:
     """The frames, ``HEIGHT`` pixels high, with dark lines between them: RGB (HEIGHT, W, 3) uint8; grey if none."""
     if not frames:
         return np.full((HEIGHT, HEIGHT // 2, 3), 208, np.uint8)
-    scaled = [np.asarray(_scaled(Image.fromarray(frame))) for frame in frames]
+    scaled = [_scaled(frame) for frame in frames]
     width = sum(frame.shape[1] + BETWEEN for frame in scaled) - BETWEEN
     strip = np.full((HEIGHT, width, 3), DARK, np.uint8)
     left = 0
@@ -32,6 +32,9 @@ def film_strip(frames: Sequence[Picture]) -> Picture:
     return strip
 
 
-def _scaled(frame: Image.Image) -> Image.Image:
-    width = round(frame.width * HEIGHT / frame.height)
-    return frame.resize((min(max(width, 1), WIDEST_FRAME), HEIGHT), Image.Resampling.LANCZOS, reducing_gap=2.0)
+def _scaled(frame: Picture) -> Picture:
+    height, width = frame.shape[:2]
+    size = min(max(round(width * HEIGHT / height), 1), WIDEST_FRAME), HEIGHT
+    if size == (width, height):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))

@@ -2,12 +2,14 @@
 // Text from data only ever becomes textContent or an attribute's value, never markup.
 "use strict";
 (() => {
-  const { views, subjects, chunkRows, threshold, chunks } = globalThis.REPORT;
+  const { views, subjects, chunkRows, threshold, widths, chunks } = globalThis.REPORT;
   const [UNKNOWN, RIGHT, WRONG, JUNK] = [0, 1, 2, 3]; // as Mark
   const [FAILED, NO_MATCH] = ["2", "3"]; // as State
   const PAGE_ROWS = 50;
-  const DEFAULTS = { view: views[0].name, camera: "", order: "first", search: "", failures: "", junk: "1", page: "1", q: "" };
+  const DEFAULTS = { view: views[0].name, camera: "", order: "first", search: "", from: "", to: "", failures: "", junk: "1", page: "1", q: "" };
   const MARKS = { [RIGHT]: ["right", "✓"], [WRONG]: ["wrong", "✗"], [JUNK]: ["junk", "junk"], [UNKNOWN]: ["unknown", ""] };
+  const NO_FILTER = { camera: "", search: "", from: "", to: "", failures: "", q: "" };
+  const { compare } = new Intl.Collator("en", { numeric: true });
   const byId = (id) => document.getElementById(id);
   const all = (selector) => document.querySelectorAll(selector);
 
@@ -40,21 +42,29 @@
 
   const viewOf = (state) => Math.max(0, views.findIndex((view) => view.name === state.view));
 
+  function limit(text, otherwise) {
+    const number = Number.parseFloat(text);
+    return Number.isNaN(number) ? otherwise : number;
+  }
+
   // --- which rows, in which order: indices into the view's own order ---
 
   function chosenPlaces(state) {
-    const { subjects: numbers, states } = views[viewOf(state)];
+    const { subjects: numbers, states, values } = views[viewOf(state)];
     let places = numbers.map((_, place) => place);
     if (state.q) return places.filter((place) => subjects[numbers[place]][0] === state.q);
     const sought = state.search.trim().toLowerCase();
+    const [least, most] = [limit(state.from, -Infinity), limit(state.to, Infinity)];
+    const everyValue = least === -Infinity && most === Infinity; // also of rows without one
     places = places.filter((place) => {
       const [name, person, cameras] = subjects[numbers[place]];
       if (state.camera && !cameras.includes(state.camera)) return false;
       if (state.failures && states[place] !== FAILED) return false;
+      const value = values[place];
+      if (!everyValue && (value === null || value < least || value > most)) return false;
       return !sought || name.toLowerCase().includes(sought) || (person ?? "").toLowerCase().includes(sought);
     });
     if (state.order === "id") {
-      const { compare } = new Intl.Collator("en", { numeric: true });
       const nameOf = (place) => subjects[numbers[place]][0];
       places.sort((a, b) => compare(nameOf(a), nameOf(b)));
     } else if (state.order === "last") {
@@ -85,7 +95,8 @@
   const percent = (share) => `${Math.round(100 * share)} %`;
 
   function tracklet(captions, entry) {
-    const [number, width, id, person, camera, clothes, time] = captions;
+    const [number, id, person, camera, clothes, time] = captions;
+    const width = widths.others[number] ?? widths.most;
     const [, rank, score, probability, mark] = entry ?? [0, null, null, null, UNKNOWN];
     const [kind, sign] = entry ? MARKS[mark] : ["query", "query"];
     const figure = element("figure", `tracklet ${kind}`);
@@ -94,8 +105,8 @@
     if (label) head.append(element("b", "place", label));
     if (score !== null) head.append(element("span", "score", score.toFixed(3), "score"));
     if (probability !== null) head.append(element("span", "probability", percent(probability), "probability of being the same person"));
-    const picture = number < 0 ? element("span", "no-picture", "no picture") : element("img");
-    if (number >= 0) {
+    const picture = width ? element("img") : element("span", "no-picture", "no picture");
+    if (width) {
       Object.assign(picture, { loading: "lazy", decoding: "async", width, height: 160 });
       picture.alt = `frames of ${id}`;
       picture.src = `pictures/${Math.floor(number / 1000)}/${number % 1000}.jpg`;
@@ -107,7 +118,7 @@
     if (clothes !== null) caption.append(element("div", "clothes", `clothes ${clothes}`, clothes));
     caption.append(element("div", "id", id, id));
     figure.append(head, picture, caption);
-    figure.style.setProperty("--width", `${width}px`);
+    figure.style.setProperty("--width", `${width || 80}px`);
     return figure;
   }
 
@@ -165,7 +176,7 @@
     const number = viewOf(state);
     const places = chosenPlaces(state);
     const pages = Math.max(1, Math.ceil(places.length / PAGE_ROWS));
-    const page = Math.min(pages, Math.max(1, Number.parseInt(state.page, 10) || 1));
+    const page = pageOf(state, pages);
     showControls(state, number, places.length, page, pages);
     const wanted = JSON.stringify({ ...state, junk: "" }); // junk is shown or hidden by CSS, without new rows
     if (byId("rows").dataset.shown === wanted) return;
@@ -189,10 +200,12 @@
     const judged = /[12]/.test(view.states);
     fill("order", [["first", view.orders[0]], ["last", view.orders[1]], ["id", "by id"]], state.order);
     const cameras = new Set(view.subjects.flatMap((subject) => subjects[subject][2]));
-    const { compare } = new Intl.Collator("en", { numeric: true });
     fill("camera", [["", "all"], ...[...cameras].sort(compare).map((camera) => [camera, camera])], state.camera);
     byId("view").value = view.name;
-    if (byId("search") !== document.activeElement) byId("search").value = state.search;
+    for (const id of ["search", "from", "to"]) {
+      if (byId(id) !== document.activeElement) byId(id).value = state[id];
+    }
+    byId("measure").textContent = view.measure;
     byId("failures").checked = Boolean(state.failures);
     byId("junk").checked = Boolean(state.junk);
     for (const id of ["failures-label", "junk-label"]) byId(id).hidden = !judged;
@@ -202,7 +215,8 @@
     const total = view.subjects.length;
     byId("count").textContent = `${found.toLocaleString("en")} of ${total.toLocaleString("en")} ${view.counted}`;
     byId("all").hidden = found === total;
-    for (const text of all(".page")) text.textContent = `page ${page} of ${pages}`;
+    for (const text of all(".pages")) text.textContent = `of ${pages.toLocaleString("en")}`;
+    for (const field of all(".page")) Object.assign(field, { value: page, max: pages });
     for (const button of all(".previous")) button.disabled = page <= 1;
     for (const button of all(".next")) button.disabled = page >= pages;
     for (const turning of all(".turn")) turning.hidden = pages === 1;
@@ -217,12 +231,19 @@
     byId(id).value = chosen;
   }
 
+  function pageOf(state, pages) {
+    return Math.min(pages, Math.max(1, Number.parseInt(state.page, 10) || 1));
+  }
+
+  function openPage(page) {
+    go({ page: String(page) });
+    scrollTo(0, 0);
+  }
+
   function turnPage(step) {
     const state = readState();
     const pages = Math.max(1, Math.ceil(chosenPlaces(state).length / PAGE_ROWS));
-    const page = Math.min(pages, Math.max(1, (Number.parseInt(state.page, 10) || 1) + step));
-    go({ page: String(page) });
-    scrollTo(0, 0);
+    openPage(Math.min(pages, Math.max(1, pageOf(state, pages) + step)));
   }
 
   function focusRow(step) {
@@ -246,14 +267,17 @@
     for (const id of ["failures", "junk"]) {
       byId(id).addEventListener("change", () => go({ [id]: byId(id).checked ? "1" : "", ...(id === "junk" ? { page: readState().page } : { q: "" }) }));
     }
-    byId("search").addEventListener("input", () => go({ search: byId("search").value, q: "" }, { replace: true }));
+    for (const id of ["search", "from", "to"]) {
+      byId(id).addEventListener("input", () => go({ [id]: byId(id).value, q: "" }, { replace: true }));
+    }
     byId("controls").addEventListener("submit", (event) => event.preventDefault());
-    byId("all").addEventListener("click", () => go({ camera: "", search: "", failures: "", q: "" }));
+    byId("all").addEventListener("click", () => go(NO_FILTER));
     for (const button of all(".previous")) button.addEventListener("click", () => turnPage(-1));
     for (const button of all(".next")) button.addEventListener("click", () => turnPage(1));
+    for (const field of all(".page")) field.addEventListener("change", () => openPage(field.value));
     addEventListener("hashchange", render);
     addEventListener("keydown", (event) => {
-      const writing = event.target instanceof HTMLInputElement && event.target.type === "search";
+      const writing = event.target instanceof HTMLInputElement && event.target.type !== "checkbox";
       if (event.key === "Escape" && writing) event.target.blur();
       if (writing || event.ctrlKey || event.metaKey || event.altKey || event.target instanceof HTMLSelectElement) return;
       if (Object.hasOwn(KEYS, event.key)) {

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from ccvid.retrieval.embedding.table import EmbeddingRow
-from ccvid.retrieval.report.film_strip import Picture, Thumbnails
+from ccvid.retrieval.report.film_strip import HEIGHT, Picture, Thumbnails
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_clip_
 
-THUMBNAIL_SIZE = (256, 128)
+THUMBNAIL_SIZE = (HEIGHT, HEIGHT // 2)
 
 Place = tuple[ShardFolder, int] | None
 """Shards and row of a tracklet; None if it is no longer stored."""
@@ -53,12 +53,11 @@ def stored_thumbnails(places: Sequence[Place], *, frames: int = 3) -> Thumbnails
         if (place := places[index]) is None:
             return []
         store, row = place
-        positions = np.unique(
-            np.linspace(0, store.rows[row].frame_count - 1, frames + 2).round().astype(np.int64)[1:-1]
-        )
+        last = store.rows[row].frame_count - 1
+        positions = np.array(sorted({round(last * part / (frames + 1)) for part in range(1, frames + 1)}))
         clip_THWC = torch.empty((len(positions), *THUMBNAIL_SIZE, 3), dtype=torch.uint8)
         try:
-            decode_clip_(clip_THWC.permute(0, 3, 1, 2), store, row, positions)
+            decode_clip_(clip_THWC.permute(0, 3, 1, 2), store, row, positions, reduced=True)
         except InputError:
             return []
         return list(clip_THWC.numpy())

@@ -11,7 +11,7 @@ import numpy as np
 from ccvid.retrieval.embedding.table import EmbeddingRow
 from ccvid.retrieval.gallery.matches import RankedMatches
 from ccvid.retrieval.report.film_strip import Thumbnails
-from ccvid.retrieval.report.filmstrips import Entry, Row, Tracklets, View, write_filmstrips
+from ccvid.retrieval.report.filmstrips import Entries, Mark, Row, Tracklets, View, write_filmstrips
 from ccvid.retrieval.report.folder import report_folder, write_page
 
 
@@ -30,7 +30,7 @@ def search_view(matches: RankedMatches, query_thumbnails: Thumbnails, gallery_th
     gallery = Tracklets.of_rows(matches.gallery, gallery_thumbnails)
     orders = ("highest score first", "lowest score first")
     description = "Ranked by score; whether the matches are right is not known."
-    return View("search", description, orders, query, gallery, _found(matches))
+    return View("search", description, orders, query, gallery, _found(matches), "top score")
 
 
 def group_view(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow], thumbnails: Thumbnails) -> View:
@@ -38,7 +38,7 @@ def group_view(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow], thumb
     shown = Tracklets.of_rows(tracklets, thumbnails)
     orders = ("largest first", "smallest first")
     description = "Each group holds tracklets that probably show the same person."
-    return View("groups", description, orders, shown, shown, _grouped(groups, tracklets), counted="groups")
+    return View("groups", description, orders, shown, shown, _grouped(groups, tracklets), "size", counted="groups")
 
 
 def write_views(
@@ -52,24 +52,26 @@ def write_views(
 
 def _found(matches: RankedMatches) -> Iterator[Row]:
     first_Q = matches.score_QK[:, 0]
+    rank_K = np.arange(1, matches.gallery_QK.shape[1] + 1)
+    mark_K = np.full(len(rank_K), Mark.UNKNOWN)
     for query in np.argsort(-first_Q, kind="stable").tolist():
         asked = matches.query[query]
-        there = matches.gallery_QK[query] >= 0
-        score = matches.score_QK[query][there].tolist()
-        chance = (
-            [None] * len(score) if matches.probability_QK is None else matches.probability_QK[query][there].tolist()
-        )
-        found = zip(matches.gallery_QK[query][there].tolist(), score, chance, strict=True)
-        entries = [Entry(index, rank, *values) for rank, (index, *values) in enumerate(found, start=1)]
-        notes = () if entries else ("no gallery tracklet passes the filter",)
-        yield Row(asked.id, asked.person, (asked.camera,), query, entries, notes)
+        count = np.count_nonzero(matches.gallery_QK[query] >= 0)
+        probability_K = None if matches.probability_QK is None else matches.probability_QK[query]
+        ranked = Entries(matches.gallery_QK[query], rank_K, matches.score_QK[query], probability_K, mark_K)
+        notes = () if count else ("no gallery tracklet passes the filter",)
+        value = round(float(first_Q[query]), 3) if count else None
+        yield Row(asked.id, asked.person, (asked.camera,), query, ranked.part(slice(count)), notes, value=value)
 
 
 def _grouped(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow]) -> Iterator[Row]:
+    labels = [(row.person, row.camera) for row in tracklets]  # once, because single rows are slow to get
     for group in sorted(groups, key=lambda group: -len(group.members)):
-        persons = {tracklets[index].person for index in group.members} - {None}
-        cameras = tuple(sorted({tracklets[index].camera for index in group.members}))
-        known = ", ".join(sorted(person for person in persons if person is not None)) or None
-        size = f"{len(group.members)} tracklet{'s' if len(group.members) != 1 else ''}"
-        entries = [Entry(index, None) for index in group.members]
-        yield Row(group.name, known, cameras, None, entries, (size, *group.notes))
+        persons = {person for index in group.members if (person := labels[index][0]) is not None}
+        cameras = tuple(sorted({labels[index][1] for index in group.members}))
+        known = ", ".join(sorted(persons)) or None
+        count = len(group.members)
+        size = f"{count} tracklet{'s' if count != 1 else ''}"
+        unranked = np.zeros(count, np.int64)
+        entries = Entries(np.array(group.members, np.int64), unranked, None, None, unranked + Mark.UNKNOWN)
+        yield Row(group.name, known, cameras, None, entries, (size, *group.notes), value=count)

@@ -16,7 +16,7 @@ from ccvid.retrieval.ranking.distances import DistanceMatrix
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 from ccvid.retrieval.report.changes import RankedResult, change_view
-from ccvid.retrieval.report.filmstrips import Caption, Entry, Mark, State, Tracklets
+from ccvid.retrieval.report.filmstrips import Caption, Mark, State, Tracklets
 from ccvid.retrieval.report.tables import write_query_table
 from data_tools.errors import InputError
 
@@ -149,7 +149,9 @@ def test_changed_queries_as_both_results_ranked_them() -> None:
     )
     ranked = ((("g0", 0.25, True), ("gone", 0.5, False), ("g1", 0.75, False)),) * 3
     results = (RankedResult("one", replace(first, ranked=ranked)), RankedResult("two", replace(second, ranked=ranked)))
-    shown = Tracklets(lambda index: Caption("", None, f"camera {index}", None, None), lambda _: [])
+    shown = Tracklets(
+        lambda indices: [Caption("", None, f"camera {index}", None, None) for index in indices], lambda _: []
+    )
     number_of = {"q001": 0, "q002": 1, "g0": 2, "g1": 3}
     rows = list(change_view("p", compare(first, second), results, shown, number_of).rows)
     assert [(row.name, row.notes) for row in rows] == [
@@ -159,4 +161,7 @@ def test_changed_queries_as_both_results_ranked_them() -> None:
         ("q001", ("two", "average precision 90.0 %", "+40.0")),
     ]
     assert (rows[0].query, rows[0].cameras, rows[1].state) == (1, ("camera 1",), State.WRONG)
-    assert rows[0].entries == [Entry(2, 1, 0.75, None, Mark.RIGHT), Entry(3, 3, 0.25, None, Mark.WRONG)]
+    gallery_E, rank_E, score_E, probability_E, mark_E = rows[0].entries
+    assert (gallery_E.tolist(), rank_E.tolist(), score_E.tolist()) == ([2, 3], [1, 3], [0.75, 0.25])
+    assert (probability_E, mark_E.tolist()) == (None, [Mark.RIGHT, Mark.WRONG])
+    assert [row.value for row in rows] == [-65.0, -65.0, 40.0, 40.0]

@@ -45,8 +45,8 @@ def rows_of(folder: Path, view: int) -> list[tuple[str, dict[str, Any]]]:
     for number, subject in enumerate(index["views"][view]["subjects"]):
         chunk = read_data(folder / "data" / f"{view}-{number // index['chunkRows']}.js")
         notes, query, entries = chunk["rows"][number % index["chunkRows"]]
-        ids = [(chunk["tracklets"][place][2], *rest) for place, *rest in entries]
-        row = {"notes": notes, "query": query and chunk["tracklets"][query][2], "entries": ids}
+        ids = [(chunk["tracklets"][place][1], *rest) for place, *rest in entries]
+        row = {"notes": notes, "query": None if query is None else chunk["tracklets"][query][1], "entries": ids}
         rows.append((index["subjects"][subject][0], row))
     return rows
 
@@ -178,9 +178,11 @@ def test_nothing_from_data_is_markup_or_a_file_name(written: Path) -> None:
 
 def test_a_picture_a_tracklet_shared_between_rows(written: Path) -> None:
     pictures: dict[str, set[int]] = {}
+    widths = read_data(written / "data" / "index.js")["widths"]
     for chunk in (written / "data").glob("*-*.js"):
-        for number, width, name, *_ in read_data(chunk)["tracklets"]:
+        for number, name, *_ in read_data(chunk)["tracklets"]:
             pictures.setdefault(name, set()).add(number)
+            width = widths["others"].get(str(number), widths["most"])
             jpeg = (written / "pictures" / str(number // 1000) / f"{number % 1000}.jpg").read_bytes()
             assert simplejpeg.decode_jpeg_header(jpeg)[:2] == (HEIGHT, width)
     assert {len(numbers) for numbers in pictures.values()} == {1}
@@ -223,7 +225,7 @@ def test_unlabelled_matches_are_shown_unmarked(tmp_path: Path) -> None:
     assert rows[1][1]["entries"] == [("t3", 1, 0.5, 0.5, 0), ("t0", 2, 0.25, 0.25, 0)]
     assert rows[2][1] == {"notes": ["no gallery tracklet passes the filter"], "query": "t2", "entries": []}
     captions = read_data(tmp_path / "r" / "data" / "0-0.js")["tracklets"]
-    assert captions[0][2:] == ["t1", None, "cam1", None, "1:02:03–1:02:09"]
+    assert captions[1][1:] == ["t1", None, "cam1", None, "1:02:03–1:02:09"]
     assert read_data(tmp_path / "r" / "data" / "index.js")["threshold"] == 0.4
 
 
