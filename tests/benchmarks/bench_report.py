@@ -1,99 +1,202 @@
-"""The report of 1,000 queries, against writing only its pictures.
+"""The report of a large retrieval, part by part, beside the bare work on its pictures.
 
-    python -m tests.benchmarks.bench_report [--queries 1000] [--gallery 5000] [--rounds 3]
+    python -m tests.benchmarks.bench_report [--queries 10000] [--gallery 200000] [--dimensions 48] [--stored 20000]
 
-Pictures are made from JPEG-coded frames of 256×128, three a tracklet, as shards hold them. The target is 60 seconds
-for 1,000 queries; the ratio tells what labels, rankings, matrices, charts and pages cost beside the pictures.
+Prints one JSON object a line: ``phase``, ``seconds``, and ``peak_bytes``, the private memory above that at the phase's
+start (pages of the mapped shards, which the system takes back when it needs them, are not counted). The phases:
+
+    filmstrips  rankings of all protocols (20 places), and the pictures of all tracklets in them, each made once;
+                ``bare_seconds``: three JPEGs of 256x128 decoded at the pictures' scale and one encoded, as many times
+                as there are pictures, by the same library on as many threads, without reading or writing files
+    overview    metrics, charts and the matrices by camera, clothes and location, each of which ranks anew
+    open        the page of filmstrips in Chromium from disk, until its first 50 rows stand there (with chromedriver)
+
+The retrieval itself, which is made from random embeddings of so many dimensions, is not measured. Frames are read from
+shards of ``--stored`` tracklets, 15 KB a frame, which stand in for all. The aim: 120 seconds for filmstrips and
+overview of 10,000 queries on two cores, and less than 1 GB.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import json
+import re
 import shutil
-import statistics
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 
-from ccvid.retrieval.report.film_strip import Picture, Thumbnails
-from ccvid.retrieval.report.pictures import PictureFolder
-from ccvid.retrieval.report.report import write_report
+from ccvid.retrieval.report.film_strip import HEIGHT
+from ccvid.retrieval.report.folder import report_folder
+from ccvid.retrieval.report.pictures import QUALITY
+from ccvid.retrieval.report.report import write_overview, write_rankings
 from ccvid.retrieval.report.report_input import ReportInput
+from ccvid.retrieval.report.stored_pictures import stored_thumbnails
+from data_tools.cpus import available_cpus
+from data_tools.shards import ShardFolder
+from data_tools.tracklet import ImageFrames, Tracklet
+from tests.benchmarks.bench_loader import shards_of, write_pictures
+from tests.benchmarks.bench_retrieval import machine
 from tests.method.report_walkers import walkers
 
-TARGET_SECONDS_PER_1000 = 60
-PLACES = 20
+PLACES, OF_A_PERSON, SCENES, FRAMES = 20, 40, 64, 3
 
 
-def stored(count: int) -> Thumbnails:
-    """Three frames of each tracklet, decoded on request; the frames of 16 tracklets stand in for all."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 255, (16, 3, 32, 16, 3), np.uint8)
-    frames = coarse.repeat(8, axis=2).repeat(8, axis=3)
-    coded = [[simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=95) for frame in clip] for clip in frames]
+class Measured:
+    """Seconds and the peak of private memory of what runs within, sampled."""
 
-    def thumbnails(index: int) -> list[Picture]:
-        assert 0 <= index < count
-        return [simplejpeg.decode_jpeg(frame) for frame in coded[index % len(coded)]]
+    def __enter__(self) -> Measured:
+        self._over = threading.Event()
+        self._before = self.peak_bytes = _private_bytes()
+        self._sampler = threading.Thread(target=self._sample)
+        self._sampler.start()
+        self._started = time.perf_counter()
+        return self
 
-    return thumbnails
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self._over.set()
+        self._sampler.join()
+        self.peak_bytes -= self._before
+
+    def _sample(self) -> None:
+        while not self._over.wait(0.05):
+            self.peak_bytes = max(self.peak_bytes, _private_bytes())
 
 
-def shown(report: ReportInput) -> list[tuple[Thumbnails, int]]:
-    """Every query, and every gallery tracklet that is shown."""
-    gallery: set[int] = set()
-    for name in report.evaluation.results:
-        gallery |= set(report.evaluation.ranked_gallery(name).gallery_QK.ravel().tolist())
-    queries = [(report.query_thumbnails, index) for index in range(len(report.evaluation.query))]
-    return [*queries, *((report.gallery_thumbnails, index) for index in sorted(gallery - {-1}))]
+def _private_bytes() -> int:
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
 
 
-def timed(write: Callable[[Path], object], rounds: int) -> tuple[float, int]:
-    """Median seconds, and the number of pictures written."""
-    seconds = []
-    for _ in range(rounds):
-        folder = Path(tempfile.mkdtemp())
-        try:
-            start = time.perf_counter()
-            write(folder / "report")
-            seconds.append(time.perf_counter() - start)
-            pictures = sum(1 for _ in folder.rglob("*.jpg"))
-        finally:
-            shutil.rmtree(folder)
-    return statistics.median(seconds), pictures
+def stored(folder: Path, tracklets: int) -> ShardFolder:
+    """Shards of 256x128 JPEGs; the frames of ``SCENES`` tracklets stand in for all."""
+    pictures, frames = folder / "pictures", folder / "frames"
+    pictures.mkdir()
+    scenes = shards_of(write_pictures(pictures, SCENES, FRAMES), folder / "scenes", "jpeg")
+    names = tuple(f"{number}.jpg" for number in range(FRAMES))
+    for scene in range(SCENES):
+        (frames / str(scene)).mkdir(parents=True)
+        for name, encoded in zip(names, scenes.encoded_frames(scene, range(FRAMES)), strict=True):
+            (frames / str(scene) / name).write_bytes(encoded.tobytes())
+    sources = [ImageFrames(frames / str(scene), names) for scene in range(SCENES)]
+    every = (
+        Tracklet(str(number), "0", "0", "0", "gallery", sources[number % SCENES], tuple(range(FRAMES)))
+        for number in range(tracklets)
+    )
+    return shards_of(tuple(every), folder / "shards", "source")
+
+
+def bare_seconds(store: ShardFolder, pictures: int) -> float:
+    """Seconds for decoding and encoding as many pictures, and nothing else."""
+    clips = [store.encoded_frames(scene, range(FRAMES)) for scene in range(SCENES)]
+
+    def make(number: int) -> None:
+        frames = [
+            simplejpeg.decode_jpeg(frame, min_height=HEIGHT, min_width=HEIGHT // 2) for frame in clips[number % SCENES]
+        ]
+        simplejpeg.encode_jpeg(np.concatenate(frames, axis=1), quality=QUALITY, colorsubsampling="420")
+
+    def make_some(first: int) -> None:
+        for number in range(first, min(first + 100, pictures)):
+            make(number)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(available_cpus()) as threads:
+        list(threads.map(make_some, range(0, pictures, 100)))
+    return time.perf_counter() - started
+
+
+@contextmanager
+def opened_page(page: Path) -> Iterator[float]:
+    """Seconds from asking Chromium for the page until its rows and their first pictures stand there."""
+    from selenium import webdriver  # needed only where there is a browser
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+    shown = "return document.querySelector('article.row img')?.naturalWidth > 0"
+    try:
+        browser.get("about:blank")
+        started = time.perf_counter()
+        browser.get(page.as_uri())
+        WebDriverWait(browser, 60, poll_frequency=0.02).until(lambda _: browser.execute_script(shown))
+        yield time.perf_counter() - started
+    finally:
+        browser.quit()
+
+
+def say(phase: str, **figures: float) -> None:
+    """Print a line of JSON."""
+    print(json.dumps({"phase": phase, **{name: round(value, 3) for name, value in figures.items()}}), flush=True)
+
+
+def measure(report: ReportInput, store: ShardFolder, folder: Path) -> None:
+    """Write the report, and print the lines."""
+    with report_folder(folder) as new:
+        with Measured() as filmstrips:
+            write_rankings(report, new)
+        with Measured() as overview:
+            write_overview(report, new)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    pictures = sum(path.suffix == ".jpg" for path in files)
+    bare = bare_seconds(store, pictures)
+    say(
+        "filmstrips",
+        seconds=filmstrips.seconds,
+        bare_seconds=bare,
+        ratio=filmstrips.seconds / bare,
+        peak_bytes=filmstrips.peak_bytes,
+        pictures=pictures,
+        files=len(files),
+        bytes=sum(path.stat().st_size for path in files),
+    )
+    say("overview", seconds=overview.seconds, peak_bytes=overview.peak_bytes)
+    say("report", seconds=filmstrips.seconds + overview.seconds)
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        with opened_page(folder / "filmstrips.html") as seconds:
+            say("open", seconds=seconds, index_bytes=(folder / "data" / "index.js").stat().st_size)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--gallery", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--gallery", type=int, default=200_000)
+    parser.add_argument("--dimensions", type=int, default=48)
+    parser.add_argument("--stored", type=int, default=20_000)
+    parser.add_argument("--folder", type=Path, help="write the report there and keep it. Default: a temporary folder")
     options = parser.parse_args()
-    report = replace(
-        walkers(options.queries, options.gallery, persons=max(2, options.queries // 10), cameras=8, top_k=PLACES),
-        query_thumbnails=stored(options.queries),
-        gallery_thumbnails=stored(options.gallery),
-    )
-
-    def pictures_alone(folder: Path) -> None:
-        pictures = PictureFolder(folder)
-        for thumbnails, index in shown(report):
-            pictures.picture(thumbnails, index)
-
-    alone, count_alone = timed(pictures_alone, options.rounds)
-    whole, count = timed(lambda folder: write_report(report, folder), options.rounds)
-    print(f"{platform.processor() or platform.machine()}, one process; median of {options.rounds} rounds")
-    print(f"{options.queries} queries, {options.gallery} gallery, {len(report.evaluation.results)} protocols")
-    print(f"pictures alone    {alone:7.1f} s  ({count_alone} pictures)")
-    print(f"the whole report  {whole:7.1f} s  ({count} pictures), {whole / alone:.2f} of the pictures alone")
-    per_1000 = 1000 * whole / options.queries
-    print(f"for 1,000 queries {per_1000:7.1f} s  target <= {TARGET_SECONDS_PER_1000}")
+    print(f"{machine()}, {available_cpus()} CPUs", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as temporary:
+        store = stored(Path(temporary), min(options.stored, options.gallery))
+        report = walkers(
+            options.queries,
+            options.gallery,
+            persons=max(2, options.gallery // OF_A_PERSON),
+            cameras=8,
+            top_k=PLACES,
+            dimensions=options.dimensions,
+        )
+        query, gallery = (
+            stored_thumbnails([(store, index % len(store.rows)) for index in range(size)])
+            for size in (options.queries, options.gallery)
+        )
+        report = replace(report, query_thumbnails=query, gallery_thumbnails=gallery)
+        measure(report, store, options.folder or Path(temporary) / "report")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def main() -> None:
     names = list(contestants)
     np.testing.assert_allclose(answers[names[1]], answers[names[0]], rtol=1e-12)
     baseline = statistics.median(seconds[names[0]])
-    print(f"{_machine()}, one thread; {options.queries} queries x {options.gallery} gallery, three protocols")
+    print(f"{machine()}, one thread; {options.queries} queries x {options.gallery} gallery, three protocols")
     print(f"{'median of ' + str(options.rounds) + ' rounds':42s} {'seconds':>8s} {'of the loops':>13s}  target")
     for name in names:
         median = statistics.median(seconds[name])
@@ -119,7 +119,8 @@ def main() -> None:
         print(f"{name:42s} {median:8.2f} {median / baseline:13.3f}  {target}")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The processor's name and the versions that decide the speed."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -25,16 +25,23 @@ LONG = "a/very long identifier, with spaces / and “quotes” \"'& </script> ü
 
 
 def walkers(
-    queries: int = 120, gallery: int = 480, *, persons: int = 30, cameras: int = 5, top_k: int = 12, seed: int = 0
+    queries: int = 120,
+    gallery: int = 480,
+    *,
+    persons: int = 30,
+    cameras: int = 5,
+    top_k: int = 12,
+    seed: int = 0,
+    dimensions: int = 48,
 ) -> ReportInput:
     """Every protocol of clothes and location applies; query 0 has a hostile id, query 1 a long one."""
     random = np.random.default_rng(seed)
-    face = random.standard_normal((persons, 48))
-    outfit, view = random.standard_normal((persons, 3, 48)), random.standard_normal((cameras, 48))
+    face = random.standard_normal((persons, dimensions))
+    outfit, view = random.standard_normal((persons, 3, dimensions)), random.standard_normal((cameras, dimensions))
     sides, embeddings, pictures = [], [], []
     for prefix, size in (("q", queries), ("g", gallery)):
         who, camera, clothes = (random.integers(0, most, size) for most in (persons, cameras, 3))
-        noise = random.standard_normal((size, 48))
+        noise = random.standard_normal((size, dimensions))
         embeddings.append(
             (face[who] + 0.8 * outfit[who, clothes] + 0.6 * view[camera] + 1.1 * noise).astype(np.float32)
         )

@@ -24,19 +24,27 @@ def write_report(report: ReportInput, folder: Path) -> None:
     Takes one pass over the distances for each label column with a matrix. Raises InputError if the folder cannot be
     written or holds something else, and whatever the thumbnails raise.
     """
-    evaluation = report.evaluation
-    for result in evaluation.results.values():
+    for result in report.evaluation.results.values():
         assert result.nearest_others.gallery_QK.shape[1] > 0, "evaluate() kept no rankings: give it top_k"
-    query = Tracklets.of_labels(evaluation.query, report.query_thumbnails)
-    gallery = Tracklets.of_labels(evaluation.gallery, report.gallery_thumbnails)
     with report_folder(folder) as new:
-        views = protocol_views(evaluation, report.distances, query, gallery, report.probability)
-        threshold = None if report.threshold is None else report.threshold.score
-        write_filmstrips(new, views, threshold=threshold)
-        _write_figures(new, report.figures)
-        write_page(new, "index.html", "index.html.j2", _overview(report))
-        shown = {"title": report.title, "facts": {}, "has_overview": True}
-        write_page(new, "filmstrips.html", "filmstrips.html.j2", shown)
+        write_rankings(report, new)
+        write_overview(report, new)
+
+
+def write_rankings(report: ReportInput, folder: Path) -> None:
+    """Write the page of filmstrips to ``folder``."""
+    query = Tracklets.of_labels(report.evaluation.query, report.query_thumbnails)
+    gallery = Tracklets.of_labels(report.evaluation.gallery, report.gallery_thumbnails)
+    views = protocol_views(report.evaluation, report.distances, query, gallery, report.probability)
+    write_filmstrips(folder, views, threshold=None if report.threshold is None else report.threshold.score)
+    shown = {"title": report.title, "facts": {}, "has_overview": True}
+    write_page(folder, "filmstrips.html", "filmstrips.html.j2", shown)
+
+
+def write_overview(report: ReportInput, folder: Path) -> None:
+    """Write the first page to ``folder``."""
+    _write_figures(folder, report.figures)
+    write_page(folder, "index.html", "index.html.j2", _overview(report))
 
 
 def _overview(report: ReportInput) -> dict[str, object]:

@@ -162,6 +162,7 @@ def test_changed_queries_as_both_results_ranked_them() -> None:
     ]
     assert (rows[0].query, rows[0].cameras, rows[1].state) == (1, ("camera 1",), State.WRONG)
     gallery_E, rank_E, score_E, probability_E, mark_E = rows[0].entries
+    assert score_E is not None
     assert (gallery_E.tolist(), rank_E.tolist(), score_E.tolist()) == ([2, 3], [1, 3], [0.75, 0.25])
     assert (probability_E, mark_E.tolist()) == (None, [Mark.RIGHT, Mark.WRONG])
     assert [row.value for row in rows] == [-65.0, -65.0, 40.0, 40.0]
