@@ -40,15 +40,22 @@ class FrameStore(Protocol):
 
 
 def decode_clip_(
-    clip_TCHW: Tensor,
+    clip_TCHW: Tensor, store: FrameStore, row: int, positions: Positions, resize_filter: ResizeFilter = "bicubic"
+) -> None:
+    """Fill a uint8 clip, channels last in memory, as ``decode_frames_`` does."""
+    decode_frames_(clip_TCHW.permute(0, 2, 3, 1).numpy(), store, row, positions.tolist(), resize_filter)
+
+
+def decode_frames_(
+    frames_THWC: Picture,
     store: FrameStore,
     row: int,
-    positions: Positions,
+    positions: Sequence[int],
     resize_filter: ResizeFilter = "bicubic",
     *,
     reduced: bool = False,
 ) -> None:
-    """Fill a uint8 clip, channels last in memory, with stored frames; frames of another size are resized.
+    """Fill uint8 pictures with stored frames; frames of another size are resized.
 
     Args:
         reduced: decode larger JPEGs at a smaller scale, the next one of eighths, and only then resize: for pictures to
@@ -57,8 +64,8 @@ def decode_clip_(
     Raises:
         InputError: a frame cannot be decoded; names the tracklet and the frame's position in it.
     """
-    stored = store.encoded_frames(row, positions.tolist())
-    for out_HWC, frame, position in zip(clip_TCHW.permute(0, 2, 3, 1).numpy(), stored, positions, strict=True):
+    stored = store.encoded_frames(row, positions)
+    for out_HWC, frame, position in zip(frames_THWC, stored, positions, strict=True):
         try:
             _fill_(out_HWC, frame, resize_filter, reduced)
         except (ValueError, OSError) as error:

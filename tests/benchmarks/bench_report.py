@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_report [--queries 10000] [--gallery 200000] [--dimensions 48] [--stored 20000]
 
-Prints one JSON object a line: ``phase``, ``seconds``, and ``peak_bytes``, the private memory above that at the phase's
-start (pages of the mapped shards, which the system takes back when it needs them, are not counted). The phases:
+Prints one JSON object a line: ``phase``, ``seconds``, ``cpu_seconds`` of all threads, and ``peak_bytes``, the private
+memory above that at the phase's start (pages of the mapped shards, which the system takes back when it needs them, are
+not counted). The phases:
 
     filmstrips  rankings of all protocols (20 places), and the pictures of all tracklets in them, each made once;
                 ``bare_seconds``: three JPEGs of 256x128 decoded at the pictures' scale and one encoded, as many times
@@ -52,18 +53,19 @@ PLACES, OF_A_PERSON, SCENES, FRAMES = 20, 40, 64, 3
 
 
 class Measured:
-    """Seconds and the peak of private memory of what runs within, sampled."""
+    """Seconds, CPU seconds and the peak of private memory of what runs within, sampled."""
 
     def __enter__(self) -> Measured:
         self._over = threading.Event()
         self._before = self.peak_bytes = _private_bytes()
         self._sampler = threading.Thread(target=self._sample)
         self._sampler.start()
-        self._started = time.perf_counter()
+        self._started, self._cpu = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = time.process_time() - self._cpu
         self._over.set()
         self._sampler.join()
         self.peak_bytes -= self._before
@@ -97,8 +99,8 @@ def stored(folder: Path, tracklets: int) -> ShardFolder:
     return shards_of(tuple(every), folder / "shards", "source")
 
 
-def bare_seconds(store: ShardFolder, pictures: int) -> float:
-    """Seconds for decoding and encoding as many pictures, and nothing else."""
+def bare_work(store: ShardFolder, pictures: int) -> Measured:
+    """Decode and encode as many pictures, and nothing else."""
     clips = [store.encoded_frames(scene, range(FRAMES)) for scene in range(SCENES)]
 
     def make(number: int) -> None:
@@ -111,10 +113,9 @@ def bare_seconds(store: ShardFolder, pictures: int) -> float:
         for number in range(first, min(first + 100, pictures)):
             make(number)
 
-    started = time.perf_counter()
-    with ThreadPoolExecutor(available_cpus()) as threads:
+    with Measured() as bare, ThreadPoolExecutor(available_cpus()) as threads:
         list(threads.map(make_some, range(0, pictures, 100)))
-    return time.perf_counter() - started
+    return bare
 
 
 @contextmanager
@@ -154,18 +155,19 @@ def measure(report: ReportInput, store: ShardFolder, folder: Path) -> None:
             write_overview(report, new)
     files = [path for path in folder.rglob("*") if path.is_file()]
     pictures = sum(path.suffix == ".jpg" for path in files)
-    bare = bare_seconds(store, pictures)
+    bare = bare_work(store, pictures)
     say(
         "filmstrips",
         seconds=filmstrips.seconds,
-        bare_seconds=bare,
-        ratio=filmstrips.seconds / bare,
+        cpu_seconds=filmstrips.cpu_seconds,
+        bare_seconds=bare.seconds,
+        bare_cpu_seconds=bare.cpu_seconds,
         peak_bytes=filmstrips.peak_bytes,
         pictures=pictures,
         files=len(files),
         bytes=sum(path.stat().st_size for path in files),
     )
-    say("overview", seconds=overview.seconds, peak_bytes=overview.peak_bytes)
+    say("overview", seconds=overview.seconds, cpu_seconds=overview.cpu_seconds, peak_bytes=overview.peak_bytes)
     say("report", seconds=filmstrips.seconds + overview.seconds)
     if shutil.which("chromium") and shutil.which("chromedriver"):
         with opened_page(folder / "filmstrips.html") as seconds:

@@ -12,7 +12,8 @@ Picture = npt.NDArray[np.uint8]
 Thumbnails = Callable[[int], Sequence[Picture]]
 """Some frames of the tracklet with this index, RGB (H, W, 3) each; none if there are no pictures of it."""
 
-HEIGHT = 160
+HEIGHT = 128
+"""As the pages show it, in pixels; JPEGs of 256x128 are decoded at this size."""
 WIDEST_FRAME = 2 * HEIGHT
 BETWEEN = 2
 DARK = 24

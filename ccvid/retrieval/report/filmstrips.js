@@ -107,7 +107,7 @@
     if (probability !== null) head.append(element("span", "probability", percent(probability), "probability of being the same person"));
     const picture = width ? element("img") : element("span", "no-picture", "no picture");
     if (width) {
-      Object.assign(picture, { loading: "lazy", decoding: "async", width, height: 160 });
+      Object.assign(picture, { loading: "lazy", decoding: "async", width, height: 128 });
       picture.alt = `frames of ${id}`;
       picture.src = `pictures/${Math.floor(number / 1000)}/${number % 1000}.jpg`;
     }
@@ -118,7 +118,7 @@
     if (clothes !== null) caption.append(element("div", "clothes", `clothes ${clothes}`, clothes));
     caption.append(element("div", "id", id, id));
     figure.append(head, picture, caption);
-    figure.style.setProperty("--width", `${width || 80}px`);
+    figure.style.setProperty("--width", `${width || 74}px`);
     return figure;
   }
 

@@ -56,8 +56,8 @@ class PictureFolder:
 
     def write(self) -> PictureWidths:
         """Write all pictures, on all CPUs; tracklets without frames have none. Raises what the thumbnails raise."""
-        for number in range(0, self._count, FOLDER_SIZE):
-            self._path(number).parent.mkdir(parents=True)
+        for folder in range(0, self._count, FOLDER_SIZE):
+            (self._folder / str(folder // FOLDER_SIZE)).mkdir(parents=True)
         width_of: dict[int, int] = {}
         meter = Meter("pictures", self._count, "tracklets", brief=True)
         with ThreadPoolExecutor(available_cpus(), thread_name_prefix="pictures") as threads:
@@ -81,11 +81,12 @@ class PictureFolder:
         if not frames:
             return 0
         strip = film_strip(frames)
-        self._path(number).write_bytes(simplejpeg.encode_jpeg(strip, quality=QUALITY, colorsubsampling="420"))
+        with open(self._path(number), "wb", buffering=0) as file:
+            file.write(simplejpeg.encode_jpeg(strip, quality=QUALITY, colorsubsampling="420"))
         return int(strip.shape[1])
 
-    def _path(self, number: int) -> Path:
-        return self._folder / str(number // FOLDER_SIZE) / f"{number % FOLDER_SIZE}.jpg"
+    def _path(self, number: int) -> str:
+        return f"{self._folder}/{number // FOLDER_SIZE}/{number % FOLDER_SIZE}.jpg"
 
 
 def in_parts(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:

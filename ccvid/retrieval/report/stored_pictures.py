@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
 
 from ccvid.retrieval.embedding.table import EmbeddingRow
 from ccvid.retrieval.report.film_strip import HEIGHT, Picture, Thumbnails
@@ -13,7 +12,7 @@ from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
-from data_tools.stored_frames import decode_clip_
+from data_tools.stored_frames import decode_frames_
 
 THUMBNAIL_SIZE = (HEIGHT, HEIGHT // 2)
 
@@ -54,12 +53,12 @@ def stored_thumbnails(places: Sequence[Place], *, frames: int = 3) -> Thumbnails
             return []
         store, row = place
         last = store.rows[row].frame_count - 1
-        positions = np.array(sorted({round(last * part / (frames + 1)) for part in range(1, frames + 1)}))
-        clip_THWC = torch.empty((len(positions), *THUMBNAIL_SIZE, 3), dtype=torch.uint8)
+        positions = sorted({round(last * part / (frames + 1)) for part in range(1, frames + 1)})
+        frames_THWC = np.empty((len(positions), *THUMBNAIL_SIZE, 3), np.uint8)
         try:
-            decode_clip_(clip_THWC.permute(0, 3, 1, 2), store, row, positions, reduced=True)
+            decode_frames_(frames_THWC, store, row, positions, reduced=True)
         except InputError:
             return []
-        return list(clip_THWC.numpy())
+        return list(frames_THWC)
 
     return thumbnails

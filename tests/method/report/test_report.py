@@ -190,7 +190,7 @@ def test_a_picture_a_tracklet_shared_between_rows(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "width"), [([(320, 160)], 80), ([(80, 40), (80, 40)], 162), ([(3, 900)], 320), ([(900, 1)], 1)]
+    ("sizes", "width"), [([(320, 160)], 64), ([(80, 40), (80, 40)], 130), ([(3, 900)], 256), ([(900, 1)], 1)]
 )
 def test_frames_of_any_size_make_a_strip(sizes: list[tuple[int, int]], width: int) -> None:
     shades = [np.full((*size, 3), 100 + 50 * number, np.uint8) for number, size in enumerate(sizes)]
