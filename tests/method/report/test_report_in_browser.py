@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 from ccvid.retrieval.report.report import write_report
@@ -131,10 +132,40 @@ def test_the_hardest_first_by_pages(browser: WebDriver, folder: Path, report: Re
     assert rows(browser) == expected[:50]
     one(browser, ".next").click()
     wait(browser, lambda: rows(browser) == expected[50:100])
-    assert "page 2 of 3" in text(browser, ".pager")
+    assert (one(browser, ".page").get_attribute("value"), text(browser, ".pages")) == ("2", "of 3")
     browser.back()
     wait(browser, lambda: rows(browser) == expected[:50])
     assert not one(browser, ".previous").is_enabled()
+
+
+def test_a_page_is_opened_by_its_number(browser: WebDriver, folder: Path, report: ReportInput) -> None:
+    open_page(browser, folder / "filmstrips.html")
+    expected = hardest(report, "general")
+    for number, shown in (("3", expected[100:]), ("99", expected[100:]), ("1", expected[:50])):
+        field = one(browser, ".page")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(number, Keys.ENTER)
+        wait(browser, partial(lambda shown: rows(browser) == shown, shown))
+    one(browser, ".page").send_keys("n")
+    assert rows(browser) == expected[:50], "keys typed into the field turn no page"
+
+
+def test_filters_by_average_precision(browser: WebDriver, folder: Path, report: ReportInput) -> None:
+    result, ids = report.evaluation.results["same_location"], report.evaluation.query.ids
+    shown = dict(zip(ids, np.round(100 * result.average_precision_Q, 1).tolist(), strict=True))
+    ordered = [name for name in hardest(report, "same_location") if not np.isnan(shown[name])]
+    open_page(browser, folder / "filmstrips.html", "#view=same_location&from=20")
+    least = [name for name in ordered if shown[name] >= 20]
+    wait(browser, lambda: rows(browser) == least[:50])
+    assert text(browser, "#measure") == "average precision in per cent"
+    one(browser, "#to").send_keys("35.5")
+    between = [name for name in least if shown[name] <= 35.5]
+    assert 0 < len(between) < min(50, len(least))
+    wait(browser, lambda: rows(browser) == between)
+    assert text(browser, "#count") == f"{len(between)} of {QUERIES} queries"
+    one(browser, "#all").click()
+    wait(browser, lambda: rows(browser) == hardest(report, "same_location")[:50])
+    assert one(browser, "#from").get_attribute("value") == ""
 
 
 def test_marks_scores_and_pictures(browser: WebDriver, folder: Path, report: ReportInput) -> None:
