@@ -47,6 +47,11 @@ def hardest_first(result: ProtocolResult) -> Indices:
     return taking_part[np.lexsort((taking_part, -first_rank, np.nan_to_num(precision, nan=2.0)))]
 
 
+def shown_precision(result: ProtocolResult) -> npt.NDArray[np.float64]:
+    """Average precision of each query (Q,) in per cent, with the one decimal that the page shows and filters by."""
+    return np.round(100 * result.average_precision_Q.astype(np.float64), 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _PersonPairs:
     """The P pairs of a query and a gallery entry of its person, by query, then gallery index, with their distances."""
@@ -107,9 +112,10 @@ class _Ranking:
             np.bincount(query, minlength=len(labels)).tolist()
             for query in (self.result.match_query_M, self.pairs.query_P[junk_P])
         )
+        ranks_Q, precision_Q = self.result.first_match_rank_Q.tolist(), shown_precision(self.result).tolist()
         for query, entries in self._entries(self._places(junk_P)):
-            rank = int(self.result.first_match_rank_Q[query])
-            precision = round(100 * float(self.result.average_precision_Q[query]), 1) if rank else None
+            rank = ranks_Q[query]
+            precision = precision_Q[query] if rank else None
             yield Row(
                 name=labels.ids[query],
                 person=labels.person[query],

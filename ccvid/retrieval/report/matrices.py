@@ -12,6 +12,7 @@ from ccvid.retrieval.gallery.matches import TIMES
 from ccvid.retrieval.ranking.distances import Distances
 from ccvid.retrieval.ranking.labels import Column, joint_codes
 from ccvid.retrieval.ranking.metrics import Evaluation, score_protocols
+from data_tools.progress import Meter
 
 MOST_LABELS = 40
 """A wider table is not readable."""
@@ -74,6 +75,7 @@ def score_matrices(evaluation: Evaluation, distances: Distances, column: str) ->
     }
     code_A, code_Q = joint_codes(query_labels, query.column(column))
     code_B, code_G = joint_codes(gallery_labels, gallery.column(column))
+    meter = Meter(f"results by {column}", len(code_B), "labels", brief=True)
     for b, code in enumerate(code_B):
         rows = np.flatnonzero(code_G == code)
         part = distances.take(np.arange(len(query)), rows)
@@ -86,6 +88,7 @@ def score_matrices(evaluation: Evaluation, distances: Distances, column: str) ->
                 if chosen_Q.any():
                     matrix.map_AB[a, b] = np.mean(result.average_precision_Q[chosen_Q])
                     matrix.top1_AB[a, b] = np.mean(result.first_match_rank_Q[chosen_Q] == 1)
+        meter.add()
     return [matrix for matrix in matrices.values() if matrix.queries_AB.any()]
 
 

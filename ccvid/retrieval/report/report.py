@@ -13,9 +13,12 @@ from ccvid.retrieval.ranking.metrics import CMC_RANKS, Evaluation, ProtocolResul
 from ccvid.retrieval.report.charts import CHARTS
 from ccvid.retrieval.report.filmstrips import Tracklets, write_filmstrips
 from ccvid.retrieval.report.folder import report_folder, write_page
-from ccvid.retrieval.report.labelled import protocol_views
+from ccvid.retrieval.report.labelled import protocol_views, shown_precision
 from ccvid.retrieval.report.matrices import ScoreMatrix, matrix_columns, score_matrices
 from ccvid.retrieval.report.report_input import ExtraFigure, ReportInput
+
+PRECISION_BINS = tuple((low, low + 9.9 if low < 90 else 100) for low in range(0, 100, 10))
+"""Lowest and highest average precision in per cent, with one decimal."""
 
 
 def write_report(report: ReportInput, folder: Path) -> None:
@@ -54,6 +57,7 @@ def _overview(report: ReportInput) -> dict[str, object]:
         "title": report.title,
         "facts": report.facts,
         "sizes": _sizes(evaluation),
+        "precision_bins": PRECISION_BINS,
         "headings": ("mAP", "mINP", *(f"top-{rank}" for rank in CMC_RANKS)),
         "protocols": [_protocol(name, result, report) for name, result in evaluation.results.items()],
         "left_out": evaluation.left_out,
@@ -90,9 +94,17 @@ def _protocol(name: str, result: ProtocolResult, report: ReportInput) -> dict[st
         "meaning": result.protocol.describe(),
         "cells": cells,
         "chance": f"{100 * result.chance:.1f}",
+        "spread": _spread(result),
         "queries": result.queries,
         "unmatched": result.queries_without_match,
     }
+
+
+def _spread(result: ProtocolResult) -> list[tuple[int, float]]:
+    """The number of queries in each of ``PRECISION_BINS``, and their share of the fullest in per cent."""
+    precision_Q = shown_precision(result)[result.has_match]
+    counts = [int(np.count_nonzero((precision_Q >= low) & (precision_Q <= high))) for low, high in PRECISION_BINS]
+    return [(count, 100 * count / max(counts)) for count in counts]
 
 
 def _matrices(evaluation: Evaluation, distances: Distances, column: str) -> list[dict[str, object]]:

@@ -143,7 +143,11 @@ def test_the_overview_tells_the_figures(tmp_path: Path) -> None:
     report = walkers(60, 120, persons=12)
     write_report(report, tmp_path / "report")
     page = Page(tmp_path / "report" / "index.html")
-    rows = {row[0].split()[0]: [cell.split() for cell in row[1:]] for row in page.rows[1:]}
+    protocols = len(report.evaluation.results)
+    rows = {row[0].split()[0]: [cell.split() for cell in row[1:]] for row in page.rows[1 : protocols + 1]}
+    by_precision = {
+        row[0].strip(): [cell.strip() for cell in row[1:]] for row in page.rows[protocols + 2 : 2 * protocols + 2]
+    }
     for name, result in report.evaluation.results.items():
         cells = rows[name.replace("_", "-")]
         interval = report.intervals[name].mean_average_precision
@@ -151,6 +155,10 @@ def test_the_overview_tells_the_figures(tmp_path: Path) -> None:
         assert cells[0] == [f"{100 * result.mean_average_precision:.1f}", between]
         assert [cell[0] for cell in cells[2:6]] == [f"{100 * result.cmc(rank):.1f}" for rank in CMC_RANKS]
         assert cells[6:] == [[f"{100 * result.chance:.1f}"], ["60"], [str(result.queries_without_match)]]
+        shown = np.round(100 * result.average_precision_Q[result.has_match], 1)
+        spread = by_precision[name.replace("_", "-")]
+        assert spread == [str(int(np.sum((shown // 10).clip(max=9) == tenth)) or "·") for tenth in range(10)]
+        assert sum(int(count.replace("·", "0")) for count in spread) == np.sum(result.has_match)
     for expected in ("score ≥ 0.450", "0.410 – 0.500", *report.evaluation.left_out.values(), HOSTILE):
         assert expected in page.text
 

@@ -168,6 +168,18 @@ def test_filters_by_average_precision(browser: WebDriver, folder: Path, report: 
     assert one(browser, "#from").get_attribute("value") == ""
 
 
+def test_a_number_on_the_first_page_opens_its_queries(browser: WebDriver, folder: Path) -> None:
+    open_page(browser, folder / "index.html")
+    links = "a[href*='view=clothes_changing'][href*='from=']"
+    counts = [int(link.text) for link in browser.find_elements(By.CSS_SELECTOR, links)]
+    assert len(counts) > 3
+    for place, count in enumerate(counts):
+        open_page(browser, folder / "index.html")
+        browser.find_elements(By.CSS_SELECTOR, links)[place].click()
+        wait(browser, lambda: bool(rows(browser)))
+        assert text(browser, "#count") == f"{count} of {QUERIES} queries"
+
+
 def test_marks_scores_and_pictures(browser: WebDriver, folder: Path, report: ReportInput) -> None:
     open_page(browser, folder / "filmstrips.html")
     name = rows(browser)[0]
