@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ccvid.retrieval.ranking.bootstrap import result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances, DistanceMatrix
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
+from ccvid.retrieval.ranking.protocols import PROTOCOLS, Protocol
 from ccvid.retrieval.report.film_strip import Picture, Thumbnails
 from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.report_input import ExtraFigure, ReportInput, Threshold
@@ -141,7 +143,9 @@ def frames(index: int) -> list[Picture]:
     return [np.full((40, 20, 3), index % 251, np.uint8), np.full((30, 30, 3), 90, np.uint8)]
 
 
-def small(seed: int = 0, queries: int = 60, gallery: int = 90) -> ReportInput:
+def small(
+    seed: int = 0, queries: int = 60, gallery: int = 90, protocols: Iterable[Protocol] = PROTOCOLS.values()
+) -> ReportInput:
     """Seven persons, two of them with few entries, distances with many ties, some clothes unknown."""
     random = np.random.default_rng(seed)
     sides = []
@@ -152,7 +156,7 @@ def small(seed: int = 0, queries: int = 60, gallery: int = 90) -> ReportInput:
         ids = tuple(f"{prefix}{row}" for row in range(size))
         sides.append(RetrievalLabels(ids, tuple(f"p{code}" for code in person), cameras, clothes))
     distances = DistanceMatrix(random.integers(0, 40, (queries, gallery)) / 64)
-    evaluation = evaluate(distances, *sides, top_k=KEPT)
+    evaluation = evaluate(distances, *sides, protocols=protocols, top_k=KEPT)
     return ReportInput("Small", evaluation, distances, frames, frames)
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows
 from ccvid.retrieval.gallery.matches import RankedMatches
 from ccvid.retrieval.ranking.distances import DistanceMatrix
 from ccvid.retrieval.ranking.metrics import CMC_RANKS, Evaluation
-from ccvid.retrieval.report.film_strip import HEIGHT, Picture, film_strip
+from ccvid.retrieval.ranking.protocols import PROTOCOLS, Protocol
+from ccvid.retrieval.report import pictures
+from ccvid.retrieval.report.film_strip import HEIGHT, Picture, Thumbnails, film_strip
 from ccvid.retrieval.report.filmstrips import Mark, clock
 from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
@@ -57,7 +59,10 @@ def expected_entries(evaluation: Evaluation, distances: DistanceMatrix, name: st
     values = distances.pairs(np.full(len(there), query), np.arange(len(there)))
     shown: list[tuple[Any, ...]] = []
     rank, matched = 0, False
+    takes_part = set(protocol.taking_part(there).tolist())
     for row in np.argsort(values, kind="stable").tolist():
+        if row not in takes_part:
+            continue
         pairs = {
             column: (asked.column(column)[query], there.column(column)[row])
             for column in (*protocol.agree, *protocol.differ)
@@ -78,13 +83,16 @@ def expected_entries(evaluation: Evaluation, distances: DistanceMatrix, name: st
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_filmstrips_show_what_a_full_sort_finds(tmp_path: Path, seed: int) -> None:
-    report = small(seed)
+    two_cameras = Protocol("two_cameras", within={"camera": ("cam8", "cam10")})
+    report = small(seed, protocols=[*PROTOCOLS.values(), two_cameras])
+    assert len(report.evaluation.results["two_cameras"].takes_part_Q) > report.evaluation.results["two_cameras"].queries
     assert isinstance(report.distances, DistanceMatrix)
     write_report(report, tmp_path / "report")
     beyond = 0
     for view, (name, result) in enumerate(report.evaluation.results.items()):
         rows = rows_of(tmp_path / "report", view)
-        assert sorted(query for query, _ in rows) == sorted(report.evaluation.query.ids)
+        taking_part = result.protocol.taking_part(report.evaluation.query).tolist()
+        assert sorted(query for query, _ in rows) == sorted(report.evaluation.query.ids[row] for row in taking_part)
         for query, row in rows:
             number = report.evaluation.query.ids.index(query)
             assert row["entries"] == expected_entries(report.evaluation, report.distances, name, number)
@@ -185,16 +193,51 @@ def test_nothing_from_data_is_markup_or_a_file_name(written: Path) -> None:
 
 
 def test_a_picture_a_tracklet_shared_between_rows(written: Path) -> None:
-    pictures: dict[str, set[int]] = {}
+    numbers_of: dict[str, set[int]] = {}
     widths = read_data(written / "data" / "index.js")["widths"]
     for chunk in (written / "data").glob("*-*.js"):
         for number, name, *_ in read_data(chunk)["tracklets"]:
-            pictures.setdefault(name, set()).add(number)
+            numbers_of.setdefault(name, set()).add(number)
             width = widths["others"].get(str(number), widths["most"])
             jpeg = (written / "pictures" / str(number // 1000) / f"{number % 1000}.jpg").read_bytes()
             assert simplejpeg.decode_jpeg_header(jpeg)[:2] == (HEIGHT, width)
-    assert {len(numbers) for numbers in pictures.values()} == {1}
-    assert len(list((written / "pictures").rglob("*.jpg"))) == len(pictures)
+    assert {len(numbers) for numbers in numbers_of.values()} == {1}
+    assert len(list((written / "pictures").rglob("*.jpg"))) == len(numbers_of)
+
+
+def test_any_number_of_threads_makes_each_picture_once(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, made = walkers(60, 120, persons=12), list[tuple[str, int]]()
+
+    def counted(side: str, thumbnails: Thumbnails) -> Thumbnails:
+        def count(index: int) -> Sequence[Picture]:
+            made.append((side, index))
+            return thumbnails(index)
+
+        return count
+
+    query, gallery = counted("query", report.query_thumbnails), counted("gallery", report.gallery_thumbnails)
+    monkeypatch.setattr(pictures, "available_cpus", lambda: 5)
+    monkeypatch.setattr(pictures, "PICTURES_AT_A_TIME", 3)
+    write_report(replace(report, query_thumbnails=query, gallery_thumbnails=gallery), tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(written)
+    assert len(set(made)) == len(made) == len(list((written / "pictures").rglob("*.jpg")))
+
+
+def test_tracklets_without_frames_have_no_picture(tmp_path: Path) -> None:
+    def some(index: int) -> list[Picture]:
+        return frames(index) if index % 2 else []
+
+    write_report(replace(small(), query_thumbnails=some, gallery_thumbnails=some), tmp_path / "r")
+    widths = read_data(tmp_path / "r" / "data" / "index.js")["widths"]
+    seen = set()
+    for chunk in (tmp_path / "r" / "data").glob("*-*.js"):
+        for number, name, *_ in read_data(chunk)["tracklets"]:
+            width = widths["others"].get(str(number), widths["most"])
+            assert bool(width) == (tmp_path / "r" / "pictures" / "0" / f"{number}.jpg").exists() == int(name[1:]) % 2
+            seen.add(width)
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(
@@ -210,11 +253,11 @@ def test_frames_of_any_size_make_a_strip(sizes: list[tuple[int, int]], width: in
 
 def test_the_same_input_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
     write_report(walkers(60, 120, persons=12), tmp_path / "again")
-    first, second = (
-        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        for folder in (written, tmp_path / "again")
-    )
-    assert first == second
+    assert contents(tmp_path / "again") == contents(written)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def unlabelled(count: int, person: str | None = None) -> list[EmbeddingRow]:
@@ -225,7 +268,8 @@ def unlabelled(count: int, person: str | None = None) -> list[EmbeddingRow]:
 def test_unlabelled_matches_are_shown_unmarked(tmp_path: Path) -> None:
     score = np.array([[0.5, 0.25, -np.inf], [0.75, 0.5, 0.25], [-np.inf] * 3])
     gallery = np.array([[3, 0, -1], [1, 2, 3], [-1] * 3])
-    matches = RankedMatches(unlabelled(3), unlabelled(4), gallery, score, np.clip(score, 0, 1))
+    embedded = EmbeddingRows.of(unlabelled(4))
+    matches = RankedMatches(embedded[:3], embedded, gallery, score, np.clip(score, 0, 1))
     write_views([search_view(matches, frames, frames)], tmp_path / "r", title="t", facts={"k": 3}, threshold=0.4)
     rows = rows_of(tmp_path / "r", 0)
     assert [name for name, _ in rows] == ["t1", "t0", "t2"]
@@ -234,7 +278,8 @@ def test_unlabelled_matches_are_shown_unmarked(tmp_path: Path) -> None:
     assert rows[2][1] == {"notes": ["no gallery tracklet passes the filter"], "query": "t2", "entries": []}
     captions = read_data(tmp_path / "r" / "data" / "0-0.js")["tracklets"]
     assert captions[1][1:] == ["t1", None, "cam1", None, "1:02:03–1:02:09"]
-    assert read_data(tmp_path / "r" / "data" / "index.js")["threshold"] == 0.4
+    index = read_data(tmp_path / "r" / "data" / "index.js")
+    assert (index["threshold"], index["views"][0]["values"]) == (0.4, [0.75, 0.5, None])
 
 
 def test_groups_are_shown_largest_first_without_a_query(tmp_path: Path) -> None:
@@ -244,6 +289,7 @@ def test_groups_are_shown_largest_first_without_a_query(tmp_path: Path) -> None:
     assert [name for name, _ in rows] == ["two", "one"]
     assert rows[0][1]["notes"] == ["3 tracklets", "purity 67 %"]
     assert [entry[0] for entry in rows[0][1]["entries"]] == ["t3", "t1", "t0"]
+    assert read_data(tmp_path / "r" / "data" / "index.js")["views"][0]["values"] == [3, 1]
     assert read_data(tmp_path / "r" / "data" / "index.js")["subjects"][0] == ["two", "p", ["cam0", "cam1"]]
 
 
