@@ -10,7 +10,10 @@ from PIL import Image
 
 Picture = npt.NDArray[np.uint8]
 Thumbnails = Callable[[int], Sequence[Picture]]
-"""Some frames of the tracklet with this index, RGB (H, W, 3) each; none if there are no pictures of it."""
+"""Some frames of the tracklet with this index, RGB (H, W, 3) each; none if there are no pictures of it.
+
+May be called by several threads at a time.
+"""
 
 HEIGHT = 128
 """As the pages show it, in pixels; JPEGs of 256x128 are decoded at this size."""

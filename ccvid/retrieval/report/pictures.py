@@ -81,7 +81,7 @@ class PictureFolder:
         if not frames:
             return 0
         strip = film_strip(frames)
-        with open(self._path(number), "wb", buffering=0) as file:
+        with open(self._path(number), "wb") as file:
             file.write(simplejpeg.encode_jpeg(strip, quality=QUALITY, colorsubsampling="420"))
         return int(strip.shape[1])
 
