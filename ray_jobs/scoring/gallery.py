@@ -187,8 +187,9 @@ def _write_groups(
         "tracklets alone": alone,
     }
     message(f"{clusters.groups} groups of {len(rows)} tracklets, {alone} tracklets alone")
-    if any(row.person is not None for row in rows):
-        scores = score_clusters(clusters.group_N, [row.person for row in rows])
+    persons = rows.text("person")
+    if persons.null_count < len(rows):
+        scores = score_clusters(clusters.group_N, persons.to_pylist())
         scored = (
             f"{scores.persons} persons; purity {100 * scores.purity:.1f} %, B-cubed precision "
             f"{100 * scores.precision:.1f} %, recall {100 * scores.recall:.1f} %"
@@ -196,7 +197,7 @@ def _write_groups(
         message(f"of the tracklets with a person label: {scored}")
         facts["of known persons"] = scored
     write_clusters(clusters, rows, folder / CLUSTERS_FILE)
-    groups = [Group(f"group {number + 1}", clusters.members(number).tolist()) for number in range(clusters.groups)]
+    groups = [Group(f"group {number}", members.tolist()) for number, members in enumerate(clusters.members(), 1)]
     view = group_view(groups, rows, stored_thumbnails(find_tracklets(rows, stores)))
     write_views([view], folder / GROUPS_FOLDER, title=f"Probable people in {place.name}", facts=facts)
 

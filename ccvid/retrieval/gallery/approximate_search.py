@@ -1,24 +1,99 @@
-"""Approximate search with an HNSW index (Malkov and Yashunin, TPAMI 2020) from usearch, and its measured recall."""
+"""Approximate search of a gallery in parts, by their indexes, with exact scores and measured recall."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
+import torch
 
 from ccvid.retrieval.gallery.candidates import Codes
-from ccvid.retrieval.gallery.search import NearestEntries, search
+from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex
+from ccvid.retrieval.gallery.search import NearestEntries, rank_candidates, search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
-from data_tools.errors import InputError
+from data_tools.progress import Meter
 
 CHECKED_QUERIES = 200
 MORE = 4
-"""Factor of extra entries to fetch: some are excluded, and exact scores may order them differently."""
+"""Factor of extra entries to fetch where some may be excluded."""
+SPARE = 4
+"""Extra entries to fetch always, because exact scores may order them differently than float16 does."""
+PART_ROWS = 2**19
+"""Rows of a gallery in memory that one index, and so one thread, takes."""
+LEAST_ROWS = 10_000
+"""A smaller part has no index: comparing with all of its rows takes hardly longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some consecutive entries of a gallery, (N, D), and their index; without one they are searched exactly."""
+
+    embedding_ND: Floats
+    index: NeighbourIndex | None = None
+
+    def __len__(self) -> int:
+        return len(self.embedding_ND)
+
+    def neighbours(self, query_QD: Floats, k: int, *, exclude: Sequence[Codes] = ()) -> NearestEntries:
+        """The first k entries of each query, by row of this part; for the arguments see ``search``.
+
+        With an index, entries may be missing; the scores of those found are exact.
+        """
+        if self.index is None:
+            return search(query_QD, self.embedding_ND, k, exclude=exclude)
+        exact = CosineDistances(query_QD, self.embedding_ND, gallery_checked=True)  # checked when it was indexed
+        query_C, row_C = self.index.candidates(query_QD, (MORE * k if exclude else k) + SPARE)
+        kept = np.ones(len(query_C), np.bool_)
+        for query, entry in exclude:
+            kept &= (query[query_C] != entry[row_C]) | (entry[row_C] < 0)
+        return rank_candidates(exact, k, query_C[kept], row_C[kept], range(len(query_QD)))
+
+
+def index_parts(gallery_GD: Floats) -> list[Part]:
+    """A gallery in memory in parts of ``PART_ROWS``, each with an index that one thread builds.
+
+    Memory: the index, 2 D + 150 bytes an entry, and 600 more while it is built.
+
+    Raises:
+        InputError: NaN, infinity, a zero vector, or usearch is not installed.
+    """
+    parts = [gallery_GD[start : start + PART_ROWS] for start in range(0, len(gallery_GD), PART_ROWS)]
+    if len(gallery_GD) < LEAST_ROWS:
+        return [Part(part) for part in parts]
+    meter, one_at_a_time = Meter("index", len(gallery_GD), "tracklets", brief=True), Lock()
+
+    def added(rows: int) -> None:
+        with one_at_a_time:
+            meter.add(rows, tracklets=rows)
+
+    def indexed(part_ND: Floats) -> Part:
+        if len(part_ND) >= LEAST_ROWS:
+            return Part(part_ND, NeighbourIndex.build(part_ND, added=added))
+        added(len(part_ND))
+        return Part(part_ND)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(indexed, parts))
+
+
+def search_parts(query_QD: Floats, parts: Sequence[Part], k: int, *, exclude: Sequence[Codes] = ()) -> NearestEntries:
+    """The first k of the gallery that consists of these parts, numbered through; see ``Part.neighbours``.
+
+    The codes of ``exclude`` are those of the queries and of the whole gallery.
+    """
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    found = [
+        part.neighbours(query_QD, k, exclude=[(query, entry[start : start + len(part)]) for query, entry in exclude])
+        for part, start in zip(parts, starts, strict=False)
+    ]
+    return found[0] if len(parts) == 1 else NearestEntries.of_parts(found, starts[:-1], k)
 
 
 def approximate_search(
-    query_QD: Floats, gallery_GD: Floats, k: int, *, exclude: Sequence[Codes] = (), seed: int = 0
+    query_QD: Floats, parts: Sequence[Part], k: int, *, exclude: Sequence[Codes] = (), seed: int = 0
 ) -> tuple[NearestEntries, float]:
     """Like ``search``, but entries may be missing; the scores of those found are exact.
 
@@ -26,37 +101,22 @@ def approximate_search(
         The entries, and the recall: the share of the exact search's first k entries that was found, measured on
         ``CHECKED_QUERIES`` randomly drawn queries (all, if fewer).
 
-    Memory: the index, about the gallery in float32 plus 300 bytes per entry.
-
     Raises:
-        InputError: as ``search``, or usearch is not installed.
+        InputError: as ``search``.
     """
-    asked = np.random.default_rng(seed).permutation(len(query_QD))[:CHECKED_QUERIES]
-    exact = search(query_QD[asked], gallery_GD, k, exclude=[(query[asked], gallery) for query, gallery in exclude])
-    index = _index(gallery_GD)
-    wanted = min(len(gallery_GD), MORE * k)
-    keys = np.asarray(index.search(query_QD.astype(np.float32), wanted).keys).reshape(len(query_QD), -1)
-    query_C, gallery_C = np.repeat(np.arange(len(query_QD)), keys.shape[1]), keys.ravel().astype(np.int64)
-    kept = (gallery_C >= 0) & (gallery_C < len(gallery_GD))
-    for query, gallery in exclude:
-        kept[kept] &= (query[query_C[kept]] != gallery[gallery_C[kept]]) | (gallery[gallery_C[kept]] < 0)
-    query_C, gallery_C = query_C[kept], gallery_C[kept]
-    score_C = 1.0 - CosineDistances(query_QD, gallery_GD).pairs(query_C, gallery_C).astype(np.float64)
-    found = NearestEntries.of(len(query_QD), k, query_C, gallery_C, score_C)
-    return found, _recall(exact.gallery_QK, found.gallery_QK[asked])
+    asked = some_rows(len(query_QD), seed)
+    codes = [(query[asked], entry) for query, entry in exclude]
+    exact = search_parts(query_QD[asked], [Part(part.embedding_ND) for part in parts], k, exclude=codes)
+    found = search_parts(query_QD, parts, k, exclude=exclude)
+    return found, recall(exact.gallery_QK, found.gallery_QK[asked])
 
 
-def _index(gallery_GD: Floats) -> Any:
-    try:
-        from usearch.index import Index
-    except ImportError:
-        raise InputError("approximate search needs usearch: pip install 'ccvid[ann]'") from None
-    index = Index(ndim=gallery_GD.shape[1], metric="cos", dtype="f32")
-    index.add(np.arange(len(gallery_GD)), gallery_GD.astype(np.float32))
-    return index
+def some_rows(rows: int, seed: int = 0) -> Indices:
+    """``CHECKED_QUERIES`` rows at random; all, if there are fewer."""
+    return np.random.default_rng(seed).permutation(rows)[:CHECKED_QUERIES]
 
 
-def _recall(exact_QK: Indices, found_QK: Indices) -> float:
+def recall(exact_QK: Indices, found_QK: Indices) -> float:
     """The share of exact entries that were found; 1 if there are none."""
     there = exact_QK >= 0
     hits = (exact_QK[:, :, None] == found_QK[:, None, :]).any(axis=2) & there

@@ -9,6 +9,7 @@ join such a pair.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
+import torch
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ccvid.retrieval.embedding.parquet import write_table
-from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.matches import TIMES, seconds
+from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS
 from ccvid.retrieval.gallery.reranking import ROWS, jaccard_distances, reciprocal_neighbours
 from ccvid.retrieval.ranking.distances import Floats, Indices
 from data_tools.errors import InputError
+from data_tools.progress import Meter
 
 REACH = 0.5
 """With only six neighbours that must be mutual, it keeps groups pure but splits some persons into several groups."""
@@ -39,15 +43,12 @@ class Presence:
     end_N: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: Sequence[EmbeddingRow]) -> Presence:
+    def of(cls, rows: EmbeddingRows) -> Presence:
         """From the attributes video, start_seconds and end_seconds."""
-        times = [tuple(seconds(row.attributes.get(name)) for name in TIMES) for row in rows]
-        videos = [
-            row.attributes.get("video") if None not in time else None for row, time in zip(rows, times, strict=True)
-        ]
-        code = {video: number for number, video in enumerate(sorted({video for video in videos if video is not None}))}
-        start_N, end_N = (np.array([time[side] for time in times], np.float64) for side in (0, 1))
-        return cls(np.array([code.get(video or "", -1) for video in videos], np.int64), start_N, end_N)
+        start_N, end_N = (np.array([seconds(text) for text in rows.attribute(name)], np.float64) for name in TIMES)
+        videos = pa.array(rows.attribute("video"), pa.string()).dictionary_encode().indices.fill_null(-1)
+        timed_N = ~(np.isnan(start_N) | np.isnan(end_N))
+        return cls(np.where(timed_N, videos.to_numpy(zero_copy_only=False), -1).astype(np.int64), start_N, end_N)
 
     def together(self, first_P: Indices, second_P: Indices) -> npt.NDArray[np.bool_]:
         """Whether two different tracklets (P pairs) are in view at the same time in the same video."""
@@ -73,10 +74,11 @@ class Clusters:
     def groups(self) -> int:
         return len(self.medoid_M)
 
-    def members(self, group: int) -> Indices:
-        """Indices of a group's tracklets, the medoid first."""
-        inside = np.flatnonzero(self.group_N == group)
-        return np.concatenate((self.medoid_M[group : group + 1], inside[inside != self.medoid_M[group]]))
+    def members(self) -> list[Indices]:
+        """Indices of the tracklets of each group, the medoid first."""
+        grouped = np.flatnonzero(self.group_N >= 0)
+        order = grouped[np.lexsort((grouped, ~np.isin(grouped, self.medoid_M), self.group_N[grouped]))]
+        return np.split(order, np.cumsum(np.bincount(self.group_N[grouped], minlength=self.groups))[:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,14 @@ class ClusterScores:
 
 
 def find_clusters(
-    embedding_ND: Floats, presence: Presence, *, reach: float = REACH, least: int = 2, k1: int = 6, k2: int = 2
+    embedding_ND: Floats,
+    presence: Presence,
+    *,
+    reach: float = REACH,
+    least: int = 2,
+    k1: int = 6,
+    k2: int = 2,
+    exact_rows: int = EXACT_ROWS,
 ) -> Clusters:
     """Group tracklets with similar neighbourhoods.
 
@@ -108,6 +117,7 @@ def find_clusters(
         reach: Jaccard distance up to which two tracklets are neighbours (DBSCAN's eps), in (0, 1).
         least: number of neighbours, itself included, that make a tracklet the core of a group (DBSCAN's min_samples).
         k1, k2: see ``reciprocal_neighbours``.
+        exact_rows: see ``own_neighbours``.
 
     Memory: as ``reciprocal_neighbours``, and the pairs below ``reach``.
 
@@ -119,15 +129,10 @@ def find_clusters(
             f"cannot group {len(embedding_ND)} tracklets with reach {reach}: expected at least 2 tracklets and a reach "
             "between 0 and 1"
         )
-    graph = _near_pairs(embedding_ND, presence, reach, k1, k2)
+    weight_NN = reciprocal_neighbours(embedding_ND, k1=k1, k2=k2, exact_rows=exact_rows).weight_NN
+    graph = _near_pairs(weight_NN, presence, reach)
     label_N = DBSCAN(eps=reach, min_samples=least, metric="precomputed").fit_predict(graph).astype(np.int64)
-    for label in range(label_N.max() + 1):
-        inside = np.flatnonzero(label_N == label)
-        if _meet(presence, inside):
-            label_N[inside] = -1
-            for part in _split(graph, inside, presence):
-                label_N[part] = label_N.max() + 1
-    return _ordered(label_N, graph)
+    return _ordered(_separated(label_N, graph, presence), graph)
 
 
 def score_clusters(group_N: Indices, person: Sequence[str | None]) -> ClusterScores:
@@ -157,42 +162,66 @@ def score_clusters(group_N: Indices, person: Sequence[str | None]) -> ClusterSco
     )
 
 
-def write_clusters(clusters: Clusters, rows: Sequence[EmbeddingRow], path: Path) -> None:
+def write_clusters(clusters: Clusters, rows: EmbeddingRows, path: Path) -> None:
     """Write id, camera, group (null for a tracklet in no group) and is_medoid; InputError if writing fails."""
-    medoids = set(clusters.medoid_M.tolist())
     columns = {
-        "id": [row.id for row in rows],
-        "camera": [row.camera for row in rows],
+        "id": rows.text("id"),
+        "camera": rows.text("camera"),
         "group": pa.array(clusters.group_N, mask=clusters.group_N < 0),
-        "is_medoid": [number in medoids for number in range(len(rows))],
+        "is_medoid": np.isin(np.arange(len(rows)), clusters.medoid_M),
     }
     write_table(pa.table(columns), path)
 
 
-def _near_pairs(embedding_ND: Floats, presence: Presence, reach: float, k1: int, k2: int) -> sp.csr_array:
-    weight_NN = reciprocal_neighbours(embedding_ND, k1=k1, k2=k2).weight_NN
-    rows, columns, values = [], [], []
-    for start in range(0, len(embedding_ND), ROWS):
-        for row, near, distance in jaccard_distances(weight_NN, slice(start, start + ROWS)):
-            kept = (distance <= reach) & ~presence.together(np.full(len(near), row), near)
-            rows.append(np.full(np.count_nonzero(kept), row))
-            columns.append(near[kept])
-            values.append(distance[kept])
-    place = np.concatenate(rows), np.concatenate(columns)
-    shape = len(embedding_ND), len(embedding_ND)
-    return sp.csr_array((np.concatenate(values), place), shape=shape)
+def _near_pairs(weight_NN: sp.csr_array, presence: Presence, reach: float) -> sp.csr_array:
+    """Distances (N, N) of at most ``reach``, without those of pairs that are in view at the same time."""
+    tracklets, columns_NN = weight_NN.shape[0], weight_NN.tocsc()
+    meter = Meter("distances", tracklets, "tracklets", brief=True)
+
+    def near(start: int) -> tuple[Indices, Indices, Floats]:
+        row_P, near_P, distance_P = jaccard_distances(weight_NN, columns_NN, slice(start, start + ROWS))
+        kept = (distance_P <= reach) & ~presence.together(row_P, near_P)
+        return np.bincount(row_P[kept] - start, minlength=min(ROWS, tracklets - start)), near_P[kept], distance_P[kept]
+
+    counts, columns, values = [], [], []
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for count_R, near_P, distance_P in threads.map(near, range(0, tracklets, ROWS)):
+            counts.append(count_R)
+            columns.append(near_P.astype(np.int32) if tracklets < 2**31 else near_P)
+            values.append(distance_P)
+            meter.add(len(count_R), tracklets=len(count_R))
+    first = np.concatenate(([0], np.cumsum(np.concatenate(counts))))
+    column_E = np.concatenate(columns)
+    parts = np.concatenate(values), column_E, first.astype(column_E.dtype) if first[-1] < 2**31 else first
+    return sp.csr_array(parts, shape=(tracklets, tracklets))
 
 
-def _meet(presence: Presence, inside: Indices) -> bool:
-    """Whether any two of a group are in view at the same time; compares neighbours in order of video and start."""
-    known = inside[presence.video_N[inside] >= 0]
-    order = known[np.lexsort((presence.start_N[known], presence.video_N[known]))]
-    for video in np.unique(presence.video_N[order]):
-        part = order[presence.video_N[order] == video]
-        latest = np.maximum.accumulate(presence.end_N[part])
-        if (presence.start_N[part[1:]] <= latest[:-1]).any():
-            return True
-    return False
+def _separated(label_N: Indices, graph: sp.csr_array, presence: Presence) -> Indices:
+    """New labels: those of groups in which two tracklets meet are replaced by the labels of their parts."""
+    label_N, more = label_N.copy(), int(label_N.max()) + 1
+    everyone = np.argsort(label_N, kind="stable")
+    labels = _meeting(presence, everyone, label_N[everyone])
+    begins, ends = (np.searchsorted(label_N[everyone], labels, side=side) for side in ("left", "right"))
+    for inside in map(everyone.__getitem__, map(slice, begins.tolist(), ends.tolist())):
+        label_N[inside] = -1
+        for part in _split(graph, inside, presence):
+            label_N[part] = more
+            more += 1
+    return label_N
+
+
+def _meeting(presence: Presence, tracklet_I: Indices, label_I: Indices) -> Indices:
+    """The labels, from 0, of which two tracklets are in view at the same time, sorted.
+
+    In order of video and start, two consecutive ones show it: if any two meet, so do the earlier one and its next.
+    """
+    known = (presence.video_N[tracklet_I] >= 0) & (label_I >= 0)
+    tracklet_I, label_I = tracklet_I[known], label_I[known]
+    order = np.lexsort((presence.start_N[tracklet_I], presence.video_N[tracklet_I], label_I))
+    tracklet_I, label_I = tracklet_I[order], label_I[order]
+    now, then = tracklet_I[:-1], tracklet_I[1:]
+    same = (label_I[:-1] == label_I[1:]) & (presence.video_N[now] == presence.video_N[then])
+    return np.unique(label_I[:-1][same & (presence.start_N[then] <= presence.end_N[now])])
 
 
 def _split(graph: sp.csr_array, inside: Indices, presence: Presence) -> Iterable[Indices]:
@@ -204,7 +233,10 @@ def _split(graph: sp.csr_array, inside: Indices, presence: Presence) -> Iterable
     parts = {number: [number] for number in part_of}
     for first, second in zip(edges.row[upper][order].tolist(), edges.col[upper][order].tolist(), strict=True):
         here, there = part_of[first], part_of[second]
-        if here == there or _meet(presence, inside[parts[here] + parts[there]]):
+        if here == there:
+            continue
+        both = inside[parts[here] + parts[there]]
+        if len(_meeting(presence, both, np.zeros(len(both), np.int64))):
             continue
         for member in parts[there]:
             part_of[member] = here
@@ -214,13 +246,16 @@ def _split(graph: sp.csr_array, inside: Indices, presence: Presence) -> Iterable
 
 def _ordered(label_N: Indices, graph: sp.csr_array) -> Clusters:
     """Groups renumbered by decreasing size, then by first tracklet; medoids have the least mean distance within."""
-    found = [np.flatnonzero(label_N == label) for label in np.unique(label_N[label_N >= 0])]
-    found.sort(key=lambda inside: (-len(inside), inside[0]))
+    grouped = np.flatnonzero(label_N >= 0)
+    _, first_M, code, size_M = np.unique(label_N[grouped], return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first_M, -size_M))
     group_N = np.full(len(label_N), -1)
-    medoids = []
-    for group, inside in enumerate(found):
-        group_N[inside] = group
-        within = graph[inside][:, inside]
-        distance = len(inside) - within.astype(bool).sum(axis=1) + within.sum(axis=1)  # pairs out of reach: 1
-        medoids.append(int(inside[np.argmin(distance)]))
-    return Clusters(group_N, np.array(medoids, np.int64))
+    group_N[grouped] = np.argsort(order)[code]
+    row_E = np.repeat(np.arange(len(label_N)), np.diff(graph.indptr))
+    within_E = (group_N[row_E] == group_N[graph.indices]) & (group_N[row_E] >= 0)
+    count_N = np.bincount(row_E[within_E], minlength=len(label_N))
+    sum_N = np.bincount(row_E[within_E], weights=graph.data[within_E], minlength=len(label_N))
+    distance = (size_M[code] - count_N[grouped]) + sum_N[grouped]  # pairs out of reach: 1
+    by_group = np.lexsort((grouped, distance, group_N[grouped]))
+    begins = np.concatenate(([0], np.cumsum(size_M[order])))[: len(order)]
+    return Clusters(group_N, grouped[by_group[begins]])

@@ -11,16 +11,20 @@ Re-ranking uses the whole gallery and all queries at once, so its results are re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+import torch
 
-from ccvid.retrieval.gallery.search import search
+from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS, OwnNeighbours, own_neighbours
 from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, Floats, Indices
+from data_tools.progress import Meter
 
 ROWS = 4096
 """Rows of sparse products that are computed at a time."""
@@ -55,10 +59,10 @@ class ReRankedDistances:
 
     def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
         jaccard_P = np.empty(len(query_P))
-        columns = self._gallery.tocsc()
-        for query in np.unique(query_P).tolist():
-            chosen = query_P == query
-            jaccard_P[chosen] = _jaccard(self._query, query, columns)[gallery_P[chosen]]
+        order = np.argsort(query_P, kind="stable")
+        for own in np.split(order, np.flatnonzero(np.diff(query_P[order])) + 1):
+            if len(own):
+                jaccard_P[own] = _jaccard_to(self._query, int(query_P[own[0]]), self._gallery, gallery_P[own])
         return self._mixed(jaccard_P, self._base.pairs(query_P, gallery_P), self._largest[query_P])
 
     def blocks(self) -> Iterator[DistanceBlock]:
@@ -85,7 +89,7 @@ class ReRankedDistances:
 
 
 def re_rank(
-    query_QD: Floats, gallery_GD: Floats, *, k1: int = 20, k2: int = 6, share: float = 0.3
+    query_QD: Floats, gallery_GD: Floats, *, k1: int = 20, k2: int = 6, share: float = 0.3, exact_rows: int = EXACT_ROWS
 ) -> ReRankedDistances:
     """Re-ranked distances of queries and gallery, embeddings of one model.
 
@@ -93,81 +97,124 @@ def re_rank(
         k1: number of neighbours that must be mutual.
         k2: number of neighbours whose weights are averaged; 1: no averaging.
         share: weight of the original distance in the result (λ).
+        exact_rows: see ``own_neighbours``.
     """
     every_ND = np.concatenate((query_QD, gallery_GD))
-    found = reciprocal_neighbours(every_ND, k1=k1, k2=k2)
+    found = reciprocal_neighbours(every_ND, k1=k1, k2=k2, exact_rows=exact_rows)
     queries = len(query_QD)
     base = CosineDistances(query_QD, gallery_GD)
     weight_NN = found.weight_NN
     return ReRankedDistances(base, weight_NN[:queries], weight_NN[queries:], found.largest_N[:queries], share)
 
 
-def reciprocal_neighbours(embedding_ND: Floats, *, k1: int = 20, k2: int = 6) -> ReciprocalNeighbours:
+def reciprocal_neighbours(
+    embedding_ND: Floats, *, k1: int = 20, k2: int = 6, exact_rows: int = EXACT_ROWS
+) -> ReciprocalNeighbours:
     """The sparse weights of every entry for the others.
 
-    Two passes over all pairs, block by block. Memory: N × (k1 + 1) neighbours, and about a hundred weights per row.
+    Rows are computed by as many threads as torch uses, to the same result. Memory: N × (k1 + 1) neighbours, the index
+    if there is one (``own_neighbours``), and about a hundred weights of 12 bytes per row, for a moment twice.
     """
     entries = len(embedding_ND)
-    nearest_NK = search(embedding_ND, embedding_ND, min(max(k1, k2) + 1, entries)).gallery_QK
-    own = CosineDistances(embedding_ND, embedding_ND)
-    largest_N = _largest(own)
-    mutual = _mutual(nearest_NK[:, : k1 + 1])
-    half = _mutual(nearest_NK[:, : int(np.around(k1 / 2)) + 1])
-    weight_NN = sp.vstack(
-        [_weights(slice(start, start + ROWS), mutual, half, own, largest_N) for start in range(0, entries, ROWS)],
-        format="csr",
-    )
+    found = own_neighbours(embedding_ND, min(max(k1, k2) + 1, entries), exact_rows=exact_rows)
+    mutual = _mutual(found.nearest_NK[:, : k1 + 1])
+    half = _mutual(found.nearest_NK[:, : int(np.around(k1 / 2)) + 1])
+    own = CosineDistances(embedding_ND, embedding_ND, gallery_checked=True)
+    weight_NN = _by_rows("weights", entries, partial(_weights, mutual=mutual, half=half, own=own, found=found))
     if k2 > 1:
-        averaged = _neighbour_matrix(nearest_NK[:, :k2]) / min(k2, entries)
-        weight_NN = sp.vstack(
-            [averaged[start : start + ROWS] @ weight_NN for start in range(0, entries, ROWS)], format="csr"
-        )
-    weight_NN.sort_indices()
-    return ReciprocalNeighbours(weight_NN, largest_N)
+        near_NN = _neighbour_matrix(found.nearest_NK[:, :k2])
+        near_NN.data /= np.repeat(np.diff(near_NN.indptr), np.diff(near_NN.indptr))
+        whole = weight_NN
+        weight_NN = _by_rows("averages", entries, lambda rows: near_NN[rows] @ whole)
+    return ReciprocalNeighbours(weight_NN, found.largest_N)
 
 
-def jaccard_distances(weight_NN: sp.csr_array, rows: slice) -> Iterator[tuple[int, Indices, Floats]]:
-    """For each of some rows: its number, the entries that share a neighbour with it, and the distances to them.
+def _by_rows(what: str, entries: int, compute: Callable[[slice], sp.csr_array]) -> sp.csr_array:
+    """The whole sparse matrix, with sorted columns, from a function of some of its rows."""
+    meter, parts = Meter(what, entries, "tracklets", brief=True), []
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for part in threads.map(compute, [slice(start, start + ROWS) for start in range(0, entries, ROWS)]):
+            part.sort_indices()
+            parts.append(part)
+            meter.add(part.shape[0], tracklets=part.shape[0])
+    return sp.vstack(parts, format="csr")
 
-    All other entries are at distance 1.
+
+def jaccard_distances(
+    weight_NN: sp.csr_array, columns_NN: sp.csc_array, rows: slice
+) -> tuple[Indices, Indices, Floats]:
+    """The P pairs of some rows with the entries that share a neighbour with them: row, entry and distance.
+
+    Pairs are ordered by row, then by entry. All others are at distance 1. ``columns_NN`` is ``weight_NN`` by column.
     """
-    columns = weight_NN.tocsc()
-    for row in range(*rows.indices(weight_NN.shape[0])):
-        distance_N = _jaccard(weight_NN, row, columns)
-        near = np.flatnonzero(distance_N < 1)
-        yield row, near, distance_N[near]
+    first, last, _ = rows.indices(weight_NN.shape[0])
+    count_R = np.diff(weight_NN.indptr[first : last + 1])
+    part = slice(weight_NN.indptr[first], weight_NN.indptr[last])
+    entry_S, least_S, count_W = _minima(weight_NN.indices[part], weight_NN.data[part], columns_NN)
+    row_S = np.repeat(np.repeat(np.arange(first, last), count_R), count_W)
+    # Every pair's minima must be added in the order of the columns. Sorting numbers that end in their place keeps it,
+    # and is several times as fast as a stable argsort.
+    bits = len(entry_S).bit_length()
+    key_S = np.sort(((row_S * weight_NN.shape[0] + entry_S) << bits) | np.arange(len(entry_S)))
+    place_S, pair_S = key_S & ((1 << bits) - 1), key_S >> bits
+    begins_S = np.diff(pair_S, prepend=-1) != 0
+    shared_P = np.bincount(np.cumsum(begins_S) - 1, weights=least_S[place_S])
+    row_P, entry_P = np.divmod(pair_S[begins_S], weight_NN.shape[0])
+    distance_P = _of_shared(shared_P)
+    near_P = distance_P < 1
+    return row_P[near_P], entry_P[near_P], distance_P[near_P]
 
 
 def _jaccard(weight_MN: sp.csr_array, row: int, columns_GN: sp.csc_array) -> Floats:
-    """(G,): 1 − sum of minima / sum of maxima, of the row against every entry.
+    """(G,): distances of a row to every entry.
 
-    Rows sum to 1, so the maxima sum to 2 − the sum of minima. Sums run over the columns in order, whichever entries are
-    requested, so that the result is bit-identical in any block.
+    Sums run over the columns in order, whichever entries are requested, so that the result is bit-identical in any
+    block.
     """
     part = slice(weight_MN.indptr[row], weight_MN.indptr[row + 1])
-    column_W, weight_W = weight_MN.indices[part], weight_MN.data[part]
-    begin_W, end_W = columns_GN.indptr[column_W], columns_GN.indptr[column_W + 1]
-    count_W = end_W - begin_W
-    place = np.arange(count_W.sum()) + np.repeat(begin_W - np.cumsum(count_W) + count_W, count_W)
-    least = np.minimum(np.repeat(weight_W, count_W), columns_GN.data[place])
-    shared_G = np.bincount(columns_GN.indices[place], weights=least, minlength=columns_GN.shape[0])
-    distance_G: Floats = np.maximum(1 - shared_G / (2 - shared_G), 0)  # rows sum to 1, except for rounding
-    return distance_G
+    entry_S, least_S, _ = _minima(weight_MN.indices[part], weight_MN.data[part], columns_GN)
+    return _of_shared(np.bincount(entry_S, weights=least_S, minlength=columns_GN.shape[0]))
+
+
+def _jaccard_to(weight_MN: sp.csr_array, row: int, weight_GN: sp.csr_array, entry_P: Indices) -> Floats:
+    """(P,): distances of a row to some entries, with the bits of ``_jaccard``."""
+    part = slice(weight_MN.indptr[row], weight_MN.indptr[row + 1])
+    own_N = np.zeros(weight_MN.shape[1])
+    own_N[weight_MN.indices[part]] = weight_MN.data[part]
+    chosen = weight_GN[entry_P]
+    least_S = np.minimum(chosen.data, own_N[chosen.indices])
+    pair_S = np.repeat(np.arange(len(entry_P)), np.diff(chosen.indptr))
+    return _of_shared(np.bincount(pair_S, weights=least_S, minlength=len(entry_P)))
+
+
+def _minima(column_W: Indices, weight_W: Floats, columns_GN: sp.csc_array) -> tuple[Indices, Floats, Indices]:
+    """All S entries with a weight in one of W columns, by column, the lesser weight, and each column's entries (W,)."""
+    begin_W = columns_GN.indptr[column_W].astype(np.int64)
+    count_W = columns_GN.indptr[column_W + 1] - begin_W
+    place_S = np.arange(count_W.sum()) + np.repeat(begin_W - np.cumsum(count_W) + count_W, count_W)
+    least_S = np.minimum(np.repeat(weight_W, count_W), columns_GN.data[place_S])
+    return columns_GN.indices[place_S], least_S, count_W
+
+
+def _of_shared(shared: npt.NDArray[np.number]) -> Floats:
+    """1 − sum of minima / sum of maxima of two rows that each sum to 1, so that the maxima sum to 2 − the minima."""
+    distance: Floats = np.maximum(1 - shared / (2 - shared), 0)  # rows sum to 1, except for rounding
+    return distance
 
 
 def _weights(
-    rows: slice, mutual: sp.csr_array, half: sp.csr_array, own: CosineDistances, largest_N: Floats
+    rows: slice, mutual: sp.csr_array, half: sp.csr_array, own: CosineDistances, found: OwnNeighbours
 ) -> sp.csr_array:
     """Rows of weights over the expanded k-reciprocal neighbours."""
     mine = mutual[rows]
-    shared = (mine @ half.T).multiply(mine).tocsr()  # |R(i, k1) ∩ R(c, k1 / 2)| for each c in R(i, k1)
+    shared = (mine @ half).multiply(mine).tocsr()  # |R(i, k1) ∩ R(c, k1 / 2)| of c in R(i, k1), as half is symmetric
     size_N = half.sum(axis=1)
     shared.data = (shared.data > 2 / 3 * size_N[shared.indices]).astype(np.float64)
     shared.eliminate_zeros()
     expanded = (mine + shared @ half).tocsr()
     expanded.sort_indices()
     row = np.repeat(np.arange(expanded.shape[0]), np.diff(expanded.indptr)) + rows.start
-    distance = 2 * own.pairs(row, expanded.indices.astype(np.int64)) / largest_N[row]
+    distance = 2 * own.pairs(row, expanded.indices.astype(np.int64)) / found.largest_N[row]
     weight = np.exp(-distance)
     total = np.bincount(row - rows.start, weights=weight, minlength=expanded.shape[0])
     return sp.csr_array((weight / total[row - rows.start], expanded.indices, expanded.indptr), shape=expanded.shape)
@@ -180,15 +227,9 @@ def _mutual(nearest_NK: Indices) -> sp.csr_array:
 
 
 def _neighbour_matrix(nearest_NK: Indices) -> sp.csr_array:
-    entries, k = nearest_NK.shape
-    first = np.arange(0, entries * k + 1, k)
-    return sp.csr_array((np.ones(entries * k), nearest_NK.ravel(), first), shape=(entries, entries))
-
-
-def _largest(own: CosineDistances) -> npt.NDArray[np.float64]:
-    """(N,): the largest squared distance of each entry; 1 if all entries are equal."""
-    largest_N = np.zeros(own.shape[0])
-    for query_start, _, values in own.blocks():
-        rows = slice(query_start, query_start + len(values))
-        largest_N[rows] = np.maximum(largest_N[rows], 2 * values.max(axis=1))
-    return np.where(largest_N > 0, largest_N, 1.0)
+    """1 for each entry's nearest; in the order in which they are given."""
+    entries, there_NK = len(nearest_NK), nearest_NK >= 0
+    dtype = np.int32 if nearest_NK.size < 2**31 else np.int64  # scipy keeps what it is given
+    first = np.concatenate(([0], np.cumsum(there_NK.sum(axis=1)))).astype(dtype)
+    nearest_S = nearest_NK[there_NK].astype(dtype)
+    return sp.csr_array((np.ones(len(nearest_S)), nearest_S, first), shape=(entries, entries))

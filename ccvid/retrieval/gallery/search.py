@@ -48,6 +48,25 @@ class NearestEntries:
         gallery_QK[place], score_QK[place] = gallery_C[kept], score_C[kept]
         return cls(gallery_QK, score_QK)
 
+    @classmethod
+    def of_queries(cls, parts: Sequence[NearestEntries]) -> NearestEntries:
+        """Of all queries, from the entries of consecutive parts of them."""
+        return cls(
+            np.concatenate([part.gallery_QK for part in parts]), np.concatenate([part.score_QK for part in parts])
+        )
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[NearestEntries], starts: Sequence[int], k: int) -> NearestEntries:
+        """The first k of a gallery, from those of its parts, whose entries are numbered from ``starts`` on."""
+        queries = len(parts[0].gallery_QK)
+        places = [np.nonzero(part.gallery_QK >= 0) for part in parts]
+        query_C = np.concatenate([query for query, _ in places])
+        gallery_C = np.concatenate(
+            [part.gallery_QK[place] + start for part, start, place in zip(parts, starts, places, strict=True)]
+        )
+        score_C = np.concatenate([part.score_QK[place] for part, place in zip(parts, places, strict=True)])
+        return cls.of(queries, k, query_C, gallery_C, score_C)
+
 
 def search(
     query_QD: Floats,
@@ -89,19 +108,24 @@ def search(
     quick_dtype = quick_dtype or (torch.float16 if on_gpu else torch.float32)
     exact = CosineDistances(query_QD, gallery_GD, gallery_checked=on_gpu)  # find_candidates checks blocks on the GPU
     parts: list[NearestEntries] = []
+    for start in range(0, len(query_QD), query_block):
+        asked = slice(start, min(start + query_block, len(query_QD)))
+        codes = [(query[asked], gallery) for query, gallery in exclude]
+        query_C, gallery_C = find_candidates(query_QD[asked], gallery_GD, k, codes, place, gallery_block, quick_dtype)
+        parts.append(rank_candidates(exact, k, query_C + start, gallery_C, range(asked.start, asked.stop)))
+    return NearestEntries.of_queries(parts)
+
+
+def rank_candidates(
+    exact: CosineDistances, k: int, query_C: Indices, gallery_C: Indices, queries: range
+) -> NearestEntries:
+    """The first k of the candidates of consecutive queries by exact scores, in as many threads as torch uses.
+
+    ``query_C`` is sorted, and no pair is in it twice.
+    """
+    few = [queries[first : first + EXACT_QUERIES] for first in range(0, len(queries), EXACT_QUERIES)]
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for start in range(0, len(query_QD), query_block):
-            asked = slice(start, min(start + query_block, len(query_QD)))
-            codes = [(query[asked], gallery) for query, gallery in exclude]
-            query_C, gallery_C = find_candidates(
-                query_QD[asked], gallery_GD, k, codes, place, gallery_block, quick_dtype
-            )
-            rows = range(asked.start, asked.stop)
-            few = [rows[first : first + EXACT_QUERIES] for first in range(0, len(rows), EXACT_QUERIES)]
-            parts += threads.map(partial(_first_k, exact, k, query_C + start, gallery_C), few)
-    return NearestEntries(
-        np.concatenate([part.gallery_QK for part in parts]), np.concatenate([part.score_QK for part in parts])
-    )
+        return NearestEntries.of_queries(list(threads.map(partial(_first_k, exact, k, query_C, gallery_C), few)))
 
 
 def _first_k(exact: CosineDistances, k: int, query_C: Indices, gallery_C: Indices, queries: range) -> NearestEntries:

@@ -1,4 +1,4 @@
-"""The index against the exact search, and its recall."""
+"""The search by indexes against the exact search, and its recall."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 
 from ccvid.retrieval.gallery import approximate_search as module
-from ccvid.retrieval.gallery.approximate_search import approximate_search
+from ccvid.retrieval.gallery.approximate_search import Part, approximate_search, index_parts, search_parts
+from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex
 from ccvid.retrieval.gallery.search import search
+from ccvid.retrieval.ranking.distances import Indices
 from data_tools.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART_ROWS", 220)
+    monkeypatch.setattr(module, "LEAST_ROWS", 100)
 
 
 def made(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,12 +27,37 @@ def made(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return random.standard_normal((30, 16), np.float32), random.standard_normal((500, 16), np.float32)
 
 
+def ties() -> tuple[np.ndarray, np.ndarray]:
+    """Few directions at several lengths: bit-identical cosines, within parts and across them."""
+    query, gallery = made()
+    lengths = np.float32(2.0) ** (np.arange(500) % 3)[:, None].astype(np.float32)
+    return query, gallery[np.arange(500) % 40] * lengths
+
+
+def test_a_gallery_in_parts() -> None:
+    parts = index_parts(made()[1])
+    assert [len(part) for part in parts] == [220, 220, 60]
+    assert [part.index is not None for part in parts] == [True, True, False]
+    assert [part.index is None for part in index_parts(made()[1][:99])] == [True]
+
+
+@pytest.mark.parametrize("make", [made, ties])
+def test_parts_without_an_index_are_the_exact_search(make: object) -> None:
+    assert callable(make)
+    query, gallery = make()
+    exclude = [(np.arange(30) % 3, np.arange(500) % 4 - 1)]
+    parts = [Part(gallery[start : start + 90]) for start in range(0, 500, 90)]
+    found, exact = search_parts(query, parts, 12, exclude=exclude), search(query, gallery, 12, exclude=exclude)
+    assert np.array_equal(found.gallery_QK, exact.gallery_QK)
+    assert np.array_equal(found.score_QK, exact.score_QK)
+
+
 @pytest.mark.parametrize("checked", [5, 200])
 def test_recall_is_the_share_of_exact_entries_found(checked: int) -> None:
     query, gallery = made()
     exclude = [(np.arange(30) % 3, np.arange(500) % 4 - 1)]  # −1: unknown, never left out
     with patch.object(module, "CHECKED_QUERIES", checked):
-        found, recall = approximate_search(query, gallery, 5, exclude=exclude)
+        found, recall = approximate_search(query, index_parts(gallery), 5, exclude=exclude)
     exact = search(query, gallery, 5, exclude=exclude)
     asked = np.random.default_rng(0).permutation(30)[:checked]
     hits = [len(set(found.gallery_QK[row]) & set(exact.gallery_QK[row])) / 5 for row in asked.tolist()]
@@ -37,23 +70,39 @@ def test_recall_is_the_share_of_exact_entries_found(checked: int) -> None:
         assert not (exclude[0][1][there] == exclude[0][0][row]).any()
 
 
+def test_a_small_gallery_is_found_whole() -> None:
+    query, gallery = made()
+    found, recall = approximate_search(query, index_parts(gallery), 10)
+    exact = search(query, gallery, 10)
+    assert recall == 1
+    assert np.array_equal(found.gallery_QK, exact.gallery_QK)
+    assert np.array_equal(found.score_QK, exact.score_QK)
+
+
+def test_fewer_entries_than_asked_for() -> None:
+    query, gallery = made()
+    found, recall = approximate_search(query, index_parts(gallery[:240]), 300)
+    assert recall > 0.9
+    assert (found.gallery_QK[:, 240:] == -1).all()
+    assert np.isinf(found.score_QK[:, 240:]).all()
+
+
 def test_missed_entries_lower_the_recall() -> None:
     query, gallery = made()
-    with patch.object(module, "_index", lambda gallery: FirstHalf(len(gallery) // 2)):
-        found, recall = approximate_search(query, gallery, 5)
-    assert found.gallery_QK.max() < 250
+    parts = [Part(gallery[:220], FirstHalf(110)), Part(gallery[220:])]
+    found, recall = approximate_search(query, parts, 5)
+    assert not ((found.gallery_QK >= 110) & (found.gallery_QK < 220)).any()
     assert recall < 0.9
 
 
-class FirstHalf:
+class FirstHalf(NeighbourIndex):
     """An index that contains only some entries."""
 
     def __init__(self, known: int) -> None:
-        self.known = known
+        self._rows = self.known = known
 
-    def search(self, query: np.ndarray, k: int) -> FirstHalf:  # noqa: ARG002
-        self.keys = np.tile(np.arange(self.known, dtype=np.uint64), (len(query), 1))
-        return self
+    def candidates(self, query_QD: np.ndarray, k: int) -> tuple[Indices, Indices]:  # noqa: ARG002
+        return np.repeat(np.arange(len(query_QD)), self.known), np.tile(np.arange(self.known), len(query_QD))
 
 
 def test_without_usearch() -> None:
@@ -61,4 +110,4 @@ def test_without_usearch() -> None:
         patch.dict(sys.modules, {"usearch.index": None}),
         pytest.raises(InputError, match=r"pip install 'ccvid\[ann\]'"),
     ):
-        approximate_search(*made(), 3)
+        index_parts(made()[1])

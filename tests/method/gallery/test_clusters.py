@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows
 from ccvid.retrieval.gallery.clusters import Clusters, Presence, find_clusters, score_clusters, write_clusters
 from data_tools.errors import InputError
 
@@ -21,7 +21,7 @@ def at(*times: tuple[str, float, float] | None) -> Presence:
         {} if time is None else {"video": time[0], "start_seconds": str(time[1]), "end_seconds": str(time[2])}
         for time in times
     ]
-    return Presence.of([replace(ROW, attributes=values) for values in attributes])
+    return Presence.of(EmbeddingRows.of(replace(ROW, attributes=values) for values in attributes))
 
 
 def people(persons: int, each: int, noise: float = 0.3) -> tuple[np.ndarray, list[str]]:
@@ -37,9 +37,9 @@ def test_people_are_found() -> None:
     scores = score_clusters(found.group_N, person)
     assert (scores.persons, scores.groups, scores.purity) == (20, 20, 1.0)
     assert scores.recall > 0.95
-    for group in range(found.groups):
-        members = found.members(group)
+    for group, members in enumerate(found.members()):
         assert members[0] == found.medoid_M[group]
+        assert sorted(members) == np.flatnonzero(found.group_N == group).tolist()
         assert len({person[member] for member in members.tolist()}) == 1
     sizes = np.bincount(found.group_N[found.group_N >= 0])
     assert (np.diff(sizes) <= 0).all()
@@ -53,8 +53,7 @@ def test_two_in_one_picture_are_never_one_person() -> None:
     presence = at(*times, *[None] * len(others))
     assert len(set(find_clusters(np.concatenate((embedding, others)), at(*[None] * 56), k1=7).group_N[:8])) == 1
     found = find_clusters(np.concatenate((embedding, others)), presence, k1=7)
-    for group in range(found.groups):
-        members = found.members(group)
+    for members in found.members():
         first, second = np.meshgrid(members, members)
         assert not presence.together(first.ravel(), second.ravel()).any()
     assert (found.group_N[:8] >= 0).sum() >= 4
@@ -79,7 +78,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_the_table(tmp_path: Path) -> None:
-    rows = [replace(ROW, id=name) for name in "abc"]
+    rows = EmbeddingRows.of(replace(ROW, id=name) for name in "abc")
     write_clusters(Clusters(np.array([0, -1, 0]), np.array([2])), rows, tmp_path / "clusters.parquet")
     table = pq.read_table(tmp_path / "clusters.parquet").to_pydict()
     assert (table["group"], table["is_medoid"]) == ([0, None, 0], [False, False, True])
