@@ -28,7 +28,7 @@ LEAST_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class IndexedPart:
     """Some consecutive entries of a gallery, (N, D), and their index; without one they are searched exactly."""
 
     embedding_ND: Floats
@@ -52,7 +52,7 @@ class Part:
         return rank_candidates(exact, k, query_C[kept], row_C[kept], range(len(query_QD)))
 
 
-def index_parts(gallery_GD: Floats) -> list[Part]:
+def index_parts(gallery_GD: Floats) -> list[IndexedPart]:
     """A gallery in memory in parts of ``PART_ROWS``, each with an index that one thread builds.
 
     Memory: the index, 2 D + 150 bytes an entry, and 600 more while it is built.
@@ -62,25 +62,27 @@ def index_parts(gallery_GD: Floats) -> list[Part]:
     """
     parts = [gallery_GD[start : start + PART_ROWS] for start in range(0, len(gallery_GD), PART_ROWS)]
     if len(gallery_GD) < LEAST_ROWS:
-        return [Part(part) for part in parts]
+        return [IndexedPart(part) for part in parts]
     meter, one_at_a_time = Meter("index", len(gallery_GD), "tracklets", brief=True), Lock()
 
     def added(rows: int) -> None:
         with one_at_a_time:
             meter.add(rows, tracklets=rows)
 
-    def indexed(part_ND: Floats) -> Part:
+    def indexed(part_ND: Floats) -> IndexedPart:
         if len(part_ND) >= LEAST_ROWS:
-            return Part(part_ND, NeighbourIndex.build(part_ND, added=added))
+            return IndexedPart(part_ND, NeighbourIndex.build(part_ND, added=added))
         added(len(part_ND))
-        return Part(part_ND)
+        return IndexedPart(part_ND)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         return list(threads.map(indexed, parts))
 
 
-def search_parts(query_QD: Floats, parts: Sequence[Part], k: int, *, exclude: Sequence[Codes] = ()) -> NearestEntries:
-    """The first k of the gallery that consists of these parts, numbered through; see ``Part.neighbours``.
+def search_parts(
+    query_QD: Floats, parts: Sequence[IndexedPart], k: int, *, exclude: Sequence[Codes] = ()
+) -> NearestEntries:
+    """The first k of the gallery that consists of these parts, numbered through; see ``IndexedPart.neighbours``.
 
     The codes of ``exclude`` are those of the queries and of the whole gallery.
     """
@@ -93,7 +95,7 @@ def search_parts(query_QD: Floats, parts: Sequence[Part], k: int, *, exclude: Se
 
 
 def approximate_search(
-    query_QD: Floats, parts: Sequence[Part], k: int, *, exclude: Sequence[Codes] = (), seed: int = 0
+    query_QD: Floats, parts: Sequence[IndexedPart], k: int, *, exclude: Sequence[Codes] = (), seed: int = 0
 ) -> tuple[NearestEntries, float]:
     """Like ``search``, but entries may be missing; the scores of those found are exact.
 
@@ -106,7 +108,7 @@ def approximate_search(
     """
     asked = some_rows(len(query_QD), seed)
     codes = [(query[asked], entry) for query, entry in exclude]
-    exact = search_parts(query_QD[asked], [Part(part.embedding_ND) for part in parts], k, exclude=codes)
+    exact = search_parts(query_QD[asked], [IndexedPart(part.embedding_ND) for part in parts], k, exclude=codes)
     found = search_parts(query_QD, parts, k, exclude=exclude)
     return found, recall(exact.gallery_QK, found.gallery_QK[asked])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ccvid.retrieval.gallery import approximate_search as module
-from ccvid.retrieval.gallery.approximate_search import Part, approximate_search, index_parts, search_parts
+from ccvid.retrieval.gallery.approximate_search import IndexedPart, approximate_search, index_parts, search_parts
 from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex
 from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.ranking.distances import Indices
@@ -46,7 +46,7 @@ def test_parts_without_an_index_are_the_exact_search(make: object) -> None:
     assert callable(make)
     query, gallery = make()
     exclude = [(np.arange(30) % 3, np.arange(500) % 4 - 1)]
-    parts = [Part(gallery[start : start + 90]) for start in range(0, 500, 90)]
+    parts = [IndexedPart(gallery[start : start + 90]) for start in range(0, 500, 90)]
     found, exact = search_parts(query, parts, 12, exclude=exclude), search(query, gallery, 12, exclude=exclude)
     assert np.array_equal(found.gallery_QK, exact.gallery_QK)
     assert np.array_equal(found.score_QK, exact.score_QK)
@@ -89,7 +89,7 @@ def test_fewer_entries_than_asked_for() -> None:
 
 def test_missed_entries_lower_the_recall() -> None:
     query, gallery = made()
-    parts = [Part(gallery[:220], FirstHalf(110)), Part(gallery[220:])]
+    parts = [IndexedPart(gallery[:220], FirstHalf(110)), IndexedPart(gallery[220:])]
     found, recall = approximate_search(query, parts, 5)
     assert not ((found.gallery_QK >= 110) & (found.gallery_QK < 220)).any()
     assert recall < 0.9
