@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking and groups of large sets of tracklets: seconds, memory, and what they bring on made features.
 
     OMP_NUM_THREADS=2 python -m tests.benchmarks.bench_reranking [--tracklets 50000 100000] [--queries 1000]
-        [--dimensions 256] [--exact]
+        [--dimensions 256] [--exact] [--only groups]
 
 Twenty tracklets a person, around a centre for each; the coordinates of both vary less and less, as those of a trained
 network do. The plain side is the same scoring of the cosine distances. Each size is measured in a process of its own.
@@ -73,7 +73,7 @@ def timed(what: str, work: Callable[[], Found], result: Callable[[Found], str]) 
     return found, Measured(what, wall, cpu, peak, result(found))
 
 
-def measure(tracklets: int, queries: int, dimensions: int, exact: bool) -> list[Measured]:
+def measure(tracklets: int, queries: int, dimensions: int, exact: bool, only: str | None) -> list[Measured]:
     approximate_search.PART_ROWS = -(-tracklets // PARTS)
     exact_rows = tracklets if exact else 0
     embedding_ND, person_N = people(tracklets, dimensions)
@@ -85,14 +85,17 @@ def measure(tracklets: int, queries: int, dimensions: int, exact: bool) -> list[
         scores = score_clusters(found.group_N, [str(number) for number in person_N.tolist()])
         return f"B-cubed precision {scores.precision:.1%}, recall {scores.recall:.1%}"
 
-    def re_ranked() -> tuple[Measured, Measured]:
+    def re_ranked() -> list[Measured]:
+        _, plain = timed("plain scoring", lambda: general_map(CosineDistances(*sides), labels), "mAP {:.1%}".format)
         distances, weights = timed("re-ranking: weights", lambda: re_rank(*sides, exact_rows=exact_rows), lambda _: "")
-        return weights, timed("re-ranking: scoring", lambda: general_map(distances, labels), "mAP {:.1%}".format)[1]
+        _, scoring = timed("re-ranking: scoring", lambda: general_map(distances, labels), "mAP {:.1%}".format)
+        return [plain, weights, scoring]
 
-    _, plain = timed("plain scoring", lambda: general_map(CosineDistances(*sides), labels), "mAP {:.1%}".format)
-    after = re_ranked()
-    _, groups = timed("groups", lambda: find_clusters(embedding_ND, unknown, exact_rows=exact_rows), told)
-    return [plain, *after, groups]
+    def grouped() -> list[Measured]:
+        return [timed("groups", lambda: find_clusters(embedding_ND, unknown, exact_rows=exact_rows), told)[1]]
+
+    pieces = {"re-ranking": re_ranked, "groups": grouped}
+    return [row for name, piece in pieces.items() if only in (None, name) for row in piece()]
 
 
 def as_labels(person_N: np.ndarray, prefix: str) -> RetrievalLabels:
@@ -119,11 +122,12 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--dimensions", type=int, default=256)
     parser.add_argument("--exact", action="store_true", help="compare all pairs")
+    parser.add_argument("--only", choices=("re-ranking", "groups"))
     options = parser.parse_args()
     sizes, measured = sorted(options.tracklets), []
     for size in sizes:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            arguments = size, options.queries, options.dimensions, options.exact
+            arguments = size, options.queries, options.dimensions, options.exact, options.only
             measured.append(process.submit(measure, *arguments).result())
     print(f"\n{platform.machine()}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     print(f"{options.dimensions} dimensions, {options.queries} queries when re-ranking\n")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
 
 from ccvid.retrieval.gallery.candidates import Codes
-from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex
+from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex, ready_index
 from ccvid.retrieval.gallery.search import NearestEntries, rank_candidates, search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
 from data_tools.progress import Meter
@@ -52,6 +53,13 @@ class IndexedPart:
         return rank_candidates(exact, k, query_C[kept], row_C[kept], range(len(query_QD)))
 
 
+def indexed_part(embedding_ND: Floats, path: Path, origin: str) -> IndexedPart:
+    """A part whose index is kept in a file, see ``ready_index``; a part of few rows has none."""
+    if len(embedding_ND) < LEAST_ROWS:
+        return IndexedPart(embedding_ND)
+    return IndexedPart(embedding_ND, ready_index(path, embedding_ND, origin))
+
+
 def index_parts(gallery_GD: Floats) -> list[IndexedPart]:
     """A gallery in memory in parts of ``PART_ROWS``, each with an index that one thread builds.
 
@@ -60,6 +68,7 @@ def index_parts(gallery_GD: Floats) -> list[IndexedPart]:
     Raises:
         InputError: NaN, infinity, a zero vector, or usearch is not installed.
     """
+    CosineDistances(gallery_GD[:1], gallery_GD)  # raises an error that names the row of the whole gallery
     parts = [gallery_GD[start : start + PART_ROWS] for start in range(0, len(gallery_GD), PART_ROWS)]
     if len(gallery_GD) < LEAST_ROWS:
         return [IndexedPart(part) for part in parts]

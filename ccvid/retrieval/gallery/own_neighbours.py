@@ -20,8 +20,6 @@ from data_tools.progress import Meter, message
 EXACT_ROWS = 200_000
 """Up to this size, all pairs are compared."""
 QUERIES = 16_384
-FAR = 8
-"""Entries to fetch for the farthest: an index finds fewer of the distant than of the near."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def _by_index(embedding_ND: Floats, k: int) -> OwnNeighbours:
     for start in range(0, len(embedding_ND), QUERIES):
         rows = slice(start, start + QUERIES)
         nearest_NK[rows] = _with_itself(search_parts(embedding_ND[rows], parts, k), own, start, k)
-        largest_N[rows] = _squared(search_parts(-embedding_ND[rows], parts, FAR))
+        largest_N[rows] = _squared(search_parts(-embedding_ND[rows], parts, 1))
         count = len(largest_N[rows])
         meter.add(count, tracklets=count)
     found = OwnNeighbours(nearest_NK, largest_N)

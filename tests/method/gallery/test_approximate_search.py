@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from ccvid.retrieval.gallery import approximate_search as module
-from ccvid.retrieval.gallery.approximate_search import IndexedPart, approximate_search, index_parts, search_parts
+from ccvid.retrieval.gallery.approximate_search import (
+    IndexedPart,
+    approximate_search,
+    index_parts,
+    indexed_part,
+    search_parts,
+)
 from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex
 from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.ranking.distances import Indices
@@ -85,6 +92,36 @@ def test_fewer_entries_than_asked_for() -> None:
     assert recall > 0.9
     assert (found.gallery_QK[:, 240:] == -1).all()
     assert np.isinf(found.score_QK[:, 240:]).all()
+
+
+def test_parts_with_their_indexes_in_files(tmp_path: Path) -> None:
+    """As those of an embedding store; the small part has none."""
+    query, gallery = made()
+
+    def parts() -> list[IndexedPart]:
+        return [
+            indexed_part(gallery[rows], tmp_path / f"part-{rows.start}.usearch", "model")
+            for rows in (slice(0, 200), slice(200, 440), slice(440, 500))
+        ]
+
+    def written() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+    found, recall = approximate_search(query, parts(), 10)
+    before = written()
+    assert sorted(before) == ["part-0.usearch", "part-200.usearch"]
+    again, _ = approximate_search(query, parts(), 10)
+    assert written() == before
+    assert recall == 1
+    for entries in (found, again):
+        assert np.array_equal(entries.score_QK, search(query, gallery, 10).score_QK)
+
+
+def test_an_error_names_the_row_of_the_gallery() -> None:
+    gallery = made()[1]
+    gallery[333] = 0
+    with pytest.raises(InputError, match="gallery embedding row 333"):
+        index_parts(gallery)
 
 
 def test_missed_entries_lower_the_recall() -> None:
