@@ -26,8 +26,10 @@ from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS, OwnNeighbours, ow
 from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, Floats, Indices
 from data_tools.progress import Meter
 
-ROWS = 4096
-"""Rows of sparse products that are computed at a time."""
+ROWS = 1024
+"""Rows that a thread computes at a time."""
+PAIRS = 2048
+"""Pairs that a thread scores exactly at a time: their vectors fit a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def reciprocal_neighbours(
     found = own_neighbours(embedding_ND, min(max(k1, k2) + 1, entries), exact_rows=exact_rows)
     mutual = _mutual(found.nearest_NK[:, : k1 + 1])
     half = _mutual(found.nearest_NK[:, : int(np.around(k1 / 2)) + 1])
-    own = CosineDistances(embedding_ND, embedding_ND, gallery_checked=True)
+    own = CosineDistances(embedding_ND, embedding_ND, gallery_block=PAIRS, gallery_checked=True)
     weight_NN = _by_rows("weights", entries, partial(_weights, mutual=mutual, half=half, own=own, found=found))
     if k2 > 1:
         near_NN = _neighbour_matrix(found.nearest_NK[:, :k2])
@@ -151,7 +153,7 @@ def jaccard_distances(
     count_R = np.diff(weight_NN.indptr[first : last + 1])
     part = slice(weight_NN.indptr[first], weight_NN.indptr[last])
     entry_S, least_S, count_W = _minima(weight_NN.indices[part], weight_NN.data[part], columns_NN)
-    row_S = np.repeat(np.repeat(np.arange(first, last), count_R), count_W)
+    row_S = np.repeat(np.repeat(np.arange(last - first), count_R), count_W)
     # Every pair's minima must be added in the order of the columns. Sorting numbers that end in their place keeps it,
     # and is several times as fast as a stable argsort.
     bits = len(entry_S).bit_length()
@@ -162,7 +164,7 @@ def jaccard_distances(
     row_P, entry_P = np.divmod(pair_S[begins_S], weight_NN.shape[0])
     distance_P = _of_shared(shared_P)
     near_P = distance_P < 1
-    return row_P[near_P], entry_P[near_P], distance_P[near_P]
+    return first + row_P[near_P], entry_P[near_P], distance_P[near_P]
 
 
 def _jaccard(weight_MN: sp.csr_array, row: int, columns_GN: sp.csc_array) -> Floats:
