@@ -45,8 +45,10 @@ class Presence:
     @classmethod
     def of(cls, rows: EmbeddingRows) -> Presence:
         """From the attributes video, start_seconds and end_seconds."""
-        start_N, end_N = (np.array([seconds(text) for text in rows.attribute(name)], np.float64) for name in TIMES)
-        videos = pa.array(rows.attribute("video"), pa.string()).dictionary_encode().indices.fill_null(-1)
+        start_N, end_N = (
+            np.array([seconds(text) for text in rows.attribute(name).to_pylist()], np.float64) for name in TIMES
+        )
+        videos = rows.attribute("video").dictionary_encode().indices.fill_null(-1)
         timed_N = ~(np.isnan(start_N) | np.isnan(end_N))
         return cls(np.where(timed_N, videos.to_numpy(zero_copy_only=False), -1).astype(np.int64), start_N, end_N)
 
@@ -78,7 +80,7 @@ class Clusters:
         """Indices of the tracklets of each group, the medoid first."""
         grouped = np.flatnonzero(self.group_N >= 0)
         order = grouped[np.lexsort((grouped, ~np.isin(grouped, self.medoid_M), self.group_N[grouped]))]
-        return np.split(order, np.cumsum(np.bincount(self.group_N[grouped], minlength=self.groups))[:-1])
+        return np.split(order, np.cumsum(np.bincount(self.group_N[grouped])))[: self.groups]
 
 
 @dataclass(frozen=True, slots=True)

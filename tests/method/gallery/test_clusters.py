@@ -59,6 +59,19 @@ def test_two_in_one_picture_are_never_one_person() -> None:
     assert (found.group_N[:8] >= 0).sum() >= 4
 
 
+def test_nobody_is_in_a_group() -> None:
+    embedding = np.eye(12, dtype=np.float32)
+    found = find_clusters(embedding, at(*[None] * 12), k1=1, k2=1)
+    assert (found.groups, found.members()) == (0, [])
+    assert (found.group_N == -1).all()
+
+
+def test_entries_of_one_neighbourhood_are_at_distance_0() -> None:
+    """And count as near each other when the medoid is chosen, which is then the first."""
+    found = find_clusters(np.repeat(np.eye(2, dtype=np.float32), 4, axis=0), at(*[None] * 8), k1=3, k2=1)
+    assert [members.tolist() for members in found.members()] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_presence() -> None:
     presence = at(("a", 0, 5), ("a", 5, 9), ("a", 6, 7), ("b", 0, 5), None)
     pairs = np.array([(0, 1), (0, 2), (1, 2), (0, 3), (0, 4), (0, 0)]).T
