@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from threading import Lock
 
@@ -22,6 +23,8 @@ MORE = 4
 """Factor of extra entries to fetch where some may be excluded."""
 SPARE = 4
 """Extra entries to fetch always, because exact scores may order them differently than float16 does."""
+MOST_FILTERED = 4
+"""Where fewer than one in this many rows may be found, an index would mostly give others."""
 PART_ROWS = 2**19
 """Rows of a gallery in memory that one index, and so one thread, takes."""
 LEAST_ROWS = 10_000
@@ -38,19 +41,35 @@ class IndexedPart:
     def __len__(self) -> int:
         return len(self.embedding_ND)
 
-    def neighbours(self, query_QD: Floats, k: int, *, exclude: Sequence[Codes] = ()) -> NearestEntries:
+    def neighbours(
+        self, query_QD: Floats, k: int, *, exclude: Sequence[Codes] = (), chosen: Indices | None = None
+    ) -> NearestEntries:
         """The first k entries of each query, by row of this part; for the arguments see ``search``.
 
         With an index, entries may be missing; the scores of those found are exact.
+
+        Args:
+            chosen: the rows, ascending, that may be found; default: all. If they are few, they are searched exactly.
         """
-        if self.index is None:
-            return search(query_QD, self.embedding_ND, k, exclude=exclude)
+        if self.index is None or (chosen is not None and MOST_FILTERED * len(chosen) < len(self)):
+            return self._exact(query_QD, k, exclude, chosen)
         exact = CosineDistances(query_QD, self.embedding_ND, gallery_checked=True)  # checked when it was indexed
-        query_C, row_C = self.index.candidates(query_QD, (MORE * k if exclude else k) + SPARE)
-        kept = np.ones(len(query_C), np.bool_)
+        allowed_N = np.ones(len(self), np.bool_) if chosen is None else np.isin(np.arange(len(self)), chosen)
+        wanted = ceil(k * (MORE if exclude else 1) * len(self) / np.count_nonzero(allowed_N)) + SPARE
+        query_C, row_C = self.index.candidates(query_QD, wanted)
+        kept = allowed_N[row_C]
         for query, entry in exclude:
             kept &= (query[query_C] != entry[row_C]) | (entry[row_C] < 0)
         return rank_candidates(exact, k, query_C[kept], row_C[kept], range(len(query_QD)))
+
+    def _exact(self, query_QD: Floats, k: int, exclude: Sequence[Codes], chosen: Indices | None) -> NearestEntries:
+        if chosen is None:
+            return search(query_QD, self.embedding_ND, k, exclude=exclude)
+        if not len(chosen):
+            return NearestEntries(np.full((len(query_QD), k), -1), np.full((len(query_QD), k), -np.inf))
+        codes = [(query, entry[chosen]) for query, entry in exclude]
+        found = search(query_QD, self.embedding_ND[chosen], k, exclude=codes)
+        return NearestEntries(np.where(found.gallery_QK < 0, -1, chosen[found.gallery_QK]), found.score_QK)
 
 
 def indexed_part(embedding_ND: Floats, path: Path, origin: str) -> IndexedPart:

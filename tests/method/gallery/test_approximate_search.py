@@ -21,6 +21,7 @@ from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex
 from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.ranking.distances import Indices
 from data_tools.errors import InputError
+from tests.method.gallery.test_search import dense
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +116,21 @@ def test_parts_with_their_indexes_in_files(tmp_path: Path) -> None:
     assert recall == 1
     for entries in (found, again):
         assert np.array_equal(entries.score_QK, search(query, gallery, 10).score_QK)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 40, 90, 300, 499])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_only_chosen_rows_are_found(rows: int, indexed: bool) -> None:
+    query, gallery = made()
+    chosen = np.sort(np.random.default_rng(rows).permutation(500)[:rows])
+    exclude = [(np.arange(30) % 3, np.arange(500) % 7 - 1)]
+    part = IndexedPart(gallery, NeighbourIndex.build(gallery) if indexed else None)
+    found = part.neighbours(query, 5, exclude=exclude, chosen=chosen)
+    allowed = np.zeros((30, 500), np.bool_)
+    allowed[:, chosen] = exclude[0][0][:, None] != exclude[0][1][chosen]
+    exact = dense(query, gallery, 5, ~allowed)
+    assert np.array_equal(found.gallery_QK, exact.gallery_QK)
+    assert np.array_equal(found.score_QK, exact.score_QK)
 
 
 def test_an_error_names_the_row_of_the_gallery() -> None:
