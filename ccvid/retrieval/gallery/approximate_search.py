@@ -82,7 +82,7 @@ def indexed_part(embedding_ND: Floats, path: Path, origin: str) -> IndexedPart:
 def index_parts(gallery_GD: Floats) -> list[IndexedPart]:
     """A gallery in memory in parts of ``PART_ROWS``, each with an index that one thread builds.
 
-    Memory: the index, 2 D + 150 bytes an entry, and 600 more while it is built.
+    Memory: as ``NeighbourIndex.build``.
 
     Raises:
         InputError: NaN, infinity, a zero vector, or usearch is not installed.

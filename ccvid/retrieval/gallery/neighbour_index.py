@@ -29,11 +29,11 @@ from pydantic import Field
 
 from ccvid.retrieval.gallery.adaptation import unit
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
-from data_tools.documents import parse_model
+from data_tools.documents import differences, parse_model
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
 from data_tools.options import Options
-from data_tools.progress import message
+from data_tools.progress import Meter, message
 
 CONNECTIVITY, EXPANSION = 16, 64
 """HNSW's M and efConstruction: links a vector, and candidates that are kept at a time while it is linked."""
@@ -77,7 +77,7 @@ class NeighbourIndex:
     def build(cls, vector_ND: Floats, *, added: Callable[[int], object] = lambda _: None) -> NeighbourIndex:
         """Index the rows of a matrix in the calling thread; ``added`` is called with each number of rows added.
 
-        Memory: about 2 D + 700 bytes a row while it is built, then 2 D + 150.
+        Memory: 2 D + 150 bytes a row, and up to 2 D + 1200 more while it is built.
 
         Raises:
             InputError: no row, NaN, infinity, a zero vector, or usearch is not installed.
@@ -131,9 +131,9 @@ class NeighbourIndex:
             found = parse_model(IndexDescription, file.read(HEADER_BYTES).rstrip(), path)
         content: Bytes = np.memmap(path, np.uint8, "r", HEADER_BYTES)
         expected = _description(vector_ND, origin, content)
-        for name, value in expected.model_dump().items():
-            if (own := getattr(found, name)) != value:
-                raise InputError(f"{path}: damaged, or the index of other vectors: {name} {own}, expected {value}")
+        if found != expected:
+            changes = "; ".join(differences(found.model_dump(), expected.model_dump()))
+            raise InputError(f"{path}: damaged, or the index of other vectors ({changes})")
         return cls(content, found.dimensions)
 
 
@@ -150,7 +150,8 @@ def ready_index(path: Path, vector_ND: Floats, origin: str) -> NeighbourIndex:
         pass
     except InputError as error:
         message(f"{error}; it is built again")
-    index = NeighbourIndex.build(vector_ND)
+    meter = Meter(f"index {path.name}", len(vector_ND), "tracklets", brief=True)
+    index = NeighbourIndex.build(vector_ND, added=lambda rows: meter.add(rows, tracklets=rows))
     index.save(path, vector_ND, origin)
     return index
 
