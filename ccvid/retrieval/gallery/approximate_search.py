@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ccvid.retrieval.gallery.candidates import Codes
-from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex, ready_index
+from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex, ready_index, usable_index
 from ccvid.retrieval.gallery.search import NearestEntries, rank_candidates, search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
 from data_tools.progress import Meter
@@ -72,11 +72,19 @@ class IndexedPart:
         return NearestEntries(np.where(found.gallery_QK < 0, -1, chosen[found.gallery_QK]), found.score_QK)
 
 
-def indexed_part(embedding_ND: Floats, path: Path, origin: str) -> IndexedPart:
-    """A part whose index is kept in a file, see ``ready_index``; a part of few rows has none."""
-    if len(embedding_ND) < LEAST_ROWS:
-        return IndexedPart(embedding_ND)
-    return IndexedPart(embedding_ND, ready_index(path, embedding_ND, origin))
+def indexed_part(embedding_ND: Floats, path: Path, origin: str, *, build: bool = False) -> IndexedPart:
+    """A part with its index from a file, where there is a usable one.
+
+    Args:
+        origin: of the embeddings, for example the fingerprint of their model.
+        build: write the index if there is none, unless the part has few rows; see ``ready_index`` for who may.
+
+    Raises:
+        InputError: usearch is not installed; a vector is not usable.
+        OSError: the file cannot be read or written.
+    """
+    ready = ready_index if build and len(embedding_ND) >= LEAST_ROWS else usable_index
+    return IndexedPart(embedding_ND, ready(path, embedding_ND, origin))
 
 
 def index_parts(gallery_GD: Floats) -> list[IndexedPart]:

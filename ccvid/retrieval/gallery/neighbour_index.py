@@ -42,6 +42,7 @@ LEAST_EXPANSION = 32
 ROWS_AT_A_TIME = 8192
 HEADER_BYTES = 4096
 COMPARED_ROWS = 1024
+WITHOUT_USEARCH = "approximate search needs usearch: pip install 'ccvid[ann]'"
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -137,19 +138,35 @@ class NeighbourIndex:
         return cls(content, found.dimensions)
 
 
+def usable_index(path: Path, vector_ND: Floats, origin: str) -> NeighbourIndex | None:
+    """The index of ``vector_ND`` in a file; None if there is none, or, with a message, if it is not usable.
+
+    Raises:
+        InputError: usearch is not installed.
+        OSError: the file cannot be read.
+    """
+    if not has_usearch():
+        raise InputError(WITHOUT_USEARCH)
+    try:
+        return NeighbourIndex.open(path, vector_ND, origin)
+    except FileNotFoundError:
+        return None
+    except InputError as error:
+        message(f"{error}; it is not used")
+        return None
+
+
 def ready_index(path: Path, vector_ND: Floats, origin: str) -> NeighbourIndex:
-    """The index of ``vector_ND`` in a file; built where there is none, and again, with a message, where it is unusable.
+    """As ``usable_index``, but built and written where it is not there.
+
+    Only for who may write the vectors, too: an index that is written after they were removed would keep them.
 
     Raises:
         InputError: as ``NeighbourIndex.build``.
         OSError: the file cannot be read or written.
     """
-    try:
-        return NeighbourIndex.open(path, vector_ND, origin)
-    except FileNotFoundError:
-        pass
-    except InputError as error:
-        message(f"{error}; it is built again")
+    if (found := usable_index(path, vector_ND, origin)) is not None:
+        return found
     meter = Meter(f"index {path.name}", len(vector_ND), "tracklets", brief=True)
     index = NeighbourIndex.build(vector_ND, added=lambda rows: meter.add(rows, tracklets=rows))
     index.save(path, vector_ND, origin)
@@ -168,7 +185,7 @@ def _empty(dimensions: int, expansion_search: int) -> Any:
     try:
         from usearch.index import Index
     except ImportError:
-        raise InputError("approximate search needs usearch: pip install 'ccvid[ann]'") from None
+        raise InputError(WITHOUT_USEARCH) from None
     return Index(
         ndim=dimensions,
         metric="ip",

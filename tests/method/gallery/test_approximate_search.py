@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest.mock import patch
 
@@ -99,19 +101,22 @@ def test_parts_with_their_indexes_in_files(tmp_path: Path) -> None:
     """As those of an embedding store; the small part has none."""
     query, gallery = made()
 
-    def parts() -> list[IndexedPart]:
+    def parts(build: bool) -> list[IndexedPart]:
         return [
-            indexed_part(gallery[rows], tmp_path / f"part-{rows.start}.usearch", "model")
+            indexed_part(gallery[rows], tmp_path / f"part-{rows.start}.usearch", "model", build=build)
             for rows in (slice(0, 200), slice(200, 440), slice(440, 500))
         ]
 
     def written() -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
-    found, recall = approximate_search(query, parts(), 10)
+    assert all(part.index is None for part in parts(build=False))
+    assert written() == {}
+    found, recall = approximate_search(query, parts(build=True), 10)
     before = written()
     assert sorted(before) == ["part-0.usearch", "part-200.usearch"]
-    again, _ = approximate_search(query, parts(), 10)
+    assert [part.index is None for part in parts(build=False)] == [False, False, True]
+    again, _ = approximate_search(query, parts(build=True), 10)
     assert written() == before
     assert recall == 1
     for entries in (found, again):
@@ -158,9 +163,9 @@ class FirstHalf(NeighbourIndex):
         return np.repeat(np.arange(len(query_QD)), self.known), np.tile(np.arange(self.known), len(query_QD))
 
 
-def test_without_usearch() -> None:
-    with (
-        patch.dict(sys.modules, {"usearch.index": None}),
-        pytest.raises(InputError, match=r"pip install 'ccvid\[ann\]'"),
-    ):
-        index_parts(made()[1])
+def test_without_usearch(tmp_path: Path) -> None:
+    gallery, refused = made()[1], partial(pytest.raises, InputError, match=r"pip install 'ccvid\[ann\]'")
+    with patch.dict(sys.modules, {"usearch.index": None}), refused():
+        index_parts(gallery)
+    with patch("importlib.metadata.version", side_effect=PackageNotFoundError), refused():
+        indexed_part(gallery, tmp_path / "part.usearch", "model")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ccvid.retrieval.gallery import neighbour_index
-from ccvid.retrieval.gallery.neighbour_index import HEADER_BYTES, NeighbourIndex, ready_index
+from ccvid.retrieval.gallery.neighbour_index import HEADER_BYTES, NeighbourIndex, ready_index, usable_index
 from ccvid.retrieval.gallery.search import search
 from data_tools.errors import InputError
 
@@ -124,9 +124,13 @@ def test_an_unusable_file_is_refused_and_built_again(
     with pytest.raises(InputError, match=problem) as raised:
         NeighbourIndex.open(path, vector, "model")
     assert str(path) in str(raised.value)
+    harmed = path.read_bytes()
     capsys.readouterr()
+    assert usable_index(path, vector, "model") is None
+    assert path.read_bytes() == harmed
+    assert capsys.readouterr().out == f"{raised.value}; it is not used\n"
     ready_index(path, vector, "model")
-    assert capsys.readouterr().out == f"{raised.value}; it is built again\n"
+    assert capsys.readouterr().out == f"{raised.value}; it is not used\n"
     assert path.read_bytes() == whole
 
 
