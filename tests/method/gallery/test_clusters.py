@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows
-from ccvid.retrieval.gallery.clusters import Clusters, Presence, find_clusters, score_clusters, write_clusters
+from ccvid.retrieval.gallery.clusters import (
+    Clusters,
+    Presence,
+    _ordered,
+    find_clusters,
+    score_clusters,
+    write_clusters,
+)
 from data_tools.errors import InputError
 
 ROW = EmbeddingRow("t", None, None, "east", "gallery", {}, 1, "s")
@@ -66,10 +74,14 @@ def test_nobody_is_in_a_group() -> None:
     assert (found.group_N == -1).all()
 
 
-def test_entries_of_one_neighbourhood_are_at_distance_0() -> None:
-    """And count as near each other when the medoid is chosen, which is then the first."""
-    found = find_clusters(np.repeat(np.eye(2, dtype=np.float32), 4, axis=0), at(*[None] * 8), k1=3, k2=1)
-    assert [members.tolist() for members in found.members()] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+def test_the_medoid_is_nearest_to_the_others() -> None:
+    """A distance of 0, here to itself, is one, unlike a pair that the sparse graph does not hold."""
+    distance = np.array([[0.0, 0.2, 0.3, 9], [0.2, 1e-16, 0.4, 9], [0.3, 0.4, 1e-16, 9], [9, 9, 9, 0]])
+    row, column = np.nonzero(distance < 1)
+    graph = sp.csr_array((distance[row, column], (row, column)), shape=(4, 4))
+    found = _ordered(np.array([5, 5, 5, -1]), graph)
+    assert found.group_N.tolist() == [0, 0, 0, -1]
+    assert found.medoid_M.tolist() == [0]
 
 
 def test_presence() -> None:
