@@ -14,6 +14,7 @@ from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters, score_clusters, write_clusters
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
+from ccvid.retrieval.gallery.part_search import keep_indexes
 from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
 from ccvid.run_files import (
@@ -87,6 +88,8 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     rows = np.flatnonzero(~store.rows.is_in("split", ["train"])).tolist()
     added = embed_data(used, recipe, shards, store, rows, request.gallery)
     added.embeddings.merge_small_parts()
+    if request.approximate:
+        keep_indexes(added.embeddings.parts)
     queries = find_queries(request, added.embeddings)
     matches, ranked = rank(queries, added.embeddings, request, added.ids)
     message(f"ranked {ranked} tracklets for {len(queries.rows)} queries")

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
+from ccvid.retrieval.embedding.part_file import Part
 from ccvid.retrieval.embedding.store import EmbeddingStore
 from ccvid.retrieval.embedding.table import EmbeddingTable
-from ccvid.retrieval.gallery.part_search import FoundEntries, search_part
+from ccvid.retrieval.gallery.approximate_search import IndexedPart, indexed_part, some_rows
+from ccvid.retrieval.gallery.part_search import FoundEntries, recall_of, search_indexed_part, search_part
 from data_tools.errors import InputError
+from data_tools.progress import message
 from ray_jobs.cluster.tasks import run_tasks
 from ray_jobs.scoring.entries import EntryFilter
 
@@ -46,6 +49,8 @@ class PartsFound:
     """All cameras of the parts."""
     timed: bool = False
     """Whether a tracklet has a start time; looked for only where nothing passed a filter by time of day."""
+    exact: FoundEntries | None = None
+    """What an exact search finds for some queries, to measure the recall of an approximate one."""
 
     def merged(self, other: PartsFound) -> PartsFound:
         return PartsFound(
@@ -53,6 +58,7 @@ class PartsFound:
             self.ranked + other.ranked,
             self.cameras | other.cameras,
             self.timed or other.timed,
+            other.exact if self.exact is None or other.exact is None else self.exact.merged(other.exact),
         )
 
 
@@ -80,6 +86,9 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
         )
     if not result.ranked:
         raise InputError(f"{asked.store.folder}: no tracklets to rank; all are queries, old, or filtered out")
+    if result.exact is not None:
+        share = recall_of(result.found, result.exact, some_rows(len(asked.queries.rows)))
+        message(f"approximate search: recall of the first {asked.top} is {100 * share:.2f} %")
     return result
 
 
@@ -108,12 +117,20 @@ def search_parts(names: Sequence[str], asked: GallerySearch) -> PartsFound:
             tables = [
                 part.table.take(asked.entries.chosen(part.rows)) for part in parts if asked.entries.may_choose_of(part)
             ]
-            found = FoundEntries.none(len(asked.queries.rows), asked.top)
-            if ranked := sum(len(table.rows) for table in tables):
+            ranked = sum(len(table.rows) for table in tables)
+            found, exact = FoundEntries.none(len(asked.queries.rows), asked.top), None
+            if ranked and asked.approximate:
+                entries = EmbeddingTable.joined(tables)
+                some = asked.queries.take(some_rows(len(asked.queries.rows)))
+                exact = search_part(some, entries, asked.top, exclude=asked.exclude)
+                for name, part in zip(names, parts, strict=True):
+                    found = found.merged(_by_index(name, part, asked))
+            elif ranked:
                 found = search_part(asked.queries, EmbeddingTable.joined(tables), asked.top, exclude=asked.exclude)
             return PartsFound(
                 found,
                 ranked,
+                exact=exact,
                 cameras=frozenset().union(*(part.values("camera") for part in parts)),
                 timed=not ranked
                 and asked.entries.asks_time_of_day
@@ -125,3 +142,14 @@ def search_parts(names: Sequence[str], asked: GallerySearch) -> PartsFound:
         ) from None
     except InputError as error:
         raise InputError(f"searching {', '.join(names)}: {error}") from None
+
+
+def _by_index(name: str, part: Part, asked: GallerySearch) -> FoundEntries:
+    """What an approximate search finds in a part; exact where the part has no index."""
+    if not asked.entries.may_choose_of(part):
+        return FoundEntries.none(len(asked.queries.rows), asked.top)
+    indexed, path = IndexedPart(part.embedding_ND), asked.store.parts.index_path(name)
+    if path is not None:
+        indexed = indexed_part(part.embedding_ND, path, asked.store.parts.model)
+    chosen = asked.entries.chosen(part.rows)
+    return search_indexed_part(asked.queries, indexed, part.rows, chosen, asked.top, exclude=asked.exclude)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -23,7 +24,8 @@ from data_tools.storage import StorageFolder
 REPLACING_FILE = "replacing.json"
 LOCK_FILE = ".lock"
 PART_NAME = r"part-[0-9A-Za-z]+\.(arrow|parquet)"
-LEFTOVER = rf"\.{PART_NAME}\..*\.tmp"
+INDEX_NAME = r"(part-[0-9A-Za-z]+)\.usearch"
+LEFTOVER = rf"\.({PART_NAME}|{INDEX_NAME})\..*\.tmp"
 """A file that a killed writer had begun."""
 
 SMALL_BYTES, LARGE_BYTES = 2**23, 2**26
@@ -83,6 +85,14 @@ class PartFolder:
             except InputError as error:
                 raise InputError(f"{self.folder}: {error}") from None
 
+    def index_path(self, name: str) -> Path | None:
+        """Where the index of a part's embeddings is, or may be written while ``writing``; None on object storage.
+
+        It holds the vectors, too, and is deleted with the part.
+        """
+        local = self.folder.local
+        return None if local is None else local / _index_name(name)
+
     def groups(self) -> list[list[str]]:
         """The names of all parts, in groups of about ``LARGE_BYTES``."""
         names, sizes = self.names(), self.folder.sizes()
@@ -119,7 +129,7 @@ class PartFolder:
             self._finish_replacing()
             return
         for name in names:
-            self.folder.delete(name)
+            self._delete(name)
 
     def merge_small(self) -> None:
         """Make large parts of small ones if there are many, so that each row is rewritten a few times at most.
@@ -135,10 +145,17 @@ class PartFolder:
                 self.replace(group, table)
 
     def remove_leftovers(self) -> None:
-        """Delete what killed writers had begun; call it only while ``writing``."""
+        """Delete what killed writers had begun, and indexes of no part; call it only while ``writing``."""
+        indexes = {_index_name(name) for name in self.names()}
         for name in self.folder.names():
-            if re.fullmatch(LEFTOVER, name):
+            if re.fullmatch(LEFTOVER, name) or (re.fullmatch(INDEX_NAME, name) and name not in indexes):
                 self.folder.delete(name)
+
+    def _delete(self, name: str) -> None:
+        """A part; before it, so that none is left behind, its index."""
+        for file in (_index_name(name), name):
+            if self.folder.exists(file):
+                self.folder.delete(file)
 
     def _finish_replacing(self) -> None:
         if (replacing := self._replacing()) is None:
@@ -146,7 +163,7 @@ class PartFolder:
         names = self.folder.names()
         if replacing.into in names:
             for name in set(replacing.replaced) & set(names):
-                self.folder.delete(name)
+                self._delete(name)
         self.folder.delete(REPLACING_FILE)
 
     def _replacing(self) -> _Replacing | None:
@@ -154,6 +171,10 @@ class PartFolder:
             return parse_model(_Replacing, self.folder.read(REPLACING_FILE), self.folder / REPLACING_FILE)
         except FileNotFoundError:
             return None
+
+
+def _index_name(part: str) -> str:
+    return f"{part.rpartition('.')[0]}.usearch"
 
 
 def _name(table: EmbeddingTable) -> str:

@@ -2,6 +2,7 @@
 
     store.json          the embedder; embeddings of any other are refused
     part-KEY.arrow      embeddings of some tracklets, written atomically; KEY is derived from their ids
+    part-KEY.usearch    the index of a large part, once an approximate search was asked for; deleted with the part
     removed.json        SHA-256 of the removed ids, so that they do not come back
     sources.json        the shards that tracklets came from, where reports find their frames
     replacing.json      while a part takes the place of others: what to complete if the writer is killed

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
+from ccvid.retrieval.embedding.part_folder import PartFolder
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_distinct, shared_codes
+from ccvid.retrieval.gallery.approximate_search import IndexedPart, indexed_part, recall
 from ccvid.retrieval.gallery.search import NearestEntries, search
+from ccvid.retrieval.ranking.distances import Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +80,44 @@ def search_part(
     codes = [shared_codes(queries.rows.text(name), entries.rows.text(name)) for name in exclude]
     nearest = search(queries.embedding_ND, entries.embedding_ND, k, exclude=codes)
     return FoundEntries.of(entries.rows, nearest)
+
+
+def search_indexed_part(
+    queries: EmbeddingTable,
+    part: IndexedPart,
+    rows: EmbeddingRows,
+    chosen: Indices,
+    k: int,
+    *,
+    exclude: Sequence[str] = ("id",),
+) -> FoundEntries:
+    """As ``search_part`` for the ``chosen`` rows of a part, by its index: entries may be missing, scores are exact."""
+    codes = [shared_codes(queries.rows.text(name), rows.text(name)) for name in exclude]
+    return FoundEntries.of(rows, part.neighbours(queries.embedding_ND, k, exclude=codes, chosen=chosen))
+
+
+def recall_of(found: FoundEntries, exact: FoundEntries, asked: Indices) -> float:
+    """The share of the exact entries that was found; ``exact`` is of the queries ``asked`` only."""
+    code_F, code_E = shared_codes(found.rows.text("id"), exact.rows.text("id"))
+    found_QK, exact_QK = found.nearest.gallery_QK[asked], exact.nearest.gallery_QK
+    return recall(np.append(code_E, -1)[exact_QK], np.append(code_F, -1)[found_QK])  # −1 stays −1
+
+
+def keep_indexes(parts: PartFolder) -> None:
+    """Write an index beside each large part that lacks one, as many at once as torch has threads.
+
+    Writers wait meanwhile, because an index that is written after its part was removed would keep the vectors.
+
+    Raises:
+        InputError: a part is damaged, or usearch is not installed.
+        OSError: an index cannot be written.
+    """
+
+    def keep(name: str) -> None:
+        path = parts.index_path(name)
+        if path is not None:
+            with parts.opened([name]) as (part,):
+                indexed_part(part.embedding_ND, path, parts.model, build=True)
+
+    with parts.writing(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(keep, parts.names()))

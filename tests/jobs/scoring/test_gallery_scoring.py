@@ -13,7 +13,9 @@ import pytest
 
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
+from ccvid.retrieval.gallery import approximate_search
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
+from ccvid.retrieval.gallery.part_search import keep_indexes
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
@@ -110,6 +112,29 @@ def test_who_is_ranked_for_whom(
 ) -> None:
     matches = ranked(replace(REQUEST, **change), store, frozenset({"g3"}))  # type: ignore[arg-type]
     assert found(matches) == {"ann": ann, "bob": bob}
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"top": 1}, {"cameras": ("west",), "other_cameras": True}, {"since": 20.0}, {"only_new": True}]
+)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_an_approximate_search_of_a_small_gallery_is_exact(
+    change: dict[str, object],
+    indexed: bool,
+    store: EmbeddingStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(approximate_search, "LEAST_ROWS", 1)
+    if indexed:
+        keep_indexes(store.parts)
+    request = replace(REQUEST, **change)  # type: ignore[arg-type]
+    exact, approximate = (
+        ranked(asked, store, frozenset({"g3"})) for asked in (request, replace(request, approximate=True))
+    )
+    assert found(approximate) == found(exact)
+    assert np.array_equal(approximate.score_QK, exact.score_QK)
+    assert f"approximate search: recall of the first {request.top} is 100.00 %" in capsys.readouterr().out
 
 
 def test_queries_that_are_left_without_an_entry_are_counted(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from ccvid.retrieval.embedding.part_folder import PartFolder
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
-from ccvid.retrieval.gallery.part_search import FoundEntries, search_part
+from ccvid.retrieval.gallery import approximate_search
+from ccvid.retrieval.gallery.part_search import FoundEntries, keep_indexes, recall_of, search_part
 from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
 
 
 def table(count: int, seed: int, name: str = "g") -> EmbeddingTable:
@@ -50,3 +55,48 @@ def test_an_id_in_two_parts() -> None:
     found = search_part(table(2, 1, "q"), gallery, 3)
     with pytest.raises(InputError, match=r"duplicate tracklet id 'g.*', found in two parts"):
         found.merged(found)
+
+
+def test_recall_is_the_share_of_exact_entries_found() -> None:
+    gallery, queries = table(60, 0), table(9, 1, "q")
+    exact, found = search_part(queries, gallery, 4), search_part(queries, gallery.take(range(0, 60, 2)), 4)
+    asked = np.array([7, 2, 3])
+    part = search_part(queries.take(asked), gallery, 4)
+    ids = [
+        [{side.rows[number].id for number in row} for row in side.nearest.gallery_QK.tolist()]
+        for side in (exact, found)
+    ]
+    hits = [len(ids[0][query] & ids[1][query]) / 4 for query in asked.tolist()]
+    assert recall_of(found, part, asked) == pytest.approx(np.mean(hits))
+    assert recall_of(exact, part, asked) == 1
+    assert recall_of(FoundEntries.none(9, 4), part, asked) == 0
+    assert recall_of(exact, FoundEntries.none(3, 4), asked) == 1
+
+
+def test_indexes_are_kept_beside_parts_and_deleted_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate_search, "LEAST_ROWS", 20)
+    parts = PartFolder(StorageFolder(str(tmp_path)), "m", 3)
+    tables = [table(30, 0, "a"), table(30, 1, "b"), table(10, 2, "c")]
+    for one in tables:
+        parts.write(one)
+    keep_indexes(parts)
+
+    def indexes() -> dict[str, int]:
+        return {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.usearch")}
+
+    large = [name for name, part in parts.each() if len(part) == 30]
+    before = indexes()
+    assert sorted(before) == sorted(Path(name).stem for name in large)
+    with parts.writing():
+        parts.replace(large[:1], next(part.table for name, part in parts.each() if name == large[0]).take(range(1, 30)))
+    assert list(indexes()) == [Path(large[1]).stem]
+    keep_indexes(parts)
+    assert indexes().items() > {(Path(large[1]).stem, before[Path(large[1]).stem])}
+    assert len(indexes()) == 2
+    (tmp_path / "part-0.usearch").write_bytes(b"of a part that a killed writer had deleted")
+    with parts.writing():
+        parts.remove_leftovers()
+        assert len(indexes()) == 2
+        parts.replace(parts.names(), tables[0].take([]))
+    assert parts.names() == []
+    assert indexes() == {}
