@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ccvid.retrieval.gallery.candidates import Codes
-from ccvid.retrieval.gallery.search import NearestEntries, search
+from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
+from ccvid.retrieval.ranking.nearest import Codes, NearestEntries
 from data_tools.errors import InputError
 
 CHECKED_QUERIES = 200

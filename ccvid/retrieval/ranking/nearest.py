@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ccvid.retrieval.ranking.distances import Floats, Indices, Scores
-from ccvid.retrieval.ranking.quick_scores import FLOAT32_UNIT
 
 Codes = tuple[Indices, Indices]
 """A label of the queries (Q,) and of the gallery (G,) as shared integer codes; −1 is unknown."""
@@ -103,7 +102,9 @@ class NearCandidates:
         """Take in the quick scores of N entries, which begin at ``start`` in the gallery."""
         if not self._begun:
             self._begin(score_QN, start)
-        piece_QBP = pad(score_QN, (0, -score_QN.shape[1] % PIECE), value=-torch.inf).view(len(score_QN), -1, PIECE)
+        if missing := -score_QN.shape[1] % PIECE:
+            score_QN = pad(score_QN, (0, missing), value=-torch.inf)
+        piece_QBP = score_QN.view(len(score_QN), -1, PIECE)
         query_H, piece_H = torch.nonzero(piece_QBP.amax(dim=2) >= self._floor_Q[:, None], as_tuple=True)
         score_HP = piece_QBP[query_H, piece_H]
         hit_C, place_C = torch.nonzero(score_HP >= self._floor_Q[query_H, None], as_tuple=True)
@@ -179,8 +180,9 @@ class NearCandidates:
             left_C = (exact_C >= last_Q[query_C]) & ~after_C
         left = torch.from_numpy(left_C).to(self._floor_Q.device)
         self._kept = [tuple(column[left] for column in self._kept[0])]  # type: ignore[list-item]
-        floor_Q = torch.from_numpy(last_Q - self._near / 2 - FLOAT32_UNIT).float().clamp(min=LOWEST)
-        self._floor_Q = torch.maximum(self._floor_Q, floor_Q.to(self._floor_Q.device))
+        floor_Q = torch.from_numpy(last_Q - self._near / 2).to(self._floor_Q)  # rounded, perhaps up
+        lower_Q = torch.nextafter(floor_Q, torch.full_like(floor_Q, -torch.inf)).clamp(min=LOWEST)
+        self._floor_Q = torch.maximum(self._floor_Q, lower_Q)
 
     def _none(self, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, dtype=dtype, device=self._best_QK.device)

@@ -9,19 +9,29 @@ import torch
 
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Floats, Indices, Scores, on_grid
 from ccvid.retrieval.ranking.nearest import Codes, NearCandidates, NearestEntries, NearestOthers
-from ccvid.retrieval.ranking.quick_scores import core_threads, made_ahead, margin, row_groups, tiles
-from ccvid.retrieval.ranking.threshold_counts import BINS, MOST_DIMENSIONS, SCALE, ThresholdCounter, Thresholds
+from ccvid.retrieval.ranking.quick_scores import core_threads, for_threads, made_ahead, margin, row_groups, tiles
+from ccvid.retrieval.ranking.threshold_counts import (
+    BINS,
+    MOST_DIMENSIONS,
+    SCALE,
+    ThresholdCounter,
+    Thresholds,
+)
 
-GALLERY_BLOCK = 4096
+QUERY_BLOCK, GALLERY_BLOCK = 1024, 4096
+"""Queries and entries whose quick scores a thread holds at a time: 16 MiB."""
+LEAST_ENTRIES = 4096
+"""With fewer, tables take longer to make than exact distances of all pairs."""
 TABLE_BYTES = 2**29
 """The tables of so many queries are held at a time; the gallery is read once for each such part of the queries."""
 
 
 def applies_to(distances: Distances) -> bool:
-    """Whether ``count_quickly`` can count for these; a GPU's float64 products need no quick scores."""
+    """Whether ``count_quickly`` can count for these, and sooner; a GPU's float64 products need no quick scores."""
     return (
         isinstance(distances, CosineDistances)
         and distances.device.type == "cpu"
+        and distances.shape[1] >= LEAST_ENTRIES
         and distances.query_QD.shape[1] <= MOST_DIMENSIONS
     )
 
@@ -37,8 +47,8 @@ def count_quickly(
     assert isinstance(distances, CosineDistances)
     found: list[tuple[Indices, NearestOthers]] = []
     with core_threads() as threads:
-        for part in row_groups(distances.shape[0], 1, TABLE_BYTES // (2 * BINS)):
-            rows = [part[few.start : few.stop] for few in row_groups(len(part), torch.get_num_threads())]
+        for part in row_groups(range(distances.shape[0]), TABLE_BYTES // (2 * BINS)):
+            rows = row_groups(part, for_threads(len(part), QUERY_BLOCK))
             groups = list(threads.map(partial(_Group, distances, thresholds, persons, nearest), rows))
             starts = range(0, distances.shape[1], GALLERY_BLOCK)
             for start, block in made_ahead(threads, partial(_Block, distances.gallery_GD), starts):
@@ -76,7 +86,7 @@ class _Group:
         self._candidates = NearCandidates(len(rows), nearest, near, self._scores, exclude=exclude) if nearest else None
 
     def look(self, block: _Block, start: int) -> None:
-        for tile, scaled_QN in tiles(self._scaled_QD, block.quick_ND):
+        for tile, scaled_QN in tiles(self._scaled_QD, block.quick_ND, GALLERY_BLOCK):
             exact_ND = block.exact_ND[tile : tile + scaled_QN.shape[1]]
             self._counter.look(scaled_QN, exact_ND, start + tile)
             if self._candidates:

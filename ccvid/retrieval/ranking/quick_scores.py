@@ -16,9 +16,6 @@ from torch import Tensor
 from ccvid.retrieval.ranking.distances import Scores
 from data_tools.decoding_threads import one_core_a_thread
 
-QUERY_ROWS, TILE = 256, 2048
-"""Queries and entries of a tile: 2 MiB of scores, so that what reads them finds them in the cache."""
-
 FLOAT32_UNIT = 2.0**-24
 
 Block = TypeVar("Block")
@@ -47,10 +44,14 @@ def margin(dimensions: int, dtype: torch.dtype) -> float:
     return 2 * (float(quick_error(dimensions, np.ones(()))) + dimensions / 2 * FLOAT32_UNIT * 1.01)
 
 
-def row_groups(rows: int, threads: int, most: int = QUERY_ROWS) -> list[range]:
-    """Consecutive groups of up to ``most`` rows, smaller where each thread would not have two of them."""
-    size = max(1, min(most, -(-rows // (2 * threads))))
-    return [range(start, min(rows, start + size)) for start in range(0, rows, size)]
+def row_groups(rows: range, most: int) -> list[range]:
+    """Consecutive groups of up to ``most`` rows."""
+    return [rows[start : start + most] for start in range(0, len(rows), most)]
+
+
+def for_threads(rows: int, most: int) -> int:
+    """Rows of a group: up to ``most``, fewer where each thread would not have two groups."""
+    return max(1, min(most, -(-rows // (2 * torch.get_num_threads()))))
 
 
 def core_threads() -> ThreadPoolExecutor:
@@ -70,7 +71,7 @@ def made_ahead(
         yield start, block
 
 
-def tiles(query_QD: Tensor, gallery_GD: Tensor, width: int = TILE) -> Iterator[tuple[int, Tensor]]:
+def tiles(query_QD: Tensor, gallery_GD: Tensor, width: int) -> Iterator[tuple[int, Tensor]]:
     """Where each tile begins in the gallery, and its float32 scores (Q, up to ``width``), which the next overwrites."""
     values = torch.empty(len(query_QD) * min(width, len(gallery_GD)), device=query_QD.device)
     for start in range(0, len(gallery_GD), width):

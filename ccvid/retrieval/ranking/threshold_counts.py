@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ccvid.retrieval.ranking.distances import Floats, Indices, Scores
-from ccvid.retrieval.ranking.quick_scores import FLOAT32_UNIT, quick_error
+from ccvid.retrieval.ranking.quick_scores import FLOAT32_UNIT, quick_error, row_groups
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
@@ -31,11 +31,14 @@ MIDDLE = SCALE + 16
 """The bin of score 0; quick scores exceed 1 by less than 16 bins."""
 MOST_DIMENSIONS = 2**13
 """With more, a quick score could lie outside the bins."""
+FEW_QUERIES = 16
+"""Queries whose bins are looked up at a time: they and their tables fit a core's cache."""
+MOST_DOUBTS = 2**18
+"""Pairs whose exact scores are taken at a time, give or take those of a few queries."""
 NEVER = 4.0
 """A score that no entry has."""
-MOST_QUERIES = 256
-MOST_THRESHOLDS = 126
-"""Thresholds of a query. With more, the marked bins outweigh the others, and places would not fit 16 bits."""
+MOST_THRESHOLDS = 128
+"""Thresholds of a query; with more, marked bins outweigh the others, and a sort of exact scores is faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,13 @@ class ThresholdCounter:
     """Counts for some queries, whose quick scores come tile by tile.
 
     Args:
-        query_QD: unit vectors on the grid, float64; at most ``MOST_QUERIES``.
+        query_QD: unit vectors on the grid, float64.
         thresholds: at most ``MOST_THRESHOLDS`` of each query.
 
     Memory: 2 · ``BINS`` bytes a query.
     """
 
     def __init__(self, query_QD: Scores, thresholds: Thresholds) -> None:
-        assert len(query_QD) <= MOST_QUERIES
         self._query_QD, self._dimensions = torch.from_numpy(query_QD), query_QD.shape[1]
         count_Q, first = thresholds.count, thresholds.first
         assert count_Q.max(initial=0) <= MOST_THRESHOLDS
@@ -102,13 +104,20 @@ class ThresholdCounter:
             scaled_QN: their quick scores times ``SCALE``, float32.
             gallery_ND: their unit vectors on the grid.
         """
-        bin_QN, place = _buffers(scaled_QN)
-        bin_QN.copy_(scaled_QN).add_(self._bin_Q1)
-        torch.index_select(self._table, 0, bin_QN.view(-1), out=place)
-        place_N = place.numpy()
-        marked = np.flatnonzero(place_N < 0)
-        place_N[marked] = self._resolve(scaled_QN.view(-1).numpy(), gallery_ND, start, marked, ~place_N[marked])
-        self._entries_C += torch.bincount(place, minlength=len(self._entries_C)).numpy()
+        doubts: list[tuple[Indices, ...]] = []
+        for rows in row_groups(range(len(scaled_QN)), FEW_QUERIES):
+            doubts.append(self._count(scaled_QN, rows))
+            if rows.stop == len(scaled_QN) or sum(len(query_C) for query_C, *_ in doubts) > MOST_DOUBTS:
+                self._settle(gallery_ND, start, *map(np.concatenate, zip(*doubts, strict=True)))
+                doubts = []
+
+    def _settle(
+        self, gallery_ND: Scores, start: int, query_C: Indices, entry_C: Indices, low_C: Indices, high_C: Indices
+    ) -> None:
+        """Count entries in doubt."""
+        exact_C = _products(self._query_QD, torch.from_numpy(gallery_ND), query_C, entry_C)
+        place_C = self._bisect(exact_C, start + entry_C, low_C, high_C)
+        self._entries_C += np.bincount(place_C, minlength=len(self._entries_C))
 
     def before(self) -> Indices:
         """How many entries come before each threshold, (P,) in the order of ``Thresholds``."""
@@ -116,47 +125,51 @@ class ThresholdCounter:
         from_QC = np.cumsum(entries_QC[:, ::-1], axis=1)[:, ::-1]
         return np.asarray((from_QC - entries_QC).ravel()[self._place_P])
 
+    @staticmethod
+    def _bin(score: Scores) -> Indices:
+        return np.clip(np.trunc(score * SCALE).astype(np.int64) + MIDDLE, 0, BINS - 2)
+
     def _errors(self, score: Scores) -> Scores:
         return quick_error(self._dimensions, score)
 
     def _bin_table(self, query_P: Indices) -> npt.NDArray[np.int16]:
-        """(Q · BINS,): the place of every entry in the bin; ~ of the lowest possible one where the bin is marked."""
+        """(Q · BINS,): the place of every entry in the bin; ~ of the lowest possible one where the bin is marked.
+
+        Places are counted from the first of the ``FEW_QUERIES`` that are looked up together.
+        """
         queries = len(self._query_QD)
         place_P = np.sort(self._place_P)
         score_P = self._score[place_P]
-        low_P, high_P = (
-            query_P * BINS + MIDDLE + np.trunc((score_P + side * self._errors(score_P)) * SCALE).astype(np.int64)
-            for side in (-1, 1)
-        )
+        low_P, high_P = (query_P * BINS + self._bin(score_P + side * self._errors(score_P)) for side in (-1, 1))
         edge_E = np.concatenate((np.arange(queries) * BINS, low_P, high_P + 1))
         kind_E = np.repeat((0, 1, 2), (queries, len(low_P), len(high_P)))
         order = np.argsort(edge_E, kind="stable")
         edge_E, kind_E = edge_E[order], kind_E[order]
         query_E = edge_E // BINS
         reached_E, passed_E = np.cumsum(kind_E == 1), np.cumsum(kind_E == 2)
-        place_E = query_E * self._places + passed_E - np.searchsorted(query_P, query_E)
+        place_E = query_E % FEW_QUERIES * self._places + passed_E - np.searchsorted(query_P, query_E)
         code_E = np.where(reached_E == passed_E, place_E, ~place_E).astype(np.int16)
         return np.repeat(code_E, np.diff(edge_E, append=queries * BINS))
 
-    def _resolve(
-        self,
-        scaled: npt.NDArray[np.float32],
-        gallery_ND: Scores,
-        start: int,
-        marked_M: Indices,
-        place_M: npt.NDArray[np.int16],
-    ) -> Indices:
-        """The places of marked entries of a tile, which are at least ``place_M``."""
-        above_M = scaled[marked_M] - self._quick_score[place_M]
-        error = SCALE * self._error
-        doubt = np.flatnonzero((np.abs(above_M) <= error) | ~self._apart[place_M])
-        resolved_M = place_M.astype(np.int64) + (above_M > error)
-        query_C, entry_C = np.divmod(marked_M[doubt], len(gallery_ND))
-        exact_C = _products(self._query_QD, torch.from_numpy(gallery_ND), query_C, entry_C)
-        low_C = place_M[doubt].astype(np.int64)
+    def _count(self, scaled_QN: Tensor, rows: range) -> tuple[Indices, Indices, Indices, Indices]:
+        """Count some queries' entries, but return those in doubt: query, entry, lowest and highest possible place."""
+        scaled_RN = scaled_QN[rows.start : rows.stop]
+        bin_RN, place = _buffers(scaled_RN)
+        bin_RN.copy_(scaled_RN).add_(self._bin_Q1[rows.start : rows.stop])
+        torch.index_select(self._table, 0, bin_RN.view(-1), out=place)
+        place_N, first, end = place.numpy(), rows.start * self._places, rows.stop * self._places
+        marked = np.flatnonzero(place_N < 0)
+        low_M = ~place_N[marked]
+        above_M = scaled_RN.view(-1).numpy()[marked] - self._quick_score[first:end][low_M]
+        place_N[marked] = low_M + (above_M > SCALE * self._error)
+        doubt = np.flatnonzero((np.abs(above_M) <= SCALE * self._error) | ~self._apart[first:end][low_M])
+        place_N[marked[doubt]] = end - first
+        self._entries_C[first:end] += torch.bincount(place, minlength=end - first).numpy()[: end - first]
+        query_C, entry_C = np.divmod(marked[doubt], scaled_RN.shape[1])
+        query_C += rows.start
+        low_C = first + low_M[doubt].astype(np.int64)
         high_C = np.where(self._apart[low_C], low_C + 1, (query_C + 1) * self._places - 1)
-        resolved_M[doubt] = self._bisect(exact_C, start + entry_C, low_C, high_C)
-        return np.asarray(resolved_M)
+        return query_C, entry_C, low_C, high_C
 
     def _bisect(self, score_C: Scores, index_C: Indices, low_C: Indices, high_C: Indices) -> Indices:
         """The first place from ``low_C`` on, before ``high_C``, that an entry does not precede; else ``high_C``."""
@@ -184,16 +197,15 @@ def _buffers(scaled_QN: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _products(query_QD: Tensor, gallery_ND: Tensor, query_C: Indices, gallery_C: Indices) -> Scores:
-    """The products of C pairs, which are ordered by query, without copying their vectors."""
-    if not len(query_C):
-        return np.zeros(0)
-    first = np.searchsorted(query_C, np.arange(len(query_QD) + 1))
+    """The products of C pairs, without copying their vectors; by gallery entry, so that each is read once."""
+    order = np.argsort(gallery_C.astype(np.min_scalar_type(len(gallery_ND))), kind="stable")  # 16 bits sort faster
     pairs = torch.sparse_csr_tensor(
-        torch.from_numpy(first),
-        torch.from_numpy(gallery_C),
-        torch.zeros(len(query_C), dtype=torch.float64),
-        (len(query_QD), len(gallery_ND)),
+        torch.from_numpy(np.searchsorted(gallery_C[order], np.arange(len(gallery_ND) + 1))),
+        torch.from_numpy(query_C[order]),
+        torch.zeros(len(order), dtype=torch.float64),
+        (len(gallery_ND), len(query_QD)),
         check_invariants=False,
     )
-    products: Scores = torch.sparse.sampled_addmm(pairs, query_QD, gallery_ND.T, beta=0.0).values().numpy()
-    return products
+    product_C = np.empty(len(order))
+    product_C[order] = torch.sparse.sampled_addmm(pairs, gallery_ND, query_QD.T, beta=0.0).values().numpy()
+    return product_C
