@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_distinct, shared_codes
-from ccvid.retrieval.gallery.search import NearestEntries, search
+from ccvid.retrieval.gallery.search import search
+from ccvid.retrieval.ranking.nearest import NearestEntries
 
 
 @dataclass(frozen=True, slots=True)

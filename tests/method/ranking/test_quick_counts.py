@@ -14,8 +14,9 @@ import torch
 
 from ccvid.retrieval.ranking import nearest, quick_counts, threshold_counts
 from ccvid.retrieval.ranking.distances import CosineDistances, DistanceMatrix, Floats, Indices, on_grid
+from ccvid.retrieval.ranking.nearest import NearestOthers
 from ccvid.retrieval.ranking.quick_scores import quick_error
-from ccvid.retrieval.ranking.ranks import count_before, rank_persons
+from ccvid.retrieval.ranking.ranks import PersonPairs, count_before, rank_persons
 from ccvid.retrieval.ranking.threshold_counts import MOST_THRESHOLDS, Thresholds
 
 Embeddings = npt.NDArray[np.float32]
@@ -60,6 +61,13 @@ def dense(query_QD: Embeddings, gallery_GD: Embeddings) -> DistanceMatrix:
     return DistanceMatrix(1.0 - on_grid(query_QD) @ on_grid(gallery_GD).T)
 
 
+def assert_same(found: tuple[PersonPairs, NearestOthers], expected: tuple[PersonPairs, NearestOthers]) -> None:
+    for mine, theirs in zip(
+        (*astuple(found[0]), *astuple(found[1])), (*astuple(expected[0]), *astuple(expected[1])), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def assert_same_ranks(
     query_QD: Embeddings, gallery_GD: Embeddings, persons: tuple[Indices, Indices], kept: int = 7
 ) -> None:
@@ -67,9 +75,7 @@ def assert_same_ranks(
     expected = rank_persons(dense(query_QD, gallery_GD), *persons, kept)
     with patch.object(CosineDistances, "blocks", side_effect=AssertionError("exact distances of all pairs")):
         found = rank_persons(CosineDistances(query_QD, gallery_GD), *persons, kept)
-    for one, other in zip(found, expected, strict=True):
-        for mine, theirs in zip(astuple(one), astuple(other), strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+    assert_same(found, expected)
 
 
 def some_persons(queries: int, entries: int, persons: int) -> tuple[Indices, Indices]:
@@ -121,9 +127,7 @@ def test_a_query_with_many_entries_beside_others() -> None:
     with limits(gallery_block=300):
         expected = rank_persons(dense(query_QD, gallery_GD), *persons, 9)
         found = rank_persons(CosineDistances(query_QD, gallery_GD), *persons, 9)
-    for one, other in zip(found, expected, strict=True):
-        for mine, theirs in zip(astuple(one), astuple(other), strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["within the error", "the same"])
