@@ -20,7 +20,7 @@ from ccvid.retrieval.ranking.ranks import PersonPairs, count_before, rank_person
 from ccvid.retrieval.ranking.threshold_counts import MOST_THRESHOLDS, Thresholds
 
 Embeddings = npt.NDArray[np.float32]
-KINDS = ("random", "ties", "duplicates", "one unit apart", "within the error", "the same", "axes")
+KINDS = ("random", "ties", "duplicates", "one unit apart", "within the error", "few bins", "the same", "axes")
 
 
 def made(kind: str, rows: int, dimensions: int, seed: int) -> Embeddings:
@@ -37,6 +37,8 @@ def made(kind: str, rows: int, dimensions: int, seed: int) -> Embeddings:
         )
     elif kind == "within the error":
         values = values[:1] + values * np.float32(1e-6)
+    elif kind == "few bins":
+        values = values[:1] + values * np.float32(2e-3)
     elif kind == "the same":
         values = np.repeat(values[:1], rows, axis=0)
     elif kind == "axes":  # scores −1, 0 and 1 exactly
