@@ -73,14 +73,13 @@ def made_ahead(
 
 def tiles(query_QD: Tensor, gallery_GD: Tensor, width: int) -> Iterator[tuple[int, Tensor]]:
     """Where each tile begins in the gallery, and its float32 scores (Q, up to ``width``), which the next overwrites."""
+    if query_QD.dtype != torch.float32 and query_QD.device.type == "cpu":
+        query_QD, gallery_GD = query_QD.float(), gallery_GD.float()
+    parts = ((start, gallery_GD[start : start + width].T) for start in range(0, len(gallery_GD), width))
+    if query_QD.dtype != torch.float32:
+        yield from ((start, torch.mm(query_QD, part_DN, out_dtype=torch.float32)) for start, part_DN in parts)
+        return
     values = torch.empty(len(query_QD) * min(width, len(gallery_GD)), device=query_QD.device)
-    for start in range(0, len(gallery_GD), width):
-        part_DN = gallery_GD[start : start + width].T
+    for start, part_DN in parts:
         score_QN = values[: len(query_QD) * part_DN.shape[1]].view(len(query_QD), -1)
-        if query_QD.dtype == torch.float32:
-            torch.mm(query_QD, part_DN, out=score_QN)
-        elif query_QD.device.type == "cuda":
-            torch.mm(query_QD, part_DN, out_dtype=torch.float32, out=score_QN)
-        else:
-            torch.mm(query_QD.float(), part_DN.float(), out=score_QN)
-        yield start, score_QN
+        yield start, torch.mm(query_QD, part_DN, out=score_QN)
