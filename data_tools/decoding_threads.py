@@ -22,7 +22,7 @@ def fill_in_threads(jobs: Iterator[Job[BatchT]], *, threads: int, ahead: int) ->
 
     An exception in a thread is raised here. The threads end with the generator, even if it is closed early.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="clips", initializer=_one_core_a_thread)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="clips", initializer=one_core_a_thread)
     pending: deque[tuple[BatchT, list[Future[None]]]] = deque()
     try:
         while True:
@@ -44,7 +44,7 @@ def _fill_share(fill: Callable[[int], None], share: range) -> None:
         fill(place)
 
 
-def _one_core_a_thread() -> None:
+def one_core_a_thread() -> None:
     """Keep torch from starting an OpenMP team in this thread: many teams would compete for the cores."""
     torch.get_num_threads()  # sets torch's default for the thread once, so the limit must come after
     _openmp().limit(limits=1, user_api="openmp")

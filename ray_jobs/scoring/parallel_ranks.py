@@ -8,7 +8,8 @@ import numpy as np
 import ray
 
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Indices
-from ccvid.retrieval.ranking.ranks import NearestOthers, PersonPairs, join_queries, rank_persons
+from ccvid.retrieval.ranking.nearest import NearestOthers
+from ccvid.retrieval.ranking.ranks import PersonPairs, join_queries, rank_persons
 
 PAIRS_WORTH_SHARING = 10**9
 """Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""

@@ -35,13 +35,13 @@ import numpy.typing as npt
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import EmbedderDescription, open_store, read_store
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
-from ccvid.retrieval.gallery.search import GALLERY_BLOCK
 from ccvid.retrieval.ranking.distances import CosineDistances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 from data_tools.storage import StorageFolder
 from ray_jobs.scoring.entries import EntryFilter, queries_in
 from ray_jobs.scoring.gallery_search import GallerySearch, search_parts
+from tests.benchmarks.bare import bare_product
 
 PHASES = ("write", "open", "choose", "search", "metrics", "add", "remove")
 PART = 50_000
@@ -97,13 +97,6 @@ def made_parts(
 
 ENTRIES = EntryFilter(cameras=tuple(f"c{number}" for number in range(CAMERAS // 2)), until=1800.0)
 """Half of the cameras, the first half hour of each video."""
-
-
-def bare_product(query_QD: Embeddings, gallery_GD: Embeddings) -> None:
-    block = np.empty((len(query_QD), GALLERY_BLOCK), np.float32)
-    for start in range(0, len(gallery_GD), GALLERY_BLOCK):
-        part = gallery_GD[start : start + GALLERY_BLOCK]
-        np.matmul(query_QD, part.T, out=block[:, : len(part)])
 
 
 def read_bytes(paths: list[Path]) -> int:

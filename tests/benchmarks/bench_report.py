@@ -37,7 +37,8 @@ import numpy as np
 import simplejpeg
 
 from ccvid.retrieval.ranking.distances import Distances, Indices
-from ccvid.retrieval.ranking.ranks import NearestOthers, PersonPairs, same_person
+from ccvid.retrieval.ranking.nearest import NearestOthers
+from ccvid.retrieval.ranking.ranks import PersonPairs, same_person
 from ccvid.retrieval.report.film_strip import HEIGHT
 from ccvid.retrieval.report.folder import report_folder
 from ccvid.retrieval.report.pictures import QUALITY

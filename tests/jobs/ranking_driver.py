@@ -17,9 +17,9 @@ def main() -> None:
     connect()
     parallel_ranks.PAIRS_WORTH_SHARING = 0
     random = np.random.default_rng(0)
-    query, gallery = (random.integers(-2, 3, (size, 4)).astype(np.float32) + 0.1 for size in (37, 300))
+    query, gallery = (random.integers(-2, 3, (size, 4)).astype(np.float32) + 0.1 for size in (37, 5000))
     cosine = CosineDistances(query, gallery)
-    persons = random.integers(0, 9, 37), random.integers(0, 9, 300)
+    persons = random.integers(0, 99, 37), random.integers(0, 99, 5000)
     asked: dict[str, Distances] = {"embeddings": cosine, "matrix": DistanceMatrix(np.rint(query @ gallery.T))}
     for name, distances in asked.items():
         found = parallel_ranks.cluster_ranks(distances, *persons, 5)

@@ -12,10 +12,10 @@ from threading import Lock
 import numpy as np
 import torch
 
-from ccvid.retrieval.gallery.candidates import Codes
 from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex, ready_index, usable_index
-from ccvid.retrieval.gallery.search import NearestEntries, rank_candidates, search
+from ccvid.retrieval.gallery.search import rank_candidates, search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
+from ccvid.retrieval.ranking.nearest import Codes, NearestEntries
 from data_tools.progress import Meter
 
 CHECKED_QUERIES = 200

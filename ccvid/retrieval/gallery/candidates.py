@@ -1,85 +1,128 @@
 """Find the gallery entries that could be among a query's first k, from quick scores, without storing all scores.
 
-A quick score is a float32 sum of products of unit vectors in float32 or float16, whose error against the exact score is
-bounded (``margin``). Every entry within that bound of a query's k-th best is a candidate.
+The gallery is read once, block by block; groups of queries take in each block in turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ccvid.retrieval.ranking.distances import LARGEST, SMALLEST, CosineDistances, Floats, Indices
+from ccvid.retrieval.ranking.distances import LARGEST, SMALLEST, CosineDistances, Floats, Indices, Scores
+from ccvid.retrieval.ranking.nearest import Codes, NearCandidates
+from ccvid.retrieval.ranking.quick_scores import core_threads, for_threads, made_ahead, margin, row_groups, tiles
 from data_tools.decoding_threads import Job, fill_in_threads
-
-Codes = tuple[Indices, Indices]
-"""A label of the queries (Q,) and of the gallery (G,) as shared integer codes; −1 is unknown."""
 
 FIRST_BLOCK = 4096
 """Size of the first block on a GPU: its k best are found by selection, which takes longer than comparison."""
 PIECE = 1024
 """Rows of a block that a thread copies at a time."""
+TILE = 1024
+"""Entries of a tile on the CPU."""
+SAFE = 1e15
+"""Norms up to this, and from its inverse on, neither overflow nor vanish when they are taken in float32."""
 
 
-def find_candidates(
-    query_QD: Floats,
-    gallery_GD: Floats,
-    k: int,
-    exclude: Sequence[Codes],
-    device: torch.device,
-    block: int,
-    dtype: torch.dtype,
-) -> tuple[Indices, Indices]:
-    """Pairs (query, entry), by query, that include the first k of each query; for the arguments see ``search``.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The first ``k``, by quick scores from vectors of ``dtype`` on ``device``, in blocks of these sizes.
+
+    ``exclude`` is that of ``NearCandidates``.
+    """
+
+    k: int
+    exclude: Sequence[Codes]
+    device: torch.device
+    query_block: int
+    gallery_block: int
+    dtype: torch.dtype
+
+
+def find_candidates(exact: CosineDistances, wanted: Wanted) -> tuple[Indices, Indices]:
+    """Pairs (query, entry), by query, that include the first k of each query.
 
     Raises:
-        InputError: on a GPU, if the gallery holds NaN, infinity or a zero vector; it was not checked before.
+        InputError: the gallery holds NaN, infinity or a zero vector; it need not have been checked before.
     """
-    query = _unit(torch.from_numpy(np.array(query_QD, np.float32)).to(device)).to(dtype)
-    near = margin(query_QD.shape[1], dtype)
-    codes = [(torch.from_numpy(asked).to(device), torch.from_numpy(there)) for asked, there in exclude]
-    best_QK = torch.full((len(query), k), -torch.inf, device=device)
-    usable = torch.ones((), dtype=torch.bool, device=device)
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start, values in _blocks(gallery_GD, block, device):
-        if device.type == "cuda":
-            usable &= _have_directions(values)
-        score_QG = _products(query, _unit(values).to(dtype))
-        for asked_Q, there_G in codes:
-            there = there_G[start : start + len(values)].to(device)
-            score_QG.masked_fill_((asked_Q[:, None] == there) & (there >= 0), -torch.inf)
-        if start == 0:  # later, few entries come near the first k, and a comparison finds them
-            first = min(k, score_QG.shape[1])
-            best_QK[:, :first] = score_QG.topk(first).values
-        query_C, place_C = torch.nonzero(score_QG >= (best_QK[:, -1:] - near).clamp(min=-2), as_tuple=True)
-        score_C = score_QG[query_C, place_C]
-        if start > 0 and len(query_C):
-            best_QK = _with_more(best_QK, query_C, score_C)
-        kept.append((query_C, place_C + start, score_C))
+    found = _on_gpu(exact, wanted) if wanted.device.type == "cuda" else _on_cpu(exact, wanted)
+    return np.concatenate([query_C for query_C, _ in found]), np.concatenate([gallery_C for _, gallery_C in found])
+
+
+class _Group:
+    """Some queries, and their candidates so far."""
+
+    def __init__(self, exact: CosineDistances, wanted: Wanted, rows: range) -> None:
+        asked = slice(rows.start, rows.stop)
+        query = torch.from_numpy(np.array(exact.query_QD[asked])).to(wanted.device)
+        self._exact, self._rows, self._wanted = exact, rows, wanted
+        self._query = _unit(query).to(wanted.dtype)
+        self._near = NearCandidates(
+            len(rows),
+            wanted.k,
+            margin(query.shape[1], wanted.dtype),
+            self._scores,
+            exclude=[(query_code[asked], gallery_code) for query_code, gallery_code in wanted.exclude],
+            device=wanted.device,
+        )
+
+    def look(self, unit_ND: Tensor, start: int, width: int) -> None:
+        """Take in a block of unit vectors, which begins at ``start`` in the gallery, in tiles of ``width`` entries."""
+        for tile, score_QN in tiles(self._query, unit_ND, width):
+            self._near.look(score_QN, start + tile)
+
+    def found(self) -> tuple[Indices, Indices]:
+        query_C, gallery_C = self._near.found()
+        return self._rows.start + query_C, gallery_C
+
+    def _scores(self, query_C: Indices, gallery_C: Indices) -> Scores:
+        scores: Scores = 1.0 - self._exact.pairs(self._rows.start + query_C, gallery_C).astype(np.float64)
+        return scores
+
+
+def _on_cpu(exact: CosineDistances, wanted: Wanted) -> list[tuple[Indices, Indices]]:
+    """Groups of queries are divided among threads, and the next block is made ready meanwhile."""
+    queries, entries = exact.shape
+    with core_threads() as threads:
+        rows = row_groups(range(queries), for_threads(queries, wanted.query_block))
+        groups = list(threads.map(partial(_Group, exact, wanted), rows))
+        starts = range(0, entries, wanted.gallery_block)
+        for start, unit_ND in made_ahead(threads, partial(_unit_block, exact, wanted), starts):
+            for _ in threads.map(partial(_Group.look, unit_ND=unit_ND, start=start, width=TILE), groups):
+                pass
+        return list(threads.map(_Group.found, groups))
+
+
+def _unit_block(exact: CosineDistances, wanted: Wanted, start: int) -> Tensor:
+    values_ND = exact.gallery_GD[start : start + wanted.gallery_block]
+    norm_N = np.sqrt(np.einsum("nd,nd->n", values_ND, values_ND))
+    if not ((norm_N >= 1 / SAFE) & (norm_N <= SAFE)).all():
+        CosineDistances(
+            exact.query_QD, exact.gallery_GD
+        )  # if a vector is not valid, raises an error that names its row
+        norm_N = np.linalg.norm(values_ND.astype(np.float64), axis=1).astype(np.float32)
+    return torch.from_numpy(values_ND / norm_N[:, None]).to(wanted.dtype)
+
+
+def _on_gpu(exact: CosineDistances, wanted: Wanted) -> list[tuple[Indices, Indices]]:
+    """Blocks are copied ahead to page-locked memory, so that the GPU does not wait for them."""
+    queries, entries = exact.shape
+    groups = [_Group(exact, wanted, rows) for rows in row_groups(range(queries), wanted.query_block)]
+    usable = torch.ones((), dtype=torch.bool, device=wanted.device)
+    starts = [0, *range(min(wanted.gallery_block, FIRST_BLOCK), entries, wanted.gallery_block)]
+    for copied in copied_ahead(exact.gallery_GD, starts, pin_memory=True):
+        values = copied.values.to(wanted.device, non_blocking=True)
+        usable &= _have_directions(values)
+        unit_ND = _unit(values).to(wanted.dtype)
+        for group in groups:
+            group.look(unit_ND, copied.start, wanted.gallery_block)
     if not usable:
-        CosineDistances(query_QD, gallery_GD)  # raises an error that names the row
-    query_C, gallery_C, score_C = (torch.cat(parts) for parts in zip(*kept, strict=True))
-    left = score_C >= best_QK[query_C, -1] - near
-    query_C, gallery_C = query_C[left], gallery_C[left]
-    order = query_C.argsort(stable=True)
-    return query_C[order].numpy(force=True), gallery_C[order].numpy(force=True)
-
-
-def margin(dimensions: int, dtype: torch.dtype) -> float:
-    """Twice the largest error of a quick score of unit vectors of ``dtype``, against the exact score.
-
-    A float32 sum of D products in any order has an error of at most about D · 2⁻²⁴ (Higham, Accuracy and Stability,
-    3.5); rounding the vectors, here and to the exact scores' grid, adds a few units more. Float16 changes each
-    coordinate by up to 2⁻¹¹ of itself, small ones by at most 2⁻²⁵: by Cauchy–Schwarz 2⁻¹⁰ and √D · 2⁻²⁴ of a score.
-    Tensor cores truncate sums instead of rounding, which doubles that error; twice as much is allowed for.
-    """
-    if dtype == torch.float16:
-        return 2 * (2.0**-10 + (dimensions + 64) * 2.0**-22) * 1.01
-    return 2 * (dimensions + 16) * 2.0**-24 * 1.01
+        CosineDistances(exact.query_QD, exact.gallery_GD)  # raises an error that names the row
+    return [group.found() for group in groups]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +141,6 @@ class _Block:
         np.copyto(own, gallery_GD[begin : begin + len(own)], casting="same_kind")
 
 
-def _blocks(gallery_GD: Floats, block: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """The start of each block, and its values (entries, D) in float32 on the device.
-
-    For a GPU, blocks are copied ahead to page-locked memory, so that the GPU does not wait for them.
-    """
-    if device.type != "cuda":
-        for start in range(0, len(gallery_GD), block):  # copied, because a memory map is read-only
-            yield start, torch.from_numpy(np.array(gallery_GD[start : start + block], np.float32))
-        return
-    starts = [0, *range(min(block, FIRST_BLOCK), len(gallery_GD), block)]
-    for copied in copied_ahead(gallery_GD, starts, pin_memory=True):
-        yield copied.start, copied.values.to(device, non_blocking=True)
-
-
 def copied_ahead(gallery_GD: Floats, starts: Sequence[int], *, pin_memory: bool) -> Iterator[_Block]:
     """The blocks that begin at ``starts``, copied by as many threads as torch uses."""
 
@@ -128,24 +157,6 @@ def _have_directions(values: Tensor) -> Tensor:
     """Whether no row holds NaN or infinity or is zero, as a bool on the device."""
     largest_N = values.abs().amax(dim=1)
     return ((largest_N >= SMALLEST) & (largest_N <= LARGEST)).all()
-
-
-def _products(query: Tensor, gallery: Tensor) -> Tensor:
-    """(Q, D), (G, D) -> float32 (Q, G), summed in float32."""
-    if query.dtype == torch.float32:
-        return query @ gallery.T
-    if query.device.type == "cuda":
-        return torch.mm(query, gallery.T, out_dtype=torch.float32)
-    return query.float() @ gallery.float().T
-
-
-def _with_more(best_QK: Tensor, query_C: Tensor, score_C: Tensor) -> Tensor:
-    """The k highest of each query's scores so far and the new ones; ``query_C`` is sorted."""
-    count_Q = torch.bincount(query_C, minlength=len(best_QK))
-    first_Q = count_Q.cumsum(0) - count_Q
-    more = torch.full((len(best_QK), int(count_Q.max())), -torch.inf, device=best_QK.device)
-    more[query_C, torch.arange(len(query_C), device=more.device) - first_Q[query_C]] = score_C
-    return torch.cat((best_QK, more), dim=1).topk(best_QK.shape[1]).values
 
 
 def _unit(values_ND: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from ccvid.retrieval.gallery.approximate_search import index_parts, recall, search_parts, some_rows
 from ccvid.retrieval.gallery.neighbour_index import has_usearch
-from ccvid.retrieval.gallery.search import NearestEntries, search
+from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
+from ccvid.retrieval.ranking.nearest import NearestEntries
 from data_tools.progress import Meter, message
 
 EXACT_ROWS = 100_000

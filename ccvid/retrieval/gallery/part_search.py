@@ -14,8 +14,9 @@ import torch
 from ccvid.retrieval.embedding.part_folder import PartFolder
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, check_distinct, shared_codes
 from ccvid.retrieval.gallery.approximate_search import IndexedPart, indexed_part, recall
-from ccvid.retrieval.gallery.search import NearestEntries, search
+from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.ranking.distances import Indices
+from ccvid.retrieval.ranking.nearest import NearestEntries
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,64 +8,21 @@ and number of threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
-from ccvid.retrieval.gallery.candidates import Codes, find_candidates
+from ccvid.retrieval.gallery.candidates import Wanted, find_candidates
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices, Scores
+from ccvid.retrieval.ranking.nearest import Codes, NearestEntries
+from ccvid.retrieval.ranking.quick_scores import core_threads
 from data_tools.errors import InputError
 
-QUERY_BLOCK, GALLERY_BLOCK = 4096, 8192
+QUERY_BLOCK, GALLERY_BLOCK = 1024, 8192
 GPU_QUERY_BLOCK, GPU_GALLERY_BLOCK = 16_384, 32_768
 """Larger, so that most searches copy the gallery to the GPU only once, and the CPU rarely waits for a block."""
-EXACT_QUERIES = 64
-"""Queries that a thread scores exactly at a time: the vectors of their candidates fit a core's cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class NearestEntries:
-    """``gallery_QK`` int64: gallery indices by decreasing score, −1 after the last; ``score_QK`` float64: the cosines.
-
-    Where there is no entry, the score is −infinity.
-    """
-
-    gallery_QK: Indices
-    score_QK: Scores
-
-    @classmethod
-    def of(cls, queries: int, k: int, query_C: Indices, gallery_C: Indices, score_C: Scores) -> NearestEntries:
-        """The first k of C candidates for each query, by decreasing score, ties in gallery order."""
-        gallery_QK, score_QK = np.full((queries, k), -1), np.full((queries, k), -np.inf)
-        order = np.lexsort((gallery_C, -score_C, query_C))
-        query_C, gallery_C, score_C = query_C[order], gallery_C[order], score_C[order]
-        place_C = np.arange(len(query_C)) - np.searchsorted(query_C, query_C)
-        kept = place_C < k
-        place = query_C[kept], place_C[kept]
-        gallery_QK[place], score_QK[place] = gallery_C[kept], score_C[kept]
-        return cls(gallery_QK, score_QK)
-
-    @classmethod
-    def of_queries(cls, parts: Sequence[NearestEntries]) -> NearestEntries:
-        """Of all queries, from the entries of consecutive parts of them."""
-        return cls(
-            np.concatenate([part.gallery_QK for part in parts]), np.concatenate([part.score_QK for part in parts])
-        )
-
-    @classmethod
-    def of_parts(cls, parts: Sequence[NearestEntries], starts: Sequence[int], k: int) -> NearestEntries:
-        """The first k of a gallery, from those of its parts, whose entries are numbered from ``starts`` on."""
-        queries = len(parts[0].gallery_QK)
-        places = [np.nonzero(part.gallery_QK >= 0) for part in parts]
-        query_C = np.concatenate([query for query, _ in places])
-        gallery_C = np.concatenate(
-            [part.gallery_QK[place] + start for part, start, place in zip(parts, starts, places, strict=True)]
-        )
-        score_C = np.concatenate([part.score_QK[place] for part, place in zip(parts, places, strict=True)])
-        return cls.of(queries, k, query_C, gallery_C, score_C)
+EXACT_PAIRS = 4096
+"""Candidates that a thread scores exactly at a time."""
 
 
 def search(
@@ -83,16 +40,17 @@ def search(
 
     Args:
         query_QD: (Q, D) floats of any length but zero.
-        gallery_GD: (G, D), may be a memory map; read block by block, once for every ``query_block`` queries.
+        gallery_GD: (G, D), may be a memory map; read once, block by block.
         exclude: an entry with the same code as the query in one of these (its own id, its camera) is left out.
         device: where the quick scores are computed.
-        query_block: Default: 4096, on a GPU 16,384.
+        query_block: most queries that take in a block at a time. Default: 1024, on a GPU 16,384.
         gallery_block: Default: 8192, on a GPU 32,768.
         quick_dtype: type of the vectors for quick scores, float32 or float16. Default: float16 on a GPU, for its tensor
             cores, else float32. The result is the same.
 
-    Memory besides the inputs: the queries in float32, a block of the gallery (several on a GPU), ``query_block`` ×
-    ``gallery_block`` scores (128 MiB, on a GPU 2 GiB), and for each query k entries and those within the margin.
+    Memory besides the inputs: the queries in float32, two blocks of the gallery (several on a GPU), 4 MiB of scores for
+    each thread (on a GPU 2 GiB: ``query_block`` × ``gallery_block``), and for each query k entries and those within the
+    margin. Where these are too many (``nearest.MOST_KEPT``), only the first k by exact scores are kept.
 
     Raises:
         InputError: k below 1, no query or no entry, different dimensions, NaN, infinity, or a zero vector.
@@ -106,14 +64,9 @@ def search(
     query_block = query_block or (GPU_QUERY_BLOCK if on_gpu else QUERY_BLOCK)
     gallery_block = gallery_block or (GPU_GALLERY_BLOCK if on_gpu else GALLERY_BLOCK)
     quick_dtype = quick_dtype or (torch.float16 if on_gpu else torch.float32)
-    exact = CosineDistances(query_QD, gallery_GD, gallery_checked=on_gpu)  # find_candidates checks blocks on the GPU
-    parts: list[NearestEntries] = []
-    for start in range(0, len(query_QD), query_block):
-        asked = slice(start, min(start + query_block, len(query_QD)))
-        codes = [(query[asked], gallery) for query, gallery in exclude]
-        query_C, gallery_C = find_candidates(query_QD[asked], gallery_GD, k, codes, place, gallery_block, quick_dtype)
-        parts.append(rank_candidates(exact, k, query_C + start, gallery_C, range(asked.start, asked.stop)))
-    return NearestEntries.of_queries(parts)
+    exact = CosineDistances(query_QD, gallery_GD, gallery_checked=True)  # find_candidates checks its blocks
+    wanted = Wanted(k, exclude, place, query_block, gallery_block, quick_dtype)
+    return rank_candidates(exact, k, *find_candidates(exact, wanted), range(len(query_QD)))
 
 
 def rank_candidates(
@@ -121,16 +74,18 @@ def rank_candidates(
 ) -> NearestEntries:
     """The first k of the candidates of consecutive queries by exact scores, in as many threads as torch uses.
 
-    ``query_C`` is sorted, and no pair is in it twice.
+    No pair is among the candidates twice.
     """
-    few = [queries[first : first + EXACT_QUERIES] for first in range(0, len(queries), EXACT_QUERIES)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return NearestEntries.of_queries(list(threads.map(partial(_first_k, exact, k, query_C, gallery_C), few)))
-
-
-def _first_k(exact: CosineDistances, k: int, query_C: Indices, gallery_C: Indices, queries: range) -> NearestEntries:
-    """The first k of some queries by exact scores; the candidates are ordered by query."""
-    own = slice(*np.searchsorted(query_C, (queries.start, queries.stop)))
-    query_C, gallery_C = query_C[own], gallery_C[own]
-    score_C = 1.0 - exact.pairs(query_C, gallery_C).astype(np.float64)
+    score_C = _exact_scores(exact, query_C, gallery_C)
     return NearestEntries.of(len(queries), k, query_C - queries.start, gallery_C, score_C)
+
+
+def _exact_scores(exact: CosineDistances, query_C: Indices, gallery_C: Indices) -> Scores:
+    """Those of the candidates, divided among threads."""
+    parts = range(0, len(query_C), EXACT_PAIRS)
+    with core_threads() as threads:
+        distance = threads.map(
+            lambda start: exact.pairs(query_C[start : start + EXACT_PAIRS], gallery_C[start : start + EXACT_PAIRS]),
+            parts,
+        )
+        return 1.0 - np.concatenate([np.zeros(0), *distance])

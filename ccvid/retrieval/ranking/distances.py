@@ -23,6 +23,9 @@ BLOCK_BYTES = 2**24
 EXACT_UNIT = 2.0**-26
 """``CosineDistances`` rounds the coordinates of unit embeddings to multiples of this."""
 
+GRID_ROWS = 128
+"""Embeddings that are rounded to the grid at a time, and pairs whose distances are taken: they fit a core's cache."""
+
 SMALLEST, LARGEST = 1e-30, 1e30
 """Range of an embedding's largest coordinate; outside it the direction is not reliable."""
 
@@ -131,17 +134,18 @@ class CosineDistances:
 
     def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
         distance_P = np.empty(len(query_P))
-        for start in range(0, len(query_P), self._gallery_block):
-            part = slice(start, start + self._gallery_block)
-            query_PD = _on_grid(self.query_QD[query_P[part]])
-            distance_P[part] = 1.0 - np.einsum("pd,pd->p", query_PD, _on_grid(self.gallery_GD[gallery_P[part]]))
+        for start in range(0, len(query_P), GRID_ROWS):
+            part = slice(start, start + GRID_ROWS)
+            rows, row_P = np.unique(query_P[part], return_inverse=True)
+            query_PD = on_grid(self.query_QD[rows])[row_P]
+            distance_P[part] = 1.0 - np.einsum("pd,pd->p", query_PD, on_grid(self.gallery_GD[gallery_P[part]]))
         return distance_P
 
     def blocks(self) -> Iterator[DistanceBlock]:
-        query_QD = torch.from_numpy(_on_grid(self.query_QD)).to(self.device)
+        query_QD = torch.from_numpy(on_grid(self.query_QD)).to(self.device)
         for gallery_start in range(0, self.shape[1], self._gallery_block):
             entries = self.gallery_GD[gallery_start : gallery_start + self._gallery_block]
-            gallery_DG = torch.from_numpy(_on_grid(entries)).to(self.device).T
+            gallery_DG = torch.from_numpy(on_grid(entries)).to(self.device).T
             for query_start in range(0, self.shape[0], self._query_block):
                 cosine = query_QD[query_start : query_start + self._query_block] @ gallery_DG
                 yield DistanceBlock(query_start, gallery_start, cosine.neg_().add_(1.0).numpy(force=True))
@@ -154,16 +158,18 @@ class CosineDistances:
         return part
 
 
-def _on_grid(embedding_ND: Floats) -> Floats:
+def on_grid(embedding_ND: Floats) -> Scores:
     """Unit rows in float64, rounded to multiples of ``EXACT_UNIT``.
 
     The norm is rounded to float32 first, because its last bits depend on the order of the sum and so on the machine.
     """
-    wide_ND: Floats = embedding_ND.astype(np.float64)
-    norm_N = np.sqrt(np.einsum("nd,nd->n", wide_ND, wide_ND)).astype(np.float32).astype(np.float64)
-    wide_ND /= norm_N[:, None] * EXACT_UNIT
-    np.rint(wide_ND, out=wide_ND)
-    wide_ND *= EXACT_UNIT
+    wide_ND: Scores = embedding_ND.astype(np.float64)
+    for start in range(0, len(wide_ND), GRID_ROWS):
+        rows_RD = wide_ND[start : start + GRID_ROWS]
+        norm_R = np.sqrt(np.einsum("rd,rd->r", rows_RD, rows_RD)).astype(np.float32).astype(np.float64)
+        rows_RD /= norm_R[:, None] * EXACT_UNIT
+        np.rint(rows_RD, out=rows_RD)
+        rows_RD *= EXACT_UNIT
     return wide_ND
 
 
@@ -177,10 +183,10 @@ def _embedding_matrix(embedding: Floats | torch.Tensor, origin: str, *, checked:
     embedding = embedding.astype(np.float32, copy=False)
     if checked:
         return embedding
-    _check_finite(embedding, f"{origin} embedding row")
     for rows in _row_blocks(embedding):
         largest = np.abs(embedding[rows]).max(axis=1, initial=0)
-        for row in np.flatnonzero((largest < SMALLEST) | (largest > LARGEST)):
+        for row in np.flatnonzero(~((largest >= SMALLEST) & (largest <= LARGEST))):
+            _check_finite(embedding, f"{origin} embedding row")
             raise InputError(
                 f"{origin} embedding row {rows.start + row}: largest absolute value is {largest[row]}, expected "
                 f"{SMALLEST:g} to {LARGEST:g}"

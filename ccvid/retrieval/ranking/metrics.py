@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from ccvid.retrieval.ranking.distances import Distances, Floats, Indices
 from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
+from ccvid.retrieval.ranking.nearest import NearestOthers
 from ccvid.retrieval.ranking.protocols import PROTOCOLS, PersonPairLabels, Protocol
-from ccvid.retrieval.ranking.ranks import NearestOthers, PersonPairs, Ranker, rank_part, rank_persons
+from ccvid.retrieval.ranking.ranks import PersonPairs, Ranker, rank_part, rank_persons
 from data_tools.errors import InputError
 
 CMC_RANKS = (1, 5, 10, 20)

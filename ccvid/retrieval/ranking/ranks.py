@@ -21,6 +21,10 @@ import numpy as np
 import torch
 
 from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices
+from ccvid.retrieval.ranking.nearest import Codes, NearestOthers
+from ccvid.retrieval.ranking.quick_counts import applies_to, count_quickly
+from ccvid.retrieval.ranking.quick_scores import core_threads
+from ccvid.retrieval.ranking.threshold_counts import MOST_THRESHOLDS, Thresholds
 
 FEW_ENTRIES = 128
 """Up to this number, comparing the row with every threshold is faster than sorting the row."""
@@ -40,14 +44,6 @@ class PersonPairs:
     first: Indices
 
 
-@dataclass(frozen=True, slots=True)
-class NearestOthers:
-    """The K nearest entries of other persons for each query, by rank; −1 and infinity beyond the last."""
-
-    gallery_QK: Indices
-    distance_QK: Floats
-
-
 class Ranker(Protocol):
     """Counts ranks: ``rank_persons`` in this process, or several processes for parts of the queries."""
 
@@ -61,30 +57,66 @@ def rank_persons(
 ) -> tuple[PersonPairs, NearestOthers]:
     """Count ``wrong_before`` of all same-person pairs and keep the ``nearest`` others, in one pass.
 
-    Persons are integer codes, (Q,) and (G,), shared by both sides. The queries of a block are divided among as many
-    threads as torch uses; the result is the same for any number. Memory besides the blocks of distances: a few numbers
-    per pair and ``nearest`` entries per query.
+    Persons are integer codes, (Q,) and (G,), shared by both sides. The queries are divided among as many threads as
+    torch uses; the result is the same for any number. Memory besides the blocks of distances: a few numbers per pair,
+    ``nearest`` entries per query, and see ``count_quickly``.
     """
     query, gallery, first = same_person(query_person, gallery_person)
-    distance = distances.pairs(query, gallery)
+    with core_threads() as threads:
+        parts = zip(*(np.array_split(column, 8 * torch.get_num_threads()) for column in (query, gallery)), strict=True)
+        distance = np.concatenate(list(threads.map(lambda part: distances.pairs(*part), parts)))
     order = np.lexsort((gallery, distance, query))
     gallery, distance = gallery[order], distance[order]
-    before = np.zeros(len(query), np.int64)
-    others = NearestOthers(np.full((len(query_person), nearest), -1), np.full((len(query_person), nearest), np.inf))
+    persons = query_person, gallery_person
+    before, others = _count(distances, Thresholds(first, distance, gallery), persons, nearest)
+    own_before = np.arange(len(query)) - first[query]
+    return PersonPairs(query, gallery, distance, before - own_before, first), others
+
+
+def count_before(distances: Distances, thresholds: Thresholds) -> Indices:
+    """How many entries come before each threshold, (P,).
+
+    The gallery of ``distances`` may be a part of the whole: the counts of all parts add up.
+    """
+    queries, entries = distances.shape
+    nobody = np.zeros(queries, np.int64), np.ones(entries, np.int64)
+    return _count(distances, thresholds, nobody, nearest=0)[0]
+
+
+def _count(distances: Distances, thresholds: Thresholds, persons: Codes, nearest: int) -> tuple[Indices, NearestOthers]:
+    """``count_before``, and the ``nearest`` entries of other persons."""
+    queries, entries = distances.shape
+    quick_Q = np.full(queries, applies_to(distances)) & (thresholds.count <= MOST_THRESHOLDS)
+    before, others = np.zeros(len(thresholds.distance), np.int64), NearestOthers.none(queries, nearest)
+    for count, chosen_Q in ((count_quickly, quick_Q), (_count_in_blocks, ~quick_Q)):
+        rows = np.flatnonzero(chosen_Q)
+        if len(rows):
+            part = distances if len(rows) == queries else distances.take(rows, np.arange(entries))
+            own = np.repeat(chosen_Q, thresholds.count)
+            before[own], found = count(part, thresholds.take(rows), (persons[0][rows], persons[1]), nearest)
+            others.gallery_QK[rows], others.distance_QK[rows] = found.gallery_QK, found.distance_QK
+    return before, others
+
+
+def _count_in_blocks(
+    distances: Distances, thresholds: Thresholds, _persons: Codes, nearest: int
+) -> tuple[Indices, NearestOthers]:
+    """``_count`` from the exact distances of all pairs; the thresholds are the entries of the query's person."""
+    first, before = thresholds.first, np.zeros(len(thresholds.distance), np.int64)
+    others = NearestOthers.none(distances.shape[0], nearest)
 
     def count(block: DistanceBlock, row: int) -> None:
         values, own = block.values[row - block.query_start], slice(first[row], first[row + 1])
-        before[own] += _count_before(values, distance[own], gallery[own] - block.gallery_start)
+        before[own] += _count_before(values, thresholds.distance[own], thresholds.index[own] - block.gallery_start)
         if nearest:
-            _keep_nearest(others, row, values, block.gallery_start, gallery[own])
+            _keep_nearest(others, row, values, block.gallery_start, thresholds.index[own])
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for block in distances.blocks():
             rows = range(block.query_start, block.query_start + len(block.values))
             for _ in threads.map(partial(count, block), rows):
                 pass
-    own_before = np.arange(len(query)) - first[query]
-    return PersonPairs(query, gallery, distance, before - own_before, first), others
+    return before, others
 
 
 def rank_part(
@@ -104,7 +136,7 @@ def rank_part(
     pairs, others = rank(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
     count_Q = np.zeros(len(query_person), np.int64)
     count_Q[query_rows] = np.diff(pairs.first)
-    whole = NearestOthers(np.full((len(query_person), nearest), -1), np.full((len(query_person), nearest), np.inf))
+    whole = NearestOthers.none(len(query_person), nearest)
     whole.gallery_QK[query_rows] = np.where(others.gallery_QK < 0, -1, gallery_rows[others.gallery_QK])
     whole.distance_QK[query_rows] = others.distance_QK
     first = np.concatenate(([0], np.cumsum(count_Q)))

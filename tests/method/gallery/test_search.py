@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
 
-from ccvid.retrieval.gallery.candidates import copied_ahead, margin
-from ccvid.retrieval.gallery.search import NearestEntries, search
-from ccvid.retrieval.ranking.distances import CosineDistances
+from ccvid.retrieval.gallery.candidates import copied_ahead
+from ccvid.retrieval.gallery.search import search
+from ccvid.retrieval.ranking import nearest
+from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
+from ccvid.retrieval.ranking.nearest import NearestEntries
+from ccvid.retrieval.ranking.quick_scores import margin
 from data_tools.errors import InputError
 
 
@@ -34,6 +41,8 @@ def vectors(kind: str, rows: int, dimensions: int, seed: int) -> np.ndarray:
     values = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
     if kind == "ties":  # few directions, at several lengths that are powers of two: bit-identical cosines
         return values[np.arange(rows) % 7] * np.float32(2.0) ** (np.arange(rows) % 3)[:, None].astype(np.float32)
+    if kind == "same":
+        return np.repeat(values[:1], rows, axis=0)
     if kind == "near ties":  # differ by less than float32 products can resolve
         return values[:1] + values * np.float32(1e-7)
     return values
@@ -74,6 +83,50 @@ def test_blocks_that_are_copied_ahead_are_the_gallery(starts: list[int], dtype: 
     blocks = list(copied_ahead(gallery, starts, pin_memory=False))
     assert [block.start for block in blocks] == starts
     assert np.array_equal(np.concatenate([block.values.numpy() for block in blocks]), gallery.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "near ties", "same"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_candidates_are_thinned_out_by_exact_scores(kind: str, threads: int) -> None:
+    query, gallery = vectors("plain", 9, 24, 10), vectors(kind, 400, 24, 11)
+    gallery[300:] = gallery[:100]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    kept: list[int] = []
+    try:
+        with patch.object(nearest, "MOST_KEPT", 1), most_pairs(kept):
+            found = search(query, gallery, 3, gallery_block=20, query_block=4)
+    finally:
+        torch.set_num_threads(before)
+    assert_equal(found, dense(query, gallery, 3))
+    assert max(kept) < 4 * 8 * 3 + 4 * 20  # of a group of 4: the limit, and what a block of 20 brings
+
+
+@contextmanager
+def most_pairs(kept: list[int]) -> Iterator[None]:
+    """Notes how many pairs are scored exactly at a time."""
+    pairs = CosineDistances.pairs
+
+    def noted(self: CosineDistances, query_P: Indices, gallery_P: Indices) -> Floats:
+        kept.append(len(query_P))
+        return pairs(self, query_P, gallery_P)
+
+    with patch.object(CosineDistances, "pairs", noted):
+        yield
+
+
+@pytest.mark.parametrize("size", [1e-29, 1e-18, 1e17, 1e29])
+def test_vectors_of_any_length_that_float32_squares_do_not_hold(size: float) -> None:
+    query, gallery = vectors("plain", 5, 16, 14), vectors("plain", 60, 16, 15)
+    gallery[::3] *= np.float32(size)
+    query[1] *= np.float32(size)
+    assert_equal(search(query, gallery, 7, gallery_block=25), dense(query, gallery, 7))
+
+
+@pytest.mark.parametrize(("queries", "entries", "k"), [(1, 1, 1), (1, 300, 200), (300, 1, 2)])
+def test_small_sides(queries: int, entries: int, k: int) -> None:
+    query, gallery = vectors("plain", queries, 8, 16), vectors("ties", entries, 8, 17)
+    assert_equal(search(query, gallery, k), dense(query, gallery, k))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -20,6 +20,7 @@ from ccvid.retrieval.ranking import ranks
 from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, DistanceMatrix, Distances, Floats, Indices
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation, evaluate
+from ccvid.retrieval.ranking.nearest import NearestOthers
 from ccvid.retrieval.ranking.protocols import PROTOCOLS, Protocol
 from ccvid.retrieval.report.tables import metrics_table, write_query_table
 from data_tools.errors import InputError
@@ -346,7 +347,7 @@ def test_ranks_are_the_same_for_any_threads_and_parts(threads: int, cuts: tuple[
 
     def in_parts(
         distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
-    ) -> tuple[ranks.PersonPairs, ranks.NearestOthers]:
+    ) -> tuple[ranks.PersonPairs, NearestOthers]:
         every = np.arange(distances.shape[1])
         parts = np.split(np.arange(distances.shape[0]), cuts)
         return ranks.join_queries(
