@@ -16,7 +16,7 @@ from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.gallery.part_search import FoundEntries, search_part
 from data_tools.errors import InputError
 from ray_jobs.cluster.tasks import run_tasks
-from ray_jobs.scoring.entries import EntryFilter
+from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
 
 PAIRS_WORTH_SHARING = 10**9
 """Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
@@ -60,7 +60,8 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     """Search all parts of the store; where that takes longer than seconds, on the cluster.
 
     Raises:
-        InputError: a part is damaged, there is nothing to rank, or a camera is unknown.
+        NothingToRankError: there is nothing to rank, or a camera is unknown.
+        InputError: a part is damaged.
     """
     groups, sizes = asked.store.parts.groups(), asked.store.folder.sizes()
     vectors = sum(sizes.get(name, 0) for group in groups for name in group) // (4 * asked.store.embedder.dimensions)
@@ -74,12 +75,12 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
         raise InputError(f"{asked.store.folder}: {error}") from None
     asked.entries.check_cameras(result.cameras)
     if not result.ranked and asked.entries.asks_time_of_day and not result.timed:
-        raise InputError(
+        raise NothingToRankError(
             f"{asked.store.folder}: no tracklet has a start_time; read the footage with --data.footage.start_times, "
             "or give --since and --until in seconds of the videos"
         )
     if not result.ranked:
-        raise InputError(f"{asked.store.folder}: no tracklets to rank; all are queries, old, or filtered out")
+        raise NothingToRankError(f"{asked.store.folder}: no tracklets to rank; all are queries, old, or filtered out")
     return result
 
 
