@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     if own.watch is None:
         score_gallery(recipe, own.checkpoint, request, folder)
     else:
-        recipe = _for_watching(recipe, own)
+        _check_watching(recipe, own)
         watch(recipe, own.checkpoint, request, folder, settle_seconds=own.watch_settle, once=own.watch_once)
     show_results(folder)
 
@@ -86,23 +86,21 @@ def _watched_footage(arguments: Sequence[str]) -> list[str]:
         folder = only.parse_known_args(arguments)[0].watch
     except argparse.ArgumentError:  # the whole parser says it
         folder = None
-    return [] if folder is None else ["--data.kind", "footage", "--data.footage.videos", folder]
+    values = {"data.kind": "footage", "data.footage.videos": folder, "data.footage.people_from_tracks": "false"}
+    return [] if folder is None else [word for name, value in values.items() for word in (f"--{name}", value)]
 
 
-def _for_watching(recipe: Recipe, own: argparse.Namespace) -> Recipe:
-    """The recipe with tracks that are people by themselves.
-
-    Raises:
-        UsageError: flags that have no meaning together.
-    """
+def _check_watching(recipe: Recipe, own: argparse.Namespace) -> None:
+    """Raises ``UsageError`` for flags that have no meaning with ``--watch``."""
     footage = recipe.data.footage
-    if recipe.data.kind != "footage" or footage is None or footage.videos != own.watch:
-        raise UsageError("--watch names the footage; leave out --data.kind and --data.footage.videos")
+    if recipe.data.kind != "footage" or footage is None or footage.videos != own.watch or footage.people_from_tracks:
+        raise UsageError(
+            "--watch says what is read; leave out --data.kind, --data.footage.videos and "
+            "--data.footage.people_from_tracks"
+        )
     for flag in ("groups", "only_new", "approximate"):
         if getattr(own, flag):
             raise UsageError(f"--watch cannot be combined with --{flag.replace('_', '-')}")
-    footage = footage.model_copy(update={"people_from_tracks": False})
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"footage": footage})})
 
 
 def _own_flags() -> argparse.ArgumentParser:

@@ -45,7 +45,7 @@ class Embedder:
         use_drivers_console()
         self._recipe = recipe.within(limit_threads(cpus))
         shared: ClipEmbedder = ray.get(model)
-        self._model = _placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
+        self._model = placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
         self._embeddings = embeddings
         self._shards = ""
 
@@ -88,12 +88,13 @@ class Embedder:
         return EmbeddingTable.of(self._store, rows, *embedded, model=self._embeddings.embedder.fingerprint)
 
 
-def _placed(model: ClipEmbedder, device: str) -> ClipEmbedder:
+def placed(model: ClipEmbedder, device: str) -> ClipEmbedder:
+    """The model on the device; an exported graph has one of its own."""
     return model.to(device) if isinstance(model, ReIdModel) else model
 
 
 def _clips_that_fit(model: ClipEmbedder, recipe: Recipe) -> int:
-    return clips_that_fit(_placed(model, "cuda"), recipe.clip.length, recipe.model)
+    return clips_that_fit(placed(model, "cuda"), recipe.clip.length, recipe.model)
 
 
 def embed_into(
@@ -118,13 +119,25 @@ def embed_into(
         InputError: Ray gave up on the job.
         OSError: ``embeddings`` cannot be written.
     """
-    recipe = _with_batches(recipe, model, workers)
+    recipe = with_batches(recipe, model, workers)
     arguments = ray.put(model), recipe, embeddings, workers.cpus
 
     def stream(chunks: list[Chunk]) -> Iterator[Chunk]:
         return _by_ray_data(chunks, arguments, workers)
 
     return _embed(stream, embeddings, lacking, store, rows, recipe, shards)
+
+
+class _Resident:
+    """An ``Embedder`` that is made by its first chunk, and again by the first after it died."""
+
+    def __init__(self) -> None:
+        self._embedder: Embedder | None = None
+
+    def embed(self, arguments: tuple[Any, ...], chunk: Chunk) -> Chunk:
+        """See ``Embedder``; ``arguments`` are its own."""
+        self._embedder = self._embedder or Embedder(*arguments)
+        return self._embedder(chunk)
 
 
 class ResidentEmbedders:
@@ -134,13 +147,9 @@ class ResidentEmbedders:
     """
 
     def __init__(self, embeddings: EmbeddingStore, model: ClipEmbedder, recipe: Recipe, workers: Workers) -> None:
-        self._embeddings, self._recipe = embeddings, _with_batches(recipe, model, workers)
-        gpus = workers.resources.get("GPU", 0)
-        actor: Any = ray.remote(
-            num_cpus=0, num_gpus=gpus, max_restarts=-1, max_task_retries=3, scheduling_strategy="SPREAD"
-        )(Embedder)
-        arguments = ray.put(model), self._recipe, embeddings, workers.cpus
-        self._actors = [actor.remote(*arguments) for _ in range(workers.count)]
+        self._embeddings, self._recipe = embeddings, with_batches(recipe, model, workers)
+        self._arguments = ray.put(model), self._recipe, embeddings, workers.cpus
+        self._actors = [resident_actor(_Resident, workers) for _ in range(workers.count)]
 
     def embed(self, lacking: frozenset[str], store: ShardFolder, rows: list[int], shards: str) -> list[str]:
         """As ``embed_into``."""
@@ -149,10 +158,18 @@ class ResidentEmbedders:
     def _stream(self, chunks: list[Chunk]) -> Iterator[Chunk]:
         pool = ActorPool(self._actors)
         with _own_errors():
-            yield from pool.map_unordered(lambda actor, chunk: actor.__call__.remote(chunk), chunks)
+            yield from pool.map_unordered(lambda actor, chunk: actor.embed.remote(self._arguments, chunk), chunks)
 
 
-def _with_batches(recipe: Recipe, model: ClipEmbedder, workers: Workers) -> Recipe:
+def resident_actor(kind: type, workers: Workers) -> Any:
+    """An actor with the GPU of a worker, but none of its CPUs, that is made anew where it dies."""
+    gpus = workers.resources.get("GPU", 0)
+    actor: Any = ray.remote(kind)
+    settings = {"max_restarts": -1, "max_task_retries": 3, "scheduling_strategy": "SPREAD"}
+    return actor.options(num_cpus=0, num_gpus=gpus, **settings).remote()
+
+
+def with_batches(recipe: Recipe, model: ClipEmbedder, workers: Workers) -> Recipe:
     """The recipe with a number of clips per batch."""
     clips = recipe.score.clips_per_batch
     if clips is None:

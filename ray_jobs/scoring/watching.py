@@ -82,6 +82,7 @@ class Watch:
         self._log, self._lines, self._take_in = log, lines, take_in
         self._embeddings, self._ranking, self._show, self._ended = embeddings, ranking, show, ended
         self._told: set[str] = set()
+        self._state = ""
         self._stale = True
         """Whether the pages lack something, as after a kill they may."""
         self._shown_at = time.monotonic()
@@ -115,9 +116,14 @@ class Watch:
             self._log.refuse(arrival, problem)
             message(f"refused {arrival.video}: {problem}")
         new = list(filter(self._log.is_new, found.complete))[:MOST_PER_BATCH]
-        waiting = f", {found.waiting} waiting for their tracks or still being written" if found.waiting else ""
-        self._tell(f"{self._footage.videos}: {self._log.videos + len(new)} videos taken in{waiting}", state)
-        return self._log.take(new) if new else None
+        if new:
+            return self._log.take(new)
+        waiting = f", {found.waiting} without tracks or still being written" if found.waiting else ""
+        text = f"watching {self._footage.videos}: {self._log.videos} videos taken in{waiting}"
+        if text != self._state:
+            self._state = text
+            state(text)
+        return None
 
     def _do(self, batch: Taken) -> None:
         """Take in a batch, report its matches, and note that it is done."""
@@ -142,10 +148,10 @@ class Watch:
                 self._tell(str(error))
         self._stale, self._shown_at = False, time.monotonic()
 
-    def _tell(self, text: str, tell: Callable[[str], None] = message) -> None:
-        """Say something once, until something else is to be said in the same way."""
+    def _tell(self, text: str) -> None:
+        """Say something once."""
         if text not in self._told:
-            tell(text)
+            message(text)
         self._told.add(text)
 
     def _end_if_asked(self) -> None:
