@@ -101,7 +101,7 @@ class Intake:
                 return True
             except InputError as error:  # nothing of the batch can be decoded
                 for arrival in self._log.remaining(taken):
-                    self._refuse(arrival, str(error))
+                    self._log.refuse(arrival, str(error))
         if place.exists():
             place.delete("")
         return False
@@ -120,7 +120,7 @@ class Intake:
             except LabelsError:
                 raise
             except InputError as error:
-                self._refuse(arrival, str(error))
+                self._log.refuse(arrival, str(error))
                 continue
             ids |= {tracklet.id for tracklet in dataset.tracklets}
             yield dataset
@@ -136,7 +136,7 @@ class Intake:
         rows_of: dict[Arrival, list[int]] = {}
         for arrival in self._log.remaining(taken):
             if arrival.name not in stored and str(arrival.tracks) in reasons:
-                self._refuse(arrival, reasons[str(arrival.tracks)])
+                self._log.refuse(arrival, reasons[str(arrival.tracks)])
             else:
                 rows_of[arrival] = [number for number in stored[arrival.name] if store.rows[number].split != "train"]
         return rows_of
@@ -152,12 +152,8 @@ class Intake:
                     lacking |= self._embeddings.missing(_shard_of(store, rows))
                 except InputError as error:
                     del rows_of[arrival]
-                    self._refuse(arrival, str(error))
+                    self._log.refuse(arrival, str(error))
             return frozenset(lacking)
-
-    def _refuse(self, arrival: Arrival, problem: str) -> None:
-        self._log.refuse(arrival, problem)
-        message(f"refused {arrival.video}: {problem}")
 
 
 def read_arrival(

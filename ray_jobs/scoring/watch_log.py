@@ -22,6 +22,7 @@ from data_tools.documents import first_problem
 from data_tools.errors import InputError
 from data_tools.line_file import LineFile
 from data_tools.options import Options
+from data_tools.progress import message
 
 
 class Taken(Options):
@@ -110,8 +111,9 @@ class WatchLog:
         return taken
 
     def refuse(self, arrival: Arrival, problem: str) -> None:
-        """Leave an arrival out."""
+        """Leave an arrival out, and say so."""
         self._add(Refused(time=now(), name=arrival.name, video=arrival.video, state=arrival.state, problem=problem))
+        message(f"refused {arrival.video}: {problem}")
 
     def remaining(self, taken: Taken) -> list[Arrival]:
         """The arrivals of a batch without those that were refused."""

@@ -114,7 +114,6 @@ class Watch:
             batch = self._log.batch_of(arrival.name)
             problem = f"has changed since it was taken in with batch {batch}; give new footage a name of its own"
             self._log.refuse(arrival, problem)
-            message(f"refused {arrival.video}: {problem}")
         new = list(filter(self._log.is_new, found.complete))[:MOST_PER_BATCH]
         if new:
             return self._log.take(new)
