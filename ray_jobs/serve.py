@@ -31,7 +31,10 @@ TOKEN_FILE = "~/ccvid/serve_token"
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until told to end."""
-    recipe, own = parse_recipe(arguments, program="serve.py", description=DESCRIPTION, reads=READS, extra=_own_flags())
+    any_data = ["--data.kind", "synthetic"]  # no tracklets are read, so the recipe's need not be there
+    recipe, own = parse_recipe(
+        [*any_data, *arguments], program="serve.py", description=DESCRIPTION, reads=READS, extra=_own_flags()
+    )
     for flag in ("checkpoint", "gallery"):
         if getattr(own, flag) is None:
             raise UsageError(f"--{flag} is required")

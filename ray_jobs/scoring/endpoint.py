@@ -240,10 +240,10 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
-        """One line for each answer, without headers and query."""
-        seconds = time.monotonic() - self._began
-        path = shown(self._path if hasattr(self, "path") else "")[1:-1]
-        message(f"{self.client_address[0]} {shown(self.command or '')[1:-1]} {path} {int(code)}  {seconds:.2f} s")
+        """One line for each answer; what a client wrote, such as a token in the wrong place, is not in it."""
+        known = hasattr(self, "path") and self._path in METHODS and hasattr(self, f"do_{self.command}")
+        what = f"{self.command} {self._path}" if known else "unknown request"
+        message(f"{self.client_address[0]} {what}: {int(code)}, {time.monotonic() - self._began:.2f} s")
 
     def log_message(self, format: str, *arguments: object) -> None:
         """http.server's own words are not shown."""

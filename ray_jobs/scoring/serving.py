@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 from uuid import uuid4
 
 import numpy as np
@@ -243,11 +243,11 @@ def _request(gallery: StorageFolder, top: int) -> GalleryRequest:
 
 
 def _top(query: str) -> int:
-    given = parse_qs(query, keep_blank_values=True, max_num_fields=8)
-    [text] = given.pop("top", [str(SearchRequest.model_fields["top"].default)])[-1:]
-    if given or not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_MATCHES):
-        raise InputError(f"request: expected ?top=K with K from 1 to {MOST_MATCHES}, got {shown(query)}")
-    return int(text)
+    found = re.fullmatch(r"(?:top=([0-9]{1,4}))?", query)
+    top = int(found[1] or SearchRequest.model_fields["top"].default) if found else 0
+    if not 1 <= top <= MOST_MATCHES:
+        raise InputError(f"request: expected nothing or ?top=K with K from 1 to {MOST_MATCHES}, got {shown(query)}")
+    return top
 
 
 def _is_loopback(host: str) -> bool:

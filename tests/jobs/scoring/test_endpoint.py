@@ -273,7 +273,7 @@ def test_errors_of_the_service(capsys: pytest.CaptureFixture[str]) -> None:
         assert ask(endpoint, post())[0] == 200
     output = capsys.readouterr().out
     assert "error while answering: RuntimeError: a secret path" in output
-    assert "127.0.0.1 POST /search 500" in output
+    assert "127.0.0.1 POST /search: 500" in output
 
 
 def test_the_log_has_neither_token_nor_query(capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,10 +281,11 @@ def test_the_log_has_neither_token_nor_query(capsys: pytest.CaptureFixture[str])
         ask(endpoint, post(path=f"/search?token={TOKEN}"))
         ask(endpoint, f"GET /he\x1b[2Jalth?{TOKEN} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}x\r\n\r\n")
         ask(endpoint, f"\x1b[2J /{TOKEN} HTTP/1.1\r\n\r\n")
+        ask(endpoint, f"{TOKEN} /search HTTP/1.1\r\n\r\n")
     output = capsys.readouterr()
     assert TOKEN not in output.out + output.err
     assert "\x1b" not in output.out + output.err
-    assert "POST /search 200" in output.out
+    assert "POST /search: 200" in output.out
 
 
 def started(endpoint: Endpoint, service: Counting, count: int) -> list[socket.socket]:

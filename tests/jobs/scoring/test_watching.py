@@ -16,10 +16,13 @@ from ccvid.retrieval.embedding.store import EmbeddingStore, open_store
 from ccvid.retrieval.gallery.decisions import Decisions
 from ccvid.retrieval.gallery.matches import RankedMatches
 from ccvid.training.stopping import EndedOnRequestError
+from data_tools.datasets.arrivals import look_at
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.errors import InputError
 from data_tools.line_file import LineFile
 from data_tools.storage import StorageFolder
+from ray_jobs import score
+from ray_jobs.cli import UsageError
 from ray_jobs.scoring import watching
 from ray_jobs.scoring.gallery import remove_from_gallery
 from ray_jobs.scoring.intake import TakenIn
@@ -294,9 +297,42 @@ def test_files_that_somebody_changed(file: str, line: str, problem: str, tmp_pat
     world.arrive("a")
     (tmp_path / "run" / "watched.jsonl").write_text("")
     world.log = WatchLog(tmp_path / "run" / "watched.jsonl")
-    world.log.refuse(watching.look_at(FootageOptions(videos=tmp_path / "footage"), 0).complete[0], "")
+    world.log.refuse(look_at(FootageOptions(videos=tmp_path / "footage"), 0).complete[0], "")
     with (tmp_path / "run" / file).open("a") as stream:
         stream.write(line + "\n")
     world.arrive("a", content="other")
     with pytest.raises(InputError, match=problem):
         world.watch()
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--groups"], "--watch cannot be combined with --groups"),
+        (["--only-new"], "--watch cannot be combined with --only-new"),
+        (["--approximate"], "--watch cannot be combined with --approximate"),
+        (["--data.footage.videos", "/elsewhere"], "--watch says what is read; leave out"),
+        (["--data.kind", "synthetic"], "--watch says what is read; leave out"),
+        (["--data.footage.people_from_tracks", "true"], "--watch says what is read; leave out"),
+        (["--watch-settle", "-1"], "expected seconds from 0 to 86400, got '-1'"),
+        (["--watch"], "--watch: expected one argument"),
+    ],
+)
+def test_flags_that_have_no_meaning_together(flags: list[str], problem: str, tmp_path: Path) -> None:
+    watch = ["--recipe", "footage", "--checkpoint", "/none", "--watch", str(tmp_path), *flags]
+    with pytest.raises(UsageError, match=problem):
+        score.main(watch)
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ([], "no such folder, expected the one in which footage arrives"),
+        (["--run.storage", "memory://runs"], "must be a folder, not a URI"),
+    ],
+)
+def test_folders_that_cannot_be_watched(flags: list[str], problem: str, tmp_path: Path) -> None:
+    folder = tmp_path / "none" if not flags else tmp_path
+    watch = ["--checkpoint", "/none", "--watch", str(folder), "--run.storage", str(tmp_path / "runs"), *flags]
+    with pytest.raises(InputError, match=problem):
+        score.main(watch)
