@@ -6,8 +6,9 @@ than one task's parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow.compute as pc
 
@@ -18,6 +19,9 @@ from data_tools.errors import InputError
 from ray_jobs.cluster.tasks import run_tasks
 from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
 
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
 PAIRS_WORTH_SHARING = 10**9
 """Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
 
@@ -82,6 +86,23 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     if not result.ranked:
         raise NothingToRankError(f"{asked.store.folder}: no tracklets to rank; all are queries, old, or filtered out")
     return result
+
+
+def although_it_changes(read: Callable[[], Result]) -> Result:
+    """What ``read`` makes of a gallery, tried again where another command may have replaced its parts meanwhile.
+
+    Raises:
+        NothingToRankError: raised by ``read``.
+        InputError: raised by ``read`` each time.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read()
+        except NothingToRankError:
+            raise
+        except InputError:
+            continue
+    return read()
 
 
 def _on_cluster(asked: GallerySearch, groups: Sequence[list[str]]) -> Iterator[PartsFound]:

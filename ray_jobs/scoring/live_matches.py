@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from ccvid.retrieval.embedding.table import EmbeddingTable
+from ccvid.retrieval.embedding.store import EmbeddingStore
 from ccvid.retrieval.gallery.decisions import Decisions
 from ccvid.retrieval.gallery.matches import RankedMatches
 from data_tools.documents import parse_model
 from data_tools.line_file import LineFile
-from ray_jobs.scoring.gallery import GalleryRequest, NothingToRankError, choose, rank
+from ray_jobs.scoring.entries import NothingToRankError
+from ray_jobs.scoring.gallery import GalleryRequest, find_queries, rank
+from ray_jobs.scoring.gallery_search import although_it_changes
 from ray_jobs.scoring.watch_log import now
 
 Match = dict[str, Any]
@@ -41,35 +43,34 @@ class Ranking:
     decisions: Decisions | None = None
     prior: float | None = None
 
-    def of_gallery(self, gallery: EmbeddingTable) -> RankedMatches:
-        """The first tracklets of the gallery for each query.
+    def of_gallery(self, store: EmbeddingStore) -> tuple[RankedMatches, int]:
+        """The first tracklets of the gallery for each query, and how many were ranked.
 
         Raises:
             NothingToRankError: there are no queries, or nothing to rank.
         """
-        return self._ranked(self.request, gallery, frozenset())
+        return self._ranked(self.request, store, frozenset())
 
-    def of_new(self, gallery: EmbeddingTable, ids: frozenset[str]) -> list[Match]:
+    def of_new(self, store: EmbeddingStore, ids: frozenset[str]) -> list[Match]:
         """What is to be reported of the tracklets ``ids``; nothing if there is nothing to rank."""
         threshold = None if self.decisions is None else self.decisions.threshold
         try:
-            first = self.of_gallery(gallery).without_unmatched()
+            first, _ = self.of_gallery(store)
             if threshold is None:
                 is_new_G = np.array([row.id in ids for row in first.gallery] or [False])
                 return _values(_only(first, is_new_G[first.gallery_QK]))
-            new = self._ranked(replace(self.request, only_new=True, top=len(ids)), gallery, ids)
+            new, _ = self._ranked(replace(self.request, only_new=True, top=len(ids)), store, ids)
         except NothingToRankError:
             return []
         rank_of = {(match["query_id"], match["gallery_id"]): match["rank"] for match in _values(first)}
         reached = _values(_only(new, new.score_QK >= threshold))
         return [match | {"rank": rank_of.get((match["query_id"], match["gallery_id"]))} for match in reached]
 
-    def _ranked(self, request: GalleryRequest, gallery: EmbeddingTable, ids: frozenset[str]) -> RankedMatches:
-        queries, entries = choose(request, gallery, ids)
-        matches = rank(queries, entries, request)
-        if self.decisions is None:
-            return matches
-        return self.decisions.add_probabilities(matches, model=queries.model, prior=self.prior)
+    def _ranked(self, request: GalleryRequest, store: EmbeddingStore, ids: frozenset[str]) -> tuple[RankedMatches, int]:
+        matches, ranked = although_it_changes(lambda: rank(find_queries(request, store), store, request, ids))
+        if self.decisions is not None:
+            matches = self.decisions.add_probabilities(matches, model=store.embedder.fingerprint, prior=self.prior)
+        return matches, ranked
 
 
 class _Pair(BaseModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import EmbeddingStore, open_store, read_store
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
+from ccvid.retrieval.gallery.matches import RankedMatches
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.documents import parse_model
 from data_tools.errors import InputError
@@ -35,15 +35,16 @@ from ray_jobs.cluster.token import make_token
 from ray_jobs.cluster.workers import Workers
 from ray_jobs.scoring.actors import resident_actor, with_batches
 from ray_jobs.scoring.clip_upload import ClipActor
-from ray_jobs.scoring.embedding import read_model
+from ray_jobs.scoring.embedding import keep_precision, read_model
 from ray_jobs.scoring.endpoint import JSON, Endpoint, Limits
-from ray_jobs.scoring.gallery import GalleryRequest, matching_precision, rank, say_what_is_missing
+from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
+from ray_jobs.scoring.gallery import say_what_is_missing
+from ray_jobs.scoring.gallery_search import GallerySearch, although_it_changes, search_gallery
 from ray_jobs.scoring.http_requests import RefusedError
 from ray_jobs.training.guard import run_stoppable
 
 MOST_MATCHES = 1000
-RELOAD_SECONDS = 2.0
-"""How often the gallery is looked at for changes."""
+ANY_ENTRY = EntryFilter(without_queries=False)
 CLIP_SECONDS = 60.0
 """How long a request waits for the embedding of its clip."""
 SHORTEST_TOKEN = 16
@@ -61,40 +62,7 @@ class SearchRequest(Options):
     top: int = Field(default=20, ge=1, le=MOST_MATCHES, strict=True)
 
 
-class LiveGallery:
-    """The embeddings of a store, read again when it changes."""
-
-    def __init__(self, store: EmbeddingStore) -> None:
-        self._store, self._seen = store, dict[str, int]()
-        self.table: EmbeddingTable | None = None
-        """None while there are none."""
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read the embeddings again if a file was added, removed, or written anew.
-
-        Raises:
-            InputError: a part cannot be read.
-            OSError: the storage does not answer.
-        """
-        found = self._store.folder.sizes()
-        if found != self._seen:
-            self.table = self._store.read() if self._store.parts() else None
-            self._seen = found
-
-    def follow(self, ended: threading.Event) -> None:
-        """Refresh every few seconds; what cannot be read is told, and tried again."""
-        told = ""
-        while not ended.wait(RELOAD_SECONDS):
-            try:
-                self.refresh()
-            except (InputError, OSError) as error:
-                if str(error) != told:
-                    message(f"the earlier embeddings are still served: {error}")
-                told = str(error)
-
-
-class GallerySearch:
+class SearchService:
     """The service: the first tracklets of the gallery for an embedding or a clip.
 
     Args:
@@ -105,12 +73,11 @@ class GallerySearch:
     def __init__(
         self,
         store: EmbeddingStore,
-        gallery: LiveGallery,
         clips: tuple[Any, tuple[Any, ...]],
         decisions: Decisions | None = None,
         prior: float | None = None,
     ) -> None:
-        self._store, self._gallery, self._clips = store, gallery, clips
+        self._store, self._clips = store, clips
         self._decisions, self._prior = decisions, prior
 
     def health(self) -> Mapping[str, Any]:
@@ -140,16 +107,24 @@ class GallerySearch:
             raise InputError(f"request: embedding has {len(embedding_D)} values, expected {dimensions}")
         if not (np.isfinite(embedding_D).all() and embedding_D.any()):
             raise InputError("request: embedding has no direction in float32: it is zero, or a value is too large")
-        table = self._gallery.table
-        return {"matches": [] if table is None else self._matches(embedding_D, table, top)}
+        return {"matches": self._matches(embedding_D, top)}
 
-    def _matches(self, embedding_D: npt.NDArray[np.float32], table: EmbeddingTable, top: int) -> list[dict[str, Any]]:
+    def _matches(self, embedding_D: npt.NDArray[np.float32], top: int) -> list[dict[str, Any]]:
+        model = self._store.embedder.fingerprint
         row = EmbeddingRow(str(uuid4()), None, None, "", "query", {}, 1, "")  # no tracklet has this id
-        asked = EmbeddingTable(EmbeddingRows.of([row]), embedding_D[None], table.model)
-        found = rank(asked, table, _request(self._store.folder, top))
+        query = EmbeddingTable(EmbeddingRows.of([row]), embedding_D[None], model)
+        search = GallerySearch(self._store, query, ANY_ENTRY, top, ("id",))
+        try:
+            found = although_it_changes(lambda: search_gallery(search)).found
+        except NothingToRankError:
+            return []
+        except InputError as error:
+            message(f"error while searching: {error}")
+            raise RefusedError(503, "the gallery cannot be read", {"Retry-After": "10"}) from None
+        matches = RankedMatches(query.rows, found.rows, found.nearest.gallery_QK, found.nearest.score_QK)
         if self._decisions is not None:
-            found = self._decisions.add_probabilities(found, model=table.model, prior=self._prior)
-        rows = found.without_unmatched().table().to_pylist()
+            matches = self._decisions.add_probabilities(matches, model=model, prior=self._prior)
+        rows = matches.table().to_pylist()
         return [{"id": row["gallery_id"], **{name: row[name] for name in RESULT_NAMES}} for row in rows]
 
     def _embed(self, content: bytes) -> npt.NDArray[np.float32]:
@@ -185,29 +160,24 @@ def serve(
     read_store(gallery)
     used = read_model(checkpoint, recipe.model)
     found = None if decisions is None else read_decisions(decisions)
-    recipe = matching_precision(used, used.applied_to(recipe), _request(gallery, 1), found)
+    recipe = keep_precision(used, used.applied_to(recipe), gallery)
     if found is not None:
+        found.check(used.describe(recipe).fingerprint)
         say_what_is_missing(found)
     token = read_token(token_file)
     connect()
     workers = Workers(recipe.compute)
     recipe = with_batches(decide_precision(recipe, workers), used.embedder, workers)
     store = open_store(gallery, used.describe(recipe))
-    live = LiveGallery(store)
     state("loading the model")
     actor, arguments = resident_actor(ClipActor, workers), (ray.put(used.computing(recipe)), recipe, workers.cpus)
     results_of([actor.prepare.remote(arguments)])
-    service = GallerySearch(store, live, (actor, arguments), found, recipe.score.threshold.prior)
+    service = SearchService(store, (actor, arguments), found, recipe.score.threshold.prior)
     with Endpoint(host, port, token, service, limits) as endpoint:  # leaving waits for open requests
-        ended = threading.Event()
-        threading.Thread(target=live.follow, args=(ended,), daemon=True, name="gallery").start()
         message(f"serving {gallery} at {endpoint.url}; the token is in {token_file}")
         if not _is_loopback(host):
             message(f"warning: {host} answers other machines, and without TLS: the token and all else can be read")
-        try:
-            run_stoppable(lambda: endpoint.serve_forever(0.2), endpoint.shutdown, "the requests under way")
-        finally:
-            ended.set()
+        run_stoppable(lambda: endpoint.serve_forever(0.2), endpoint.shutdown, "the requests under way")
     raise EndedOnRequestError(f"stopped serving {gallery}")
 
 
@@ -227,19 +197,6 @@ def read_token(path: Path) -> str:
     if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable() and " " not in token):
         raise InputError(f"{path}: expected a token of at least {SHORTEST_TOKEN} letters, digits and signs in one line")
     return token
-
-
-def _request(gallery: StorageFolder, top: int) -> GalleryRequest:
-    return GalleryRequest(
-        gallery=gallery,
-        queries=None,
-        top=top,
-        cameras=(),
-        since=None,
-        until=None,
-        other_cameras=False,
-        only_new=False,
-    )
 
 
 def _top(query: str) -> int:

@@ -34,9 +34,9 @@ from ray_jobs.cluster.machines import decide_precision
 from ray_jobs.cluster.workers import Workers
 from ray_jobs.scoring.actors import ResidentEmbedders
 from ray_jobs.scoring.embedding import UsedModel, read_model
+from ray_jobs.scoring.entries import NothingToRankError
 from ray_jobs.scoring.gallery import (
     GalleryRequest,
-    NothingToRankError,
     matching_precision,
     say_what_is_missing,
     write_pages,
@@ -75,7 +75,7 @@ class Watch:
         take_in: Callable[[Taken], TakenIn],
         embeddings: EmbeddingStore,
         ranking: Ranking,
-        show: Callable[[RankedMatches], None],
+        show: Callable[[RankedMatches, int], None],
         ended: threading.Event,
     ) -> None:
         self._footage, self._settle_seconds = footage, settle_seconds
@@ -130,19 +130,20 @@ class Watch:
         message(f"batch {batch.batch}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if names[5:] else ''}")
         taken_in = self._take_in(batch)
         self._end_if_asked()
-        matches = self._ranking.of_new(self._embeddings.read(), taken_in.ids) if taken_in.ids else []
+        matches = self._ranking.of_new(self._embeddings, taken_in.ids) if taken_in.ids else []
         lines, end = self._lines.add(matches)
         for line in lines:
             message(line)
         counts = {"tracklets": len(taken_in.ids), "unreadable": taken_in.unreadable, "matches": len(matches)}
         self._log.finish(**counts, matches_end=end)
+        self._embeddings.merge_small_parts()
         self._stale |= bool(taken_in.ids)
         note_kept("matches", f"{self._log.videos} videos taken in, {self._log.matches} matches reported")
 
     def _show_matches(self) -> None:
-        if self._stale and self._embeddings.parts():
+        if self._stale:
             try:
-                self._show(self._ranking.of_gallery(self._embeddings.read()))
+                self._show(*self._ranking.of_gallery(self._embeddings))
             except NothingToRankError as error:
                 self._tell(str(error))
         self._stale, self._shown_at = False, time.monotonic()
@@ -217,9 +218,9 @@ def _make_watch(
     embedders = ResidentEmbedders(embeddings, used.computing(recipe), recipe, workers)
     intake = Intake(log, recipe.data, places, embeddings, embedders)
 
-    def show(matches: RankedMatches) -> None:
+    def show(matches: RankedMatches, ranked: int) -> None:
         """Only shards of which something is shown are opened, because each batch has its own."""
-        rows = [*matches.query, *matches.without_unmatched().gallery]
+        rows = [*matches.query, *matches.gallery]
         batches = {log.batch_of(row.attributes.get("video", "")) for row in rows} - {None}
         shown = {str(intake.place_of(batch)) for batch in batches if batch is not None}
         galleries = [place for place in (ranking.request.gallery, ranking.request.queries) if place is not None]
@@ -227,7 +228,7 @@ def _make_watch(
         others = {place for place in others if not place.startswith(f"{places}/")}
         if recipe.score.report:
             stores = open_sources(shown | others, recipe.data.cache)
-            write_pages(matches, stores, ranking.request, checkpoint, ranking.decisions, folder)
+            write_pages(matches, ranked, stores, ranking.request, checkpoint, ranking.decisions, folder)
         write_matches(matches, folder)
 
     assert recipe.data.footage is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,6 @@ class RankedMatches:
     gallery_QK: npt.NDArray[np.int64]
     score_QK: npt.NDArray[np.float64]
     probability_QK: npt.NDArray[np.float64] | None = None
-
-    def without_unmatched(self) -> RankedMatches:
-        """The same matches, with only those gallery tracklets that are among them, in order."""
-        there_QK = self.gallery_QK >= 0
-        matched = np.unique(self.gallery_QK[there_QK])
-        place_QK = np.where(there_QK, np.searchsorted(matched, self.gallery_QK), -1)
-        return replace(self, gallery=[self.gallery[index] for index in matched.tolist()], gallery_QK=place_QK)
 
     def table(self) -> pa.Table:
         """One row per match: the query and its camera, rank from 1, the gallery tracklet and what is known about it."""

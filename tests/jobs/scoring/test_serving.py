@@ -23,27 +23,26 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.scoring import clip_upload
 from ray_jobs.scoring.clip_upload import decode_clip
-from ray_jobs.scoring.serving import GallerySearch, LiveGallery, read_token
+from ray_jobs.scoring.http_requests import RefusedError
+from ray_jobs.scoring.serving import SearchService, read_token
 from tests.data.made_videos import make_video
 from tests.jobs.scoring.test_gallery_scoring import EMBEDDER, TRACKLETS, store_at, table
 from tests.made_shards import make_shards
 from tests.method.test_trained_model import CLIP, SLIM
 
 
-def search_of(folder: Path) -> tuple[GallerySearch, LiveGallery]:
-    store = open_store(StorageFolder(str(folder)), EMBEDDER)
-    gallery = LiveGallery(store)
-    return GallerySearch(store, gallery, (None, ())), gallery
+def search_of(folder: Path) -> SearchService:
+    return SearchService(open_store(StorageFolder(str(folder)), EMBEDDER), (None, ()))
 
 
-def ask(search: GallerySearch, **request: object) -> list[dict[str, Any]]:
+def ask(search: SearchService, **request: object) -> list[dict[str, Any]]:
     answer = search.search(json.dumps(request).encode(), "application/json", "")
     return list(json.loads(json.dumps(answer))["matches"])
 
 
 def test_the_nearest_tracklets_of_an_embedding(tmp_path: Path) -> None:
     store_at(tmp_path, TRACKLETS)
-    search, _ = search_of(tmp_path)
+    search = search_of(tmp_path)
     found = ask(search, embedding=[3, 0.5], top=3)  # at 9.5 degrees; its length does not matter
     assert [(match["id"], match["rank"], match["camera"]) for match in found] == [
         ("g1", 1, "east"),
@@ -86,7 +85,7 @@ def test_the_nearest_tracklets_of_an_embedding(tmp_path: Path) -> None:
 )
 def test_searches_that_make_no_sense(body: bytes, problem: str, tmp_path: Path) -> None:
     store_at(tmp_path, TRACKLETS)
-    search, _ = search_of(tmp_path)
+    search = search_of(tmp_path)
     with pytest.raises(InputError) as error:
         search.search(body, "application/json", "")
     assert problem in str(error.value)
@@ -96,32 +95,32 @@ def test_searches_that_make_no_sense(body: bytes, problem: str, tmp_path: Path) 
 @pytest.mark.parametrize("query", ["top=0", "top=1001", "top=x", "top=\u0665", "to=5", "top=5&a=b", "top=", "a&" * 9])
 def test_numbers_of_matches_that_make_no_sense(query: str, tmp_path: Path) -> None:
     store_at(tmp_path, TRACKLETS)
-    search, _ = search_of(tmp_path)
+    search = search_of(tmp_path)
     with pytest.raises(InputError, match="request: "):
         search.search(b"", "video/mp4", query)
 
 
-def test_the_gallery_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    search, gallery = search_of(tmp_path)
+def test_the_gallery_is_searched_as_it_is(tmp_path: Path) -> None:
+    search = search_of(tmp_path)
     assert ask(search, embedding=[1, 0]) == []
     store = store_at(tmp_path, TRACKLETS[:3])
-    gallery.refresh()
     assert [match["id"] for match in ask(search, embedding=[1, 0])] == ["ann", "g1", "bob"]
-    before = gallery.table
-    gallery.refresh()
-    assert gallery.table is before
     store.add(table(TRACKLETS[3:]))
     store.remove(ids=["ann"])
-    gallery.refresh()
     assert [match["id"] for match in ask(search, embedding=[1, 0], top=2)] == ["g1", "g2"]
-    (tmp_path / "part-broken.parquet").write_bytes(b"half")
-    with pytest.raises(InputError):
-        gallery.refresh()
-    assert [match["id"] for match in ask(search, embedding=[1, 0], top=2)] == ["g1", "g2"]
-    (tmp_path / "part-broken.parquet").unlink()
     store.remove(ids=[id for id, *_ in TRACKLETS])
-    gallery.refresh()
     assert ask(search, embedding=[1, 0]) == []
+
+
+def test_a_gallery_that_cannot_be_read_is_no_fault_of_the_client(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_at(tmp_path, TRACKLETS)
+    (tmp_path / "part-0.arrow").write_bytes(b"half")
+    with pytest.raises(RefusedError, match="the gallery cannot be read") as refused:
+        ask(search_of(tmp_path), embedding=[1, 0])
+    assert refused.value.status == 503
+    assert "part-0.arrow" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["jpeg", "source", "raw"])

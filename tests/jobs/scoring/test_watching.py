@@ -75,7 +75,11 @@ class World:
         lines = MatchLines(LineFile(self.folder / "run" / "matches.jsonl"), self.log.matches_end)
         footage = FootageOptions(videos=self.folder / "footage")
         take_in = take_in or self.take_in
-        Watch(footage, 0.0, self.log, lines, take_in, self.store, ranking, self.shown.append, self.ended).run(once=True)
+        Watch(footage, 0.0, self.log, lines, take_in, self.store, ranking, self.show, self.ended).run(once=True)
+
+    def show(self, matches: RankedMatches, ranked: int) -> None:
+        assert ranked == len(self.store.read().rows) - 2
+        self.shown.append(matches)
 
     def take_in(self, batch: Taken) -> TakenIn:
         """Each video's tracklets are a part of the gallery."""
