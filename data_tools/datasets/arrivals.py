@@ -47,7 +47,12 @@ def require_arrivals_folder(options: FootageOptions) -> None:
         require_folder(options.tracks, "one in which the track file of each video arrives")
 
 
-def look_at(options: FootageOptions, settle_seconds: float, now: float | None = None) -> FolderState:
+def look_at(
+    options: FootageOptions,
+    settle_seconds: float,
+    now: float | None = None,
+    tracks_of: dict[Path, Path] | None = None,
+) -> FolderState:
     """Look through the folder ``options.videos``.
 
     A video is complete once its track file is there, neither is empty, and neither has changed for ``settle_seconds``,
@@ -56,8 +61,10 @@ def look_at(options: FootageOptions, settle_seconds: float, now: float | None = 
 
     Args:
         now: seconds since the epoch. Default: the clock's.
+        tracks_of: the track files that earlier looks have found, by video; extended. Looking for them takes longest.
     """
     now = time.time() if now is None else now
+    tracks_of = {} if tracks_of is None else tracks_of
     log = ProblemLog()
     found: list[tuple[float, Arrival]] = []
     named: dict[str, Path] = {}
@@ -65,12 +72,15 @@ def look_at(options: FootageOptions, settle_seconds: float, now: float | None = 
     videos = find_videos(options.videos, log, sequences=True)
     for video in videos:
         name = video.relative_to(options.videos).with_name(stem_of(video)).as_posix()
-        files, _ = list_track_files(video, track_folders(name, video, options))
+        files = [tracks_of[video]] if video in tracks_of else []
+        if not files or not os.path.isfile(files[0]):
+            files, _ = list_track_files(video, track_folders(name, video, options))
         if named.setdefault(name, video) != video:
             log.error(video, None, f"has the same name ({name}) as {named[name]}; rename one of them")
         elif len(files) > 1:
             log.error(video, None, f"has several track files: {', '.join(map(str, files))}")
         elif files and (facts := _facts(video, files[0])) and facts[0] <= now - settle_seconds:
+            tracks_of[video] = files[0]
             found.append((facts[0], Arrival(name=name, video=video, tracks=files[0], state=facts[1])))
         else:
             waiting += 1

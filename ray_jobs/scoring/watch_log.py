@@ -73,6 +73,8 @@ class WatchLog:
         self._file = LineFile(path)
         self._taken: dict[str, tuple[int, str]] = {}
         self._refused: dict[str, str] = {}
+        self.tracks_of: dict[Path, Path] = {}
+        """The track file of each video that was taken."""
         self.pending: Taken | None = None
         """The batch that is taken and not done."""
         self.batches = 0
@@ -141,6 +143,7 @@ class WatchLog:
         if isinstance(event, Taken):
             self.pending, self.batches = event, event.batch
             self._taken |= {arrival.name: (event.batch, arrival.state) for arrival in event.arrivals}
+            self.tracks_of |= {arrival.video: arrival.tracks for arrival in event.arrivals}
         elif isinstance(event, Refused):
             self._refused[event.name] = event.state
             if event.name in self._taken and self._is_pending(event.name):

@@ -47,6 +47,8 @@ from ray_jobs.scoring.watch_log import Taken, WatchLog
 from ray_jobs.training.guard import run_stoppable
 
 POLL_SECONDS = 2.0
+PAUSE_PER_LOOK = 4
+"""A folder of many thousand videos takes seconds to look through: at most a fifth of the time goes into that."""
 MOST_PER_BATCH = 64
 PAGE_SECONDS = 60.0
 """The pages are written when nothing waits to be taken in, and after this time even if something does."""
@@ -82,6 +84,7 @@ class Watch:
         self._log, self._lines, self._take_in = log, lines, take_in
         self._embeddings, self._ranking, self._show, self._ended = embeddings, ranking, show, ended
         self._told: set[str] = set()
+        self._look_seconds = 0.0
         self._state = ""
         self._stale = True
         """Whether the pages lack something, as after a kill they may."""
@@ -103,11 +106,13 @@ class Watch:
             self._show_matches()
             if once:
                 return
-            self._ended.wait(POLL_SECONDS)
+            self._ended.wait(max(POLL_SECONDS, PAUSE_PER_LOOK * self._look_seconds))
 
     def _next_batch(self) -> Taken | None:
         """Take what is complete, the oldest first."""
-        found = look_at(self._footage, self._settle_seconds)
+        began = time.monotonic()
+        found = look_at(self._footage, self._settle_seconds, tracks_of=self._log.tracks_of)
+        self._look_seconds = time.monotonic() - began
         for problem in found.problems:
             self._tell(problem)
         for arrival in filter(self._log.has_changed, found.complete):

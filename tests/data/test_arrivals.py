@@ -95,6 +95,18 @@ def test_tracks_may_arrive_in_a_folder_of_their_own(tmp_path: Path) -> None:
     assert arrival.tracks == tracks
 
 
+def test_track_files_that_were_found_are_looked_for_again_only_when_they_are_gone(tmp_path: Path) -> None:
+    first = [put(tmp_path / name) for name in ("gate.mp4", "gate.txt")][1]
+    known: dict[Path, Path] = {}
+    options = FootageOptions(videos=tmp_path)
+    assert look_at(options, 0, LATER, known).complete[0].tracks == first
+    assert known == {tmp_path / "gate.mp4": first}
+    second = put(tmp_path / "gate.csv")
+    assert look_at(options, 0, LATER, known).complete[0].tracks == first
+    first.unlink()
+    assert look_at(options, 0, LATER, known).complete[0].tracks == second
+
+
 def test_what_cannot_be_a_video_with_its_tracks_is_told(tmp_path: Path) -> None:
     for name in ("gate.mp4", "gate.avi", "gate.txt", "door.mp4", "door.txt", "door.csv", ".hidden.mp4"):
         put(tmp_path / name)
