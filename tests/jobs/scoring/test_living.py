@@ -26,7 +26,7 @@ from tests.processes import PATIENCE_SECONDS, wait_for
 
 pytestmark = pytest.mark.slow
 
-WALKERS = WalkerOptions(train_people=2, test_people=3, outfits=2, test_outfits=2, cameras=2, frames=8)
+WALKERS = WalkerOptions(train_people=2, test_people=2, outfits=2, test_outfits=2, cameras=2, frames=8)
 
 
 class Watched:
