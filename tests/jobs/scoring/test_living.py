@@ -11,6 +11,7 @@ import stat
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,8 @@ def test_killed_stopped_and_started_again_while_footage_arrives(watched: Watched
 
     process = watched.start()
     wait_for(lambda: _done(watched) or process.poll() is not None, "batch that is done")
-    actor = next(pid for pid in head.processes() if "_Resident" in Path(f"/proc/{pid}/cmdline").read_text())
-    os.kill(actor, signal.SIGKILL)
+    wait_for(lambda: _actors(head) or process.poll() is not None, "resident actor")
+    os.kill(_actors(head)[0], signal.SIGKILL)
     watched.arrive(*later[2:])
     wait_for(lambda: watched.pictures() == len(watched.names) or process.poll() is not None, "pictures of all")
     process.send_signal(signal.SIGTERM)
@@ -120,6 +121,14 @@ def test_killed_stopped_and_started_again_while_footage_arrives(watched: Watched
     [torn] = [event for event in events if event["event"] == "refused"]
     assert (torn["name"], "not a readable video" in torn["problem"]) == ("torn", True)
     assert sum(event["tracklets"] for event in _done(watched)) == len(rows)
+
+
+def _actors(head: Head) -> list[int]:
+    found: list[int] = []
+    for pid in head.processes():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found += [pid] if "_Resident" in Path(f"/proc/{pid}/cmdline").read_text() else []
+    return found
 
 
 def _done(watched: Watched) -> list[dict[str, Any]]:
