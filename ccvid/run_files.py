@@ -25,6 +25,8 @@ What `score.py` writes of a gallery without labels:
 
     RUN.STORAGE/NAME/
     ├── matches.parquet, matches.csv  one row per query and rank; matches.csv is written last
+    ├── matches.jsonl                 one line per match that --watch reports, added when it is found
+    ├── watched.jsonl                 what --watch has taken in and what it refused
     ├── clusters.parquet              the probable person of each tracklet, with --groups
     ├── groups/index.html             the probable people as pages, with --groups
     └── report/index.html             the matches as pages
@@ -57,6 +59,7 @@ EMBEDDINGS_FILE = "embeddings.parquet"
 REPORT_FOLDER = "report"
 
 MATCHES_TABLE, MATCHES_FILE = "matches.parquet", "matches.csv"
+LIVE_MATCHES_FILE, WATCH_FILE = "matches.jsonl", "watched.jsonl"
 CLUSTERS_FILE = "clusters.parquet"
 GROUPS_FOLDER = "groups"
 

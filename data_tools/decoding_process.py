@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import math
 import os
 import pickle
 import subprocess
@@ -44,7 +45,8 @@ class DecodingProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._waiting_since: float | None = None
         self._hang_seconds = HANG_SECONDS
-        self._hung = False
+        self._end = math.inf
+        self._stopped = ""
         self.owner = os.getpid()
 
     def run(
@@ -53,6 +55,7 @@ class DecodingProcess:
         *arguments: object,
         what: object,
         hang_seconds: float = HANG_SECONDS,
+        most_seconds: float = math.inf,
     ) -> Iterator[Item]:
         """Yield what ``function(pulse, *arguments)`` yields in the child; each yield or ``pulse()`` signals progress.
 
@@ -60,6 +63,7 @@ class DecodingProcess:
             function: a module-level function; arguments and items are pickled.
             what: the source, for messages.
             hang_seconds: the child is killed after this long without progress.
+            most_seconds: the child is killed after this long, if the caller then waits for it.
 
         Raises:
             UnreadableSourceError: raised by the function, or the function failed, hung, or its process died.
@@ -67,10 +71,12 @@ class DecodingProcess:
         child = self._send(pickle.dumps((function, arguments)))
         assert child.stdout is not None
         finished, limit = False, START_SECONDS
+        self._end = math.inf
         try:
             while not finished:
                 items, finished, error = self._receive(child, what, limit)
-                limit = hang_seconds
+                if limit is START_SECONDS:
+                    limit, self._end = hang_seconds, time.monotonic() + most_seconds
                 yield from items
                 if isinstance(error, str):
                     raise UnreadableSourceError(f"{what}: decoding failed: {error}")
@@ -107,7 +113,7 @@ class DecodingProcess:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         )
-        self._child, self._hung = child, False  # before the watching thread reads them
+        self._child, self._stopped = child, ""  # before the watching thread reads them
         threading.Thread(target=self._watch, args=(child,), daemon=True, name="decoding watch").start()
         return child
 
@@ -117,11 +123,7 @@ class DecodingProcess:
             message: Answer = pickle.load(child.stdout)  # type: ignore[arg-type]
         except (EOFError, pickle.UnpicklingError, OSError):
             code = child.wait()
-            reason = (
-                f"decoding made no progress for {self._hang_seconds:g} s and was stopped"
-                if self._hung
-                else f"the decoding process crashed on it (exit code {code})"
-            )
+            reason = self._stopped or f"the decoding process crashed on it (exit code {code})"
             raise UnreadableSourceError(f"{what}: {reason}") from None
         finally:
             self._waiting_since = None
@@ -130,9 +132,12 @@ class DecodingProcess:
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
         """Kill the child when the caller has waited too long for it; the caller's own work does not count."""
         while child.poll() is None and child is self._child:
-            since = self._waiting_since
-            if since is not None and time.monotonic() - since > self._hang_seconds:
-                self._hung = True
+            since, now = self._waiting_since, time.monotonic()
+            if since is not None and now - since > self._hang_seconds:
+                self._stopped = f"decoding made no progress for {self._hang_seconds:g} s and was stopped"
+            elif since is not None and now > self._end:
+                self._stopped = "decoding took too long and was stopped"
+            if self._stopped:
                 child.kill()
                 return
             time.sleep(min(1.0, self._hang_seconds / 4))

@@ -10,19 +10,21 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ccvid.config import Recipe
 from ccvid.retrieval.gallery.clusters import REACH
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.wording import shown
-from ray_jobs.cli import UsageError, parse_recipe, place_flag, run_job, show_results, whole_number_flag
+from ray_jobs.cli import UsageError, parse_recipe, path_flag, place_flag, run_job, show_results, whole_number_flag
 from ray_jobs.scoring.gallery import GalleryRequest, remove_from_gallery, score_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, parse_limit
+from ray_jobs.scoring.watching import watch
 
 DESCRIPTION = (
     "Embed footage and rank its tracklets by cosine for each query tracklet. It needs no labels. Queries are the "
     "tracklets of split query, in this data or in another gallery; all others are the gallery. Embeddings are kept in "
     "a gallery, to which each run adds what is new. Writes matches.parquet, matches.csv and pages of filmstrips to "
-    "run.storage/run.name."
+    "run.storage/run.name. With --watch, does so for what arrives in a folder, until it is told to end."
 )
 READS = (
     *("run.name", "run.storage", "run.patience_seconds", "data", "clip.length", "clip.stride", "loader", "model"),
@@ -39,8 +41,15 @@ READS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Embed what is new, rank, and report where the results are; or remove a person."""
-    recipe, own = parse_recipe(arguments, program="score.py", description=DESCRIPTION, reads=READS, extra=_own_flags())
+    """Embed what is new, rank, and report where the results are; or watch a folder; or remove a person."""
+    own_flags = _own_flags()
+    recipe, own = parse_recipe(
+        [*_watched_footage(arguments), *arguments],
+        program="score.py",
+        description=DESCRIPTION,
+        reads=READS,
+        extra=own_flags,
+    )
     folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
     gallery = own.gallery or folder / "gallery"
     if own.remove_person or own.remove_id:
@@ -61,8 +70,37 @@ def main(arguments: Sequence[str]) -> None:
         decisions=own.decisions,
         groups=own.groups,
     )
-    score_gallery(recipe, own.checkpoint, request, folder)
+    if own.watch is None:
+        score_gallery(recipe, own.checkpoint, request, folder)
+    else:
+        _check_watching(recipe, own)
+        watch(recipe, own.checkpoint, request, folder, settle_seconds=own.watch_settle, once=own.watch_once)
     show_results(folder)
+
+
+def _watched_footage(arguments: Sequence[str]) -> list[str]:
+    """Flags of the recipe that ``--watch`` stands for."""
+    only = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    only.add_argument("--watch")
+    try:
+        folder = only.parse_known_args(arguments)[0].watch
+    except argparse.ArgumentError:  # the whole parser says it
+        folder = None
+    values = {"data.kind": "footage", "data.footage.videos": folder, "data.footage.people_from_tracks": "false"}
+    return [] if folder is None else [word for name, value in values.items() for word in (f"--{name}", value)]
+
+
+def _check_watching(recipe: Recipe, own: argparse.Namespace) -> None:
+    """Raises ``UsageError`` for flags that have no meaning with ``--watch``."""
+    footage = recipe.data.footage
+    if recipe.data.kind != "footage" or footage is None or footage.videos != own.watch or footage.people_from_tracks:
+        raise UsageError(
+            "--watch says what is read; leave out --data.kind, --data.footage.videos and "
+            "--data.footage.people_from_tracks"
+        )
+    for flag in ("groups", "only_new", "approximate"):
+        if getattr(own, flag):
+            raise UsageError(f"--watch cannot be combined with --{flag.replace('_', '-')}")
 
 
 def _own_flags() -> argparse.ArgumentParser:
@@ -116,6 +154,22 @@ def _own_flags() -> argparse.ArgumentParser:
         f"reach, between 0 and 1, makes larger groups. {REACH} without a value. Default: do not group",
     )
     own.add_argument(
+        "--watch",
+        type=path_flag,
+        metavar="FOLDER",
+        help="take in the videos with track files that arrive in the folder, until interrupted: rank them for the "
+        "queries, add a line of JSON to matches.jsonl for each match that reaches the threshold of --decisions or, "
+        "without one, is among the first K, and update the pages. Run again, it goes on where it was",
+    )
+    own.add_argument(
+        "--watch-settle",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="watch: a video is complete when its track file is there and neither has changed for so long. Default: 10",
+    )
+    own.add_argument("--watch-once", action="store_true", help="watch: end when all that is complete is taken in")
+    own.add_argument(
         "--remove-person",
         action="append",
         default=[],
@@ -132,6 +186,16 @@ def _time(text: str) -> TimeLimit:
         return parse_limit(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(f"{error}, or seconds") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 to 86400, got {shown(text)}")
+    return seconds
 
 
 def _share(text: str) -> float:

@@ -57,12 +57,15 @@ LabelledTrack = tuple[_Track, list[tuple[Run, Label]]]
 """A track and the runs of frames that become its tracklets, each with its label."""
 
 
-def read_footage(options: FootageOptions, make_tables: TableMaker = make_tables) -> Dataset:
+def read_footage(
+    options: FootageOptions, make_tables: TableMaker = make_tables, *, videos: Mapping[str, Path] | None = None
+) -> Dataset:
     """Read videos and tracks.
 
     Args:
         options: which videos and tracks, and how they are read.
         make_tables: counts the videos' frames.
+        videos: only these of the folder, by the names that they are to have.
 
     Returns:
         Tracklets named ``VIDEO/TRACK``, plus ``/PART`` from 1 if a track yields several, sorted by video, track number
@@ -76,7 +79,9 @@ def read_footage(options: FootageOptions, make_tables: TableMaker = make_tables)
         InputError: ``videos`` is neither a file nor a folder, or it is a folder and ``tracks`` is not.
     """
     log = ProblemLog()
-    tracks = _read_tracks(name_videos(_find_videos(options, log), options.videos, log), options, make_tables, log)
+    if videos is None:
+        videos = name_videos(_find_videos(options, log), options.videos, log)
+    tracks = _read_tracks(videos, options, make_tables, log)
     labelled = _people_from_tracks(tracks, options) if options.people_from_tracks else _labelled(tracks, options, log)
     _warn_of_short(labelled, options, log)
     tracklets = [
@@ -154,12 +159,18 @@ def _frame_places(
 
 
 def _track_file(name: str, video: Path, options: FootageOptions, log: ProblemLog) -> Path | None:
+    is_file = options.tracks is not None and (
+        _serves_all(options.tracks) or (os.path.isfile(options.videos) and not os.path.isdir(options.tracks))
+    )
+    return options.tracks if is_file else find_track_file(video, track_folders(name, video, options), log)
+
+
+def track_folders(name: str, video: Path, options: FootageOptions) -> list[Path]:
+    """Where the track file of a video may lie."""
     if options.tracks is None:
-        return find_track_file(video, [video.parent], log)
-    if (os.path.isfile(options.videos) and not os.path.isdir(options.tracks)) or _serves_all(options.tracks):
-        return options.tracks
+        return [video.parent]
     below = video.parent.relative_to(options.videos) if video != options.videos else Path()
-    return find_track_file(video, [options.tracks / below, (options.tracks / name).parent], log)
+    return [options.tracks / below, (options.tracks / name).parent]
 
 
 def _runs(boxes: Run, options: FootageOptions) -> list[Run]:

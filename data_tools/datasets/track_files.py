@@ -57,6 +57,16 @@ def find_track_file(video: Path, folders: Sequence[Path], log: ProblemLog) -> Pa
     and ``STEM/gt/gt.txt`` (a folder may itself be the sequence's folder ``STEM``); if none exists, ``STEM.xml`` and
     ``STEM.json``. Suffixes may be in capitals.
     """
+    found, searched = list_track_files(video, folders)
+    if len(found) == 1:
+        return found[0]
+    what = "has several track files" if found else "has no track file; looked for"
+    log.error(video, None, f"{what}: {', '.join(map(str, found or searched))}")
+    return None
+
+
+def list_track_files(video: Path, folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The track files of a video that are there, of those that ``find_track_file`` looks for; and all of the latter."""
     stem = stem_of(video)
     tables: dict[Path, None] = {}  # in order, each once
     documents: dict[Path, None] = {}
@@ -66,12 +76,7 @@ def find_track_file(video: Path, folders: Sequence[Path], log: ProblemLog) -> Pa
         for sequence in (folder / stem, folder):
             if sequence.name == stem:
                 tables |= dict.fromkeys((sequence / "gt.txt", sequence / "gt" / "gt.txt"))
-    found = _present(tables) or _present(documents)
-    if len(found) == 1:
-        return found[0]
-    what = "has several track files" if found else "has no track file; looked for"
-    log.error(video, None, f"{what}: {', '.join(map(str, found or [*tables, *documents]))}")
-    return None
+    return _present(tables) or _present(documents), [*tables, *documents]
 
 
 def _present(candidates: Iterable[Path]) -> list[Path]:

@@ -30,7 +30,7 @@ def use_token() -> None:
     if MODE not in os.environ:
         _use_tokens()
     if os.environ[MODE].lower() == "token" and not _has_token():
-        _make_token(Path.home() / ".ray" / "auth_token")
+        make_token(Path.home() / ".ray" / "auth_token")
         AuthenticationTokenLoader.instance().reset_cache()
 
 
@@ -46,8 +46,8 @@ def _has_token() -> bool:
         raise InputError(str(error).split(". ")[0]) from None
 
 
-def _make_token(path: Path) -> None:
-    """Create the file atomically: with two concurrent commands, both use the token of the first."""
+def make_token(path: Path) -> None:
+    """Create a file with a new token that only its owner can read; with two concurrent commands, that of the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(0o600)

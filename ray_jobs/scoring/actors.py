@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayError
+from ray.util import ActorPool
 
 from ccvid.config import Recipe
 from ccvid.model import ReIdModel
@@ -32,23 +34,29 @@ from ray_jobs.cluster.workers import Workers
 BATCHES_PER_CHUNK = 8
 """A chunk is a few seconds of work, so that progress is visible and a lost worker costs little."""
 
+Chunk: TypeAlias = dict[str, Any]
+"""Tracklets to embed, or the outcome; see ``Embedder``."""
+
 
 class Embedder:
-    """One of the actors: it has the model on its device and the shards memory-mapped."""
+    """One of the actors: it has the model on its device and the shards of its last chunk memory-mapped."""
 
-    def __init__(self, model: Any, recipe: Recipe, shards: str, embeddings: EmbeddingStore, cpus: int) -> None:
+    def __init__(self, model: Any, recipe: Recipe, embeddings: EmbeddingStore, cpus: int) -> None:
         use_drivers_console()
         self._recipe = recipe.within(limit_threads(cpus))
         shared: ClipEmbedder = ray.get(model)
-        self._model = _placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
-        self._store, self._embeddings = open_shards(shards, recipe.data.cache), embeddings
+        self._model = placed(shared, "cuda" if ray.get_gpu_ids() else "cpu")
+        self._embeddings = embeddings
+        self._shards = ""
 
-    def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Embed the tracklets ``chunk["rows"]`` and save those in ``chunk["wanted"]``.
+    def __call__(self, chunk: Chunk) -> Chunk:
+        """Embed the tracklets ``chunk["rows"]`` of ``chunk["shards"]`` and save those in ``chunk["wanted"]``.
 
         Batches are made of the whole chunk, so that a tracklet's embedding does not depend on what is already there.
         """
         rows, wanted = list(chunk["rows"]), set(chunk["wanted"])
+        if chunk["shards"] != self._shards:
+            self._store, self._shards = open_shards(chunk["shards"], self._recipe.data.cache), chunk["shards"]
         unreadable: dict[int, str] = {}
         try:
             table = self._embed(rows)
@@ -80,12 +88,13 @@ class Embedder:
         return EmbeddingTable.of(self._store, rows, *embedded, model=self._embeddings.embedder.fingerprint)
 
 
-def _placed(model: ClipEmbedder, device: str) -> ClipEmbedder:
+def placed(model: ClipEmbedder, device: str) -> ClipEmbedder:
+    """The model on the device; an exported graph has one of its own."""
     return model.to(device) if isinstance(model, ReIdModel) else model
 
 
 def _clips_that_fit(model: ClipEmbedder, recipe: Recipe) -> int:
-    return clips_that_fit(_placed(model, "cuda"), recipe.clip.length, recipe.model)
+    return clips_that_fit(placed(model, "cuda"), recipe.clip.length, recipe.model)
 
 
 def embed_into(
@@ -110,18 +119,83 @@ def embed_into(
         InputError: Ray gave up on the job.
         OSError: ``embeddings`` cannot be written.
     """
+    recipe = with_batches(recipe, model, workers)
+    arguments = ray.put(model), recipe, embeddings, workers.cpus
+
+    def stream(chunks: list[Chunk]) -> Iterator[Chunk]:
+        return _by_ray_data(chunks, arguments, workers)
+
+    return _embed(stream, embeddings, lacking, store, rows, recipe, shards)
+
+
+class _Resident:
+    """An ``Embedder`` that is made by its first chunk, and again by the first after it died."""
+
+    def __init__(self) -> None:
+        self._embedder: Embedder | None = None
+
+    def embed(self, arguments: tuple[Any, ...], chunk: Chunk) -> Chunk:
+        """See ``Embedder``; ``arguments`` are its own."""
+        self._embedder = self._embedder or Embedder(*arguments)
+        return self._embedder(chunk)
+
+
+class ResidentEmbedders:
+    """Actors that keep the model between one call and the next, for work that arrives a little at a time.
+
+    They reserve GPUs, but no CPUs: between their calls those are for the tasks that make the next shards.
+    """
+
+    def __init__(self, embeddings: EmbeddingStore, model: ClipEmbedder, recipe: Recipe, workers: Workers) -> None:
+        self._embeddings, self._recipe = embeddings, with_batches(recipe, model, workers)
+        self._arguments = ray.put(model), self._recipe, embeddings, workers.cpus
+        self._actors = [resident_actor(_Resident, workers) for _ in range(workers.count)]
+
+    def embed(self, lacking: frozenset[str], store: ShardFolder, rows: list[int], shards: str) -> list[str]:
+        """As ``embed_into``."""
+        return _embed(self._stream, self._embeddings, lacking, store, rows, self._recipe, shards)
+
+    def _stream(self, chunks: list[Chunk]) -> Iterator[Chunk]:
+        pool = ActorPool(self._actors)
+        with _own_errors():
+            yield from pool.map_unordered(lambda actor, chunk: actor.embed.remote(self._arguments, chunk), chunks)
+
+
+def resident_actor(kind: type, workers: Workers) -> Any:
+    """An actor with the GPU of a worker, but none of its CPUs, that is made anew where it dies."""
+    gpus = workers.resources.get("GPU", 0)
+    actor: Any = ray.remote(kind)
+    settings = {"max_restarts": -1, "max_task_retries": 3, "scheduling_strategy": "SPREAD"}
+    return actor.options(num_cpus=0, num_gpus=gpus, **settings).remote()
+
+
+def with_batches(recipe: Recipe, model: ClipEmbedder, workers: Workers) -> Recipe:
+    """The recipe with a number of clips per batch."""
     clips = recipe.score.clips_per_batch
     if clips is None:
         clips = CPU_CLIPS
         if workers.use_gpu:
             clips = run_task(_clips_that_fit, model, recipe, gpus=1)
             message(f"embedding {clips} clips at a time")
-        recipe = recipe.model_copy(update={"score": recipe.score.model_copy(update={"clips_per_batch": clips})})
+    return recipe.model_copy(update={"score": recipe.score.model_copy(update={"clips_per_batch": clips})})
+
+
+def _embed(
+    stream: Callable[[list[Chunk]], Iterator[Chunk]],
+    embeddings: EmbeddingStore,
+    lacking: frozenset[str],
+    store: ShardFolder,
+    rows: list[int],
+    recipe: Recipe,
+    shards: str,
+) -> list[str]:
+    """As ``embed_into``; ``stream`` yields what ``Embedder`` makes of chunks."""
     clips_R = count_clips(store.rows.frame_count_N[rows], recipe.clip).tolist()
     is_lacking_N = store.rows.is_in("id", lacking)
-    chunks = [
-        {"rows": part, "wanted": wanted}
-        for part in (rows[cut] for cut in cut_chunks(clips_R, BATCHES_PER_CHUNK * clips))
+    least = BATCHES_PER_CHUNK * (recipe.score.clips_per_batch or CPU_CLIPS)
+    chunks: list[Chunk] = [
+        {"shards": shards, "rows": part, "wanted": wanted}
+        for part in (rows[cut] for cut in cut_chunks(clips_R, least))
         if (wanted := [row for row in part if is_lacking_N[row]])
     ]
     if not chunks:
@@ -132,7 +206,7 @@ def embed_into(
     meter = Meter("embedding", len(to_do), "tracklets", work=sum(to_do), every_seconds=every)
     unreadable: list[str] = []
     finished = 0
-    for done in _stream(chunks, (ray.put(model), recipe, shards, embeddings, workers.cpus), workers):
+    for done in stream(chunks):
         embedded, clips = len(done["rows"]), sum(clips_of[row] for row in done["rows"])
         meter.add(embedded, work=clips, tracklets=embedded, clips=clips)
         finished += embedded
@@ -141,7 +215,7 @@ def embed_into(
     return unreadable
 
 
-def _stream(chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Workers) -> Iterator[dict[str, Any]]:
+def _by_ray_data(chunks: list[Chunk], arguments: tuple[Any, ...], workers: Workers) -> Iterator[Chunk]:
     """The actors' results as they arrive; Ray Data restarts an actor that died, and its chunk."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # our own lines are more informative
@@ -155,8 +229,15 @@ def _stream(chunks: list[dict[str, Any]], arguments: tuple[Any, ...], workers: W
         num_cpus=workers.resources["CPU"],
         num_gpus=workers.resources.get("GPU", 0),
     )
-    try:
+    with _own_errors():
         yield from results.iter_rows()
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise an actor's input and storage errors as they are, and what befell it as an ``InputError``."""
+    try:
+        yield
     except Exception as error:
         for cause in _causes(error):
             if isinstance(cause, InputError | OSError):

@@ -16,6 +16,10 @@ from data_tools.errors import InputError
 from ray_jobs.scoring.time_limits import TimeLimit, ends_after, starts_before
 
 
+class NothingToRankError(InputError):
+    """A gallery has no queries, or nothing to rank for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class EntryFilter:
     """Entries to rank: those that pass every limit that is set."""
@@ -58,21 +62,21 @@ class EntryFilter:
         return np.flatnonzero(chosen_N)
 
     def check_cameras(self, known: Collection[str]) -> None:
-        """Raise InputError for a camera that the gallery does not have."""
+        """Raise NothingToRankError for a camera that the gallery does not have."""
         if unknown := sorted(set(self.cameras) - set(known)):
             some = ", ".join(sorted(known)[:20])
-            raise InputError(f"--camera {', '.join(unknown)}: no such camera; the gallery has {some}")
+            raise NothingToRankError(f"--camera {', '.join(unknown)}: no such camera; the gallery has {some}")
 
 
 def queries_in(store: EmbeddingStore) -> EmbeddingTable:
-    """A gallery's own queries, by id; InputError if it has none."""
+    """A gallery's own queries, by id; NothingToRankError if it has none."""
     tables = [
         part.table.take(np.flatnonzero(part.rows.is_in("split", ["query"])))
         for _, part in store.parts.each()
         if "query" in part.values("split")
     ]
     if not any(len(table.rows) for table in tables):
-        raise InputError(
+        raise NothingToRankError(
             f"{store.folder}: no tracklets with split query; set it in the labels, or give a gallery of queries with "
             "--queries"
         )

@@ -21,6 +21,7 @@ from ccvid.run_files import (
     CLUSTERS_FILE,
     CONFIG_FILE,
     GROUPS_FOLDER,
+    LIVE_MATCHES_FILE,
     MATCHES_FILE,
     MATCHES_TABLE,
     REPORT_FOLDER,
@@ -37,7 +38,7 @@ from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, shown_limit
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
-RESULT_NAMES = (MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
+RESULT_NAMES = (MATCHES_TABLE, MATCHES_FILE, LIVE_MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
 """Everything that ranking writes."""
 
 
@@ -79,7 +80,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
         raise InputError(f"{folder}: contains a training run, which is not overwritten; choose another --run.name")
     used = read_model(checkpoint, recipe.model)
     decisions = None if request.decisions is None else read_decisions(request.decisions)
-    recipe = _matching_precision(used, used.applied_to(recipe), request, decisions)
+    recipe = matching_precision(used, used.applied_to(recipe), request, decisions)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -94,9 +95,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     matches, ranked = rank(queries, added.embeddings, request, added.ids)
     message(f"ranked {ranked} tracklets for {len(queries.rows)} queries")
     if decisions is not None:
-        for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
-            if found is None:
-                message(f"{request.decisions}: has no {what}; its metrics.txt says why")
+        say_what_is_missing(decisions)
         matches = decisions.add_probabilities(matches, model=queries.model, prior=recipe.score.threshold.prior)
     galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
     stores = open_sources(
@@ -104,27 +103,47 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     )
     with folder.filled(last=MATCHES_FILE) as path:
         if recipe.score.report:
-            pictures = (stored_thumbnails(find_tracklets(rows, stores)) for rows in (matches.query, matches.gallery))
-            write_views(
-                [search_view(matches, *pictures)],
-                path / REPORT_FOLDER,
-                title=f"Matches in {request.gallery.name}",
-                facts=_facts(request, checkpoint, len(queries.rows), ranked),
-                threshold=None if decisions is None else decisions.threshold,
-            )
+            write_pages(matches, ranked, stores, request, checkpoint, decisions, path)
         if request.groups is not None:
             _write_groups(added.embeddings.read(), stores, request.gallery, request.groups, path)
         write_matches(matches, path)
 
 
+def write_pages(
+    matches: RankedMatches,
+    ranked: int,
+    stores: Sequence[ShardFolder],
+    request: GalleryRequest,
+    checkpoint: StorageFolder,
+    decisions: Decisions | None,
+    folder: Path,
+) -> None:
+    """Write the matches among ``ranked`` tracklets as pages below ``folder``, with pictures from ``stores``."""
+    pictures = (stored_thumbnails(find_tracklets(rows, stores)) for rows in (matches.query, matches.gallery))
+    write_views(
+        [search_view(matches, *pictures)],
+        folder / REPORT_FOLDER,
+        title=f"Matches in {request.gallery.name}",
+        facts=_facts(request, checkpoint, len(matches.query), ranked),
+        threshold=None if decisions is None else decisions.threshold,
+    )
+
+
 def find_queries(request: GalleryRequest, store: EmbeddingStore) -> EmbeddingTable:
-    """The queries, by id; InputError if there are none, or if they are from another model."""
+    """The queries, by id; NothingToRankError if there are none, InputError if they are from another model."""
     if request.queries is None:
         return queries_in(store)
     queries = read_store(request.queries).read()
     if queries.model != store.embedder.fingerprint:
         raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
     return queries
+
+
+def say_what_is_missing(decisions: Decisions) -> None:
+    """Show what the decisions lack."""
+    for found, what in ((decisions.calibration, "calibration"), (decisions.threshold, "recommended threshold")):
+        if found is None:
+            message(f"{decisions.source}: has no {what}; its metrics.txt says why")
 
 
 def rank(
@@ -136,7 +155,8 @@ def rank(
         added: ids that are new in the gallery.
 
     Raises:
-        InputError: a part is damaged, there is nothing to rank, or a camera is unknown.
+        NothingToRankError: there is nothing to rank, or a camera is unknown.
+        InputError: a part is damaged.
     """
     entries = EntryFilter(
         request.cameras,
@@ -155,9 +175,7 @@ def rank(
     return RankedMatches(queries.rows, rows, nearest.gallery_QK, nearest.score_QK), found.ranked
 
 
-def _matching_precision(
-    used: UsedModel, recipe: Recipe, request: GalleryRequest, decisions: Decisions | None
-) -> Recipe:
+def matching_precision(used: UsedModel, recipe: Recipe, request: GalleryRequest, decisions: Decisions | None) -> Recipe:
     """The recipe with the precision of existing embeddings, after checking that these have the same model and clips.
 
     Raises:

@@ -6,8 +6,9 @@ than one task's parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow.compute as pc
 
@@ -19,8 +20,11 @@ from ccvid.retrieval.gallery.part_search import FoundEntries, recall_of, search_
 from data_tools.errors import InputError
 from data_tools.progress import message
 from ray_jobs.cluster.tasks import run_tasks
-from ray_jobs.scoring.entries import EntryFilter
+from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
 
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
 PAIRS_WORTH_SHARING = 10**9
 """Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
 
@@ -66,7 +70,8 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     """Search all parts of the store; where that takes longer than seconds, on the cluster.
 
     Raises:
-        InputError: a part is damaged, there is nothing to rank, or a camera is unknown.
+        NothingToRankError: there is nothing to rank, or a camera is unknown.
+        InputError: a part is damaged.
     """
     groups, sizes = asked.store.parts.groups(), asked.store.folder.sizes()
     vectors = sum(sizes.get(name, 0) for group in groups for name in group) // (4 * asked.store.embedder.dimensions)
@@ -80,16 +85,33 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
         raise InputError(f"{asked.store.folder}: {error}") from None
     asked.entries.check_cameras(result.cameras)
     if not result.ranked and asked.entries.asks_time_of_day and not result.timed:
-        raise InputError(
+        raise NothingToRankError(
             f"{asked.store.folder}: no tracklet has a start_time; read the footage with --data.footage.start_times, "
             "or give --since and --until in seconds of the videos"
         )
     if not result.ranked:
-        raise InputError(f"{asked.store.folder}: no tracklets to rank; all are queries, old, or filtered out")
+        raise NothingToRankError(f"{asked.store.folder}: no tracklets to rank; all are queries, old, or filtered out")
     if result.exact is not None:
         share = recall_of(result.found, result.exact, some_rows(len(asked.queries.rows)))
         message(f"approximate search: recall of the first {asked.top} is {100 * share:.2f} %")
     return result
+
+
+def although_it_changes(read: Callable[[], Result]) -> Result:
+    """What ``read`` makes of a gallery, tried again where another command may have replaced its parts meanwhile.
+
+    Raises:
+        NothingToRankError: raised by ``read``.
+        InputError: raised by ``read`` each time.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read()
+        except NothingToRankError:
+            raise
+        except InputError:
+            continue
+    return read()
 
 
 def _on_cluster(asked: GallerySearch, groups: Sequence[list[str]]) -> Iterator[PartsFound]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ccvid.config import DataOptions
+from data_tools.datasets.problems import Dataset
 from data_tools.errors import InputError
 from data_tools.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, ShardEntry, read_manifest, to_json
 from data_tools.progress import message
 from data_tools.shard_index import write_index
-from data_tools.shard_plan import plan_shards
+from data_tools.shard_plan import ShardOptions, plan_shards
 from data_tools.shard_writer import ShardRecord, finish_shards, prepare_folder, write_shard
 from data_tools.shards import index_parts, index_shard, verify_shard
 from data_tools.storage import StorageFolder
@@ -69,8 +70,16 @@ def make_shards(data: DataOptions) -> Manifest:
     """
     if data.kind == "synthetic":
         render_set(data)
-    dataset = read_dataset(data)
-    folder, options = shard_folder(data), data.frames
+    return write_dataset(read_dataset(data), shard_folder(data), data.frames)
+
+
+def write_dataset(dataset: Dataset, folder: StorageFolder, options: ShardOptions) -> Manifest:
+    """Write the shards and the manifest of a data set; resumes an earlier run.
+
+    Raises:
+        InputError: too many tracklets cannot be read, or the folder holds other data.
+        OSError: the folder cannot be written.
+    """
     plans = plan_shards(dataset.tracklets, options)
     if finished := prepare_folder(plans, folder):
         message(f"{folder}: already finished")

@@ -81,8 +81,12 @@ def stop_check(guard: Any) -> Callable[[], bool]:
     return asked.is_set
 
 
-def run_stoppable(action: Callable[[], Result], guard: Any) -> Result:
-    """Run ``action`` in a thread; the first SIGINT or SIGTERM asks the run to stop, a second exits at once.
+def run_stoppable(action: Callable[[], Result], request_end: Callable[[], object], after: str) -> Result:
+    """Run ``action`` in a thread; the first SIGINT or SIGTERM asks it to stop, a second exits at once.
+
+    Args:
+        request_end: asks; returns at once.
+        after: what it still does before it stops, for a message.
 
     Raises:
         KeyboardInterrupt: at the second signal; otherwise whatever ``action`` raises.
@@ -111,8 +115,8 @@ def run_stoppable(action: Callable[[], Result], guard: Any) -> Result:
                 raise KeyboardInterrupt
             if signals and not asked:
                 asked = True
-                state("stopping after a last checkpoint; a second signal exits at once", lasting=True)
-                guard.request_end.remote()
+                state(f"stopping after {after}; a second signal exits at once", lasting=True)
+                request_end()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -71,7 +71,7 @@ def train(recipe: Recipe) -> StorageFolder:
     note_kept("run", f"the run under {folder}")
     state(f"starting {workers}")
     with message_if_silent(WAITING_SECONDS, lambda: _waiting(workers)):
-        run_stoppable(lambda: fit(trainer, folder), guard)
+        run_stoppable(lambda: fit(trainer, folder), guard.request_end.remote, "a last checkpoint")
     return folder
 
 

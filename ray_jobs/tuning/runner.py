@@ -142,7 +142,9 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
             epochs = _epochs(recipe, space)
             message(f"ASHA: no trial stops before epoch {grace}; one of {options.reduction:g} continues from each rung")
             scheduler = RecordedAsha(records, recipe.train, grace=grace, reduction=options.reduction, epochs=epochs)
-        run_stoppable(lambda: _tune(job, records, source, scheduler, room, count), guard)
+        run_stoppable(
+            lambda: _tune(job, records, source, scheduler, room, count), guard.request_end.remote, "a last checkpoint"
+        )
         if source.ending:
             raise EndedOnRequestError(f"search {recipe.run.name} stopped on request")
     write_results(records, decided, space)

@@ -13,12 +13,12 @@ from ccvid.retrieval.embedding.batch_size import clips_that_fit
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding.table import ClipPool
 from data_tools.loader import tracklet_clips
-from data_tools.shards import ShardFolder
+from data_tools.stored_frames import FrameStore
 
 
 def embed_tracklets(
     model: ClipEmbedder,
-    store: ShardFolder,
+    store: FrameStore,
     rows: Sequence[int],
     recipe: Recipe,
     progress: Callable[[int], None] | None = None,

@@ -16,7 +16,7 @@ import ray
 
 from data_tools.errors import InputError
 from ray_jobs.cluster import address, connection, start
-from ray_jobs.cluster.token import _make_token
+from ray_jobs.cluster.token import make_token
 from tests.jobs.head import ROOT, Head, is_alive
 from tests.processes import PATIENCE_SECONDS
 
@@ -183,11 +183,11 @@ def test_a_cluster_that_answers_and_cannot_be_joined(monkeypatch: pytest.MonkeyP
 
 def test_two_commands_agree_on_the_token_that_the_first_one_made(tmp_path: Path) -> None:
     path = tmp_path / ".ray" / "auth_token"
-    _make_token(path)
+    make_token(path)
     token = path.read_text()
     assert len(token) >= 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    _make_token(path)
+    make_token(path)
     assert path.read_text() == token
     assert os.listdir(path.parent) == ["auth_token"]
 
