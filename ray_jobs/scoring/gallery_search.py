@@ -25,6 +25,8 @@ from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
+LARGE_TABLE = 2**14
+"""Rows of a part that is searched where it is."""
 PAIRS_WORTH_SHARING = 10**9
 """Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
 
@@ -136,19 +138,22 @@ def search_parts(names: Sequence[str], asked: GallerySearch) -> PartsFound:
     """
     try:
         with asked.store.parts.opened(names) as parts:
-            tables = [
-                part.table.take(asked.entries.chosen(part.rows)) for part in parts if asked.entries.may_choose_of(part)
-            ]
+            tables = _to_search(
+                [
+                    part.table.take(asked.entries.chosen(part.rows))
+                    for part in parts
+                    if asked.entries.may_choose_of(part)
+                ]
+            )
             ranked = sum(len(table.rows) for table in tables)
             found, exact = FoundEntries.none(len(asked.queries.rows), asked.top), None
-            if ranked and asked.approximate:
-                entries = EmbeddingTable.joined(tables)
+            if asked.approximate:
                 some = asked.queries.take(some_rows(len(asked.queries.rows)))
-                exact = search_part(some, entries, asked.top, exclude=asked.exclude)
+                exact = _search_exactly(some, tables, asked)
                 for name, part in zip(names, parts, strict=True):
                     found = found.merged(_by_index(name, part, asked))
-            elif ranked:
-                found = search_part(asked.queries, EmbeddingTable.joined(tables), asked.top, exclude=asked.exclude)
+            else:
+                found = _search_exactly(asked.queries, tables, asked)
             return PartsFound(
                 found,
                 ranked,
@@ -164,6 +169,20 @@ def search_parts(names: Sequence[str], asked: GallerySearch) -> PartsFound:
         ) from None
     except InputError as error:
         raise InputError(f"searching {', '.join(names)}: {error}") from None
+
+
+def _to_search(tables: Sequence[EmbeddingTable]) -> list[EmbeddingTable]:
+    """The tables; small ones are copied into one, because each search takes a moment."""
+    large = [table for table in tables if len(table.rows) >= LARGE_TABLE]
+    small = [table for table in tables if 0 < len(table.rows) < LARGE_TABLE]
+    return [*large, EmbeddingTable.joined(small)] if small else large
+
+
+def _search_exactly(queries: EmbeddingTable, tables: Sequence[EmbeddingTable], asked: GallerySearch) -> FoundEntries:
+    found = FoundEntries.none(len(queries.rows), asked.top)
+    for table in tables:
+        found = found.merged(search_part(queries, table, asked.top, exclude=asked.exclude))
+    return found
 
 
 def _by_index(name: str, part: Part, asked: GallerySearch) -> FoundEntries:

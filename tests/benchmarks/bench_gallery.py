@@ -75,7 +75,7 @@ def made_parts(
     """Parts of random directions; the first tracklets are the queries, all have a person, clothes, camera and times."""
     for start in range(0, tracklets, PART):
         numbers = range(start, min(tracklets, start + PART))
-        random = np.random.default_rng(start)
+        random = np.random.default_rng([start, *name.encode()])
         embedding_ND = random.standard_normal((len(numbers), dimensions), np.float32)
         embedding_ND /= np.linalg.norm(embedding_ND, axis=1, keepdims=True)
         person, camera = random.integers(0, max(2, tracklets // OF_A_PERSON), len(numbers)), random.integers(CAMERAS)
