@@ -181,7 +181,7 @@ def _to_search(tables: Sequence[EmbeddingTable]) -> list[EmbeddingTable]:
 def _search_exactly(queries: EmbeddingTable, tables: Sequence[EmbeddingTable], asked: GallerySearch) -> FoundEntries:
     found = FoundEntries.none(len(queries.rows), asked.top)
     for table in tables:
-        found = found.merged(search_part(queries, table, asked.top, exclude=asked.exclude))
+        found = search_part(queries, table, asked.top, exclude=asked.exclude, found=found)
     return found
 
 

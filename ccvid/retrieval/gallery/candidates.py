@@ -5,6 +5,7 @@ The gallery is read once, block by block; groups of queries take in each block i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ PIECE = 1024
 """Rows of a block that a thread copies at a time."""
 TILE = 1024
 """Entries of a tile on the CPU."""
+NEARLY_UNIT = 2.0**-18
+"""Vectors whose norms differ from 1 by less, as those of an embedding store do, are taken as they are."""
 SAFE = 1e15
 """Norms up to this, and from its inverse on, neither overflow nor vanish when they are taken in float32."""
 
@@ -32,11 +35,12 @@ SAFE = 1e15
 class Wanted:
     """The first ``k``, by quick scores from vectors of ``dtype`` on ``device``, in blocks of these sizes.
 
-    ``exclude`` is that of ``NearCandidates``.
+    ``exclude`` and ``least_Q`` are those of ``NearCandidates``.
     """
 
     k: int
     exclude: Sequence[Codes]
+    least_Q: Scores | None
     device: torch.device
     query_block: int
     gallery_block: int
@@ -64,8 +68,9 @@ class _Group:
         self._near = NearCandidates(
             len(rows),
             wanted.k,
-            margin(query.shape[1], wanted.dtype),
+            margin(query.shape[1], wanted.dtype) + 2 * NEARLY_UNIT,
             self._scores,
+            least_Q=None if wanted.least_Q is None else wanted.least_Q[asked],
             exclude=[(query_code[asked], gallery_code) for query_code, gallery_code in wanted.exclude],
             device=wanted.device,
         )
@@ -100,6 +105,10 @@ def _on_cpu(exact: CosineDistances, wanted: Wanted) -> list[tuple[Indices, Indic
 def _unit_block(exact: CosineDistances, wanted: Wanted, start: int) -> Tensor:
     values_ND = exact.gallery_GD[start : start + wanted.gallery_block]
     norm_N = np.sqrt(np.einsum("nd,nd->n", values_ND, values_ND))
+    if (np.abs(norm_N - 1) < 0.99 * NEARLY_UNIT).all():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is read-only where it is mapped
+            return torch.from_numpy(values_ND).to(wanted.dtype)
     if not ((norm_N >= 1 / SAFE) & (norm_N <= SAFE)).all():
         CosineDistances(
             exact.query_QD, exact.gallery_GD

@@ -69,18 +69,25 @@ class FoundEntries:
 
 
 def search_part(
-    queries: EmbeddingTable, entries: EmbeddingTable, k: int, *, exclude: Sequence[str] = ("id",)
+    queries: EmbeddingTable,
+    entries: EmbeddingTable,
+    k: int,
+    *,
+    exclude: Sequence[str] = ("id",),
+    found: FoundEntries | None = None,
 ) -> FoundEntries:
-    """The first K of a part's entries, which are in order of id.
+    """The first K of a part's entries, which are in order of id, and of those that were ``found`` in other parts.
 
     Args:
         exclude: columns; an entry with the query's own value in one of them is left out.
     """
+    found = FoundEntries.none(len(queries.rows), k) if found is None else found
     if not len(entries.rows):
-        return FoundEntries.none(len(queries.rows), k)
+        return found
     codes = [shared_codes(queries.rows.text(name), entries.rows.text(name)) for name in exclude]
-    nearest = search(queries.embedding_ND, entries.embedding_ND, k, exclude=codes)
-    return FoundEntries.of(entries.rows, nearest)
+    least_Q = found.nearest.score_QK[:, -1]
+    nearest = search(queries.embedding_ND, entries.embedding_ND, k, exclude=codes, least_Q=least_Q)
+    return found.merged(FoundEntries.of(entries.rows, nearest))
 
 
 def search_indexed_part(

@@ -31,6 +31,7 @@ def search(
     k: int,
     *,
     exclude: Sequence[Codes] = (),
+    least_Q: Scores | None = None,
     device: torch.device | str = "cpu",
     query_block: int | None = None,
     gallery_block: int | None = None,
@@ -42,6 +43,8 @@ def search(
         query_QD: (Q, D) floats of any length but zero.
         gallery_GD: (G, D), may be a memory map; read once, block by block.
         exclude: an entry with the same code as the query in one of these (its own id, its camera) is left out.
+        least_Q: (Q,) what is already known to be reached k times elsewhere: entries with lower scores may be missing.
+            Default: none.
         device: where the quick scores are computed.
         query_block: most queries that take in a block at a time. Default: 1024, on a GPU 16,384.
         gallery_block: Default: 8192, on a GPU 32,768.
@@ -65,7 +68,7 @@ def search(
     gallery_block = gallery_block or (GPU_GALLERY_BLOCK if on_gpu else GALLERY_BLOCK)
     quick_dtype = quick_dtype or (torch.float16 if on_gpu else torch.float32)
     exact = CosineDistances(query_QD, gallery_GD, gallery_checked=True)  # find_candidates checks its blocks
-    wanted = Wanted(k, exclude, place, query_block, gallery_block, quick_dtype)
+    wanted = Wanted(k, exclude, least_Q, place, query_block, gallery_block, quick_dtype)
     return rank_candidates(exact, k, *find_candidates(exact, wanted), range(len(query_QD)))
 
 

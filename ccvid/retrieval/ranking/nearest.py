@@ -92,6 +92,7 @@ class NearCandidates:
         exact: the exact scores of pairs (query, gallery), for when too many candidates come so near one another that
             quick scores cannot tell them apart (``MOST_KEPT``).
         exclude: an entry with the same code as the query in one of these is left out.
+        least_Q: exact scores; entries with lower ones are not wanted.
     """
 
     def __init__(
@@ -102,12 +103,15 @@ class NearCandidates:
         exact: Callable[[Indices, Indices], Scores],
         *,
         exclude: Sequence[Codes] = (),
+        least_Q: Scores | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self._near, self._exact = near, exact
         self._exclude = [(torch.from_numpy(asked).to(device), torch.from_numpy(there)) for asked, there in exclude]
         self._best_QK = torch.full((queries, k), -torch.inf, device=device)
         self._floor_Q = torch.full((queries,), LOWEST, device=device)
+        if least_Q is not None:
+            self._raise_floor(least_Q)
         self._kept = [(self._none(torch.int64), self._none(torch.int64), self._none(torch.float32))]
         self._new: list[tuple[Tensor, Tensor, Tensor]] = []
         self._most = max(MOST_KEPT, 8 * queries * k)
@@ -121,6 +125,8 @@ class NearCandidates:
             score_QN = pad(score_QN, (0, missing), value=-torch.inf)
         piece_QBP = score_QN.view(len(score_QN), -1, PIECE)
         query_H, piece_H = torch.nonzero(piece_QBP.amax(dim=2) >= self._floor_Q[:, None], as_tuple=True)
+        if not len(query_H):
+            return
         score_HP = piece_QBP[query_H, piece_H]
         hit_C, place_C = torch.nonzero(score_HP >= self._floor_Q[query_H, None], as_tuple=True)
         query_C, gallery_C = query_H[hit_C], start + piece_H[hit_C] * PIECE + place_C
@@ -150,7 +156,7 @@ class NearCandidates:
             query_Q1 = torch.arange(len(score_QN), device=score_QN.device)[:, None]
             gallery_N = start + torch.arange(score_QN.shape[1], device=score_QN.device)
             score_QN = score_QN.masked_fill(self._left_out(query_Q1, gallery_N), -torch.inf)
-        self._floor_Q = (score_QN.topk(k).values[:, -1] - self._near).clamp(min=LOWEST)
+        self._floor_Q = torch.maximum(self._floor_Q, score_QN.topk(k).values[:, -1] - self._near)
 
     def _left_out(self, query: Tensor, gallery: Tensor) -> Tensor:
         left_out = torch.zeros((), dtype=torch.bool, device=query.device)
@@ -192,7 +198,11 @@ class NearCandidates:
         left_C = (exact_C >= last_Q[query_C]) & ~after_C
         left = torch.from_numpy(left_C).to(self._floor_Q.device)
         self._kept = [tuple(column[left] for column in self._kept[0])]  # type: ignore[list-item]
-        floor_Q = torch.from_numpy(last_Q - self._near / 2).to(self._floor_Q)  # rounded, perhaps up
+        self._raise_floor(last_Q)
+
+    def _raise_floor(self, least_Q: Scores) -> None:
+        """To what an entry with such an exact score may have as its quick one."""
+        floor_Q = torch.from_numpy(least_Q - self._near / 2).to(self._floor_Q)  # rounded, perhaps up
         lower_Q = torch.nextafter(floor_Q, torch.full_like(floor_Q, -torch.inf)).clamp(min=LOWEST)
         self._floor_Q = torch.maximum(self._floor_Q, lower_Q)
 

@@ -36,7 +36,12 @@ def test_any_parts_in_any_order(seed: int, exclude: tuple[str, ...]) -> None:
     found = FoundEntries.none(9, k)
     for part in parts:
         found = search_part(queries, part, k, exclude=exclude).merged(found)
-    assert found.rows == whole.rows
+    at_once = FoundEntries.none(9, k)
+    for part in parts:  # what is found elsewhere spares a search, and changes nothing
+        at_once = search_part(queries, part, k, exclude=exclude, found=at_once)
+    assert at_once.rows == found.rows == whole.rows
+    assert np.array_equal(at_once.nearest.gallery_QK, whole.nearest.gallery_QK)
+    assert np.array_equal(at_once.nearest.score_QK, whole.nearest.score_QK)
     assert np.array_equal(found.nearest.gallery_QK, whole.nearest.gallery_QK)
     assert np.array_equal(found.nearest.score_QK, whole.nearest.score_QK)
     assert EmbeddingTable.joined(parts).rows == gallery.rows

@@ -43,6 +43,10 @@ def vectors(kind: str, rows: int, dimensions: int, seed: int) -> np.ndarray:
         return values[np.arange(rows) % 7] * np.float32(2.0) ** (np.arange(rows) % 3)[:, None].astype(np.float32)
     if kind == "same":
         return np.repeat(values[:1], rows, axis=0)
+    if kind == "nearly unit":  # taken as they are, though their lengths order them otherwise than their directions
+        values = values[:1] + values * np.float32(1e-4)
+        length = 1 + 2.0**-18 * np.random.default_rng(seed).uniform(-0.97, 0.97, (rows, 1))
+        values *= (length / np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
     if kind == "near ties":  # differ by less than float32 products can resolve
         return values[:1] + values * np.float32(1e-7)
     return values
@@ -55,6 +59,14 @@ def test_equals_a_sort_of_the_exact_scores(kind: str, blocks: tuple[int, int], k
     query, gallery = vectors("plain", 6, 24, 0), vectors(kind, 90, 24, 1)
     found = search(query, gallery, k, query_block=blocks[0], gallery_block=blocks[1])
     assert_equal(found, dense(query, gallery, k))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("block", [10, 200])
+def test_nearly_unit_vectors_are_ranked_by_direction(seed: int, block: int) -> None:
+    gallery = vectors("nearly unit", 200, 4, seed)
+    query = gallery[:3] * np.float32(3)
+    assert_equal(search(query, gallery, 5, gallery_block=block), dense(query, gallery, 5))
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "near ties"])
