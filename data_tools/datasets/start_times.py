@@ -28,6 +28,8 @@ DIRECTIVES = {
 }
 """strptime's directives that occur in file names, and what they match."""
 COLUMNS = ("video", "start_time")
+USUAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}\+00:00$"
+"""How ``time_attribute`` writes times: text in this form is in order of time."""
 
 
 class StartTimes:

@@ -8,10 +8,11 @@ from datetime import datetime
 
 import numpy as np
 
-from ccvid.retrieval.embedding.part_file import Part
+from ccvid.retrieval.embedding.part_file import Part, keys_of
 from ccvid.retrieval.embedding.store import EmbeddingStore
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.ranking.distances import Indices
+from data_tools.datasets.start_times import time_attribute
 from data_tools.errors import InputError
 from ray_jobs.scoring.time_limits import TimeLimit, ends_after, starts_before
 
@@ -41,10 +42,18 @@ class EntryFilter:
 
     def may_choose_of(self, part: Part) -> bool:
         """False if no row of a part can pass; reads no rows."""
-        cameras, splits = part.values("camera"), part.values("split")
-        return not (self.cameras and cameras.isdisjoint(self.cameras)) and not (
-            self.without_queries and splits <= {"query"}
-        )
+        if self.cameras and part.values("camera").isdisjoint(self.cameras):
+            return False
+        if self.without_queries and part.values("split") <= {"query"}:
+            return False
+        if isinstance(self.since, datetime) and part.last_end and part.last_end < time_attribute(self.since, 0):
+            return False
+        if isinstance(self.until, datetime) and part.first_start and part.first_start > time_attribute(self.until, 0):
+            return False
+        if self.ids is None:
+            return True
+        ids = sorted(self.ids)
+        return bool(part.shards_of(ids, keys_of(ids)))
 
     def chosen(self, rows: EmbeddingRows) -> Indices:
         """The rows that pass, ascending."""

@@ -13,15 +13,14 @@ import pyarrow.compute as pc
 
 from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.matches import seconds
-from data_tools.datasets.start_times import parse_time
+from data_tools.datasets.start_times import USUAL_TIME, parse_time
 from data_tools.errors import InputError
 
 TimeLimit: TypeAlias = float | datetime
 """Seconds since a video's first frame, or a point in time."""
 
 _USUAL_SECONDS = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"
-_USUAL_MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}\+00:00$"
-"""How footage's times are written, in ``start_seconds`` and ``start_time``."""
+"""How footage writes ``start_seconds``."""
 
 
 def parse_limit(text: str) -> TimeLimit:
@@ -58,7 +57,7 @@ def shown_limit(limit: TimeLimit | None) -> str | None:
 def _both(rows: EmbeddingRows, side: str, limit: TimeLimit) -> tuple[npt.NDArray[np.float64], float]:
     """The tracklets' starts or ends, NaN where unknown, and the limit, on the same clock."""
     if isinstance(limit, datetime):
-        return _numbers(rows.attribute(f"{side}_time"), _USUAL_MOMENT, _epoch_seconds, _moment), limit.timestamp()
+        return _numbers(rows.attribute(f"{side}_time"), USUAL_TIME, _epoch_seconds, _moment), limit.timestamp()
     return _numbers(rows.attribute(f"{side}_seconds"), _USUAL_SECONDS, _as_floats, seconds), limit
 
 

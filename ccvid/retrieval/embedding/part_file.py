@@ -8,10 +8,11 @@ row of each, by which a few ids are found without reading the others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +29,12 @@ from ccvid.retrieval.embedding.table import (
     read_embeddings,
 )
 from data_tools.arrow_compression import is_compressed
+from data_tools.datasets.start_times import USUAL_TIME
 from data_tools.errors import InputError
 from data_tools.wording import one_line, shown
 
-MODEL = b"model"
-"""Key of the file's metadata."""
+MODEL, FIRST_START, LAST_END = b"model", b"first_start", b"last_end"
+"""Keys of the file's metadata."""
 KEPT_COMPLETE = ("id", "camera", "split", "clip_count", "shard")
 
 
@@ -59,7 +61,7 @@ def write_part(table: EmbeddingTable, path: Path) -> None:
         *(_fresh(rows.columns[field.name], field.type) for field in ROW_SCHEMA),
         pa.FixedSizeListArray.from_arrays(pa.array(table.embedding_ND[order].reshape(-1)), dimensions),
     ]
-    schema = _schema(dimensions, table.model)
+    schema = _schema(dimensions, table.model, _span(rows))
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=schema))
 
@@ -71,16 +73,27 @@ def _fresh(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return column.combine_chunks()
 
 
-def _schema(dimensions: int, model: str) -> pa.Schema:
+def _span(rows: EmbeddingRows) -> dict[bytes, str]:
+    """The earliest start and the latest end, as metadata, where all times of day are as footage writes them."""
+    span = {}
+    for key, name, side in ((FIRST_START, "start_time", "min"), (LAST_END, "end_time", "max")):
+        known = rows.attribute(name).drop_null()
+        if len(known) and pc.all(pc.match_substring_regex(known, USUAL_TIME)).as_py():
+            span[key] = pc.min_max(known)[side].as_py()
+    return span
+
+
+def _schema(dimensions: int, model: str, span: Mapping[bytes, str] = MappingProxyType({})) -> pa.Schema:
     index = [pa.field("key", pa.uint64()), pa.field("key_row", pa.int32())]
     embedding = pa.field("embedding", pa.list_(pa.float32(), dimensions))
-    return pa.schema([*index, *ROW_SCHEMA, embedding], {MODEL: model})
+    return pa.schema([*index, *ROW_SCHEMA, embedding], {MODEL: model, **span})
 
 
 class PartFile:
     """An open part with N rows of embeddings by ``model``; ``embedding_ND`` is a view of the file, float32.
 
-    The embeddings are not checked for NaN.
+    The embeddings are not checked for NaN. ``first_start`` and ``last_end`` bound the tracklets' times of day, as
+    ``time_attribute`` writes them, or are None.
 
     Raises:
         InputError: it cannot be read, or is of another model or size; later, when they are used: labels are damaged.
@@ -95,7 +108,8 @@ class PartFile:
                 raise InputError(f"{path}: is compressed, expected a plain Arrow file")
             mapped.seek(0)
             reader = pa.ipc.open_file(mapped)
-            found = (reader.schema.metadata or {}).get(MODEL, b"").decode(errors="replace")
+            metadata = {key: text.decode(errors="replace") for key, text in (reader.schema.metadata or {}).items()}
+            found = metadata.get(MODEL, "")
             if found != model:
                 raise InputError(f"{path}: embeddings of model {shown(found)}, expected model {shown(model)}")
             if not reader.schema.equals(expected):
@@ -114,6 +128,7 @@ class PartFile:
             raise InputError(f"{path}: not a readable part of embeddings: {one_line(error)}") from None
         if not self._batch.num_rows or any(self._batch[name].null_count for name in ("key", "key_row", "embedding")):
             raise InputError(f"{path}: rows without key or embedding, expected complete rows")
+        self.first_start, self.last_end = metadata.get(FIRST_START), metadata.get(LAST_END)
         self.embedding_ND = np.asarray(self._batch["embedding"].flatten()).reshape(len(self), dimensions)
 
     def __len__(self) -> int:
@@ -183,6 +198,7 @@ class ParquetPart:
         self.path, self.model = path, model
         self.table = read_embeddings(path, model=model)
         self.rows, self.embedding_ND = self.table.rows, self.table.embedding_ND
+        self.first_start = self.last_end = None
         if self.embedding_ND.shape[1] != dimensions:
             raise InputError(f"{path}: embeddings of {self.embedding_ND.shape[1]} values, expected {dimensions}")
 

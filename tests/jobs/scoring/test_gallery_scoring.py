@@ -16,10 +16,12 @@ from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, Embeddi
 from ccvid.retrieval.gallery import approximate_search
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.gallery.part_search import keep_indexes
+from ccvid.retrieval.ranking.distances import Indices
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.tracklet import Split
+from ray_jobs.scoring.entries import EntryFilter
 from ray_jobs.scoring.gallery import GalleryRequest, find_queries, rank, remove_from_gallery
 from ray_jobs.scoring.time_limits import parse_limit
 
@@ -135,6 +137,34 @@ def test_an_approximate_search_of_a_small_gallery_is_exact(
     assert found(approximate) == found(exact)
     assert np.array_equal(approximate.score_QK, exact.score_QK)
     assert f"approximate search: recall of the first {request.top} is 100.00 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        ({"cameras": ("north",)}, {"=g4"}),
+        ({"since": parse_limit("2026-11-20T08:00:20")}, {"g2", "g3", "=g4"}),  # when g3 was is unknown
+        ({"until": parse_limit("2026-11-20T08:00:11")}, {"g1", "g2", "g3"}),
+        ({"only_new": True}, {"g3"}),
+    ],
+)
+def test_parts_without_a_match_are_not_read(
+    change: dict[str, object], read: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(StorageFolder(str(tmp_path / "gallery")), EMBEDDER)
+    for row in TRACKLETS:
+        store.add(table([row]))
+    queries = find_queries(REQUEST, store)
+    found: set[str] = set()
+    chosen = EntryFilter.chosen
+
+    def noted(self: EntryFilter, rows: EmbeddingRows) -> Indices:
+        found.update(row.id for row in rows)
+        return chosen(self, rows)
+
+    monkeypatch.setattr(EntryFilter, "chosen", noted)
+    rank(queries, store, replace(REQUEST, **change), frozenset({"g3"}))  # type: ignore[arg-type]
+    assert found == read
 
 
 def test_queries_that_are_left_without_an_entry_are_counted(
