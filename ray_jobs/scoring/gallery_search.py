@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TypeVar
 
 import pyarrow.compute as pc
+import ray
 
 from ccvid.retrieval.embedding.part_file import Part
 from ccvid.retrieval.embedding.store import EmbeddingStore
@@ -25,6 +27,8 @@ from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
+TASKS_PER_CPU = 2
+"""Few, because the driver merges what each has found; more than one, so that no CPU waits long for the last."""
 LARGE_TABLE = 2**14
 """Rows of a part that is searched where it is."""
 PAIRS_WORTH_SHARING = 10**9
@@ -58,6 +62,15 @@ class PartsFound:
     exact: FoundEntries | None = None
     """What an exact search finds for some queries, to measure the recall of an approximate one."""
 
+    @classmethod
+    def none(cls, asked: GallerySearch) -> PartsFound:
+        """Of no parts."""
+        checked = len(some_rows(len(asked.queries.rows)))
+        return cls(
+            FoundEntries.none(len(asked.queries.rows), asked.top),
+            exact=FoundEntries.none(checked, asked.top) if asked.approximate else None,
+        )
+
     def merged(self, other: PartsFound) -> PartsFound:
         return PartsFound(
             self.found.merged(other.found),
@@ -78,8 +91,8 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     groups, sizes = asked.store.parts.groups(), asked.store.folder.sizes()
     vectors = sum(sizes.get(name, 0) for group in groups for name in group) // (4 * asked.store.embedder.dimensions)
     is_large = vectors * len(asked.queries.rows) >= PAIRS_WORTH_SHARING
-    outcomes = _on_cluster(asked, groups) if is_large else (search_parts(group, asked) for group in groups)
-    result = PartsFound(FoundEntries.none(len(asked.queries.rows), asked.top))
+    outcomes = _on_cluster(asked, groups) if is_large else [search_parts(groups, asked)]
+    result = PartsFound.none(asked)
     try:
         for outcome in outcomes:
             result = result.merged(outcome)
@@ -116,59 +129,68 @@ def although_it_changes(read: Callable[[], Result]) -> Result:
     return read()
 
 
-def _on_cluster(asked: GallerySearch, groups: Sequence[list[str]]) -> Iterator[PartsFound]:
+def _on_cluster(asked: GallerySearch, groups: Sequence[Sequence[str]]) -> Iterator[PartsFound]:
     """The outcomes as they arrive; a task that is lost with its worker or node runs again."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    share = ceil(len(groups) / (TASKS_PER_CPU * cpus))
+    jobs = [groups[start : start + share] for start in range(0, len(groups), share)]
     results = run_tasks(
         search_parts,
-        groups,
+        jobs,
         common=(asked,),
         what="searching",
-        unit="groups of parts",
+        unit="tasks",
         counted="tracklets",
         size=lambda result: result.ranked,
     )
     yield from (result for _, result in results)
 
 
-def search_parts(names: Sequence[str], asked: GallerySearch) -> PartsFound:
-    """Search some parts.
+def search_parts(groups: Sequence[Sequence[str]], asked: GallerySearch) -> PartsFound:
+    """Search groups of parts, one group after another: no more than one is held at a time.
 
     Raises:
         InputError: a part is damaged, or gone because another command replaced it.
     """
-    try:
-        with asked.store.parts.opened(names) as parts:
-            tables = _to_search(
-                [
-                    part.table.take(asked.entries.chosen(part.rows))
-                    for part in parts
-                    if asked.entries.may_choose_of(part)
-                ]
-            )
-            ranked = sum(len(table.rows) for table in tables)
-            found, exact = FoundEntries.none(len(asked.queries.rows), asked.top), None
-            if asked.approximate:
-                some = asked.queries.take(some_rows(len(asked.queries.rows)))
-                exact = _search_exactly(some, tables, asked)
-                for name, part in zip(names, parts, strict=True):
-                    found = found.merged(_by_index(name, part, asked))
-            else:
-                found = _search_exactly(asked.queries, tables, asked)
-            return PartsFound(
-                found,
-                ranked,
-                exact=exact,
-                cameras=frozenset().union(*(part.values("camera") for part in parts)),
-                timed=not ranked
-                and asked.entries.asks_time_of_day
-                and any(pc.any(pc.is_valid(part.rows.attribute("start_time"))).as_py() for part in parts),
-            )
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{error.filename}: was removed or merged by another command meanwhile; run the same command again"
-        ) from None
-    except InputError as error:
-        raise InputError(f"searching {', '.join(names)}: {error}") from None
+    result = PartsFound.none(asked)
+    for names in groups:
+        try:
+            with asked.store.parts.opened(names) as parts:
+                result = _with_group(result, names, parts, asked)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{error.filename}: was removed or merged by another command meanwhile; run the same command again"
+            ) from None
+        except InputError as error:
+            raise InputError(f"searching {', '.join(names)}: {error}") from None
+    return result
+
+
+def _with_group(before: PartsFound, names: Sequence[str], parts: Sequence[Part], asked: GallerySearch) -> PartsFound:
+    """What was found before and in these parts."""
+    tables = _to_search(
+        [part.table.take(asked.entries.chosen(part.rows)) for part in parts if asked.entries.may_choose_of(part)]
+    )
+    ranked = sum(len(table.rows) for table in tables)
+    found, exact = before.found, before.exact
+    if exact is not None:
+        some = asked.queries.take(some_rows(len(asked.queries.rows)))
+        exact = _search_exactly(some, tables, asked, exact)
+        for name, part in zip(names, parts, strict=True):
+            found = found.merged(_by_index(name, part, asked))
+    else:
+        found = _search_exactly(asked.queries, tables, asked, found)
+    return PartsFound(
+        found,
+        before.ranked + ranked,
+        exact=exact,
+        cameras=before.cameras.union(*(part.values("camera") for part in parts)),
+        timed=before.timed or (not ranked and asked.entries.asks_time_of_day and any(map(_has_start_time, parts))),
+    )
+
+
+def _has_start_time(part: Part) -> bool:
+    return bool(pc.any(pc.is_valid(part.rows.attribute("start_time"))).as_py())
 
 
 def _to_search(tables: Sequence[EmbeddingTable]) -> list[EmbeddingTable]:
@@ -178,8 +200,10 @@ def _to_search(tables: Sequence[EmbeddingTable]) -> list[EmbeddingTable]:
     return [*large, EmbeddingTable.joined(small)] if small else large
 
 
-def _search_exactly(queries: EmbeddingTable, tables: Sequence[EmbeddingTable], asked: GallerySearch) -> FoundEntries:
-    found = FoundEntries.none(len(queries.rows), asked.top)
+def _search_exactly(
+    queries: EmbeddingTable, tables: Sequence[EmbeddingTable], asked: GallerySearch, found: FoundEntries
+) -> FoundEntries:
+    """What was ``found`` before and in these tables."""
     for table in tables:
         found = search_part(queries, table, asked.top, exclude=asked.exclude, found=found)
     return found

@@ -156,8 +156,7 @@ def search_store(folder: Path) -> tuple[Measured, Measured]:
             for part in parts:
                 bare_product(queries.embedding_ND, part.embedding_ND)
     with Measured() as own:
-        for group in store.parts.groups():
-            search_parts(group, GallerySearch(store, queries, EntryFilter(), TOP, ("id",)))
+        search_parts(store.parts.groups(), GallerySearch(store, queries, EntryFilter(), TOP, ("id",)))
     return own, bare
 
 

@@ -34,12 +34,12 @@ def main(folder: Path) -> None:
     """A gallery with many equal scores."""
     connect()
     part_folder.LARGE_BYTES = 1  # a task for each part
-    gallery_search.PAIRS_WORTH_SHARING = 0
+    gallery_search.PAIRS_WORTH_SHARING, gallery_search.TASKS_PER_CPU = 0, PARTS
 
-    def slow(names: Sequence[str], asked: GallerySearch) -> PartsFound:
-        (folder / "tasks" / f"{os.getpid()}-{names[0]}").touch()
+    def slow(groups: Sequence[Sequence[str]], asked: GallerySearch) -> PartsFound:
+        (folder / "tasks" / f"{os.getpid()}-{groups[0][0]}").touch()
         time.sleep(0.5)
-        return search_parts(names, asked)
+        return search_parts(groups, asked)
 
     gallery_search.search_parts = slow  # sent to the workers by value
     (folder / "tasks").mkdir()
