@@ -110,7 +110,7 @@ def test_a_run_grows_and_shrinks_with_the_cluster(recipe: Path, tmp_path: Path) 
     place = StorageFolder(str(recipe.parent / "runs" / "elastic"))
     flags = ["--recipe", str(recipe), "--run.name", "elastic", "--compute.workers", "[1, 2]"]
     flags += ["--compute.resize_every_seconds", "1", "--batch.identities", "1", "--train.epochs", str(EPOCHS)]
-    flags += ["--train.checkpoint_share", "1", "--train.validate_every", str(EPOCHS)]
+    flags += ["--train.checkpoint_share", "0.2", "--train.validate_every", str(EPOCHS)]
     flags += ["--train.log_every_seconds", "0.01", "--optim.decay", "1"]
     try:
         run = Run(head, place, flags, nodes=0, log=tmp_path / "driver.log")
