@@ -23,8 +23,8 @@ FIRST_BLOCK = 4096
 """Size of the first block on a GPU: its k best are found by selection, which takes longer than comparison."""
 PIECE = 1024
 """Rows of a block that a thread copies at a time."""
-TILE = 1024
-"""Entries of a tile on the CPU."""
+TILE_SCORES = 2**19
+"""Of a tile on the CPU: enough that what is done once a tile takes little time."""
 NEARLY_UNIT = 2.0**-18
 """Vectors whose norms differ from 1 by less, as those of an embedding store do, are taken as they are."""
 SAFE = 1e15
@@ -75,8 +75,10 @@ class _Group:
             device=wanted.device,
         )
 
-    def look(self, unit_ND: Tensor, start: int, width: int) -> None:
-        """Take in a block of unit vectors, which begins at ``start`` in the gallery, in tiles of ``width`` entries."""
+    def look(self, unit_ND: Tensor, start: int) -> None:
+        """Take in a block of unit vectors, which begins at ``start`` in the gallery, in tiles."""
+        on_gpu = self._wanted.device.type == "cuda"
+        width = self._wanted.gallery_block if on_gpu else max(1, TILE_SCORES // len(self._rows))
         for tile, score_QN in tiles(self._query, unit_ND, width):
             self._near.look(score_QN, start + tile)
 
@@ -97,7 +99,7 @@ def _on_cpu(exact: CosineDistances, wanted: Wanted) -> list[tuple[Indices, Indic
         groups = list(threads.map(partial(_Group, exact, wanted), rows))
         starts = range(0, entries, wanted.gallery_block)
         for start, unit_ND in made_ahead(threads, partial(_unit_block, exact, wanted), starts):
-            for _ in threads.map(partial(_Group.look, unit_ND=unit_ND, start=start, width=TILE), groups):
+            for _ in threads.map(partial(_Group.look, unit_ND=unit_ND, start=start), groups):
                 pass
         return list(threads.map(_Group.found, groups))
 
@@ -128,7 +130,7 @@ def _on_gpu(exact: CosineDistances, wanted: Wanted) -> list[tuple[Indices, Indic
         usable &= _have_directions(values)
         unit_ND = _unit(values).to(wanted.dtype)
         for group in groups:
-            group.look(unit_ND, copied.start, wanted.gallery_block)
+            group.look(unit_ND, copied.start)
     if not usable:
         CosineDistances(exact.query_QD, exact.gallery_GD)  # raises an error that names the row
     return [group.found() for group in groups]

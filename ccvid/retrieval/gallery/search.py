@@ -18,7 +18,7 @@ from ccvid.retrieval.ranking.nearest import Codes, NearestEntries
 from ccvid.retrieval.ranking.quick_scores import core_threads
 from data_tools.errors import InputError
 
-QUERY_BLOCK, GALLERY_BLOCK = 1024, 8192
+QUERY_BLOCK, GALLERY_BLOCK = 1024, 16_384
 GPU_QUERY_BLOCK, GPU_GALLERY_BLOCK = 16_384, 32_768
 """Larger, so that most searches copy the gallery to the GPU only once, and the CPU rarely waits for a block."""
 EXACT_PAIRS = 4096
@@ -47,7 +47,7 @@ def search(
             Default: none.
         device: where the quick scores are computed.
         query_block: most queries that take in a block at a time. Default: 1024, on a GPU 16,384.
-        gallery_block: Default: 8192, on a GPU 32,768.
+        gallery_block: Default: 16,384, on a GPU 32,768.
         quick_dtype: type of the vectors for quick scores, float32 or float16. Default: float16 on a GPU, for its tensor
             cores, else float32. The result is the same.
 
