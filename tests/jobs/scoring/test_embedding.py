@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from ccvid.retrieval.embedding.store import read_store
 from ccvid.retrieval.embedding.table import read_embeddings
 from data_tools.manifest import MANIFEST_NAME
 from data_tools.shards import ShardFolder
+from data_tools.storage import StorageFolder
 from tests.jobs.breaking import expect_success
 from tests.jobs.conftest import write_tiny_recipe
 from tests.jobs.head import Head
@@ -75,7 +77,7 @@ def test_killed_while_embedding_and_run_again(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "metrics.json").exists()
-    done = sum(pq.read_metadata(part).num_rows for part in parts.glob("part-*"))
+    done = sum(len(part) for _, part in read_store(StorageFolder(str(parts))).parts.each())
     print(f"killed after {done} of {len(whole.rows)} tracklets")
     assert 0 < done < len(whole.rows)
     output = expect_success(_with_an_actor_killed(head, [*evaluate, "--run.name", "killed"], parts))
