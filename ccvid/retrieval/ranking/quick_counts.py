@@ -10,20 +10,12 @@ import torch
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Floats, Indices, Scores, on_grid
 from ccvid.retrieval.ranking.nearest import Codes, NearCandidates, NearestEntries, NearestOthers
 from ccvid.retrieval.ranking.quick_scores import core_threads, for_threads, made_ahead, margin, row_groups, tiles
-from ccvid.retrieval.ranking.threshold_counts import (
-    BINS,
-    MOST_DIMENSIONS,
-    SCALE,
-    ThresholdCounter,
-    Thresholds,
-)
+from ccvid.retrieval.ranking.threshold_counts import MOST_DIMENSIONS, SCALE, ThresholdCounter, Thresholds
 
 QUERY_BLOCK, GALLERY_BLOCK = 1024, 4096
 """Queries and entries whose quick scores a thread holds at a time: 16 MiB."""
 LEAST_ENTRIES = 4096
-"""With fewer, tables take longer to make than exact distances of all pairs."""
-TABLE_BYTES = 2**29
-"""The tables of so many queries are held at a time; the gallery is read once for each such part of the queries."""
+"""With fewer, marks take longer to make than exact distances of all pairs."""
 
 
 def applies_to(distances: Distances) -> bool:
@@ -41,20 +33,19 @@ def count_quickly(
 ) -> tuple[Indices, NearestOthers]:
     """How many entries come before each threshold, (P,), and the ``nearest`` entries of other persons.
 
-    Memory: ``TABLE_BYTES``, two blocks of the gallery in float32 and float64, and for each query its vector in both and
+    Memory: two blocks of the gallery in float32 and float64, and for each query its vector in both, its thresholds and
     some hundred candidates.
     """
     assert isinstance(distances, CosineDistances)
-    found: list[tuple[Indices, NearestOthers]] = []
+    queries, entries = distances.shape
     with core_threads() as threads:
-        for part in row_groups(range(distances.shape[0]), TABLE_BYTES // (2 * BINS)):
-            rows = row_groups(part, for_threads(len(part), QUERY_BLOCK))
-            groups = list(threads.map(partial(_Group, distances, thresholds, persons, nearest), rows))
-            starts = range(0, distances.shape[1], GALLERY_BLOCK)
-            for start, block in made_ahead(threads, partial(_Block, distances.gallery_GD), starts):
-                for _ in threads.map(partial(_Group.look, block=block, start=start), groups):
-                    pass
-            found += threads.map(_Group.found, groups)
+        rows = row_groups(range(queries), for_threads(queries, QUERY_BLOCK))
+        groups = list(threads.map(partial(_Group, distances, thresholds, persons, nearest), rows))
+        starts = range(0, entries, GALLERY_BLOCK)
+        for start, block in made_ahead(threads, partial(_Block, distances.gallery_GD), starts):
+            for _ in threads.map(partial(_Group.look, block=block, start=start), groups):
+                pass
+        found = list(threads.map(_Group.found, groups))
     before = np.concatenate([counts for counts, _ in found])
     return before, NearestOthers(
         np.concatenate([others.gallery_QK for _, others in found]),
