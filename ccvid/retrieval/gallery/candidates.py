@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ccvid.retrieval.ranking.distances import LARGEST, SMALLEST, CosineDistances, Floats, Indices, Scores
-from ccvid.retrieval.ranking.nearest import Codes, NearCandidates
+from ccvid.retrieval.ranking.nearest import PIECE, Codes, NearCandidates
 from ccvid.retrieval.ranking.quick_scores import core_threads, for_threads, made_ahead, margin, row_groups, tiles
 from data_tools.decoding_threads import Job, fill_in_threads
 
 FIRST_BLOCK = 4096
 """Size of the first block on a GPU: its k best are found by selection, which takes longer than comparison."""
-PIECE = 1024
+COPIED = 1024
 """Rows of a block that a thread copies at a time."""
 TILE_SCORES = 2**19
 """Of a tile on the CPU: enough that what is done once a tile takes little time."""
@@ -78,7 +78,7 @@ class _Group:
     def look(self, unit_ND: Tensor, start: int) -> None:
         """Take in a block of unit vectors, which begins at ``start`` in the gallery, in tiles."""
         on_gpu = self._wanted.device.type == "cuda"
-        width = self._wanted.gallery_block if on_gpu else max(1, TILE_SCORES // len(self._rows))
+        width = self._wanted.gallery_block if on_gpu else max(1, TILE_SCORES // PIECE // len(self._rows)) * PIECE
         for tile, score_QN in tiles(self._query, unit_ND, width):
             self._near.look(score_QN, start + tile)
 
@@ -144,11 +144,11 @@ class _Block:
     values: Tensor
 
     def __len__(self) -> int:
-        return -(-len(self.values) // PIECE)
+        return -(-len(self.values) // COPIED)
 
     def copy_piece(self, gallery_GD: Floats, number: int) -> None:
-        own = self.values[number * PIECE : (number + 1) * PIECE].numpy()
-        begin = self.start + number * PIECE
+        own = self.values[number * COPIED : (number + 1) * COPIED].numpy()
+        begin = self.start + number * COPIED
         np.copyto(own, gallery_GD[begin : begin + len(own)], casting="same_kind")
 
 
