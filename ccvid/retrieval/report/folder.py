@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -41,10 +40,12 @@ def report_folder(destination: Path) -> Iterator[Path]:
     try:
         _check_replaceable(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name[:100]}.", suffix=".tmp"))
+        work = destination.parent / f".{destination.name[:100]}.tmp"
+        if work.exists():  # of a report that was killed: its pictures must not stay
+            shutil.rmtree(work)
         try:
             new = work / "new"
-            new.mkdir()
+            new.mkdir(parents=True)
             yield new
             for name in ("report.css", "filmstrips.js"):
                 (new / name).write_bytes(files(__package__).joinpath(name).read_bytes())

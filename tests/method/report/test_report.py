@@ -313,6 +313,14 @@ def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
+def test_what_a_killed_report_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".r.tmp" / "new" / "pictures"
+    left.mkdir(parents=True)
+    (left / "0.jpg").write_bytes(b"a face")
+    write_report(one_query(), tmp_path / "r")
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
 def a_file(folder: Path) -> Path:
     (folder / "r").write_text("mine")
     return folder / "r"
