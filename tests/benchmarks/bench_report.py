@@ -32,10 +32,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import simplejpeg
 
+from ccvid.retrieval.ranking import metrics
 from ccvid.retrieval.ranking.distances import Distances, Indices
 from ccvid.retrieval.ranking.nearest import NearestOthers
 from ccvid.retrieval.ranking.ranks import PersonPairs, same_person
@@ -217,15 +219,15 @@ def main() -> None:
     print(f"{machine()}, {available_cpus()} CPUs", file=sys.stderr)
     with tempfile.TemporaryDirectory() as temporary:
         store = stored(Path(temporary), min(options.stored, options.gallery))
-        report = walkers(
-            options.queries,
-            options.gallery,
-            persons=max(2, options.gallery // OF_A_PERSON),
-            cameras=8,
-            top_k=PLACES,
-            dimensions=options.dimensions,
-            rank=rank_a_sample,
-        )
+        with patch.object(metrics, "rank_persons", rank_a_sample):
+            report = walkers(
+                options.queries,
+                options.gallery,
+                persons=max(2, options.gallery // OF_A_PERSON),
+                cameras=8,
+                top_k=PLACES,
+                dimensions=options.dimensions,
+            )
         query, gallery = (
             stored_thumbnails([(store, index % len(store.rows)) for index in range(size)])
             for size in (options.queries, options.gallery)

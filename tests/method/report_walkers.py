@@ -16,7 +16,6 @@ from ccvid.retrieval.ranking.distances import CosineDistances, DistanceMatrix
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 from ccvid.retrieval.ranking.protocols import PROTOCOLS, Protocol
-from ccvid.retrieval.ranking.ranks import Ranker, rank_persons
 from ccvid.retrieval.report.film_strip import Picture, Thumbnails
 from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.report_input import ExtraFigure, ReportInput, Threshold
@@ -36,7 +35,6 @@ def walkers(
     top_k: int = 12,
     seed: int = 0,
     dimensions: int = 48,
-    rank: Ranker = rank_persons,
 ) -> ReportInput:
     """Every protocol of clothes and location applies; query 0 has a hostile id, query 1 a long one."""
     random = np.random.default_rng(seed)
@@ -67,7 +65,7 @@ def walkers(
         )
         pictures.append(walking(who * 3 + clothes, camera))
     distances = CosineDistances(*embeddings)
-    evaluation = evaluate(distances, *sides, top_k=top_k, rank=rank)
+    evaluation = evaluate(distances, *sides, top_k=top_k)
     intervals = {
         name: result_intervals(result, sides[0].person, draws=100) for name, result in evaluation.results.items()
     }

@@ -23,7 +23,7 @@ import scipy.sparse as sp
 import torch
 
 from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS, OwnNeighbours, own_neighbours
-from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, Floats, Indices
+from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, Floats, Indices, LocalDistances
 from data_tools.progress import Meter
 
 ROWS = 1024
@@ -43,7 +43,7 @@ class ReciprocalNeighbours:
     largest_N: npt.NDArray[np.float64]
 
 
-class ReRankedDistances:
+class ReRankedDistances(LocalDistances):
     """(1 − share) × Jaccard + share × normalised original distance, as ``Distances`` of Q queries to G entries.
 
     Built by :func:`re_rank`. Memory: the sparse weights, and a block of distances.

@@ -21,6 +21,8 @@ from data_tools.errors import InputError
 DRAWS = 1000
 LEVEL = 0.95
 
+Counts = npt.NDArray[np.unsignedinteger]
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -78,9 +80,16 @@ class PairedDifference:
         return {"first": self.first, "second": self.second, "difference": difference, "p_value": self.p_value}
 
 
-def draw_persons(persons: int, draws: int = DRAWS, seed: int = 0) -> Indices:
-    """How often each person is drawn, (draws, persons); each row sums to ``persons``."""
-    return np.random.Generator(np.random.PCG64(seed)).multinomial(persons, np.full(persons, 1 / persons), draws)
+def draw_persons(persons: int, draws: int = DRAWS, seed: int = 0) -> Counts:
+    """How often each person is drawn, (draws, persons); each row sums to ``persons``.
+
+    Of the smallest unsigned type that holds ``persons``, because with many it is the largest array of all.
+    """
+    chance, share_P = np.random.Generator(np.random.PCG64(seed)), np.full(persons, 1 / persons)
+    count_NP = np.empty((draws, persons), np.min_scalar_type(persons))
+    for count_P in count_NP:
+        count_P[:] = chance.multinomial(persons, share_P)
+    return count_NP
 
 
 def result_intervals(
@@ -127,7 +136,7 @@ def _codes(label_Q: npt.NDArray[np.str_]) -> tuple[Indices, int]:
     return code_Q, len(names)
 
 
-def _means(value_QF: Scores, code_Q: Indices, count_NP: Indices) -> Scores:
+def _means(value_QF: Scores, code_Q: Indices, count_NP: Counts) -> Scores:
     """(N, F): the mean of each metric over the queries, weighted by how often their persons were drawn."""
     sum_PF = np.stack([np.bincount(code_Q, weights=value_Q) for value_Q in value_QF.T], axis=1)
     means: Scores = (count_NP @ sum_PF) / (count_NP @ np.bincount(code_Q))[:, None]

@@ -1,10 +1,15 @@
-"""Sources of distances: a given matrix, or embeddings compared block by block."""
+"""Sources of distances: a given matrix, or embeddings compared block by block.
+
+Whatever looks at all distances is a fold over parts of the gallery: a function of one part gives a partial result, and
+another merges two of them. A gallery in memory is one part; one that lies in stored parts need not be in one process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from copy import copy
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +21,8 @@ Floats = npt.NDArray[np.floating]
 Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 """1 − distance, in float64."""
+
+Result = TypeVar("Result")
 
 BLOCK_BYTES = 2**24
 """Size of one block of distances: a few rows fit a core's cache."""
@@ -38,10 +45,17 @@ class DistanceBlock(NamedTuple):
     values: Floats
 
 
+class GalleryPart(NamedTuple):
+    """The distances of all queries to N entries of a gallery, and those entries' gallery indices (N,), ascending."""
+
+    distances: LocalDistances
+    entry_N: Indices
+
+
 class Distances(Protocol):
     """Distances of Q queries to G gallery entries; smaller is nearer.
 
-    ``pairs`` and ``blocks`` give bit-identical values.
+    ``pairs``, and the blocks of the parts that ``fold`` goes through, give bit-identical values.
     """
 
     @property
@@ -51,14 +65,33 @@ class Distances(Protocol):
     def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
         """The distances of P pairs."""
 
+    def fold(self, work: Callable[[GalleryPart], Result], merge: Callable[[Result, Result], Result]) -> Result:
+        """What ``work`` makes of each part of the gallery, merged.
+
+        Parts hold any entries and may come in any order, so the result must not depend on either; they may be worked on
+        in other processes, to which ``work`` and ``merge`` are sent. Every entry is in one part.
+        """
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> Distances:
+        """The distances between some rows of both sides, in the order given; no gallery row twice."""
+
+
+class LocalDistances(Distances, Protocol):
+    """Distances whose gallery is in this process; it is one part."""
+
+    @abstractmethod
     def blocks(self) -> Iterator[DistanceBlock]:
         """Blocks that cover the matrix once, in any order."""
 
-    def take(self, query_rows: Indices, gallery_rows: Indices) -> Distances:
-        """The distances between some rows of both sides, in the order given."""
+    def fold(self, work: Callable[[GalleryPart], Result], merge: Callable[[Result, Result], Result]) -> Result:
+        del merge
+        return work(GalleryPart(self, np.arange(self.shape[1])))
+
+    @abstractmethod
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> LocalDistances: ...
 
 
-class DistanceMatrix:
+class DistanceMatrix(LocalDistances):
     """Given distances (Q, G), NumPy or torch, of any real type; compared in their own precision.
 
     Raises InputError, which begins with ``origin`` (the file), for a wrong shape, NaN or infinity.
@@ -92,7 +125,7 @@ class DistanceMatrix:
         return part
 
 
-class CosineDistances:
+class CosineDistances(LocalDistances):
     """1 − cosine of query embeddings (Q, D) and gallery embeddings (G, D), without storing the (Q, G) matrix.
 
     The unit embeddings are rounded to multiples of 2⁻²⁶ (an error as small as float32's own). Every product is then a

@@ -21,7 +21,7 @@ from ccvid.retrieval.ranking.distances import Distances, Floats, Indices
 from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
 from ccvid.retrieval.ranking.nearest import NearestOthers
 from ccvid.retrieval.ranking.protocols import PROTOCOLS, PersonPairLabels, Protocol
-from ccvid.retrieval.ranking.ranks import PersonPairs, Ranker, rank_part, rank_persons
+from ccvid.retrieval.ranking.ranks import PersonPairs, rank_part, rank_persons
 from data_tools.errors import InputError
 
 CMC_RANKS = (1, 5, 10, 20)
@@ -146,7 +146,6 @@ def evaluate(
     *,
     protocols: Iterable[Protocol] = PROTOCOLS.values(),
     top_k: int = 0,
-    rank: Ranker = rank_persons,
 ) -> Evaluation:
     """Score a retrieval under every protocol that applies.
 
@@ -155,7 +154,6 @@ def evaluate(
         protocols: those whose label is missing in a whole set, or without any match, are left out. Protocols with the
             same ``within`` are ranked in one pass.
         top_k: how many places of each query's ranking to keep for ``Evaluation.ranked_gallery``.
-        rank: the function that counts ranks.
 
     A query tracklet that is also in the gallery (the same id) is junk there, never its own match. So ids must be equal
     only for the same tracklet.
@@ -166,7 +164,7 @@ def evaluate(
         raise InputError(f"distances have shape {distances.shape}, expected {expected} for these labels")
     if not len(query) or not len(gallery):
         raise InputError(f"nothing to score: {len(query)} queries, {len(gallery)} gallery tracklets")
-    results, left_out = score_protocols(distances, query, gallery, protocols, top_k, rank)
+    results, left_out = score_protocols(distances, query, gallery, protocols, top_k)
     if not results:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise InputError(f"none of the protocols can be scored ({reasons})")
@@ -179,7 +177,6 @@ def score_protocols(
     gallery: RetrievalLabels,
     protocols: Iterable[Protocol],
     top_k: int = 0,
-    rank: Ranker = rank_persons,
 ) -> tuple[dict[str, ProtocolResult], dict[str, str]]:
     """The result of every protocol that applies, and why the others do not; see ``evaluate``."""
     person = joint_codes(query.person, gallery.person)
@@ -192,7 +189,7 @@ def score_protocols(
             continue
         within = tuple(sorted(protocol.within.items()))
         if within not in parts:
-            parts[within] = _Part.rank(distances, query, gallery, person, protocol, nearest=top_k, rank=rank)
+            parts[within] = _Part.rank(distances, query, gallery, person, protocol, nearest=top_k)
         match_P = parts[within].labels.matches(protocol)
         if match_P.any():
             results[protocol.name] = parts[within].score(protocol, match_P)
@@ -221,13 +218,12 @@ class _Part:
         protocol: Protocol,
         *,
         nearest: int,
-        rank: Ranker,
     ) -> _Part:
         query_rows, gallery_rows = protocol.taking_part(query), protocol.taking_part(gallery)
         if (len(query_rows), len(gallery_rows)) == distances.shape:
-            pairs, others = rank(distances, *person, nearest)
+            pairs, others = rank_persons(distances, *person, nearest)
         else:
-            pairs, others = rank_part(distances, *person, query_rows, gallery_rows, nearest, rank)
+            pairs, others = rank_part(distances, *person, query_rows, gallery_rows, nearest)
         labels = PersonPairLabels(query, gallery, pairs.query, pairs.gallery)
         return cls(query_rows, gallery_rows, pairs, labels, others)
 

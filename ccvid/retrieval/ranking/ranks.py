@@ -11,16 +11,15 @@ and that number, ``wrong_before``, is counted once for each entry of the query's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices
+from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, GalleryPart, Indices, LocalDistances
 from ccvid.retrieval.ranking.nearest import Codes, NearestOthers
 from ccvid.retrieval.ranking.quick_counts import applies_to, count_quickly
 from ccvid.retrieval.ranking.quick_scores import core_threads
@@ -44,36 +43,54 @@ class PersonPairs:
     first: Indices
 
 
-class Ranker(Protocol):
-    """Counts ranks: ``rank_persons`` in this process, or several processes for parts of the queries."""
-
-    def __call__(
-        self, distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
-    ) -> tuple[PersonPairs, NearestOthers]: ...
-
-
 def rank_persons(
     distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
 ) -> tuple[PersonPairs, NearestOthers]:
     """Count ``wrong_before`` of all same-person pairs and keep the ``nearest`` others, in one pass.
 
     Persons are integer codes, (Q,) and (G,), shared by both sides. The queries are divided among as many threads as
-    torch uses; the result is the same for any number. Memory besides the blocks of distances: a few numbers per pair,
-    ``nearest`` entries per query, and see ``count_quickly``.
+    torch uses; the result is the same for any number, and for any parts of the gallery. Memory besides the blocks of
+    distances: a few numbers per pair, ``nearest`` entries per query, and see ``count_quickly``.
     """
     query, gallery, first = same_person(query_person, gallery_person)
-    with core_threads() as threads:
-        parts = zip(*(np.array_split(column, 8 * torch.get_num_threads()) for column in (query, gallery)), strict=True)
-        distance = np.concatenate(list(threads.map(lambda part: distances.pairs(*part), parts)))
+    distance = distances_of_pairs(distances, query, gallery)
     order = np.lexsort((gallery, distance, query))
     gallery, distance = gallery[order], distance[order]
-    persons = query_person, gallery_person
-    before, others = _count(distances, Thresholds(first, distance, gallery), persons, nearest)
+    count = partial(
+        _count_in_part,
+        thresholds=Thresholds(first, distance, gallery),
+        persons=(query_person, gallery_person),
+        nearest=nearest,
+    )
+    before, others = distances.fold(count, _both_counts)
     own_before = np.arange(len(query)) - first[query]
     return PersonPairs(query, gallery, distance, before - own_before, first), others
 
 
-def count_before(distances: Distances, thresholds: Thresholds) -> Indices:
+def distances_of_pairs(distances: Distances, query_P: Indices, gallery_P: Indices) -> Floats:
+    """The distances of P pairs, part by part, each on all threads."""
+    work = partial(_pairs_in_part, query_P=query_P, gallery_P=gallery_P)
+    pair_F, distance_F = distances.fold(work, _both_found)
+    distance_P = np.empty_like(distance_F)
+    distance_P[pair_F] = distance_F
+    return distance_P
+
+
+def _pairs_in_part(part: GalleryPart, query_P: Indices, gallery_P: Indices) -> tuple[Indices, Floats]:
+    """Which of the pairs are in the part, and their distances."""
+    place_P = np.searchsorted(part.entry_N, gallery_P)
+    found = np.flatnonzero(np.append(part.entry_N, -1)[place_P] == gallery_P)
+    columns = query_P[found], place_P[found]
+    with core_threads() as threads:
+        shares = zip(*(np.array_split(column, 8 * torch.get_num_threads()) for column in columns), strict=True)
+        return found, np.concatenate(list(threads.map(lambda share: part.distances.pairs(*share), shares)))
+
+
+def _both_found(first: tuple[Indices, Floats], second: tuple[Indices, Floats]) -> tuple[Indices, Floats]:
+    return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
+
+
+def count_before(distances: LocalDistances, thresholds: Thresholds) -> Indices:
     """How many entries come before each threshold, (P,).
 
     The gallery of ``distances`` may be a part of the whole: the counts of all parts add up.
@@ -83,7 +100,33 @@ def count_before(distances: Distances, thresholds: Thresholds) -> Indices:
     return _count(distances, thresholds, nobody, nearest=0)[0]
 
 
-def _count(distances: Distances, thresholds: Thresholds, persons: Codes, nearest: int) -> tuple[Indices, NearestOthers]:
+def _count_in_part(
+    part: GalleryPart, thresholds: Thresholds, persons: Codes, nearest: int
+) -> tuple[Indices, NearestOthers]:
+    """``_count`` in a part, where thresholds and persons are those of the whole gallery."""
+    own = replace(thresholds, index=np.searchsorted(part.entry_N, thresholds.index))
+    before, others = _count(part.distances, own, (persons[0].copy(), persons[1][part.entry_N]), nearest)
+    gallery_QK = np.append(part.entry_N, -1)[others.gallery_QK]  # −1 stays −1
+    return before, NearestOthers(gallery_QK, others.distance_QK)
+
+
+def _both_counts(
+    first: tuple[Indices, NearestOthers], second: tuple[Indices, NearestOthers]
+) -> tuple[Indices, NearestOthers]:
+    """Counts and nearest others of two parts together."""
+    (before, others), (also_before, more) = first, second
+    gallery_QK = np.concatenate((others.gallery_QK, more.gallery_QK), axis=1)
+    distance_QK = np.concatenate((others.distance_QK, more.distance_QK), axis=1)
+    best_QK = np.lexsort((gallery_QK, distance_QK), axis=1)[:, : others.gallery_QK.shape[1]]
+    nearest = NearestOthers(
+        np.take_along_axis(gallery_QK, best_QK, axis=1), np.take_along_axis(distance_QK, best_QK, axis=1)
+    )
+    return before + also_before, nearest
+
+
+def _count(
+    distances: LocalDistances, thresholds: Thresholds, persons: Codes, nearest: int
+) -> tuple[Indices, NearestOthers]:
     """``count_before``, and the ``nearest`` entries of other persons."""
     queries, entries = distances.shape
     quick_Q = np.full(queries, applies_to(distances)) & (thresholds.count <= MOST_THRESHOLDS)
@@ -99,17 +142,19 @@ def _count(distances: Distances, thresholds: Thresholds, persons: Codes, nearest
 
 
 def _count_in_blocks(
-    distances: Distances, thresholds: Thresholds, _persons: Codes, nearest: int
+    distances: LocalDistances, thresholds: Thresholds, persons: Codes, nearest: int
 ) -> tuple[Indices, NearestOthers]:
-    """``_count`` from the exact distances of all pairs; the thresholds are the entries of the query's person."""
+    """``_count`` from the exact distances of all pairs; a query has as many thresholds as its person has entries."""
     first, before = thresholds.first, np.zeros(len(thresholds.distance), np.int64)
     others = NearestOthers.none(distances.shape[0], nearest)
+    person_Q, person_N = persons
 
     def count(block: DistanceBlock, row: int) -> None:
         values, own = block.values[row - block.query_start], slice(first[row], first[row + 1])
         before[own] += _count_before(values, thresholds.distance[own], thresholds.index[own] - block.gallery_start)
         if nearest:
-            _keep_nearest(others, row, values, block.gallery_start, thresholds.index[own])
+            is_own = person_N[block.gallery_start : block.gallery_start + len(values)] == person_Q[row]
+            _keep_nearest(others, row, values, block.gallery_start, is_own)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for block in distances.blocks():
@@ -126,14 +171,13 @@ def rank_part(
     query_rows: Indices,
     gallery_rows: Indices,
     nearest: int,
-    rank: Ranker = rank_persons,
 ) -> tuple[PersonPairs, NearestOthers]:
     """``rank_persons`` among some rows only, with indices into the whole sets.
 
     Both lists of rows are ascending and not empty. Queries outside have no pairs and no nearest entries.
     """
     part = distances.take(query_rows, gallery_rows)
-    pairs, others = rank(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
+    pairs, others = rank_persons(part, query_person[query_rows], gallery_person[gallery_rows], nearest)
     count_Q = np.zeros(len(query_person), np.int64)
     count_Q[query_rows] = np.diff(pairs.first)
     whole = NearestOthers.none(len(query_person), nearest)
@@ -144,24 +188,6 @@ def rank_part(
         PersonPairs(query_rows[pairs.query], gallery_rows[pairs.gallery], pairs.distance, pairs.wrong_before, first),
         whole,
     )
-
-
-def join_queries(parts: Sequence[tuple[PersonPairs, NearestOthers]]) -> tuple[PersonPairs, NearestOthers]:
-    """The result of ``rank_persons`` for all queries, joined from its results for consecutive parts of them."""
-    every = [pairs for pairs, _ in parts]
-    starts = np.cumsum([0, *(len(pairs.first) - 1 for pairs in every)])[:-1]
-    joined = PersonPairs(
-        query=np.concatenate([pairs.query + start for pairs, start in zip(every, starts, strict=True)]),
-        gallery=np.concatenate([pairs.gallery for pairs in every]),
-        distance=np.concatenate([pairs.distance for pairs in every]),
-        wrong_before=np.concatenate([pairs.wrong_before for pairs in every]),
-        first=np.cumsum(np.concatenate([[0], *(np.diff(pairs.first) for pairs in every)])),
-    )
-    others = NearestOthers(
-        np.concatenate([others.gallery_QK for _, others in parts]),
-        np.concatenate([others.distance_QK for _, others in parts]),
-    )
-    return joined, others
 
 
 def same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices, Indices, Indices]:
@@ -176,10 +202,10 @@ def same_person(query_person: Indices, gallery_person: Indices) -> tuple[Indices
 
 
 def _count_before(values: Floats, threshold_P: Floats, index_P: Indices) -> Indices:
-    """How many of ``values`` come before each entry: smaller, or equal at a lower index.
+    """How many of ``values`` come before each threshold: smaller, or equal at a lower index.
 
-    An entry is given by its distance in ``threshold_P`` (ascending) and its index in ``index_P``, which is relative to
-    the start of ``values`` and may be outside.
+    A threshold is a distance in ``threshold_P`` (ascending) and an index in ``index_P``, which is relative to the start
+    of ``values`` and may be outside.
     """
     cut_P = np.clip(index_P, 0, len(values))
     if len(threshold_P) <= FEW_ENTRIES:
@@ -193,19 +219,20 @@ def _count_before(values: Floats, threshold_P: Floats, index_P: Indices) -> Indi
     in_order = np.sort(values)
     before_P = np.searchsorted(in_order, threshold_P, side="left")
     equal_P = np.searchsorted(in_order, threshold_P, side="right") - before_P
-    itself_P = (index_P >= 0) & (index_P < len(values))
-    for entry in np.flatnonzero(equal_P > itself_P):
+    at_index_P = (index_P >= 0) & (np.append(values, np.nan)[cut_P] == threshold_P)  # it does not come before itself
+    for entry in np.flatnonzero(equal_P > at_index_P):
         before_P[entry] += np.count_nonzero(values[: cut_P[entry]] == threshold_P[entry])
     return before_P
 
 
-def _keep_nearest(others: NearestOthers, row: int, values: Floats, gallery_start: int, own: Indices) -> None:
-    """Merge one row of a block into the row's nearest others; ``own`` holds the gallery indices to leave out."""
+def _keep_nearest(
+    others: NearestOthers, row: int, values: Floats, gallery_start: int, is_own_N: npt.NDArray[np.bool_]
+) -> None:
+    """Merge one row of a block into the row's nearest others, without the query's own person."""
     nearest = others.gallery_QK.shape[1]
-    enough = min(nearest + len(own), len(values)) - 1
-    near = gallery_start + np.flatnonzero(values <= np.partition(values, enough)[enough])
-    near = near[~np.isin(near, own)]
-    gallery = np.concatenate((others.gallery_QK[row], near))
-    distance = np.concatenate((others.distance_QK[row], values[near - gallery_start]))
+    enough = min(nearest + np.count_nonzero(is_own_N), len(values)) - 1
+    near = np.flatnonzero((values <= np.partition(values, enough)[enough]) & ~is_own_N)
+    gallery = np.concatenate((others.gallery_QK[row], gallery_start + near))
+    distance = np.concatenate((others.distance_QK[row], values[near]))
     best = np.lexsort((gallery, distance))[:nearest]
     others.gallery_QK[row], others.distance_QK[row] = gallery[best], distance[best]

@@ -13,7 +13,6 @@ from ccvid.retrieval.ranking.distances import CosineDistances, Distances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation, ProtocolResult, evaluate
 from ccvid.retrieval.ranking.protocols import with_own
-from ccvid.retrieval.ranking.ranks import Ranker, rank_persons
 from ccvid.retrieval.ranking.single_shot import SingleShot, score_single_shot
 from data_tools.shards import ShardFolder
 from data_tools.tracklet import Split
@@ -49,11 +48,10 @@ def score(
     query: RetrievalLabels,
     gallery: RetrievalLabels,
     options: ScoreOptions,
-    rank: Ranker = rank_persons,
 ) -> ScoredRetrieval:
     """Score under the standard protocols and the recipe's own; raises InputError like ``with_own`` and ``evaluate``."""
     asked = with_own(options.protocols)
-    evaluation = evaluate(distances, query, gallery, protocols=asked, top_k=PICTURED_PLACES, rank=rank)
+    evaluation = evaluate(distances, query, gallery, protocols=asked, top_k=PICTURED_PLACES)
     if not options.single_shot_draws:
         return ScoredRetrieval(distances, evaluation)
     protocols = [result.protocol for result in evaluation.results.values()]
@@ -63,13 +61,13 @@ def score(
 
 
 def score_embeddings(
-    query: EmbeddingTable, gallery: EmbeddingTable, options: ScoreOptions = DEFAULT_OPTIONS, rank: Ranker = rank_persons
+    query: EmbeddingTable, gallery: EmbeddingTable, options: ScoreOptions = DEFAULT_OPTIONS
 ) -> ScoredRetrieval:
     """Score the embeddings of labelled tracklets by cosine distance, on a GPU if any."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     distances = CosineDistances(query.embedding_ND, gallery.embedding_ND, device=device)
     query_labels, gallery_labels = (RetrievalLabels.from_rows(table.rows) for table in (query, gallery))
-    return score(distances, query_labels, gallery_labels, options, rank)
+    return score(distances, query_labels, gallery_labels, options)
 
 
 def single_score(evaluation: Evaluation) -> float:

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.retrieval.ranking.distances import Distances, Indices, Scores
+from ccvid.retrieval.ranking.distances import Distances, GalleryPart, Indices, Scores
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.protocols import Protocol
+from ccvid.retrieval.ranking.quick_scores import row_groups
 from ccvid.retrieval.ranking.single_shot import Spread
 from ccvid.retrieval.thresholds.verification import VerificationPairs, impostor_blocks
 from data_tools.errors import InputError
@@ -30,7 +32,9 @@ from data_tools.errors import InputError
 FPIRS = (0.01, 0.1)
 RANKS = (1, 20)
 BEST_BYTES = 2**26
-"""Memory for scores by query and person."""
+"""Memory for what is known of queries and persons: a score of each of the queries' persons, a byte of all others."""
+ROWS_TOGETHER = 64
+"""Queries whose bits become numbers at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,27 @@ class _Searches:
     rank_NQ: Indices
 
 
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """What some queries find in a part of the gallery among other persons.
+
+    ``best_QA``: the best score of each of the queries' A persons; ``best_Q``: of all others, who are always enrolled.
+    ``before_QB``: whether each of P persons scores at least the mate, as bits; none where there is no mate.
+    """
+
+    best_QA: Scores
+    best_Q: Scores
+    before_QB: npt.NDArray[np.uint8]
+
+    def merged(self, other: _Others) -> _Others:
+        """In both parts."""
+        return _Others(
+            np.maximum(self.best_QA, other.best_QA),
+            np.maximum(self.best_Q, other.best_Q),
+            self.before_QB | other.before_QB,
+        )
+
+
 def open_set(
     distances: Distances,
     query: RetrievalLabels,
@@ -94,7 +119,7 @@ def open_set(
     draws: int = 20,
     seed: int = 0,
 ) -> OpenSet:
-    """Identification rates; takes one pass over the distances for every ``BEST_BYTES`` of queries × persons scores.
+    """Identification rates; takes a pass over the distances for every ``BEST_BYTES`` of queries × persons.
 
     Raises:
         InputError: as ``VerificationPairs.of``, or an FPIR is outside (0, 1).
@@ -135,34 +160,72 @@ def _search(pairs: VerificationPairs, enrolled_NP: npt.NDArray[np.bool_]) -> _Se
     np.maximum.at(mate_Q, pairs.genuine_query_P, pairs.genuine_scores())
     shape = len(enrolled_NP), len(mate_Q)
     best_wrong_NQ, rank_NQ = np.empty(shape), np.empty(shape, np.int64)
-    for rows, best_RP in _best_of_others(pairs):
-        before_RP = (best_RP >= mate_Q[rows, None]).astype(np.float64)
-        rank_NQ[:, rows] = 1 + enrolled_NP.astype(np.float64) @ before_RP.T
-        for number, enrolled_P in enumerate(enrolled_NP):
-            best_wrong_NQ[number, rows] = best_RP.max(axis=1, where=enrolled_P, initial=-np.inf)
+    asked_A = np.unique(pairs.query_person_Q)
+    for rows, found in _in_gallery(pairs, asked_A, np.where(mate_Q > -np.inf, mate_Q, np.inf)):
+        rank_NQ[:, rows] = 1 + _persons_before(found.before_QB, enrolled_NP)
+        for number, enrolled_A in enumerate(enrolled_NP[:, asked_A]):
+            best_R = found.best_QA.max(axis=1, where=enrolled_A, initial=-np.inf)
+            best_wrong_NQ[number, rows] = np.maximum(best_R, found.best_Q)
     is_mated_NQ = enrolled_NP[:, pairs.query_person_Q] & (mate_Q > -np.inf)
     return _Searches(is_mated_NQ, best_wrong_NQ, mate_Q, rank_NQ)
 
 
-def _best_of_others(pairs: VerificationPairs) -> Iterator[tuple[slice, Scores]]:
-    """The best score of each person's gallery entries (R, P), some queries at a time; −infinity for the query's own."""
+def _in_gallery(pairs: VerificationPairs, asked_A: Indices, mate_Q: Scores) -> Iterator[tuple[slice, _Others]]:
+    """What the queries find in the whole gallery, some queries at a time."""
     queries, entries = pairs.distances.shape
-    together = max(1, BEST_BYTES // (8 * pairs.persons))
+    together = max(1, BEST_BYTES // (8 * len(asked_A) + pairs.persons))
     for start in range(0, queries, together):
         rows = slice(start, min(start + together, queries))
         distances = pairs.distances
         if together < queries:
             distances = distances.take(np.arange(queries)[rows], np.arange(entries))
-        best_RP = np.full((rows.stop - start, pairs.persons), -np.inf)
-        blocks = impostor_blocks(distances, pairs.query_person_Q[rows], pairs.gallery_person_G)
-        for query_start, gallery_start, score_QG in blocks:
-            person_G = pairs.gallery_person_G[gallery_start : gallery_start + score_QG.shape[1]]
-            by_person = np.argsort(person_G, kind="stable")
-            persons, first = np.unique(person_G[by_person], return_index=True)
-            best_QP = np.maximum.reduceat(score_QG[:, by_person], first, axis=1)
-            place = np.ix_(np.arange(query_start, query_start + len(score_QG)), persons)
-            best_RP[place] = np.maximum(best_RP[place], best_QP)
-        yield rows, best_RP
+        look = partial(
+            _look,
+            query_person_Q=pairs.query_person_Q[rows],
+            gallery_person_G=pairs.gallery_person_G,
+            persons=pairs.persons,
+            asked_A=asked_A,
+            mate_Q=mate_Q[rows],
+        )
+        yield rows, distances.fold(look, _Others.merged)
+
+
+def _look(
+    part: GalleryPart,
+    query_person_Q: Indices,
+    gallery_person_G: Indices,
+    persons: int,
+    asked_A: Indices,
+    mate_Q: Scores,
+) -> _Others:
+    best_QA, best_Q = np.full((len(mate_Q), len(asked_A)), -np.inf), np.full(len(mate_Q), -np.inf)
+    before_QP = np.zeros((len(mate_Q), persons), np.bool_)
+    person_N = gallery_person_G[part.entry_N]
+    place_N = np.searchsorted(asked_A, person_N)
+    place_N[np.append(asked_A, -1)[place_N] != person_N] = len(asked_A)  # not asked: behind all who are
+    for query_start, gallery_start, score_QN in impostor_blocks(part, query_person_Q, gallery_person_G):
+        queries = slice(query_start, query_start + len(score_QN))
+        own = slice(gallery_start, gallery_start + score_QN.shape[1])
+        query, entry = np.nonzero(score_QN >= mate_Q[queries, None])
+        before_QP[query_start + query, person_N[own][entry]] = True
+        by_place = np.argsort(place_N[own], kind="stable")
+        places, first = np.unique(place_N[own][by_place], return_index=True)
+        best_QU = np.maximum.reduceat(score_QN[:, by_place], first, axis=1)
+        is_asked = places < len(asked_A)
+        there = queries, places[is_asked]
+        best_QA[there] = np.maximum(best_QA[there], best_QU[:, is_asked])
+        best_Q[queries] = np.maximum(best_Q[queries], best_QU[:, ~is_asked].max(axis=1, initial=-np.inf))
+    return _Others(best_QA, best_Q, np.packbits(before_QP, axis=1))
+
+
+def _persons_before(before_QB: npt.NDArray[np.uint8], enrolled_NP: npt.NDArray[np.bool_]) -> Indices:
+    """(N, Q): how many enrolled persons come before the mate."""
+    persons = enrolled_NP.shape[1]
+    weight_NP, counts = enrolled_NP.astype(np.float64), []
+    for rows in row_groups(range(len(before_QB)), ROWS_TOGETHER):
+        before_QP = np.unpackbits(before_QB[rows.start : rows.stop], axis=1, count=persons)
+        counts.append(weight_NP @ before_QP.T.astype(np.float64))
+    return np.concatenate(counts, axis=1).astype(np.int64)
 
 
 def _point(searches: _Searches, fpir: float, ranks: Sequence[int]) -> OpenSetPoint:

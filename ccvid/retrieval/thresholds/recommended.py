@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
-from ccvid.retrieval.ranking.bootstrap import DRAWS, LEVEL, Interval, draw_persons
-from ccvid.retrieval.ranking.distances import Indices, Scores
+from ccvid.retrieval.ranking.bootstrap import DRAWS, LEVEL, Counts, Interval, draw_persons
+from ccvid.retrieval.ranking.distances import GalleryPart, Indices, Scores
+from ccvid.retrieval.ranking.quick_scores import row_groups
 from ccvid.retrieval.thresholds.verification import Verification, VerificationPairs, impostor_blocks
 
-COUNT_BYTES = 2**26
-"""Memory for counts by pair of persons."""
+LIKELY = 4
+"""No draw's threshold is likely to let through so many times the asked false accepts."""
+DRAWS_TOGETHER = 64
+"""Draws whose counts are taken at a time: they fit a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +56,24 @@ def recommend_threshold(
     """The lowest threshold of ``verification`` (of these pairs) with a FAR of at most ``far``, with intervals.
 
     The threshold's interval is read off a ladder of thresholds, in steps of 4 % of the FAR near ``far`` and coarser
-    ones up to 64 times ``far``. Takes one more pass over the distances for every ``COUNT_BYTES`` of counts, 4 bytes
-    each, by rung and pair of persons; the result does not depend on the blocks. With few persons the interval is too
-    narrow.
+    ones up to 64 times ``far``. Takes one more pass over the distances, or two if a draw's threshold lies far below;
+    the result does not depend on the blocks, nor on the parts of the gallery. With few persons the interval is too
+    narrow. Memory: 2 bytes per draw and person, and a few numbers per draw and rung.
 
     Raises:
         InputError: ``far`` is outside (0, 1).
     """
     point = verification.operating_point(far)
-    count_NP = draw_persons(pairs.persons, draws, seed)
     if point.threshold is None or point.far is None or point.tar is None:
         return RecommendedThreshold(far, pairs.persons, draws, reason=point.reason)
-    rung_T = threshold_ladder(verification, far)
-    query_P, gallery_P = (
-        np.bincount(side, minlength=pairs.persons) for side in (pairs.query_person_Q, pairs.gallery_person_G)
-    )
-    impostors_N = (count_NP @ query_P) * (count_NP @ gallery_P) - count_NP**2 @ (query_P * gallery_P)
+    count_NP = draw_persons(pairs.persons, draws, seed)
+    rung_T, far_NT = _far_by_draw(pairs, verification, far, count_NP)
     person_G, accepted_G = pairs.query_person_Q[pairs.genuine_query_P], pairs.genuine_scores() >= point.threshold
     genuine_P, accepted_P = (np.bincount(person_G, weights, pairs.persons) for weights in (None, accepted_G))
-    with np.errstate(invalid="ignore"):  # a draw of a single person has no impostor pairs, others no genuine ones
-        far_NT = weighted_impostors(pairs, rung_T, count_NP) / impostors_N[:, None]
-        tar_N = (count_NP @ accepted_P) / (count_NP @ genuine_P)
-    threshold_N = np.where(impostors_N > 0, rung_T[np.argmax(far_NT <= far, axis=1)], np.nan)
+    with np.errstate(invalid="ignore"):  # a draw may have no genuine pairs
+        tar_N = by_draw(count_NP, lambda count: count @ accepted_P) / by_draw(count_NP, lambda count: count @ genuine_P)
+    has_impostors_N = ~np.isnan(far_NT[:, 0])
+    threshold_N = np.where(has_impostors_N, rung_T[np.argmax(far_NT <= far, axis=1)], np.nan)
     return RecommendedThreshold(
         far,
         pairs.persons,
@@ -79,6 +82,28 @@ def recommend_threshold(
         far=Interval.of(point.far, far_NT[:, np.searchsorted(rung_T, point.threshold)]),
         tar=Interval.of(point.tar, tar_N),
     )
+
+
+def _far_by_draw(
+    pairs: VerificationPairs, verification: Verification, far: float, count_NP: Counts
+) -> tuple[Scores, Scores]:
+    """The upper rungs of the ladder (T,), and the FAR of each draw there (N, T), NaN without an impostor pair.
+
+    No draw's threshold is below them: most pairs reach only the lower rungs, which are rarely needed.
+    """
+    query_P, gallery_P = (
+        np.bincount(side, minlength=pairs.persons) for side in (pairs.query_person_Q, pairs.gallery_person_G)
+    )
+    impostors_N = by_draw(count_NP, lambda count: (count @ query_P) * (count @ gallery_P))
+    impostors_N -= by_draw(count_NP, lambda count: count**2 @ (query_P * gallery_P))
+    ladder = threshold_ladder(verification, far)
+    far_L = verification.far[np.searchsorted(verification.threshold_T, ladder)]
+    for lowest in sorted({int(np.searchsorted(-far_L, -LIKELY * far)), 0}, reverse=True):
+        with np.errstate(invalid="ignore"):  # a draw of a single person has no impostor pairs
+            far_NT = weighted_impostors(pairs, ladder[lowest:], count_NP) / impostors_N[:, None]
+        if not (far_NT[:, 0] <= far).any():
+            break
+    return ladder[lowest:], far_NT
 
 
 def threshold_ladder(verification: Verification, far: float) -> Scores:
@@ -91,35 +116,50 @@ def threshold_ladder(verification: Verification, far: float) -> Scores:
     return rung_T
 
 
-def weighted_impostors(pairs: VerificationPairs, threshold_T: Scores, count_NP: Indices) -> Scores:
-    """(N, T): impostor pairs that reach each increasing threshold, with persons weighted by (N draws, P persons)."""
-    persons, rungs = pairs.persons, len(threshold_T)
-    together = max(1, COUNT_BYTES // (4 * rungs * persons))
-    accepted_TN = np.zeros((rungs, len(count_NP)))
-    weight_PN = count_NP.T.astype(np.float64)
-    asked = np.unique(pairs.query_person_Q)
-    for start in range(0, len(asked), together):
-        chosen = asked[start : start + together]
-        count_CTP = _impostors_by_person(pairs, threshold_T, chosen)
-        for person, count_TP in zip(chosen, count_CTP, strict=True):
-            accepted_TN += (count_TP @ weight_PN) * weight_PN[person]
-    accepted_NT: Scores = accepted_TN.T
+def weighted_impostors(pairs: VerificationPairs, threshold_T: Scores, count_NP: Counts) -> Scores:
+    """(N, T): impostor pairs that reach each increasing threshold, with persons weighted by (N draws, P persons).
+
+    The sums are of whole numbers that float64 holds exactly, so that their order does not matter.
+    """
+    count = partial(
+        _weighted_impostors,
+        query_person_Q=pairs.query_person_Q,
+        gallery_person_G=pairs.gallery_person_G,
+        threshold_T=threshold_T,
+        count_NP=count_NP.astype(np.min_scalar_type(count_NP.max())),
+    )
+    accepted_NT: Scores = pairs.distances.fold(count, np.add)
+    return np.cumsum(accepted_NT[:, ::-1], axis=1)[:, ::-1]
+
+
+def _weighted_impostors(
+    part: GalleryPart,
+    query_person_Q: Indices,
+    gallery_person_G: Indices,
+    threshold_T: Scores,
+    count_NP: Counts,
+) -> Scores:
+    """(N, T): those in a part that reach a threshold, but not the next."""
+    accepted_NT = np.zeros((len(count_NP), len(threshold_T)))
+    person_N = gallery_person_G[part.entry_N]
+    for query_start, gallery_start, score_QN in impostor_blocks(part, query_person_Q, gallery_person_G):
+        query, entry = np.nonzero(score_QN >= threshold_T[0])
+        rung = np.searchsorted(threshold_T, score_QN[query, entry], side="right") - 1
+        others, column = np.unique(person_N[gallery_start + entry], return_inverse=True)
+        shape = len(score_QN) * len(threshold_T), len(others)
+        kind = np.float32 if score_QN.shape[1] * int(count_NP.max()) < 2**24 else np.float64  # exact
+        ones = np.ones(len(query), kind)
+        reached = sp.csr_array((ones, (query * len(threshold_T) + rung, column)), shape)
+        asked = query_person_Q[query_start : query_start + len(score_QN)]
+        for draws in row_groups(range(len(count_NP)), DRAWS_TOGETHER):
+            weight_NP = count_NP[draws.start : draws.stop]
+            reached_QTN = (reached @ weight_NP[:, others].T.astype(kind)).reshape(len(asked), len(threshold_T), -1)
+            weighted = np.einsum("qtn,nq->nt", reached_QTN, weight_NP[:, asked], dtype=np.float64)
+            accepted_NT[draws.start : draws.stop] += weighted
     return accepted_NT
 
 
-def _impostors_by_person(pairs: VerificationPairs, threshold_T: Scores, chosen_C: Indices) -> npt.NDArray[np.int32]:
-    """(C, T, P): pairs of a chosen person's query and a person's gallery entry that reach each threshold."""
-    count_CTP = np.zeros((len(chosen_C), len(threshold_T), pairs.persons), np.int32)
-    distances, query_person_Q = pairs.distances, pairs.query_person_Q
-    rows = np.flatnonzero(np.isin(query_person_Q, chosen_C))
-    if len(rows) < len(query_person_Q):
-        distances, query_person_Q = distances.take(rows, np.arange(distances.shape[1])), query_person_Q[rows]
-    place_Q = np.searchsorted(chosen_C, query_person_Q)
-    for query_start, gallery_start, score_QG in impostor_blocks(distances, query_person_Q, pairs.gallery_person_G):
-        query, gallery = np.nonzero(score_QG >= threshold_T[0])
-        rung = np.searchsorted(threshold_T, score_QG[query, gallery], side="right") - 1
-        other = pairs.gallery_person_G[gallery_start + gallery]
-        flat = np.ravel_multi_index((place_Q[query_start + query], rung, other), count_CTP.shape)
-        np.add.at(count_CTP.reshape(-1), flat, 1)
-    reached: npt.NDArray[np.int32] = np.cumsum(count_CTP[:, ::-1], axis=1, dtype=np.int32)[:, ::-1]
-    return reached
+def by_draw(count_NP: Counts, work: Callable[[Indices], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """``work`` of the counts of some draws at a time, in int64."""
+    groups = row_groups(range(len(count_NP)), DRAWS_TOGETHER)
+    return np.concatenate([work(count_NP[group.start : group.stop].astype(np.int64)) for group in groups])

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from typing import Literal
 
 import numpy as np
 
-from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices, Scores
+from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, GalleryPart, Indices, Scores
 from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
 from ccvid.retrieval.ranking.protocols import PersonPairLabels, Protocol
-from ccvid.retrieval.ranking.ranks import same_person
+from ccvid.retrieval.ranking.ranks import distances_of_pairs, same_person
 from data_tools.errors import InputError
 
 FARS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -80,7 +80,7 @@ class VerificationPairs:
 
     def genuine_scores(self) -> Scores:
         """Scores of the genuine pairs (P,), in their order."""
-        return _scores(self.distances.pairs(self.genuine_query_P, self.genuine_gallery_P))
+        return _scores(distances_of_pairs(self.distances, self.genuine_query_P, self.genuine_gallery_P))
 
     def impostor_sample(self, most: int, seed: int = 0) -> Scores:
         """Scores of all impostor pairs or, if there are more pairs than ``most``, of a sample of about that size."""
@@ -91,7 +91,7 @@ class VerificationPairs:
             pair_N = np.random.Generator(np.random.PCG64(seed)).integers(0, queries * entries, most)
         query_N, gallery_N = np.divmod(pair_N, entries)
         impostor_N = self.query_person_Q[query_N] != self.gallery_person_G[gallery_N]
-        return _scores(self.distances.pairs(query_N[impostor_N], gallery_N[impostor_N]))
+        return _scores(distances_of_pairs(self.distances, query_N[impostor_N], gallery_N[impostor_N]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,42 +211,74 @@ class Verification:
 def verify(pairs: VerificationPairs, *, seed: int = 0) -> Verification:
     """Count accepted impostors at every threshold, in one pass over the distances.
 
-    Every count is exact and does not depend on the blocks. Thresholds are about 1 / 65,536 of the impostors apart (a
-    sample, drawn with ``seed``); of the highest 131,072 impostor scores, every one is a threshold. Memory: one block of
-    scores with a sorted copy, and a few numbers per genuine pair and threshold.
+    Every count is exact and does not depend on the blocks, nor on the parts of the gallery. Thresholds are about
+    1 / 65,536 of the impostors apart (a sample, drawn with ``seed``); of the highest 131,072 impostor scores, every one
+    is a threshold. Memory: one block of scores with a sorted copy, and a few numbers per genuine pair and threshold.
     """
     genuine_P = np.sort(pairs.genuine_scores())
     sampled_N = pairs.impostor_sample(SAMPLED_IMPOSTORS, seed)
     seen_N = np.concatenate((genuine_P, sampled_N))
     edge_B = np.linspace(seen_N.min(), max(seen_N.max(), seen_N.min() + 1e-3), HISTOGRAM_BINS + 1)
     threshold_T = np.unique(np.concatenate((seen_N, edge_B)))
-    from_T, above_T = np.zeros((2, len(threshold_T)), np.int64)
-    highest_N = np.empty(0)
-    for block in impostor_blocks(pairs.distances, pairs.query_person_Q, pairs.gallery_person_G):
-        score_N = np.sort(block.values, axis=None)
-        from_T += len(score_N) - np.searchsorted(score_N, threshold_T, side="left")
-        above_T += len(score_N) - np.searchsorted(score_N, threshold_T, side="right")
-        floor = highest_N[0] if len(highest_N) == HIGHEST_IMPOSTORS else -np.inf
-        higher_N = score_N[np.searchsorted(score_N, floor, side="right") :]
-        highest_N = np.sort(np.concatenate((highest_N, higher_N)))[-HIGHEST_IMPOSTORS:]
+    count = partial(
+        _Impostors.of, query_person_Q=pairs.query_person_Q, gallery_person_G=pairs.gallery_person_G,
+        threshold_T=threshold_T, most=HIGHEST_IMPOSTORS,
+    )
+    found = pairs.distances.fold(count, _Impostors.merged)
     # Some scores equal to the lowest one kept may have been dropped, so only those above it can be counted.
+    highest_N = found.highest_N
     tail_T = np.unique(highest_N[highest_N > highest_N[0]])
     tail_T = np.append(tail_T, np.nextafter(highest_N[-1], np.inf))
     counted = (len(highest_N) - np.searchsorted(highest_N, tail_T, side=side) for side in ("left", "right"))
     every_T, place = np.unique(np.concatenate((threshold_T, tail_T)), return_index=True)
-    from_T, above_T = (np.concatenate(both)[place] for both in zip((from_T, above_T), counted, strict=True))
+    from_T, above_T = (
+        np.concatenate(both)[place] for both in zip((found.from_T, found.above_T), counted, strict=True)
+    )
     return Verification(pairs.protocol, genuine_P, pairs.impostors, every_T, from_T, above_T, edge_B)
 
 
-def impostor_blocks(
-    distances: Distances, query_person_Q: Indices, gallery_person_G: Indices
-) -> Iterator[DistanceBlock]:
-    """Blocks of scores, −infinity for pairs of the same person."""
-    for query_start, gallery_start, values in distances.blocks():
-        score_QG = _scores(values)
-        gallery_person = gallery_person_G[gallery_start : gallery_start + values.shape[1]]
-        score_QG[query_person_Q[query_start : query_start + len(values), None] == gallery_person] = -np.inf
-        yield DistanceBlock(query_start, gallery_start, score_QG)
+@dataclass(frozen=True, slots=True)
+class _Impostors:
+    """Of a part of the gallery: how many score ≥ and > each threshold (T,), and the highest ``most`` scores, sorted."""
+
+    from_T: Indices
+    above_T: Indices
+    highest_N: Scores
+    most: int
+
+    @classmethod
+    def of(
+        cls, part: GalleryPart, query_person_Q: Indices, gallery_person_G: Indices, threshold_T: Scores, most: int
+    ) -> _Impostors:
+        from_T, above_T = np.zeros((2, len(threshold_T)), np.int64)
+        highest_N: Scores = np.empty(0)
+        for block in impostor_blocks(part, query_person_Q, gallery_person_G):
+            score_N = np.sort(block.values, axis=None).astype(np.float64, copy=False)
+            from_T += len(score_N) - np.searchsorted(score_N, threshold_T, side="left")
+            above_T += len(score_N) - np.searchsorted(score_N, threshold_T, side="right")
+            floor = highest_N[0] if len(highest_N) == most else -np.inf
+            higher_N = score_N[np.searchsorted(score_N, floor, side="right") :]
+            highest_N = _highest(highest_N, higher_N, most)
+        return cls(from_T, above_T, highest_N, most)
+
+    def merged(self, other: _Impostors) -> _Impostors:
+        """Of both parts."""
+        highest_N = _highest(self.highest_N, other.highest_N, self.most)
+        return _Impostors(self.from_T + other.from_T, self.above_T + other.above_T, highest_N, self.most)
+
+
+def _highest(first_N: Scores, second_N: Scores, most: int) -> Scores:
+    return np.sort(np.concatenate((first_N, second_N)))[-most:]
+
+
+def impostor_blocks(part: GalleryPart, query_person_Q: Indices, gallery_person_G: Indices) -> Iterator[DistanceBlock]:
+    """Blocks of scores in a part, −infinity for pairs of the same person; persons are those of the whole gallery."""
+    person_N = gallery_person_G[part.entry_N]
+    for query_start, gallery_start, values in part.distances.blocks():
+        score_QN = _scores(values)
+        block_person = person_N[gallery_start : gallery_start + values.shape[1]]
+        score_QN[query_person_Q[query_start : query_start + len(values), None] == block_person] = -np.inf
+        yield DistanceBlock(query_start, gallery_start, score_QN)
 
 
 def _scores(distance: Floats) -> Scores:

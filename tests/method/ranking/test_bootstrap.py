@@ -27,12 +27,12 @@ def made_pairs(queries: int = 60, gallery: int = 90, persons: int = 12, block: i
     return VerificationPairs.of(CosineDistances(query, entries, gallery_block=block), *sides, GENERAL)
 
 
-@pytest.mark.parametrize("held", [2**26, 1])
-def test_weights_equal_pairs_written_out_as_often_as_their_persons_were_drawn(held: int) -> None:
+@pytest.mark.parametrize("together", [64, 2])
+def test_weights_equal_pairs_written_out_as_often_as_their_persons_were_drawn(together: int) -> None:
     pairs = made_pairs()
     threshold_T = np.array([-0.5, 0.0, 0.3, 0.6])
     count_NP = draw_persons(pairs.persons, 5, seed=1)
-    with patch.object(recommended, "COUNT_BYTES", held):
+    with patch.object(recommended, "DRAWS_TOGETHER", together):
         found_NT = weighted_impostors(pairs, threshold_T, count_NP)
     query, gallery = np.indices(pairs.distances.shape).reshape(2, -1)
     score = 1 - pairs.distances.pairs(query, gallery)
@@ -76,9 +76,9 @@ def test_the_recommended_threshold_and_its_interval(far: float) -> None:
 
 def test_the_recommendation_is_the_same_whatever_the_blocks_but_not_the_seed() -> None:
     texts = []
-    for block, held, seed in ((8192, 2**26, 0), (7, 1, 0), (8192, 2**26, 1)):
+    for block, together, seed in ((8192, 64, 0), (7, 3, 0), (8192, 64, 1)):
         pairs = made_pairs(block=block)
-        with patch.object(recommended, "COUNT_BYTES", held):
+        with patch.object(recommended, "DRAWS_TOGETHER", together):
             texts.append(json.dumps(recommend_threshold(pairs, verify(pairs), 0.01, draws=50, seed=seed).to_json()))
     assert texts[0] == texts[1] != texts[2]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
@@ -17,7 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccvid.retrieval.ranking import ranks
-from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, DistanceMatrix, Distances, Floats, Indices
+from ccvid.retrieval.ranking.distances import (
+    CosineDistances,
+    DistanceBlock,
+    DistanceMatrix,
+    Distances,
+    Floats,
+    GalleryPart,
+    Indices,
+    LocalDistances,
+    Result,
+)
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation, evaluate
 from ccvid.retrieval.ranking.nearest import NearestOthers
@@ -59,12 +70,14 @@ def test_equals_the_released_numbers(number: int, protocol: str) -> None:
 
 
 @dataclass
-class CutMatrix:
-    """A matrix in uneven blocks, the last first."""
+class CutMatrix(LocalDistances):
+    """A matrix in uneven blocks, the last first; of a gallery in parts with arbitrary entries, if ``parts`` are given."""
 
     matrix: npt.NDArray[np.float64]
     query_cuts: list[int]
     gallery_cuts: list[int]
+    parts: tuple[int, ...] = ()
+    """Of each entry, by its index; repeated where there are more entries."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,7 +92,13 @@ class CutMatrix:
                 yield DistanceBlock(top, left, self.matrix[top:bottom, left:right])
 
     def take(self, query_rows: Indices, gallery_rows: Indices) -> CutMatrix:
-        return CutMatrix(self.matrix[query_rows][:, gallery_rows], self.query_cuts, self.gallery_cuts)
+        return CutMatrix(self.matrix[query_rows][:, gallery_rows], self.query_cuts, self.gallery_cuts, self.parts)
+
+    def fold(self, work: Callable[[GalleryPart], Result], merge: Callable[[Result, Result], Result]) -> Result:
+        part_N = np.resize(np.array(self.parts or (0,)), self.shape[1])
+        every = np.arange(self.shape[0])
+        entries = [np.flatnonzero(part_N == number) for number in dict.fromkeys(part_N.tolist())]
+        return reduce(merge, [work(GalleryPart(self.take(every, entry_N), entry_N)) for entry_N in entries])
 
 
 def _spans(cuts: list[int], size: int) -> list[tuple[int, int]]:
@@ -101,7 +120,8 @@ def problems(draw: st.DrawFn) -> tuple[CutMatrix, RetrievalLabels, RetrievalLabe
     values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=len(gallery), max_size=len(gallery))
     matrix = np.array(draw(st.lists(values, min_size=len(query), max_size=len(query))))
     cuts = st.lists(st.integers(1, 11), max_size=3)
-    return CutMatrix(matrix, draw(cuts), draw(cuts)), query, gallery
+    parts = draw(st.lists(st.integers(0, 3), max_size=5))
+    return CutMatrix(matrix, draw(cuts), draw(cuts), tuple(parts)), query, gallery
 
 
 @settings(max_examples=300, deadline=None)
@@ -338,30 +358,16 @@ def test_sets_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("cuts", [(), (1,), (4, 4, 19)])
-def test_ranks_are_the_same_for_any_threads_and_parts(threads: int, cuts: tuple[int, ...]) -> None:
+def test_ranks_are_the_same_for_any_threads(threads: int) -> None:
     query, gallery = random_problem(23, 157, persons=6)
     random = np.random.default_rng(4)
     asked, there = (random.integers(-2, 3, (size, 3)).astype(np.float32) + 0.1 for size in (23, 157))  # many ties
     distances = CosineDistances(asked, there, query_block=5, gallery_block=40)
-
-    def in_parts(
-        distances: Distances, query_person: Indices, gallery_person: Indices, nearest: int
-    ) -> tuple[ranks.PersonPairs, NearestOthers]:
-        every = np.arange(distances.shape[1])
-        parts = np.split(np.arange(distances.shape[0]), cuts)
-        return ranks.join_queries(
-            [
-                ranks.rank_persons(distances.take(rows, every), query_person[rows], gallery_person, nearest)
-                for rows in parts
-            ]
-        )
-
     before = torch.get_num_threads()
     whole = evaluate(distances, query, gallery, top_k=7)
     torch.set_num_threads(threads)
     try:
-        found = evaluate(distances, query, gallery, top_k=7, rank=in_parts)
+        found = evaluate(distances, query, gallery, top_k=7)
     finally:
         torch.set_num_threads(before)
     assert found.to_json() == whole.to_json()
