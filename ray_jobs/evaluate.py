@@ -17,7 +17,7 @@ from ccvid.retrieval.ranking.given import read_distances, read_features
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import parse_recipe, path_flag, place_flag, run_job, show_results
 from ray_jobs.scoring.comparison import compare_results
-from ray_jobs.scoring.evaluation import name_after, results_folder, score_checkpoint, score_given
+from ray_jobs.scoring.evaluation import name_after, results_folder, score_checkpoint, score_given, score_store
 
 DESCRIPTION = (
     "Score general, same-clothes, clothes-changing and further retrieval protocols: CMC, mAP, mINP. A match is a "
@@ -45,18 +45,25 @@ def main(arguments: Sequence[str]) -> None:
     if flags.compare:
         compare_results(flags.compare, recipe.run, recipe.data.cache, name=vars(flags).get("run.name"))
         return
-    checkpoint: StorageFolder | None = flags.checkpoint
-    file: Path = flags.distances or flags.embeddings
+    source: StorageFolder | Path = flags.checkpoint or flags.distances or _file_or_store(flags.embeddings)
     run = recipe.run
     if vars(flags).get("run.name") is None:
-        run = run.model_copy(update={"name": name_after(run.name if checkpoint else file.stem)})
-    folder = results_folder(run, checkpoint or file)
-    if checkpoint:
-        score_checkpoint(recipe, checkpoint, folder)
+        named = run.name if flags.checkpoint else source.stem if isinstance(source, Path) else source.name
+        run = run.model_copy(update={"name": name_after(named)})
+    folder = results_folder(run, source)
+    if flags.checkpoint:
+        score_checkpoint(recipe, flags.checkpoint, folder)
+    elif isinstance(source, StorageFolder):
+        score_store(recipe, source, folder)
     else:
-        given = read_distances(file) if flags.distances else read_features(file)
-        score_given(given, recipe, file, folder, keep_junk=flags.keep_junk)
+        given = read_distances(source) if flags.distances else read_features(source)
+        score_given(given, recipe, source, folder, keep_junk=flags.keep_junk)
     show_results(folder)
+
+
+def _file_or_store(place: StorageFolder) -> Path | StorageFolder:
+    """A file of embeddings of this machine, or a gallery."""
+    return place if place.local is None or place.is_folder() else place.local
 
 
 def _own_flags() -> argparse.ArgumentParser:
@@ -71,15 +78,17 @@ def _own_flags() -> argparse.ArgumentParser:
     )
     source.add_argument(
         "--embeddings",
-        type=path_flag,
-        metavar="FILE",
+        type=place_flag,
+        metavar="PATH",
         help="score features by cosine: Parquet with the columns id, person, camera, split (query, gallery), "
-        "embedding, optional clothes and attributes; or .npz with qf, gf instead of distmat",
+        "embedding, optional clothes and attributes; .npz with qf, gf instead of distmat; or the folder or URI of a "
+        "gallery of score.py, whose tracklets of split query and gallery with a known person are scored. A large "
+        "gallery stays in its parts, which the cluster's tasks look at",
     )
     own.add_argument(
         "--keep-junk",
         action="store_true",
-        help="with --distances and --embeddings: take persons -1 and 0 as ordinary persons. Default: as in "
+        help="with --distances and files of --embeddings: take persons -1 and 0 as ordinary persons. Default: as in "
         "Market-1501, entries of person -1 (or nan, none, null, N/A, unknown) are junk and left out; entries of person "
         "0 are distractors that stay in the gallery as wrong answers, unless a query has person 0",
     )

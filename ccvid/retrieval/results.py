@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from ccvid.config import ScoreOptions
-from ccvid.retrieval.embedding.table import EmbeddingTable, write_embeddings
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, write_embeddings
 from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
 from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
@@ -45,7 +46,8 @@ def write_scores(
     folder: Path,
     scores: ScoredRetrieval,
     query: EmbeddingTable,
-    gallery: EmbeddingTable,
+    gallery: EmbeddingRows,
+    embeddings: Iterable[EmbeddingTable],
     stores: Sequence[ShardFolder],
     options: ScoreOptions,
     *,
@@ -57,14 +59,15 @@ def write_scores(
 
     Args:
         query, gallery: what was scored.
+        embeddings: of the gallery, some rows at a time, in its order.
         stores: where the pictures of their tracklets are.
         weights: fingerprint of the weights.
         title: of tables, pictures and the report.
         facts: further entries of ``metrics.json``.
     """
-    write_embeddings(query + gallery, folder / EMBEDDINGS_FILE)
+    write_embeddings(chain([query], embeddings), folder / EMBEDDINGS_FILE)
     query_thumbnails, gallery_thumbnails = (
-        stored_thumbnails(find_tracklets(table.rows, stores)) for table in (query, gallery)
+        stored_thumbnails(find_tracklets(rows, stores)) for rows in (query.rows, gallery)
     )
     for name in PICTURED_PROTOCOLS if options.report else ():
         if name in scores.evaluation.results:

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 from ccvid.config import Recipe, RunOptions
+from ccvid.retrieval.embedding.store import EmbeddingStore, read_store
 from ccvid.retrieval.ranking.distances import DistanceMatrix
 from ccvid.retrieval.ranking.given import GivenRetrieval
 from ccvid.retrieval.ranking.given_doubts import doubts_of_order, without_junk
 from ccvid.retrieval.ranking.protocols import with_own
-from ccvid.retrieval.ranking.scoring import labelled_rows, score, score_embeddings
+from ccvid.retrieval.ranking.scoring import labelled_rows, score
+from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.results import write_results, write_scores
 from ccvid.run_files import CONFIG_FILE, METRICS_FILE
 from data_tools.documents import parse_json
@@ -20,11 +22,14 @@ from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.embedding import embed_data, read_model
-from ray_jobs.scoring.parallel_ranks import cluster_ranks
+from ray_jobs.scoring.part_tasks import here, on_cluster
+from ray_jobs.scoring.stored_retrieval import read_retrieval
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
 PARTS_FOLDER = "embeddings"
 """Subfolder of the results with finished embeddings, to resume a killed job."""
+BYTES_WORTH_SHARING = 2**32
+"""Of a gallery whose labels are read by the cluster."""
 
 
 def results_folder(run: RunOptions, source: Path | StorageFolder) -> StorageFolder:
@@ -101,18 +106,18 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
         )
     folder.check_writable()
     done = embed_data(used, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
-    table = done.embeddings.read()
-    number_of = {name: number for number, name in enumerate(table.rows.values("id"))}
-    ids = (store.rows.take(rows).values("id") for rows in (query_rows, gallery_rows))
-    query, gallery = (table.take([number_of[name] for name in names if name in number_of]) for names in ids)
-    scores = score_embeddings(query, gallery, recipe.score, cluster_ranks)
+    query_ids, gallery_ids = (store.rows.take(rows).columns["id"] for rows in (query_rows, gallery_rows))
+    run = on_cluster if _is_large(done.embeddings) else here
+    retrieval = read_retrieval(done.embeddings, order=(query_ids, gallery_ids), run=run)
+    scores = retrieval.scored(recipe.score)
     dataset = store.manifest.dataset
     with folder.filled(last=METRICS_FILE) as path:
         write_scores(
             path,
             scores,
-            query,
-            gallery,
+            retrieval.query,
+            retrieval.gallery,
+            retrieval.gallery_tables(),
             [store],
             recipe.score,
             weights=done.embeddings.embedder.model,
@@ -120,3 +125,40 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
         )
     (folder / PARTS_FOLDER).delete("")  # everything is in embeddings.parquet
+
+
+def _is_large(store: EmbeddingStore) -> bool:
+    return sum(store.folder.sizes().values()) >= BYTES_WORTH_SHARING
+
+
+def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:
+    """Score the labelled tracklets of a gallery, as ``score.py`` keeps it, with pictures where its shards still exist.
+
+    A large gallery is read by the cluster, and stays in its parts.
+
+    Raises:
+        InputError: there is no gallery, it has no labelled queries and entries, or the cluster cannot be used.
+    """
+    with_own(recipe.score.protocols)
+    store = read_store(source)
+    if _is_large(store):
+        connect()
+    retrieval = read_retrieval(store, run=on_cluster if _is_large(store) else here)
+    if retrieval.is_large:
+        connect()
+    folder.check_writable()
+    scores = retrieval.scored(recipe.score)
+    stores = open_sources(store.sources(), recipe.data.cache) if recipe.score.report else []
+    query, gallery = (
+        stored_thumbnails(find_tracklets(rows, stores)) for rows in (retrieval.query.rows, retrieval.gallery)
+    )
+    with folder.filled(last=METRICS_FILE) as path:
+        write_results(
+            path,
+            scores,
+            recipe.score,
+            model=retrieval.query.model,
+            title=source.name,
+            facts={"source": str(source), "model": store.embedder.model, "embedder": retrieval.query.model},
+            thumbnails=(query, gallery),
+        )

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import TypeVar
 
 import pyarrow.compute as pc
-import ray
 
 from ccvid.retrieval.embedding.part_file import Part
 from ccvid.retrieval.embedding.store import EmbeddingStore
@@ -22,17 +20,15 @@ from ccvid.retrieval.gallery.part_search import FoundEntries, recall_of, search_
 from data_tools.errors import InputError
 from data_tools.progress import message
 from ray_jobs.cluster.tasks import run_tasks
+from ray_jobs.scoring import part_tasks
 from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
+from ray_jobs.scoring.part_tasks import opened_parts, shares
 
 Result = TypeVar("Result")
 
 ATTEMPTS = 3
-TASKS_PER_CPU = 2
-"""Few, because the driver merges what each has found; more than one, so that no CPU waits long for the last."""
 LARGE_TABLE = 2**14
 """Rows of a part that is searched where it is."""
-PAIRS_WORTH_SHARING = 10**9
-"""Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +86,7 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     """
     groups, sizes = asked.store.parts.groups(), asked.store.folder.sizes()
     vectors = sum(sizes.get(name, 0) for group in groups for name in group) // (4 * asked.store.embedder.dimensions)
-    is_large = vectors * len(asked.queries.rows) >= PAIRS_WORTH_SHARING
+    is_large = vectors * len(asked.queries.rows) >= part_tasks.PAIRS_WORTH_SHARING
     outcomes = _on_cluster(asked, groups) if is_large else [search_parts(groups, asked)]
     result = PartsFound.none(asked)
     try:
@@ -131,12 +127,9 @@ def although_it_changes(read: Callable[[], Result]) -> Result:
 
 def _on_cluster(asked: GallerySearch, groups: Sequence[Sequence[str]]) -> Iterator[PartsFound]:
     """The outcomes as they arrive; a task that is lost with its worker or node runs again."""
-    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-    share = ceil(len(groups) / (TASKS_PER_CPU * cpus))
-    jobs = [groups[start : start + share] for start in range(0, len(groups), share)]
     results = run_tasks(
         search_parts,
-        jobs,
+        shares(groups),
         common=(asked,),
         what="searching",
         unit="tasks",
@@ -154,15 +147,8 @@ def search_parts(groups: Sequence[Sequence[str]], asked: GallerySearch) -> Parts
     """
     result = PartsFound.none(asked)
     for names in groups:
-        try:
-            with asked.store.parts.opened(names) as parts:
-                result = _with_group(result, names, parts, asked)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{error.filename}: was removed or merged by another command meanwhile; run the same command again"
-            ) from None
-        except InputError as error:
-            raise InputError(f"searching {', '.join(names)}: {error}") from None
+        with opened_parts(asked.store.parts, names, "searching") as parts:
+            result = _with_group(result, names, parts, asked)
     return result
 
 

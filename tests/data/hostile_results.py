@@ -97,7 +97,7 @@ def _score(given: GivenRetrieval, source: Path) -> None:
     """Like ``evaluate.py``."""
     try:
         kept, _ = without_junk(given)
-        if not all(np.isfinite(block.values).all() for block in kept.distances.blocks()):
+        if not np.isfinite(kept.distances.pairs(*np.indices(kept.distances.shape).reshape(2, -1))).all():
             raise BrokenPromiseError("distances that are not finite")
         doubts_of_order(score(*kept, ScoreOptions()).evaluation, similarities=True)
     except InputError as error:
@@ -366,7 +366,7 @@ def _make_results(folder: Path) -> None:
     table = _table()
     for number, name in enumerate(("first", "second")):
         (folder / name).mkdir()
-        write_embeddings(table, folder / name / "embeddings.parquet")
+        write_embeddings([table], folder / name / "embeddings.parquet")
         given = read_features(folder / name / "embeddings.parquet")
         scores = score(*_shifted(given, number), ScoreOptions())
         write_query_table(scores.evaluation, folder / name / "queries.parquet")
@@ -409,7 +409,7 @@ RESULTS = {
         7,
         {
             "table": Sample(
-                lambda folder: write_embeddings(_table(), folder / "given.parquet"), ("given.parquet",), _read_table
+                lambda folder: write_embeddings([_table()], folder / "given.parquet"), ("given.parquet",), _read_table
             ),
             "store": Sample(_make_store, ("store/*",), _read_store),
         },

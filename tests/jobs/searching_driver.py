@@ -20,7 +20,7 @@ from ccvid.retrieval.gallery.part_search import search_part
 from data_tools.clips import ClipOptions
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
-from ray_jobs.scoring import gallery_search
+from ray_jobs.scoring import gallery_search, part_tasks
 from ray_jobs.scoring.entries import EntryFilter
 from ray_jobs.scoring.gallery_search import GallerySearch, PartsFound, search_gallery, search_parts
 
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     """A gallery with many equal scores."""
     connect()
     part_folder.LARGE_BYTES = 1  # a task for each part
-    gallery_search.PAIRS_WORTH_SHARING, gallery_search.TASKS_PER_CPU = 0, PARTS
+    part_tasks.PAIRS_WORTH_SHARING, part_tasks.TASKS_PER_CPU = 0, PARTS
 
     def slow(groups: Sequence[Sequence[str]], asked: GallerySearch) -> PartsFound:
         (folder / "tasks" / f"{os.getpid()}-{groups[0][0]}").touch()

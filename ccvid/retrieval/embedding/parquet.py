@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,10 +17,23 @@ from data_tools.wording import one_line
 
 def write_table(table: pa.Table, path: Path, *, plain: Sequence[str] = ()) -> None:
     """Write the table atomically; InputError if that fails. ``plain`` columns have no dictionary."""
+    write_tables([table], path, plain=plain)
+
+
+def write_tables(tables: Iterable[pa.Table], path: Path, *, plain: Sequence[str] = ()) -> None:
+    """Write tables of one schema, at least one, as one table, as ``write_table``; one is held at a time.
+
+    An error that they raise leaves nothing behind.
+    """
+    remaining = iter(tables)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
-            pq.write_table(table, file, use_dictionary=[name for name in table.column_names if name not in plain])
+            first = next(remaining)
+            coded = [name for name in first.column_names if name not in plain]
+            with pq.ParquetWriter(file, first.schema, use_dictionary=coded) as writer:
+                for table in chain([first], remaining):
+                    writer.write_table(table)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from ccvid.retrieval.embedding.parquet import read_table, shown_type, write_table
+from ccvid.retrieval.embedding.parquet import read_table, shown_type, write_tables
 from data_tools.columnar_rows import CODED, LABELS, ColumnarRows, Numbers
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
@@ -139,13 +139,6 @@ class EmbeddingTable:
             return self
         return EmbeddingTable(self.rows.take(chosen), self.embedding_ND[chosen], self.model)
 
-    def __add__(self, other: EmbeddingTable) -> EmbeddingTable:
-        """The rows of one table, then those of another of the same model."""
-        assert self.model == other.model, f"{self.model} {other.model}"
-        return EmbeddingTable(
-            self.rows + other.rows, np.concatenate([self.embedding_ND, other.embedding_ND]), self.model
-        )
-
 
 def check_distinct(rows: EmbeddingRows) -> None:
     """Raise InputError if two rows, which are in order of id, have the same id."""
@@ -155,26 +148,34 @@ def check_distinct(rows: EmbeddingRows) -> None:
         raise InputError(f"duplicate tracklet id {ids[row].as_py()!r}, found in two parts")
 
 
-def write_embeddings(table: EmbeddingTable, path: Path) -> None:
-    """Write the table as Parquet, atomically.
+def write_embeddings(tables: Iterable[EmbeddingTable], path: Path) -> None:
+    """Write tables of one model, at least one, as one Parquet table, atomically; one is held at a time.
 
     Columns: id, person, clothes, camera, split (strings), attributes (map of strings), embedding
-    (fixed_size_list<float32>), clip_count (int32), model_fingerprint,
-    shard_fingerprint.
+    (fixed_size_list<float32>), clip_count (int32), model_fingerprint, shard_fingerprint.
     Raises InputError for values that are not finite, duplicate ids, and a path that cannot be written.
     """
-    rows, (count, dimensions) = table.rows, table.embedding_ND.shape
-    check_finite(table.embedding_ND, path, rows)
-    check_labels(rows, path)
-    columns = {
-        **{name: rows.text(name) for name in ("id", "person", "clothes", "camera", "split")},
-        "attributes": rows.columns["attributes"],
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(table.embedding_ND.ravel()), dimensions),
-        "clip_count": rows.columns["clip_count"],
-        "model_fingerprint": pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [table.model]).cast(pa.string()),
-        "shard_fingerprint": rows.text("shard"),
-    }
-    write_table(pa.table(columns), path, plain=["embedding"])
+    write_tables(_checked_columns(tables, path), path, plain=["embedding"])
+
+
+def _checked_columns(tables: Iterable[EmbeddingTable], path: Path) -> Iterator[pa.Table]:
+    ids = []
+    for table in tables:
+        rows, (count, dimensions) = table.rows, table.embedding_ND.shape
+        check_finite(table.embedding_ND, path, rows)
+        check_splits(rows, path)
+        ids += rows.columns["id"].chunks
+        model = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [table.model])
+        columns = {
+            **{name: rows.text(name) for name in ("id", "person", "clothes", "camera", "split")},
+            "attributes": rows.columns["attributes"],
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(table.embedding_ND.ravel()), dimensions),
+            "clip_count": rows.columns["clip_count"],
+            "model_fingerprint": model.cast(pa.string()),
+            "shard_fingerprint": rows.text("shard"),
+        }
+        yield pa.table(columns)
+    _check_ids(pa.chunked_array(ids, pa.string()), path)
 
 
 def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
@@ -213,35 +214,39 @@ def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
     return rows
 
 
-def _place(path: Path, number: int, rows: EmbeddingRows) -> str:
-    return f"{path}: row {number} ({shown(rows[number].id)[1:-1]})"
+def _place(path: Path, number: int, id: str) -> str:
+    return f"{path}: row {number} ({shown(id)[1:-1]})"
 
 
 def check_finite(embedding_ND: npt.NDArray[np.float32], path: Path, rows: EmbeddingRows) -> None:
     """Raise InputError for NaN and infinity."""
     infinite = np.flatnonzero(~np.isfinite(embedding_ND).all(axis=1))
     if len(infinite):
-        raise InputError(f"{_place(path, int(infinite[0]), rows)}: the embedding holds NaN or infinity")
+        number = int(infinite[0])
+        raise InputError(f"{_place(path, number, rows[number].id)}: the embedding holds NaN or infinity")
 
 
 def check_labels(rows: EmbeddingRows, path: Path) -> None:
     """Raise InputError for an unknown split and for duplicate ids."""
     check_splits(rows, path)
-    if pc.count_distinct(rows.columns["id"]).as_py() < len(rows):
+    _check_ids(rows.columns["id"], path)
+
+
+def _check_ids(ids: pa.ChunkedArray, path: Path) -> None:
+    if pc.count_distinct(ids).as_py() < len(ids):
         first_row: dict[str, int] = {}
-        for number, row in enumerate(rows):
-            if first_row.setdefault(row.id, number) != number:
-                raise InputError(f"{_place(path, number, rows)}: duplicate id, first seen in row {first_row[row.id]}")
+        for number, id in enumerate(ids.to_pylist()):
+            if first_row.setdefault(id, number) != number:
+                raise InputError(f"{_place(path, number, id)}: duplicate id, first seen in row {first_row[id]}")
 
 
 def check_splits(rows: EmbeddingRows, path: Path) -> None:
     """Raise InputError for an unknown split."""
     strange = np.flatnonzero(~rows.is_in("split", SPLITS))
     if len(strange):
-        split = rows[int(strange[0])].split
-        raise InputError(
-            f"{_place(path, int(strange[0]), rows)}: split {shown(split)}, expected one of {', '.join(SPLITS)}"
-        )
+        number = int(strange[0])
+        place, split = _place(path, number, rows[number].id), rows[number].split
+        raise InputError(f"{place}: split {shown(split)}, expected one of {', '.join(SPLITS)}")
 
 
 def _one_model(data: pa.Table, path: Path, expected: str | None) -> str:

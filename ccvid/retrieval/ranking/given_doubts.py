@@ -27,7 +27,8 @@ def without_junk(given: GivenRetrieval) -> tuple[GivenRetrieval, list[str]]:
     kept = []
     for labels, what in ((given.query, "queries"), (given.gallery, "gallery entries")):
         junk = Counter(person for person in labels.person if person.lower() in UNKNOWN)
-        kept.append(np.array([n for n, person in enumerate(labels.person) if person not in junk], np.int64))
+        is_kept_N = np.fromiter((person not in junk for person in labels.person), np.bool_, len(labels))
+        kept.append(np.flatnonzero(is_kept_N))
         if junk:
             names = ", ".join(sorted(junk))
             count = sum(junk.values())
@@ -38,8 +39,8 @@ def without_junk(given: GivenRetrieval) -> tuple[GivenRetrieval, list[str]]:
         query_rows, gallery_rows = kept
         given = GivenRetrieval(
             given.distances.take(query_rows, gallery_rows),
-            given.query.take(query_rows.tolist()),
-            given.gallery.take(gallery_rows.tolist()),
+            given.query.take(query_rows),
+            given.gallery.take(gallery_rows),
         )
     distractors = sum(_is_zero(person) for person in given.gallery.person)
     if distractors and not any(map(_is_zero, given.query.person)):

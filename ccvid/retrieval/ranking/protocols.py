@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ccvid.config import ProtocolOptions
 from ccvid.retrieval.ranking.distances import Indices
-from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
+from ccvid.retrieval.ranking.labels import RetrievalLabels, distinct_labels, joint_codes
 from data_tools.errors import InputError
 
 
@@ -50,7 +50,7 @@ class Protocol:
         """The rows that take part, in order."""
         takes_part_N = np.ones(len(labels), np.bool_)
         for column, chosen in self.within.items():
-            takes_part_N &= np.fromiter((label in chosen for label in labels.column(column)), np.bool_, len(labels))
+            takes_part_N &= np.isin(*joint_codes(labels.column(column), chosen))
         return np.flatnonzero(takes_part_N)
 
     def describe(self) -> str:
@@ -62,15 +62,15 @@ class Protocol:
     def obstacle(self, query: RetrievalLabels, gallery: RetrievalLabels) -> str | None:
         """Why the protocol cannot be applied: a label that no tracklet has, or a column unknown in a whole set."""
         for column, chosen in self.within.items():
-            found = {*query.column(column), *gallery.column(column)}
+            found = distinct_labels(query.column(column)) | distinct_labels(gallery.column(column))
             if absent := [repr(label) for label in chosen if label not in found]:
                 return f"no tracklet has {column} {' or '.join(absent)}"
         for whole, rows in ((query, "query"), (gallery, "gallery")):
-            labels = whole.take(self.taking_part(whole).tolist()) if self.within else whole
+            labels = whole.take(self.taking_part(whole)) if self.within else whole
             if not len(labels):
                 return f"no {rows} tracklet takes part"
             for column in self.agree + self.differ:
-                if all(label is None for label in labels.column(column)):
+                if not distinct_labels(labels.column(column)):
                     return f"no {rows} tracklet has a {column} label"
         return None
 

@@ -22,9 +22,11 @@ import torch
 from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, GalleryPart, Indices, LocalDistances
 from ccvid.retrieval.ranking.nearest import Codes, NearestOthers
 from ccvid.retrieval.ranking.quick_counts import applies_to, count_quickly
-from ccvid.retrieval.ranking.quick_scores import core_threads
+from ccvid.retrieval.ranking.quick_scores import core_threads, row_groups
 from ccvid.retrieval.ranking.threshold_counts import MOST_THRESHOLDS, Thresholds
 
+PAIRS = 2**12
+"""Pairs whose distances a thread takes at a time."""
 FEW_ENTRIES = 128
 """Up to this number, comparing the row with every threshold is faster than sorting the row."""
 
@@ -80,10 +82,13 @@ def _pairs_in_part(part: GalleryPart, query_P: Indices, gallery_P: Indices) -> t
     """Which of the pairs are in the part, and their distances."""
     place_P = np.searchsorted(part.entry_N, gallery_P)
     found = np.flatnonzero(np.append(part.entry_N, -1)[place_P] == gallery_P)
-    columns = query_P[found], place_P[found]
+    query_F, place_F = query_P[found], place_P[found]
+    shares = [slice(rows.start, rows.stop) for rows in row_groups(range(len(found)), PAIRS)]
+    if len(shares) <= 1:
+        return found, part.distances.pairs(query_F, place_F)
     with core_threads() as threads:
-        shares = zip(*(np.array_split(column, 8 * torch.get_num_threads()) for column in columns), strict=True)
-        return found, np.concatenate(list(threads.map(lambda share: part.distances.pairs(*share), shares)))
+        distances = threads.map(lambda share: part.distances.pairs(query_F[share], place_F[share]), shares)
+        return found, np.concatenate(list(distances))
 
 
 def _both_found(first: tuple[Indices, Floats], second: tuple[Indices, Floats]) -> tuple[Indices, Floats]:

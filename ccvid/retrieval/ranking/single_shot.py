@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccvid.retrieval.ranking.distances import Distances
-from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
 from ccvid.retrieval.ranking.metrics import CMC_RANKS, ProtocolResult, score_protocols
 from ccvid.retrieval.ranking.protocols import Protocol
 
@@ -76,12 +76,12 @@ class SingleShot:
 
 def draw_gallery(gallery: RetrievalLabels, draw: int) -> npt.NDArray[np.int64]:
     """The gallery indices of draw number ``draw``, one per person, ascending."""
-    rows_of: dict[str, list[int]] = {}
-    for row, person in enumerate(gallery.person):
-        rows_of.setdefault(person, []).append(row)
-    u_P = np.random.Generator(np.random.PCG64(draw)).random(len(rows_of))
-    drawn = [rows_of[person][int(u * len(rows_of[person]))] for person, u in zip(sorted(rows_of), u_P, strict=True)]
-    return np.array(sorted(drawn), np.int64)
+    _, person_G = joint_codes((), gallery.person)
+    count_P = np.bincount(person_G)
+    u_P = np.random.Generator(np.random.PCG64(draw)).random(len(count_P))
+    first_P = np.cumsum(count_P) - count_P
+    by_person = np.argsort(person_G, kind="stable")
+    return np.sort(by_person[first_P + (u_P * count_P).astype(np.int64)])
 
 
 def score_single_shot(
@@ -97,9 +97,7 @@ def score_single_shot(
     left_out: dict[str, str] = {}
     for draw in range(draws):
         rows = draw_gallery(gallery, draw)
-        results, obstacles = score_protocols(
-            distances.take(every_query, rows), query, gallery.take(rows.tolist()), protocols
-        )
+        results, obstacles = score_protocols(distances.take(every_query, rows), query, gallery.take(rows), protocols)
         for name, result in results.items():
             found[name].append(_figures(result))
         for name, reason in obstacles.items():

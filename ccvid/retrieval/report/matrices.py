@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ccvid.retrieval.gallery.matches import TIMES
 from ccvid.retrieval.ranking.distances import Distances
-from ccvid.retrieval.ranking.labels import Column, joint_codes
+from ccvid.retrieval.ranking.labels import Column, distinct_labels, joint_codes
 from ccvid.retrieval.ranking.metrics import Evaluation, score_protocols
 from data_tools.progress import Meter
 
@@ -79,7 +79,7 @@ def score_matrices(evaluation: Evaluation, distances: Distances, column: str) ->
     for b, code in enumerate(code_B):
         rows = np.flatnonzero(code_G == code)
         part = distances.take(np.arange(len(query)), rows)
-        results, _ = score_protocols(part, query, gallery.take(rows.tolist()), protocols)
+        results, _ = score_protocols(part, query, gallery.take(rows), protocols)
         for name, result in results.items():
             matrix = matrices[name]
             for a in range(shape[0]):
@@ -94,7 +94,7 @@ def score_matrices(evaluation: Evaluation, distances: Distances, column: str) ->
 
 def distinct(column: Column) -> tuple[str, ...]:
     """The distinct known labels, sorted with numbers by value ("cam 2" before "cam 10")."""
-    return tuple(sorted({label for label in column if label is not None}, key=_by_numbers))
+    return tuple(sorted(distinct_labels(column), key=_by_numbers))
 
 
 def _by_numbers(label: str) -> tuple[tuple[bool, int, str], ...]:

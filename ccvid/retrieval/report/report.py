@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ccvid.retrieval.ranking.distances import Distances
+from ccvid.retrieval.ranking.labels import distinct_labels
 from ccvid.retrieval.ranking.metrics import CMC_RANKS, Evaluation, ProtocolResult
 from ccvid.retrieval.report.charts import CHARTS
 from ccvid.retrieval.report.filmstrips import Tracklets, write_filmstrips
@@ -76,8 +77,8 @@ def _sizes(evaluation: Evaluation) -> dict[str, int]:
     return {
         "query tracklets": len(query),
         "gallery tracklets": len(gallery),
-        "persons": len({*query.person, *gallery.person}),
-        "cameras": len({*query.camera, *gallery.camera}),
+        "persons": len(distinct_labels(query.person) | distinct_labels(gallery.person)),
+        "cameras": len(distinct_labels(query.camera) | distinct_labels(gallery.camera)),
     }
 
 

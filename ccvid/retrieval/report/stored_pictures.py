@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import overload
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows
 from ccvid.retrieval.report.film_strip import HEIGHT, Picture, Thumbnails
 from data_tools.errors import InputError
 from data_tools.progress import message
@@ -16,6 +20,7 @@ from data_tools.stored_frames import decode_frames_
 
 THUMBNAIL_SIZE = (HEIGHT, HEIGHT // 2)
 
+Numbers = npt.NDArray[np.int32]
 Place = tuple[ShardFolder, int] | None
 """Shards and row of a tracklet; None if it is no longer stored."""
 
@@ -31,15 +36,39 @@ def open_sources(places: Collection[str], cache: CacheOptions) -> list[ShardFold
     return stores
 
 
-def find_tracklets(rows: Sequence[EmbeddingRow], stores: Sequence[ShardFolder]) -> list[Place]:
+class _Places(Sequence[Place]):
+    """Places of N tracklets, as the numbers of their shards and rows in these, both (N,); −1 where there is none."""
+
+    def __init__(self, stores: Sequence[ShardFolder], store_N: Numbers, row_N: Numbers) -> None:
+        self._stores, self._store_N, self._row_N = stores, store_N, row_N
+
+    def __len__(self) -> int:
+        return len(self._row_N)
+
+    @overload
+    def __getitem__(self, index: int) -> Place: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Place]: ...
+    def __getitem__(self, index: int | slice) -> Place | Sequence[Place]:
+        if isinstance(index, slice):
+            return _Places(self._stores, self._store_N[index], self._row_N[index])
+        store = int(self._store_N[index])
+        return None if store < 0 else (self._stores[store], int(self._row_N[index]))
+
+
+def find_tracklets(rows: Sequence[EmbeddingRow], stores: Sequence[ShardFolder]) -> Sequence[Place]:
     """Where each tracklet's frames are stored: same id, same shard."""
-    wanted = {row.id for row in rows}
-    found = {
-        (store.rows[number].id, store.fingerprint(number)): (store, number)
-        for store in stores
-        for number in np.flatnonzero(store.rows.is_in("id", wanted)).tolist()
-    }
-    return [found.get((row.id, row.shard)) for row in rows]
+    rows = rows if isinstance(rows, EmbeddingRows) else EmbeddingRows.of(rows)
+    store_N, row_N = np.full((2, len(rows)), -1, np.int32)
+    ids, shards = rows.columns["id"], rows.text("shard")
+    for number, store in enumerate(stores):
+        found = pc.index_in(ids, value_set=store.rows.columns["id"])
+        own_N = np.flatnonzero(np.asarray(found.is_valid()))
+        stored_M = np.asarray(found.drop_null()).astype(np.int64)
+        is_same = pc.equal(shards.take(own_N), store.fingerprints(store.rows.take(stored_M)).cast(pa.string()))
+        is_same_M = np.asarray(is_same)
+        store_N[own_N[is_same_M]], row_N[own_N[is_same_M]] = number, stored_M[is_same_M]
+    return _Places(stores, store_N, row_N)
 
 
 def stored_thumbnails(places: Sequence[Place], *, frames: int = 3) -> Thumbnails:

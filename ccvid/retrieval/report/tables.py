@@ -151,15 +151,16 @@ def write_query_table(evaluation: Evaluation, path: Path) -> None:
     first_match_rank (int64), null for a query without a match; and the first ``top_k`` places of its ranking,
     junk removed: gallery_ids, distances, is_match (lists). InputError if the path cannot be written.
     """
-    gallery_id = np.array(evaluation.gallery.ids, dtype=object)
     tables = []
     for name, result in evaluation.results.items():
         ranked = evaluation.ranked_gallery(name)
+        shown, place_QK = np.unique(ranked.gallery_QK, return_inverse=True)
+        id_S = np.array([evaluation.gallery.ids[entry] for entry in shown.tolist()], dtype=object)
         present_QK = ranked.gallery_QK >= 0
         unmatched_Q = ~result.has_match
         lists = (
             [values[present].tolist() for values, present in zip(values_QK, present_QK, strict=True)]
-            for values_QK in (gallery_id[ranked.gallery_QK], ranked.distance_QK, ranked.is_match_QK)
+            for values_QK in (id_S[place_QK], ranked.distance_QK, ranked.is_match_QK)
         )
         columns = (
             pa.array(evaluation.query.ids),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from ccvid.retrieval.ranking.distances import Distances, Scores
-from ccvid.retrieval.ranking.labels import RetrievalLabels
+from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
 from ccvid.retrieval.ranking.protocols import Protocol
 from ccvid.retrieval.thresholds.verification import VerificationPairs
 from data_tools.documents import parse_model
@@ -149,18 +149,18 @@ def calibrate(
     if prior is None:
         every = VerificationPairs.of(distances, query, gallery, protocol)
         prior = len(every.genuine_query_P) / (len(every.genuine_query_P) + every.impostors)
-    names = sorted({*query.person, *gallery.person})
-    fitted = {names[n] for n in np.random.Generator(np.random.PCG64(seed)).permutation(len(names))[: len(names) // 2]}
+    person_Q, person_G = joint_codes(query.person, gallery.person)
+    persons = 1 + int(max(person_Q.max(initial=-1), person_G.max(initial=-1)))
+    is_fitted_P = np.zeros(persons, np.bool_)
+    is_fitted_P[np.random.Generator(np.random.PCG64(seed)).permutation(persons)[: persons // 2]] = True
     samples = []
-    for half, said in ((fitted, "fitted"), (set(names) - fitted, "held out")):
-        query_rows, gallery_rows = (
-            np.flatnonzero([person in half for person in side.person]) for side in (query, gallery)
-        )
-        part = query.take(query_rows.tolist()), gallery.take(gallery_rows.tolist())
+    for half_P, said in ((is_fitted_P, "fitted"), (~is_fitted_P, "held out")):
+        query_rows, gallery_rows = np.flatnonzero(half_P[person_Q]), np.flatnonzero(half_P[person_G])
+        part = query.take(query_rows), gallery.take(gallery_rows)
         try:
             pairs = VerificationPairs.of(distances.take(query_rows, gallery_rows), *part, protocol)
         except InputError as error:
-            raise InputError(f"calibration on the {said} half of {len(names)} persons: {error}") from error
+            raise InputError(f"calibration on the {said} half of {persons} persons: {error}") from error
         samples.append(PairSample.of(pairs, seed))
     calibration = fit_calibration(samples[0], method, model=model, prior=prior)
     return calibration, reliability(calibration, samples[1])

@@ -60,7 +60,7 @@ class VerificationPairs:
         if protocol.within:
             rows = protocol.taking_part(query), protocol.taking_part(gallery)
             distances = distances.take(*rows)
-            query, gallery = (side.take(part.tolist()) for side, part in zip((query, gallery), rows, strict=True))
+            query, gallery = (side.take(part) for side, part in zip((query, gallery), rows, strict=True))
         query_person, gallery_person = joint_codes(query.person, gallery.person)
         query_S, gallery_S, _ = same_person(query_person, gallery_person)
         is_match = PersonPairLabels(query, gallery, query_S, gallery_S).matches(protocol)
@@ -221,8 +221,11 @@ def verify(pairs: VerificationPairs, *, seed: int = 0) -> Verification:
     edge_B = np.linspace(seen_N.min(), max(seen_N.max(), seen_N.min() + 1e-3), HISTOGRAM_BINS + 1)
     threshold_T = np.unique(np.concatenate((seen_N, edge_B)))
     count = partial(
-        _Impostors.of, query_person_Q=pairs.query_person_Q, gallery_person_G=pairs.gallery_person_G,
-        threshold_T=threshold_T, most=HIGHEST_IMPOSTORS,
+        _Impostors.of,
+        query_person_Q=pairs.query_person_Q,
+        gallery_person_G=pairs.gallery_person_G,
+        threshold_T=threshold_T,
+        most=HIGHEST_IMPOSTORS,
     )
     found = pairs.distances.fold(count, _Impostors.merged)
     # Some scores equal to the lowest one kept may have been dropped, so only those above it can be counted.
@@ -231,9 +234,7 @@ def verify(pairs: VerificationPairs, *, seed: int = 0) -> Verification:
     tail_T = np.append(tail_T, np.nextafter(highest_N[-1], np.inf))
     counted = (len(highest_N) - np.searchsorted(highest_N, tail_T, side=side) for side in ("left", "right"))
     every_T, place = np.unique(np.concatenate((threshold_T, tail_T)), return_index=True)
-    from_T, above_T = (
-        np.concatenate(both)[place] for both in zip((found.from_T, found.above_T), counted, strict=True)
-    )
+    from_T, above_T = (np.concatenate(both)[place] for both in zip((found.from_T, found.above_T), counted, strict=True))
     return Verification(pairs.protocol, genuine_P, pairs.impostors, every_T, from_T, above_T, edge_B)
 
 

@@ -128,7 +128,7 @@ def test_a_store_of_an_earlier_version_is_read_and_rewritten(store: EmbeddingSto
     assert folder is not None
     (folder / "store.json").write_text(EMBEDDER.model_dump_json())
     old = table_of("eva/1", "eva/2", "fay/1", shard="v")
-    write_embeddings(old, folder / "part-0.parquet")
+    write_embeddings([old], folder / "part-0.parquet")
     assert [row.id for row in store.read().rows][-3:] == ["eva/1", "eva/2", "fay/1"]
     assert store.missing({"eva/1": "v", "new": "v"}) == {"new"}
     assert "layout" not in (folder / "store.json").read_text()

@@ -79,7 +79,7 @@ def test_pooling_equals_the_mean_of_each_tracklet_normalised(kind: torch.dtype) 
 
 def test_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "embeddings.parquet"
-    write_embeddings(TABLE, path)
+    write_embeddings([TABLE], path)
     assert_equal(read_embeddings(path, model="model-1"), TABLE)
     assert pq.read_schema(path).field("embedding").type == pa.list_(pa.float32(), 4)
     assert [file.name for file in path.parent.iterdir()] == ["embeddings.parquet"]
@@ -146,7 +146,7 @@ def test_a_null_inside_an_embedding_is_found(tmp_path: Path) -> None:
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     whole = tmp_path / "whole.parquet"
-    write_embeddings(TABLE, whole)
+    write_embeddings([TABLE], whole)
     half = tmp_path / "half.parquet"
     half.write_bytes(whole.read_bytes()[:-100])
     for path in (half, tmp_path / "absent.parquet", tmp_path):
@@ -160,17 +160,17 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
 
 def test_nothing_half_written(tmp_path: Path) -> None:
     path = tmp_path / "embeddings.parquet"
-    write_embeddings(TABLE, path)
+    write_embeddings([TABLE], path)
     broken = replace(TABLE, embedding_ND=np.full((3, 4), np.inf, np.float32))
     with pytest.raises(InputError, match=r"row 0 \(a/1\): the embedding holds NaN or infinity"):
-        write_embeddings(broken, path)
+        write_embeddings([broken], path)
     full = OSError(28, "No space left on device")
     with patch("os.fsync", side_effect=full), pytest.raises(InputError, match=r"cannot be written: .*No space left"):
-        write_embeddings(TABLE.part("gallery"), path)
+        write_embeddings([TABLE.part("gallery")], path)
     assert_equal(read_embeddings(path), TABLE)
     assert [file.name for file in tmp_path.iterdir()] == ["embeddings.parquet"]
     with pytest.raises(InputError, match="cannot be written"):
-        write_embeddings(TABLE, path / "below.parquet")
+        write_embeddings([TABLE], path / "below.parquet")
 
 
 def test_a_small_table_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:

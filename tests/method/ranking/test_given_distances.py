@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ccvid.retrieval.ranking.distances import Distances, Floats
 from ccvid.retrieval.ranking.given import MOST_REPEATED_BYTES, read_distances, read_features
 from ccvid.retrieval.ranking.metrics import evaluate
 from data_tools.errors import InputError
@@ -66,18 +67,22 @@ def test_labels_of_an_archive(tmp_path: Path) -> None:
     assert gallery.attributes == {"scale": ("l", None, "m"), "session": ("1", "1", "2")}
 
 
+def every_pair(distances: Distances) -> Floats:
+    return distances.pairs(*np.indices(distances.shape).reshape(2, -1)).reshape(distances.shape)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.int32])
 def test_distances_keep_their_precision(tmp_path: Path, kind: type[np.generic]) -> None:
     matrix = (1000 * np.random.default_rng(0).random((2, 3))).astype(kind)
     distances = read_distances(archive(tmp_path / "d.npz", distmat=matrix)).distances
-    values = next(iter(distances.blocks())).values
+    values = every_pair(distances)
     assert values.dtype == (kind if kind in (np.float32, np.float64) else np.float64)
     assert np.array_equal(values, matrix)
 
 
 def test_features_are_compared_by_cosine(tmp_path: Path) -> None:
     distances, query, gallery = read_features(archive(tmp_path / "f.npz", FEATURES))
-    values = next(iter(distances.blocks())).values
+    values = every_pair(distances)
     half = np.sqrt(0.5)
     np.testing.assert_allclose(values, [[0, 1, 1 - half], [0.4, 0.2, 1 - 1.4 * half]], atol=1e-7)
     assert (query.person, len(gallery)) == (("7", "8"), 3)
@@ -95,7 +100,7 @@ def test_a_table_of_features(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), path)
     distances, query, gallery = read_features(path)
     assert (query.ids, gallery.ids) == (("a",), ("b", "d"))
-    assert next(iter(distances.blocks())).values.tolist() == [[1.0, 0.0]]
+    assert every_pair(distances).tolist() == [[1.0, 0.0]]
     assert evaluate(distances, query, gallery).results["general"].mean_average_precision == 0.5
 
     pq.write_table(pa.table({**columns, "person": pa.array([None, "1", "1", "2", "1"])}), path)

@@ -22,7 +22,6 @@ from ccvid.retrieval.ranking.distances import (
     CosineDistances,
     DistanceBlock,
     DistanceMatrix,
-    Distances,
     Floats,
     GalleryPart,
     Indices,
@@ -31,7 +30,6 @@ from ccvid.retrieval.ranking.distances import (
 )
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation, evaluate
-from ccvid.retrieval.ranking.nearest import NearestOthers
 from ccvid.retrieval.ranking.protocols import PROTOCOLS, Protocol
 from ccvid.retrieval.report.tables import metrics_table, write_query_table
 from data_tools.errors import InputError
@@ -71,7 +69,7 @@ def test_equals_the_released_numbers(number: int, protocol: str) -> None:
 
 @dataclass
 class CutMatrix(LocalDistances):
-    """A matrix in uneven blocks, the last first; of a gallery in parts with arbitrary entries, if ``parts`` are given."""
+    """A matrix in uneven blocks, the last first; with ``parts``, of a gallery in parts with arbitrary entries."""
 
     matrix: npt.NDArray[np.float64]
     query_cuts: list[int]

@@ -98,10 +98,10 @@ def test_prcc_has_two_query_sets_under_the_usual_protocols() -> None:
 
     same, changed, gallery = images("B", 3), images("C", 4), images("A", 5)
     query = RetrievalLabels(
-        same.ids + changed.ids,
-        same.person + changed.person,
-        same.camera + changed.camera,
-        same.clothes + changed.clothes,
+        (*same.ids, *changed.ids),
+        (*same.person, *changed.person),
+        (*same.camera, *changed.camera),
+        (*same.clothes, *changed.clothes),
     )
     distances = random.random((len(query), len(gallery)))
     evaluation = evaluate(DistanceMatrix(distances), query, gallery)
