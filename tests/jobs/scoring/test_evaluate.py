@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from ccvid.retrieval.embedding.table import read_embeddings
+from ccvid.retrieval.embedding.table import read_embeddings, write_embeddings
+from ccvid.retrieval.gallery.decisions import read_decisions
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.protocols import PROTOCOLS
 from data_tools.errors import InputError
+from data_tools.storage import StorageFolder
 from ray_jobs import evaluate
 from ray_jobs.cli import UsageError
+from ray_jobs.scoring import evaluation, part_tasks, stored_retrieval
 from ray_jobs.scoring.actors import cut_chunks
 from ray_jobs.scoring.evaluation import name_after
 from tests.jobs.head import ROOT, Head
+from tests.jobs.scoring.test_stored_retrieval import shuffled, store_of
 from tests.method.retrieval_oracle import loop_over_queries, mean
 
 REFERENCE = Path(__file__).parents[2] / "method" / "reference" / "retrieval_metrics.npz"
@@ -145,6 +150,31 @@ def test_features_in_an_archive_and_in_a_table_score_alike(tmp_path: Path) -> No
     assert list(archive["protocols"]) == ["general"]
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_gallery_scores_as_a_table_of_its_labelled_tracklets(tmp_path: Path, large: bool) -> None:
+    store = store_of(tmp_path / "gallery", 200, 5)
+    table = store.read()
+    write_embeddings([table], tmp_path / "gallery.parquet")
+    flags = ["--score.single_shot_draws", "2", "--score.report"]
+    expected = run(tmp_path / "file", "--embeddings", str(tmp_path / "gallery.parquet"), *flags, "false")
+    with (
+        patch.object(part_tasks, "PAIRS_WORTH_SHARING", 1 if large else 10**9),
+        patch.object(stored_retrieval, "on_cluster", shuffled(1)),
+        patch.object(evaluation, "connect"),
+    ):
+        found = run(tmp_path, "--embeddings", str(store.folder), *flags, "true")
+    for name in ("protocols", "left_out", "single_shot", "intervals"):
+        assert found[name] == expected[name]
+    assert (found["model"], found["embedder"]) == ("a", table.model)
+    folder = tmp_path / "runs" / "scored"
+    assert read_decisions(StorageFolder(str(folder))).model == table.model
+    thresholds, others = (
+        json.loads((place / "thresholds.json").read_text()) for place in (folder, tmp_path / "file" / "runs" / "scored")
+    )
+    assert thresholds == {**others, "model": table.model}
+    assert (folder / "report" / "index.html").exists()
+
+
 def test_protocols_of_ones_own_and_single_shot(given: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -171,6 +201,7 @@ def test_protocols_of_ones_own_and_single_shot(given: Path, tmp_path: Path) -> N
         (["--distances"], UsageError, "expected one argument"),
         (["--distances", "{}/none.npz"], InputError, "none.npz: No such file or directory"),
         (["--embeddings", "{}/none.parquet"], InputError, "none.parquet: not a readable Parquet file"),
+        (["--embeddings", "{}"], InputError, "not an embedding store, no store.json in it"),
         (["--embeddings", "{}/small.npz"], InputError, "small.npz: no key qf, gf; found distmat"),
         (["--distances", "{}/strangers.npz"], InputError, "strangers.npz: none of the protocols can be scored"),
         (["--checkpoint", "{}/none"], InputError, "none"),
