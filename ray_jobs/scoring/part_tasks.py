@@ -80,8 +80,9 @@ def opened_parts(parts: PartFolder, names: Sequence[str], doing: str) -> Iterato
         with parts.opened(names) as opened:
             yield opened
     except FileNotFoundError as error:
+        gone = error.filename or " or ".join(names)
         raise InputError(
-            f"{error.filename}: was removed or merged by another command meanwhile; run the same command again"
+            f"{gone}: was removed or merged by another command meanwhile; run the same command again"
         ) from None
     except InputError as error:
         raise InputError(f"{doing} {', '.join(names)}: {error}") from None

@@ -9,11 +9,13 @@ phase's start. Every phase is a process of its own. What is bare:
     open     the bytes of all parts, read once
     choose   the chosen embeddings, copied; choosing copies only the queries
     search   the float32 product of queries and entries, in blocks; the search opens and checks the parts, too
-    metrics  the same product; three protocols are scored
+    metrics  the same product; three protocols are scored, part by part
+    thresholds  the same product; error rates, intervals, open set and calibration of one protocol, part by part
     add      the embeddings' bytes of 1,000 more tracklets, written to one file
     remove   the bytes of the parts that held the person, read and written
 
-Needs Linux (peaks are the kernel's) and no Ray.
+Needs Linux (peaks are the kernel's) and no Ray: parts are searched and scored one after another in the phase's process,
+as by one task of a cluster. With --tasks, metrics and thresholds are Ray tasks instead, and the peak is the driver's.
 """
 
 from __future__ import annotations
@@ -32,18 +34,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.config import Recipe
+from ccvid.config import Recipe, ThresholdOptions
 from ccvid.retrieval.embedding.store import EmbedderDescription, open_store, read_store
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
-from ccvid.retrieval.ranking.distances import CosineDistances
+from ccvid.retrieval.ranking.given import GivenRetrieval
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
+from ccvid.retrieval.ranking.protocols import PROTOCOLS
+from ccvid.retrieval.thresholds.find import find_thresholds
 from data_tools.storage import StorageFolder
+from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.entries import EntryFilter, queries_in
 from ray_jobs.scoring.gallery_search import GallerySearch, search_parts
+from ray_jobs.scoring.part_tasks import here, on_cluster
+from ray_jobs.scoring.stored_distances import StoredDistances
+from ray_jobs.scoring.stored_retrieval import read_retrieval
 from tests.benchmarks.bare import bare_product
 
-PHASES = ("write", "open", "choose", "search", "metrics", "add", "remove")
+PHASES = ("write", "open", "choose", "search", "metrics", "thresholds", "add", "remove")
 PART = 50_000
 CAMERAS, OF_A_PERSON, TOP, ADDED = 40, 20, 20, 1000
 Embeddings = npt.NDArray[np.float32]
@@ -160,15 +168,41 @@ def search_store(folder: Path) -> tuple[Measured, Measured]:
     return own, bare
 
 
-def metrics(folder: Path) -> tuple[Measured, Measured]:
-    table = read_store(StorageFolder(str(folder))).read()
-    query, gallery = table.part("query"), table.part("gallery")
-    labels = [RetrievalLabels.from_rows(side.rows) for side in (query, gallery)]
-    with Measured() as bare:
-        bare_product(query.embedding_ND, gallery.embedding_ND)
+def metrics(folder: Path, tasks: bool) -> tuple[Measured, Measured]:
+    retrieval = _in_parts(folder, tasks)
+    bare = _bare(folder, retrieval)
     with Measured() as own:
-        evaluate(CosineDistances(query.embedding_ND, gallery.embedding_ND), *labels)
+        evaluate(*retrieval)
     return own, bare
+
+
+def thresholds(folder: Path, tasks: bool) -> tuple[Measured, Measured]:
+    retrieval = _in_parts(folder, tasks)
+    bare = _bare(folder, retrieval)
+    with Measured() as own:
+        found = find_thresholds(
+            *retrieval, PROTOCOLS["general"], ThresholdOptions(calibration="isotonic"), model="made"
+        )
+    assert not found.left_out, found.left_out
+    return own, bare
+
+
+def _in_parts(folder: Path, tasks: bool) -> GivenRetrieval:
+    """Queries in memory, the gallery in its parts."""
+    if tasks:
+        connect()
+    found = read_retrieval(read_store(StorageFolder(str(folder))), run=on_cluster if tasks else here)
+    return GivenRetrieval(found.distances, *map(RetrievalLabels.from_rows, (found.query.rows, found.gallery)))
+
+
+def _bare(folder: Path, retrieval: GivenRetrieval) -> Measured:
+    """The product of the queries and all parts, which lie in the page cache."""
+    assert isinstance(retrieval.distances, StoredDistances)
+    query_QD = retrieval.distances.query_QD
+    with Measured() as bare:
+        for _, part in read_store(StorageFolder(str(folder))).parts.each():
+            bare_product(query_QD, part.embedding_ND)
+    return bare
 
 
 def add(folder: Path, dimensions: int) -> tuple[Measured, Measured]:
@@ -201,7 +235,8 @@ def run_phase(phase: str, folder: Path, arguments: argparse.Namespace) -> dict[s
         "open": lambda: open_gallery(folder),
         "choose": lambda: choose_entries(folder),
         "search": lambda: search_store(folder),
-        "metrics": lambda: metrics(folder),
+        "metrics": lambda: metrics(folder, arguments.tasks),
+        "thresholds": lambda: thresholds(folder, arguments.tasks),
         "add": lambda: add(folder, arguments.dimensions),
         "remove": lambda: remove(folder),
     }
@@ -221,6 +256,7 @@ def main() -> None:
     parser.add_argument("--tracklets", type=int, default=500_000)
     parser.add_argument("--dimensions", type=int, default=256)
     parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--tasks", action="store_true", help="metrics and thresholds as Ray tasks")
     parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

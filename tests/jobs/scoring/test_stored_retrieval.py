@@ -51,7 +51,7 @@ OPTIONS = ScoreOptions(
         ProtocolOptions(name="indoors", agree=("clothes",), differ=(), within={"location": ("in",)}),
     ),
     single_shot_draws=2,
-    threshold=ThresholdOptions(far=0.05, draws=100),
+    threshold=ThresholdOptions(far=0.05, draws=100, calibration="isotonic"),
 )
 
 
