@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex, ready_index, usable_index
@@ -154,7 +155,7 @@ def some_rows(rows: int, seed: int = 0) -> Indices:
     return np.random.default_rng(seed).permutation(rows)[:CHECKED_QUERIES]
 
 
-def recall(exact_QK: Indices, found_QK: Indices) -> float:
+def recall(exact_QK: npt.NDArray[np.signedinteger], found_QK: npt.NDArray[np.signedinteger]) -> float:
     """The share of exact entries that were found; 1 if there are none."""
     there = exact_QK >= 0
     hits = (exact_QK[:, :, None] == found_QK[:, None, :]).any(axis=2) & there

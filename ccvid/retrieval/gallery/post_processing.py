@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ccvid.retrieval.gallery.adaptation import expand_queries, gallery_centroids, subtract_camera_means
 from ccvid.retrieval.gallery.reranking import re_rank
+from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner
+from ccvid.retrieval.gallery.vectors import JoinedVectors, MatrixVectors
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
@@ -31,7 +33,11 @@ class ProcessedScores:
 
 
 def compare_post_processing(
-    distances: CosineDistances, query: RetrievalLabels, gallery: RetrievalLabels, protocols: Iterable[Protocol]
+    distances: CosineDistances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    protocols: Iterable[Protocol],
+    run: SliceRunner = IN_THREADS,
 ) -> list[ProcessedScores]:
     """Score every method, plain ranking first. No method sees person labels; subtracting camera means uses cameras.
 
@@ -40,7 +46,11 @@ def compare_post_processing(
     query_QD, gallery_GD = distances.query_QD, distances.gallery_GD
     methods: dict[str, Callable[[], Distances]] = {
         "plain": lambda: CosineDistances(query_QD, gallery_GD),
-        "re-ranking": lambda: re_rank(query_QD, gallery_GD),
+        "re-ranking": lambda: re_rank(
+            CosineDistances(query_QD, gallery_GD),
+            JoinedVectors(MatrixVectors(query_QD), MatrixVectors(gallery_GD)),
+            run=run,
+        ),
         "query expansion": lambda: CosineDistances(expand_queries(query_QD, gallery_GD), gallery_GD),
         "gallery centroids": lambda: CosineDistances(query_QD, gallery_centroids(gallery_GD)),
         "camera means subtracted": lambda: CosineDistances(
