@@ -1,6 +1,7 @@
 """A driver that groups and re-ranks a stored gallery in Ray tasks: `python -m tests.jobs.grouping_driver FOLDER`.
 
-Each task notes its process in FOLDER/tasks and takes a moment. Prints whether the results equal those of one process.
+Each task leaves a file in FOLDER/tasks. One writes its process to FOLDER/waiting, and waits to be killed. Prints
+whether the results equal those of one process.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ def main(folder: Path) -> None:
     connect()
     plain = slice_tasks._rows_and_result
 
-    def slow(rows: slice, work: Callable[[slice], Any]) -> tuple[int, Any]:
+    def noted(rows: slice, work: Callable[[slice], Any]) -> tuple[int, Any]:
         (folder / "tasks" / f"{os.getpid()}-{time.monotonic_ns()}").touch()
-        time.sleep(0.2)
+        if rows.start == 100 and not (waiting := folder / "waiting").exists():
+            waiting.write_text(f"{os.getpid()}\n")
+            time.sleep(600)
         return plain(rows, work)
 
-    slice_tasks._rows_and_result = slow  # sent to the workers by value
-    slices.MOST_ROWS, own_neighbours.PART_ROWS = 100, ROWS // 2
+    slice_tasks._rows_and_result = noted  # sent to the workers by value
+    slices.MOST_ROWS, own_neighbours.INDEXED_ROWS = 100, ROWS // 2
     (folder / "tasks").mkdir()
     random = np.random.default_rng(0)
     values = random.integers(-2, 3, (ROWS, DIMENSIONS)).astype(np.float32) + np.float32(0.1)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex, ready_index, usable_index
 from ccvid.retrieval.gallery.search import rank_candidates, search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
 from ccvid.retrieval.ranking.nearest import Codes, NearestEntries
-from data_tools.progress import Meter
 
 CHECKED_QUERIES = 200
 MORE = 4
@@ -26,8 +22,6 @@ SPARE = 4
 """Extra entries to fetch always, because exact scores may order them differently than float16 does."""
 MOST_FILTERED = 4
 """Where fewer than one in this many rows may be found, an index would mostly give others."""
-PART_ROWS = 2**19
-"""Rows of a gallery in memory that one index, and so one thread, takes."""
 LEAST_ROWS = 10_000
 """A smaller part has no index: comparing with all of its rows takes hardly longer."""
 
@@ -86,34 +80,6 @@ def indexed_part(embedding_ND: Floats, path: Path, origin: str, *, build: bool =
     """
     ready = ready_index if build and len(embedding_ND) >= LEAST_ROWS else usable_index
     return IndexedPart(embedding_ND, ready(path, embedding_ND, origin))
-
-
-def index_parts(gallery_GD: Floats) -> list[IndexedPart]:
-    """A gallery in memory in parts of ``PART_ROWS``, each with an index that one thread builds.
-
-    Memory: as ``NeighbourIndex.build``.
-
-    Raises:
-        InputError: NaN, infinity, a zero vector, or usearch is not installed.
-    """
-    CosineDistances(gallery_GD[:1], gallery_GD)  # raises an error that names the row of the whole gallery
-    parts = [gallery_GD[start : start + PART_ROWS] for start in range(0, len(gallery_GD), PART_ROWS)]
-    if len(gallery_GD) < LEAST_ROWS:
-        return [IndexedPart(part) for part in parts]
-    meter, one_at_a_time = Meter("index", len(gallery_GD), "tracklets", brief=True), Lock()
-
-    def added(rows: int) -> None:
-        with one_at_a_time:
-            meter.add(rows, tracklets=rows)
-
-    def indexed(part_ND: Floats) -> IndexedPart:
-        if len(part_ND) >= LEAST_ROWS:
-            return IndexedPart(part_ND, NeighbourIndex.build(part_ND, added=added))
-        added(len(part_ND))
-        return IndexedPart(part_ND)
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return list(threads.map(indexed, parts))
 
 
 def search_parts(

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.retrieval.gallery.approximate_search import PART_ROWS, SPARE, recall, some_rows
+from ccvid.retrieval.gallery.approximate_search import SPARE, recall, some_rows
 from ccvid.retrieval.gallery.neighbour_index import ROWS_AT_A_TIME, NeighbourIndex, has_usearch
 from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner, over_rows, slices_of
@@ -25,6 +25,8 @@ from data_tools.progress import Meter, message
 
 EXACT_ROWS = 100_000
 """Up to this size, all pairs are compared: that takes about twice as long as an index here, and misses nothing."""
+INDEXED_ROWS = 2**19
+"""Rows that one index, and so one thread, takes at most."""
 CHECKED_AT_A_TIME = 50
 """Embeddings of the sample whose exact neighbours are found at a time."""
 
@@ -86,7 +88,7 @@ def _exact(vectors: Vectors, k: int, row_M: Indices) -> OwnNeighbours:
 
 def _by_indexes(vectors: Vectors, k: int, run: SliceRunner) -> OwnNeighbours:
     rows = vectors.shape[0]
-    parts = slices_of(rows, -(-rows // -(-rows // PART_ROWS)))  # of about the same size
+    parts = slices_of(rows, -(-rows // -(-rows // INDEXED_ROWS)))  # of about the same size
     indexes = list(run("index", partial(_index, vectors), parts))
     search_slice = partial(_by_index, vectors, [part.start for part in parts], indexes, k)
     found = OwnNeighbours.of_slices(over_rows(run, "neighbours", search_slice, rows), rows, k)

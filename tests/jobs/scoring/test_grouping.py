@@ -17,22 +17,24 @@ from ray_jobs.scoring.slice_tasks import in_order
 from tests.jobs.head import ROOT, Head
 from tests.processes import PATIENCE_SECONDS, wait_for
 
+TASKS = 3 + 4 * 4 + 2 + 4 * 4
+"""Reading the parts; four stages of groups; indexes; neighbours, recall, weights and averages, all of four slices."""
+
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_only_its_slice(head: Head, tmp_path: Path) -> None:
     command = [str(head.python), "-m", "tests.jobs.grouping_driver", str(tmp_path)]
     process = subprocess.Popen(command, env=head.driver_environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
-    def workers() -> list[int]:
-        return [int(path.name.partition("-")[0]) for path in tmp_path.glob("tasks/*")]
-
+    waiting = tmp_path / "waiting"
     try:
-        wait_for(lambda: len(workers()) >= 6 or process.poll() is not None, "some tasks")
-        os.kill(workers()[-1], signal.SIGKILL)
+        wait_for(lambda: waiting.exists() and waiting.read_text().endswith("\n"), "a task that waits")
+        os.kill(int(waiting.read_text()), signal.SIGKILL)
         output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
     assert "FOUND [True, True, True, True, True, True, True]" in output
+    assert len(list(tmp_path.glob("tasks/*"))) == TASKS + 1, "another task than the killed one ran again"
 
 
 def test_results_that_come_too_early_wait() -> None:

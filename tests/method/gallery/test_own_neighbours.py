@@ -18,7 +18,7 @@ from ccvid.retrieval.ranking.distances import CosineDistances
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PART_ROWS", 170)
+    monkeypatch.setattr(module, "INDEXED_ROWS", 170)
     monkeypatch.setattr(slices, "MOST_ROWS", 64)
 
 

@@ -25,8 +25,8 @@ ROWS, DIMENSIONS = 90, 6
 
 def gallery(kind: str) -> EmbeddingTable:
     random = np.random.default_rng(3)
-    embedding = random.standard_normal((ROWS // 5, DIMENSIONS))[np.arange(ROWS) % (ROWS // 5)]
-    embedding = (embedding + 0.4 * random.standard_normal(embedding.shape)).astype(np.float32)
+    centre = random.standard_normal((ROWS // 5, DIMENSIONS))[np.arange(ROWS) % (ROWS // 5)]
+    embedding = (centre + 0.4 * random.standard_normal(centre.shape)).astype(np.float32)
     if kind == "ties":
         embedding = (random.integers(-1, 2, embedding.shape) + 0.5).astype(np.float32)
     if kind == "duplicates":
@@ -67,7 +67,7 @@ def everything(found: Vectors, presence: Presence, exact_rows: int) -> list[np.n
 @pytest.mark.parametrize("kind", ["plain", "ties", "duplicates"])
 @pytest.mark.parametrize("exact_rows", [ROWS, 0])
 def test_any_parts_and_slices(kind: str, exact_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours_module, "PART_ROWS", 40)
+    monkeypatch.setattr(neighbours_module, "INDEXED_ROWS", 40)
     table = gallery(kind)
     presence = Presence.of(table.rows)
     expected = everything(MatrixVectors(table.embedding_ND), presence, exact_rows)
