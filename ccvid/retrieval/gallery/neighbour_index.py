@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from ccvid.retrieval.gallery.adaptation import unit
+from ccvid.retrieval.gallery.unit_vectors import unit
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
 from data_tools.documents import differences, parse_model
 from data_tools.errors import InputError

@@ -18,7 +18,7 @@ from ccvid.retrieval.gallery.approximate_search import SPARE, recall, some_rows
 from ccvid.retrieval.gallery.neighbour_index import ROWS_AT_A_TIME, NeighbourIndex, has_usearch
 from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner, over_rows, slices_of
-from ccvid.retrieval.gallery.vectors import Numbers, Vectors
+from ccvid.retrieval.gallery.vectors import Numbers, OpenVectors, Vectors
 from ccvid.retrieval.ranking.distances import Floats, Indices
 from ccvid.retrieval.ranking.nearest import NearestEntries
 from data_tools.progress import Meter, message
@@ -76,14 +76,22 @@ def _exact(vectors: Vectors, k: int, row_M: Indices) -> OwnNeighbours:
     """Those of some rows, by comparing them with all."""
     with vectors.opened() as opened:
         query_MD = opened.take(row_M)
-        nearest = NearestEntries(np.full((len(row_M), k), -1), np.full((len(row_M), k), -np.inf))
-        opposite_M = np.full(len(row_M), -np.inf)
-        for row_R, matrix_RD in opened.each():
-            found = search(query_MD, matrix_RD, k, least_Q=nearest.score_QK[:, -1])
-            numbered = NearestEntries(np.where(found.gallery_QK < 0, -1, row_R[found.gallery_QK]), found.score_QK)
-            nearest = NearestEntries.of_parts([nearest, numbered], [0, 0], k)
-            opposite_M = np.maximum(opposite_M, search(-query_MD, matrix_RD, 1, least_Q=opposite_M).score_QK[:, 0])
-    return OwnNeighbours(nearest.gallery_QK.astype(np.int32), _squared(1 + opposite_M))
+        nearest_MK = exact_nearest(opened, query_MD, k).gallery_QK.astype(np.int32)
+        return OwnNeighbours(nearest_MK, _squared(1 + exact_nearest(opened, -query_MD, 1).score_QK[:, 0]))
+
+
+def exact_nearest(opened: OpenVectors, query_QD: Floats, k: int) -> NearestEntries:
+    """The first k rows for each query, by decreasing cosine, ties in order of the rows; −1 after the last.
+
+    Raises:
+        InputError: as ``search``.
+    """
+    nearest = NearestEntries(np.full((len(query_QD), k), -1), np.full((len(query_QD), k), -np.inf))
+    for row_R, matrix_RD in opened.each():
+        found = search(query_QD, matrix_RD, k, least_Q=nearest.score_QK[:, -1])
+        numbered = NearestEntries(np.where(found.gallery_QK < 0, -1, row_R[found.gallery_QK]), found.score_QK)
+        nearest = NearestEntries.of_parts([nearest, numbered], [0, 0], k)
+    return nearest
 
 
 def _by_indexes(vectors: Vectors, k: int, run: SliceRunner) -> OwnNeighbours:

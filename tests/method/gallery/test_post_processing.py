@@ -40,7 +40,7 @@ def test_methods_are_scored_as_by_themselves(problem: tuple[CosineDistances, Ret
     alone: dict[str, Distances] = {
         "plain": distances,
         "re-ranking": re_rank(distances, JoinedVectors(MatrixVectors(query_QD), MatrixVectors(gallery_GD))),
-        "query expansion": CosineDistances(expand_queries(query_QD, gallery_GD), gallery_GD),
+        "query expansion": CosineDistances(expand_queries(query_QD, MatrixVectors(gallery_GD)), gallery_GD),
     }
     for method, ranked in alone.items():
         result = evaluate(ranked, query, gallery).results["general"]

@@ -12,6 +12,7 @@ from ccvid.retrieval.embedding.part_folder import PartFolder
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.gallery import own_neighbours as neighbours_module
 from ccvid.retrieval.gallery import slices, vectors
+from ccvid.retrieval.gallery.adaptation import GalleryChange, expand_queries, gallery_centroids, subtract_camera_means
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters
 from ccvid.retrieval.gallery.own_neighbours import own_neighbours
 from ccvid.retrieval.gallery.reranking import re_rank, reciprocal_neighbours
@@ -91,6 +92,26 @@ def test_queries_and_gallery_of_a_store(tmp_path: Path) -> None:
     for every in (found.rows(np.concatenate((query, entry))), JoinedVectors(sides[0], found.rows(entry))):
         (block,) = re_rank(base, every).blocks()
         assert np.array_equal(block.values, expected.values)
+
+
+def test_methods_before_ranking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stored gallery, as of one in memory; also where rows are asked for in several calls."""
+    table, memory = gallery("duplicates"), MatrixVectors(gallery("duplicates").embedding_ND)
+    cameras = [f"c{number % 4}" for number in range(ROWS + 9)]
+    query, rows = table.embedding_ND[:9] + np.float32(0.1), np.arange(ROWS)
+
+    def adapted(entries: Vectors, parts: list[np.ndarray]) -> list[np.ndarray]:
+        moved, change = subtract_camera_means(query, entries, cameras[:9], cameras[9:])
+        changes: list[GalleryChange] = [change, gallery_centroids(entries)]
+        changed = [np.concatenate([one(part, table.embedding_ND[part]) for part in parts]) for one in changes]
+        return [expand_queries(query, entries), moved, *changed]
+
+    expected = adapted(memory, [rows])
+    assert all(np.isfinite(values).all() for values in expected), "of 30 equal ones, some are not their own neighbours"
+    for number, part_N in enumerate((rows % 3, rows // 31)):
+        monkeypatch.setattr(slices, "MOST_ROWS", [7, 64][number])
+        _, found = read_stored(stored(table, part_N, tmp_path / str(number)))
+        assert all(map(np.array_equal, adapted(found, np.array_split(rows, 4)), expected))
 
 
 def test_rows_are_taken_and_gone_through_in_order() -> None:
