@@ -11,12 +11,11 @@ import numpy as np
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_store
 from ccvid.retrieval.embedding.table import EmbeddingTable
-from ccvid.retrieval.gallery.clusters import Presence, find_clusters, score_clusters, write_clusters
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.gallery.part_search import keep_indexes
 from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
-from ccvid.retrieval.report.unlabelled import Group, group_view, search_view, write_views
+from ccvid.retrieval.report.unlabelled import search_view, write_views
 from ccvid.run_files import (
     CLUSTERS_FILE,
     CONFIG_FILE,
@@ -34,6 +33,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, read_model
 from ray_jobs.scoring.entries import EntryFilter, queries_in
+from ray_jobs.scoring.gallery_groups import write_groups
 from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, shown_limit
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
@@ -105,7 +105,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
         if recipe.score.report:
             write_pages(matches, ranked, stores, request, checkpoint, decisions, path)
         if request.groups is not None:
-            _write_groups(added.embeddings.read(), stores, request.gallery, request.groups, path)
+            write_groups(added.embeddings, stores, request.groups, path)
         write_matches(matches, path)
 
 
@@ -191,36 +191,6 @@ def matching_precision(used: UsedModel, recipe: Recipe, request: GalleryRequest,
     if queries not in (None, own):
         raise InputError(f"{request.queries}: embeddings of another model or other clips than those of the gallery")
     return recipe
-
-
-def _write_groups(
-    gallery: EmbeddingTable, stores: Sequence[ShardFolder], place: StorageFolder, reach: float, folder: Path
-) -> None:
-    """Group all tracklets of a gallery, report the quality if persons are known, and write the table and pages."""
-    rows = gallery.rows
-    clusters = find_clusters(gallery.embedding_ND, Presence.of(rows), reach=reach)
-    alone = int(np.count_nonzero(clusters.group_N < 0))
-    facts: dict[str, object] = {
-        "gallery": place,
-        "reach": reach,
-        "tracklets": len(rows),
-        "groups": clusters.groups,
-        "tracklets alone": alone,
-    }
-    message(f"{clusters.groups} groups of {len(rows)} tracklets, {alone} tracklets alone")
-    persons = rows.text("person")
-    if persons.null_count < len(rows):
-        scores = score_clusters(clusters.group_N, persons.to_pylist())
-        scored = (
-            f"{scores.persons} persons; purity {100 * scores.purity:.1f} %, B-cubed precision "
-            f"{100 * scores.precision:.1f} %, recall {100 * scores.recall:.1f} %"
-        )
-        message(f"of the tracklets with a person label: {scored}")
-        facts["of known persons"] = scored
-    write_clusters(clusters, rows, folder / CLUSTERS_FILE)
-    groups = [Group(f"group {number}", members.tolist()) for number, members in enumerate(clusters.members(), 1)]
-    view = group_view(groups, rows, stored_thumbnails(find_tracklets(rows, stores)))
-    write_views([view], folder / GROUPS_FOLDER, title=f"Probable people in {place.name}", facts=facts)
 
 
 def _facts(request: GalleryRequest, checkpoint: StorageFolder, queries: int, ranked: int) -> dict[str, object]:

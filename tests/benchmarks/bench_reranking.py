@@ -1,119 +1,224 @@
-"""k-reciprocal re-ranking and groups of large sets of tracklets: seconds, memory, and what they bring on made features.
+"""Groups and k-reciprocal re-ranking of large stored galleries: seconds, memory, and what they bring on made features.
 
-    OMP_NUM_THREADS=2 python -m tests.benchmarks.bench_reranking [--tracklets 50000 100000] [--queries 1000]
-        [--dimensions 256] [--exact] [--only groups]
+    python -m tests.benchmarks.bench_reranking [--tracklets 50000 100000] [--queries 1000] [--dimensions 256]
+        [--only groups] [--exact] [--here]
 
 Twenty tracklets a person, around a centre for each; the coordinates of both vary less and less, as those of a trained
-network do. The plain side is the same scoring of the cosine distances. Each size is measured in a process of its own.
+network do. They are written to a store of several parts in a temporary folder, and are read from there by Ray tasks on
+this machine; with ``--here``, by threads of one process. Each size and each piece of work has a process of its own.
 
-Neighbours come from an index at every size, in two parts, because a million tracklets have two (``PART_ROWS``), so the
-last two sizes tell how the time grows. What they give for a million by that growth is printed, marked as extrapolated.
-With ``--exact`` neighbours come from comparing all pairs.
+Prints one JSON object a line. ``peak_bytes`` is the most memory of that process and all that it started, Ray's own
+processes, its object store and the mapped parts included, each shared page counted once; ``cpu_seconds`` those of all
+of them. The recall of the neighbours is printed before each line.
+
+    groups               ``score.py --groups``, but for its pages
+    re-ranking: weights  what ``score.post_processing`` needs before it can score
+    re-ranking: scoring  of the queries against the others, with the embeddings in memory; the plain side beside it
+
+Neighbours come from an index at every size, in two halves, as a million tracklets have two (``INDEXED_ROWS``), so the
+last two sizes tell how seconds and memory grow: by which power of the tracklets. What they give for a million by that
+growth is printed, too, marked as extrapolated. With ``--exact`` neighbours come from comparing all pairs.
+
+Needs Linux.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
-import resource
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from math import log
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from ccvid.retrieval.gallery import approximate_search
+from ccvid.retrieval.embedding.part_folder import PartFolder
+from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
+from ccvid.retrieval.gallery import own_neighbours
 from ccvid.retrieval.gallery.clusters import Clusters, Presence, find_clusters, score_clusters
-from ccvid.retrieval.gallery.reranking import re_rank
+from ccvid.retrieval.gallery.reranking import ReRankedDistances, reciprocal_neighbours
+from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner
+from ccvid.retrieval.gallery.vectors import StoredVectors, read_stored
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Floats
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 from ccvid.retrieval.ranking.protocols import PROTOCOLS
+from data_tools.storage import StorageFolder
+from ray_jobs.cluster.connection import connect
+from ray_jobs.scoring.slice_tasks import ClusterSlices
+from tests.benchmarks.process_tree import TreeMeter
 
-EACH, NOISE, PARTS, MILLION = 20, 1.0, 2, 1_000_000
+EACH, NOISE, INDEXES, MILLION = 20, 1.0, 2, 1_000_000
+PART, BLOCK = 49_152, 8192
+"""Rows of a stored part, and made at a time."""
+Persons = npt.NDArray[np.int64]
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One piece of work: wall and CPU seconds, the process's most memory so far in bytes, and its result in words."""
+    """One piece of work: wall and CPU seconds, the most memory meanwhile in bytes, and its result in words."""
 
-    what: str
+    phase: str
+    tracklets: int
     seconds: float
     cpu_seconds: float
     peak_bytes: int
     result: str
 
 
-def people(tracklets: int, dimensions: int) -> tuple[Floats, np.ndarray]:
-    """Embeddings (N, D) in random order, and each one's person."""
-    random = np.random.default_rng(2)
-    person = random.permutation(np.arange(tracklets) // EACH)
+@dataclass(frozen=True)
+class Asked:
+    """What a process does."""
+
+    folder: str
+    tracklets: int
+    queries: int
+    dimensions: int
+    exact: bool
+    here: bool
+
+    @property
+    def parts(self) -> PartFolder:
+        return PartFolder(StorageFolder(self.folder), "made", self.dimensions)
+
+    @property
+    def exact_rows(self) -> int:
+        return self.tracklets if self.exact else 0
+
+    def measured(self, phase: str, work: Callable[[], Found], result: Callable[[Found], str]) -> tuple[Found, Measured]:
+        with TreeMeter() as meter:
+            found = work()
+        return found, Measured(phase, self.tracklets, meter.seconds, meter.cpu_seconds, meter.peak_bytes, result(found))
+
+    def start(self) -> SliceRunner:
+        own_neighbours.INDEXED_ROWS = -(-self.tracklets // INDEXES)
+        if self.here:
+            return IN_THREADS
+        connect()
+        return ClusterSlices()
+
+
+def persons(tracklets: int) -> Persons:
+    return np.random.default_rng(1).permutation(np.arange(tracklets) // EACH)
+
+
+def made_blocks(tracklets: int, dimensions: int) -> Iterator[Floats]:
+    """Embeddings, ``BLOCK`` at a time."""
+    random, person = np.random.default_rng(2), persons(tracklets)
     scale = (1 / np.sqrt(1 + np.arange(dimensions) / 16)).astype(np.float32)
     centre = random.standard_normal((person.max() + 1, dimensions), np.float32)
-    embedding = random.standard_normal((tracklets, dimensions), np.float32)
-    embedding *= NOISE
-    for start in range(0, tracklets, 8192):
-        embedding[start : start + 8192] += centre[person[start : start + 8192]]
-    embedding *= scale
-    return embedding, person
+    for start in range(0, tracklets, BLOCK):
+        own = person[start : start + BLOCK]
+        noise = random.standard_normal((len(own), dimensions), np.float32)
+        yield (centre[own] + np.float32(NOISE) * noise) * scale
 
 
-def timed(what: str, work: Callable[[], Found], result: Callable[[Found], str]) -> tuple[Found, Measured]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    found = work()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return found, Measured(what, wall, cpu, peak, result(found))
+def write_store(asked: Asked) -> None:
+    person, held, start = persons(asked.tracklets).tolist(), [], 0
+    for block in made_blocks(asked.tracklets, asked.dimensions):
+        held.append(block)
+        stop = start + sum(map(len, held))
+        if stop - start >= PART or stop == asked.tracklets:
+            rows = EmbeddingRows.of(
+                EmbeddingRow(f"{row:010d}", f"p{person[row]}", None, f"c{row % 7}", "gallery", {}, 4, "made")
+                for row in range(start, stop)
+            )
+            asked.parts.write(EmbeddingTable(rows, np.concatenate(held), "made"))
+            held, start = [], stop
 
 
-def measure(tracklets: int, queries: int, dimensions: int, exact: bool, only: str | None) -> list[Measured]:
-    approximate_search.PART_ROWS = -(-tracklets // PARTS)
-    exact_rows = tracklets if exact else 0
-    embedding_ND, person_N = people(tracklets, dimensions)
-    labels = [as_labels(person_N[:queries], "q"), as_labels(person_N[queries:], "g")]
-    sides = embedding_ND[:queries], embedding_ND[queries:]
-    unknown = Presence(np.full(tracklets, -1), np.zeros(tracklets), np.zeros(tracklets))
+def grouped(asked: Asked) -> list[Measured]:
+    run = asked.start()
+
+    def work() -> Clusters:
+        rows, vectors = read_stored(asked.parts, run)
+        return find_clusters(vectors, Presence.of(rows), exact_rows=asked.exact_rows, run=run)
 
     def told(found: Clusters) -> str:
-        scores = score_clusters(found.group_N, [str(number) for number in person_N.tolist()])
+        scores = score_clusters(found.group_N, [str(number) for number in persons(asked.tracklets).tolist()])
         return f"B-cubed precision {scores.precision:.1%}, recall {scores.recall:.1%}"
 
-    def re_ranked() -> list[Measured]:
-        _, plain = timed("plain scoring", lambda: general_map(CosineDistances(*sides), labels), "mAP {:.1%}".format)
-        distances, weights = timed("re-ranking: weights", lambda: re_rank(*sides, exact_rows=exact_rows), lambda _: "")
-        _, scoring = timed("re-ranking: scoring", lambda: general_map(distances, labels), "mAP {:.1%}".format)
-        return [plain, weights, scoring]
-
-    def grouped() -> list[Measured]:
-        return [timed("groups", lambda: find_clusters(embedding_ND, unknown, exact_rows=exact_rows), told)[1]]
-
-    pieces = {"re-ranking": re_ranked, "groups": grouped}
-    return [row for name, piece in pieces.items() if only in (None, name) for row in piece()]
+    return [asked.measured("groups", work, told)[1]]
 
 
-def as_labels(person_N: np.ndarray, prefix: str) -> RetrievalLabels:
+def re_ranked(asked: Asked) -> list[Measured]:
+    run = asked.start()
+    vectors = read_stored(asked.parts, run)[1]
+    weights, weighing = asked.measured(
+        "re-ranking: weights",
+        lambda: reciprocal_neighbours(vectors, exact_rows=asked.exact_rows, run=run),
+        lambda found: f"{found.weight_NN.nnz / asked.tracklets:.1f} weights a tracklet",
+    )
+    matrix, queries = in_memory(vectors), asked.queries
+    sides = CosineDistances(matrix[:queries], matrix[queries:], gallery_checked=True)
+    weight_NN = weights.weight_NN
+    distances = ReRankedDistances(sides, weight_NN[:queries], weight_NN[queries:], weights.largest_N[:queries], 0.3)
+    plain, scoring = (
+        asked.measured(phase, partial(general_map, ranked, persons(asked.tracklets)), "mAP {:.1%}".format)[1]
+        for phase, ranked in (("plain: scoring", sides), ("re-ranking: scoring", distances))
+    )
+    return [weighing, plain, scoring]
+
+
+def in_memory(vectors: StoredVectors) -> Floats:
+    with vectors.opened() as opened:
+        return opened.take(np.arange(vectors.shape[0]))
+
+
+def general_map(distances: Distances, person_N: Persons) -> float:
+    queries = distances.shape[0]
+    labels = as_labels(person_N[:queries], "q"), as_labels(person_N[queries:], "g")
+    found = evaluate(distances, *labels, protocols=[PROTOCOLS["general"]])
+    return found.results["general"].mean_average_precision
+
+
+def as_labels(person_N: Persons, prefix: str) -> RetrievalLabels:
     ids = tuple(f"{prefix}{number}" for number in range(len(person_N)))
     return RetrievalLabels(ids, tuple(map(str, person_N.tolist())), (prefix,) * len(ids), (None,) * len(ids))
 
 
-def general_map(distances: Distances, labels: list[RetrievalLabels]) -> float:
-    found = evaluate(distances, labels[0], labels[1], protocols=[PROTOCOLS["general"]])
-    return found.results["general"].mean_average_precision
+PIECES: dict[str, Callable[[Asked], list[Measured]]] = {"groups": grouped, "re-ranking": re_ranked}
 
 
-def extrapolated(sizes: list[int], measured: list[list[Measured]], figure: Callable[[Measured], float]) -> list[float]:
-    """The figure of each piece of work for a million tracklets, by its growth between the last two sizes."""
-    ratio = log(MILLION / sizes[-1]) / log(sizes[-1] / sizes[-2])
-    return [
-        figure(last) * (figure(last) / figure(before)) ** ratio for before, last in zip(*measured[-2:], strict=True)
-    ]
+def in_own_process(work: Callable[[Asked], Found], asked: Asked) -> Found:
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(work, asked).result()
+
+
+def say(found: Measured, **more: object) -> None:
+    print(json.dumps({**asdict(found), **more}), flush=True)
+
+
+def growth(before: Measured, last: Measured) -> tuple[float, float]:
+    """The powers of the tracklets by which seconds and memory grow."""
+    sizes = log(last.tracklets / before.tracklets)
+    return log(last.seconds / before.seconds) / sizes, log(last.peak_bytes / before.peak_bytes) / sizes
+
+
+def extrapolated(before: Measured, last: Measured) -> Measured:
+    """For a million tracklets, by the growth between two sizes."""
+    seconds, memory = growth(before, last)
+    ratio = MILLION / last.tracklets
+    return Measured(
+        f"{last.phase}, EXTRAPOLATED",
+        MILLION,
+        last.seconds * ratio**seconds,
+        last.cpu_seconds * ratio**seconds,
+        int(last.peak_bytes * ratio**memory),
+        f"seconds grow by the power {seconds:.2f}, memory {memory:.2f}",
+    )
 
 
 def main() -> None:
@@ -122,29 +227,25 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--dimensions", type=int, default=256)
     parser.add_argument("--exact", action="store_true", help="compare all pairs")
-    parser.add_argument("--only", choices=("re-ranking", "groups"))
+    parser.add_argument("--here", action="store_true", help="threads of one process, no Ray")
+    parser.add_argument("--only", choices=tuple(PIECES))
     options = parser.parse_args()
-    sizes, measured = sorted(options.tracklets), []
-    for size in sizes:
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            arguments = size, options.queries, options.dimensions, options.exact, options.only
-            measured.append(process.submit(measure, *arguments).result())
-    print(f"\n{platform.machine()}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
-    print(f"{options.dimensions} dimensions, {options.queries} queries when re-ranking\n")
-    print("| tracklets | what | seconds | CPU seconds | memory so far, GB | |\n|---|---|---|---|---|---|")
-    for size, rows in zip(sizes, measured, strict=True):
-        for row in rows:
-            memory = row.peak_bytes / 1e9
-            print(
-                f"| {size:,} | {row.what} | {row.seconds:.1f} | {row.cpu_seconds:.1f} | {memory:.2f} | {row.result} |"
-            )
-    if len(sizes) > 1 and not options.exact:
-        figures = [
-            extrapolated(sizes, measured, figure)
-            for figure in (lambda row: row.seconds, lambda row: row.cpu_seconds, lambda row: row.peak_bytes / 1e9)
-        ]
-        for row, seconds, cpu, memory in zip(measured[-1], *figures, strict=True):
-            print(f"| {MILLION:,}, EXTRAPOLATED | {row.what} | {seconds:.0f} | {cpu:.0f} | {memory:.1f} | |")
+    print(json.dumps({"machine": platform.machine(), "cpus": torch.get_num_threads(), "load": os.getloadavg()[0]}))
+    measured: dict[str, list[Measured]] = {}
+    for size in sorted(options.tracklets):
+        with tempfile.TemporaryDirectory(prefix="ccvid-bench-") as folder:
+            asked = Asked(folder, size, options.queries, options.dimensions, options.exact, options.here)
+            started = time.perf_counter()
+            in_own_process(write_store, asked)
+            size_on_disk = sum(path.stat().st_size for path in Path(folder).iterdir())
+            print(json.dumps({"phase": "write", "seconds": time.perf_counter() - started, "bytes": size_on_disk}))
+            for name, piece in PIECES.items():
+                for found in in_own_process(piece, asked) if options.only in (None, name) else ():
+                    say(found)
+                    measured.setdefault(found.phase, []).append(found)
+    for rows in measured.values():
+        if len(rows) > 1 and not options.exact and rows[-1].tracklets < MILLION:
+            say(extrapolated(*rows[-2:]))
 
 
 if __name__ == "__main__":

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from ccvid.retrieval.gallery.neighbour_index import NeighbourIndex, ready_index, usable_index
 from ccvid.retrieval.gallery.search import rank_candidates, search
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
 from ccvid.retrieval.ranking.nearest import Codes, NearestEntries
-from data_tools.progress import Meter
 
 CHECKED_QUERIES = 200
 MORE = 4
@@ -25,8 +22,6 @@ SPARE = 4
 """Extra entries to fetch always, because exact scores may order them differently than float16 does."""
 MOST_FILTERED = 4
 """Where fewer than one in this many rows may be found, an index would mostly give others."""
-PART_ROWS = 2**19
-"""Rows of a gallery in memory that one index, and so one thread, takes."""
 LEAST_ROWS = 10_000
 """A smaller part has no index: comparing with all of its rows takes hardly longer."""
 
@@ -87,34 +82,6 @@ def indexed_part(embedding_ND: Floats, path: Path, origin: str, *, build: bool =
     return IndexedPart(embedding_ND, ready(path, embedding_ND, origin))
 
 
-def index_parts(gallery_GD: Floats) -> list[IndexedPart]:
-    """A gallery in memory in parts of ``PART_ROWS``, each with an index that one thread builds.
-
-    Memory: as ``NeighbourIndex.build``.
-
-    Raises:
-        InputError: NaN, infinity, a zero vector, or usearch is not installed.
-    """
-    CosineDistances(gallery_GD[:1], gallery_GD)  # raises an error that names the row of the whole gallery
-    parts = [gallery_GD[start : start + PART_ROWS] for start in range(0, len(gallery_GD), PART_ROWS)]
-    if len(gallery_GD) < LEAST_ROWS:
-        return [IndexedPart(part) for part in parts]
-    meter, one_at_a_time = Meter("index", len(gallery_GD), "tracklets", brief=True), Lock()
-
-    def added(rows: int) -> None:
-        with one_at_a_time:
-            meter.add(rows, tracklets=rows)
-
-    def indexed(part_ND: Floats) -> IndexedPart:
-        if len(part_ND) >= LEAST_ROWS:
-            return IndexedPart(part_ND, NeighbourIndex.build(part_ND, added=added))
-        added(len(part_ND))
-        return IndexedPart(part_ND)
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return list(threads.map(indexed, parts))
-
-
 def search_parts(
     query_QD: Floats, parts: Sequence[IndexedPart], k: int, *, exclude: Sequence[Codes] = ()
 ) -> NearestEntries:
@@ -154,7 +121,7 @@ def some_rows(rows: int, seed: int = 0) -> Indices:
     return np.random.default_rng(seed).permutation(rows)[:CHECKED_QUERIES]
 
 
-def recall(exact_QK: Indices, found_QK: Indices) -> float:
+def recall(exact_QK: npt.NDArray[np.signedinteger], found_QK: npt.NDArray[np.signedinteger]) -> float:
     """The share of exact entries that were found; 1 if there are none."""
     there = exact_QK >= 0
     hits = (exact_QK[:, :, None] == found_QK[:, None, :]).any(axis=2) & there

@@ -9,15 +9,14 @@ join such a pair.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
-import torch
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -25,13 +24,16 @@ from ccvid.retrieval.embedding.parquet import write_table
 from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.matches import TIMES, seconds
 from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS
-from ccvid.retrieval.gallery.reranking import ROWS, jaccard_distances, reciprocal_neighbours
-from ccvid.retrieval.ranking.distances import Floats, Indices
+from ccvid.retrieval.gallery.reranking import jaccard_distances, reciprocal_neighbours
+from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner, over_rows, stacked
+from ccvid.retrieval.gallery.vectors import Vectors
+from ccvid.retrieval.ranking.distances import Indices
 from data_tools.errors import InputError
-from data_tools.progress import Meter
 
 REACH = 0.5
 """With only six neighbours that must be mutual, it keeps groups pure but splits some persons into several groups."""
+PAIRED_ROWS = 1024
+"""Rows whose pairs are looked for at a time: there are hundreds a row before most are found too far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class ClusterScores:
 
 
 def find_clusters(
-    embedding_ND: Floats,
+    vectors: Vectors,
     presence: Presence,
     *,
     reach: float = REACH,
@@ -112,6 +114,7 @@ def find_clusters(
     k1: int = 6,
     k2: int = 2,
     exact_rows: int = EXACT_ROWS,
+    run: SliceRunner = IN_THREADS,
 ) -> Clusters:
     """Group tracklets with similar neighbourhoods.
 
@@ -119,20 +122,24 @@ def find_clusters(
         reach: Jaccard distance up to which two tracklets are neighbours (DBSCAN's eps), in (0, 1).
         least: number of neighbours, itself included, that make a tracklet the core of a group (DBSCAN's min_samples).
         k1, k2: see ``reciprocal_neighbours``.
-        exact_rows: see ``own_neighbours``.
+        exact_rows, run: see ``reciprocal_neighbours``.
 
-    Memory: as ``reciprocal_neighbours``, and the pairs below ``reach``.
+    Memory of the caller: as ``reciprocal_neighbours``; then 24 bytes for each weight, about 7 a tracklet, 12 for each
+    pair within ``reach``, and what scikit-learn makes of these.
 
     Raises:
         InputError: fewer than two tracklets, or a reach outside (0, 1).
     """
-    if len(embedding_ND) < 2 or not 0 < reach < 1:
+    tracklets = vectors.shape[0]
+    if tracklets < 2 or not 0 < reach < 1:
         raise InputError(
-            f"cannot group {len(embedding_ND)} tracklets with reach {reach}: expected at least 2 tracklets and a reach "
-            "between 0 and 1"
+            f"cannot group {tracklets} tracklets with reach {reach}: expected at least 2 tracklets and a reach between "
+            "0 and 1"
         )
-    weight_NN = reciprocal_neighbours(embedding_ND, k1=k1, k2=k2, exact_rows=exact_rows).weight_NN
-    graph = _near_pairs(weight_NN, presence, reach)
+    weight_NN = reciprocal_neighbours(vectors, k1=k1, k2=k2, exact_rows=exact_rows, run=run).weight_NN
+    near = partial(_near, weight_NN=weight_NN, columns_NN=weight_NN.tocsc(), presence=presence, reach=reach)
+    graph = stacked(over_rows(run, "distances", near, tracklets), tracklets)
+    del weight_NN, near
     label_N = DBSCAN(eps=reach, min_samples=least, metric="precomputed").fit_predict(graph).astype(np.int64)
     return _ordered(_separated(label_N, graph, presence), graph)
 
@@ -175,27 +182,21 @@ def write_clusters(clusters: Clusters, rows: EmbeddingRows, path: Path) -> None:
     write_table(pa.table(columns), path)
 
 
-def _near_pairs(weight_NN: sp.csr_array, presence: Presence, reach: float) -> sp.csr_array:
-    """Distances (N, N) of at most ``reach``, without those of pairs that are in view at the same time."""
-    tracklets, columns_NN = weight_NN.shape[0], weight_NN.tocsc()
-    meter = Meter("distances", tracklets, "tracklets", brief=True)
-
-    def near(start: int) -> tuple[Indices, Indices, Floats]:
-        row_P, near_P, distance_P = jaccard_distances(weight_NN, columns_NN, slice(start, start + ROWS))
+def _near(
+    rows: slice, weight_NN: sp.csr_array, columns_NN: sp.csc_array, presence: Presence, reach: float
+) -> sp.csr_array:
+    """Some rows of distances of at most ``reach``, without those of pairs that are in view at the same time."""
+    counts, columns, values = [np.zeros(1, np.int64)], [], []
+    for start in range(rows.start, rows.stop, PAIRED_ROWS):
+        part = slice(start, min(start + PAIRED_ROWS, rows.stop))
+        row_P, near_P, distance_P = jaccard_distances(weight_NN, columns_NN, part)
         kept = (distance_P <= reach) & ~presence.together(row_P, near_P)
-        return np.bincount(row_P[kept] - start, minlength=min(ROWS, tracklets - start)), near_P[kept], distance_P[kept]
-
-    counts, columns, values = [], [], []
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for count_R, near_P, distance_P in threads.map(near, range(0, tracklets, ROWS)):
-            counts.append(count_R)
-            columns.append(near_P.astype(np.int32) if tracklets < 2**31 else near_P)
-            values.append(distance_P)
-            meter.add(len(count_R), tracklets=len(count_R))
-    first = np.concatenate(([0], np.cumsum(np.concatenate(counts))))
-    column_E = np.concatenate(columns)
-    parts = np.concatenate(values), column_E, first.astype(column_E.dtype) if first[-1] < 2**31 else first
-    return sp.csr_array(parts, shape=(tracklets, tracklets))
+        counts.append(np.bincount(row_P[kept] - start, minlength=part.stop - start))
+        columns.append(near_P[kept])
+        values.append(distance_P[kept])
+    first = np.cumsum(np.concatenate(counts))
+    arrays = np.concatenate(values), np.concatenate(columns), first
+    return sp.csr_array(arrays, shape=(len(first) - 1, weight_NN.shape[0]))
 
 
 def _separated(label_N: Indices, graph: sp.csr_array, presence: Presence) -> Indices:

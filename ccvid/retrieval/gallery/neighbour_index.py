@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from ccvid.retrieval.gallery.adaptation import unit
+from ccvid.retrieval.gallery.unit_vectors import unit
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices
 from data_tools.documents import differences, parse_model
 from data_tools.errors import InputError
@@ -84,12 +84,23 @@ class NeighbourIndex:
             InputError: no row, NaN, infinity, a zero vector, or usearch is not installed.
         """
         CosineDistances(vector_ND[:1], vector_ND)  # raises an error that names the row
-        index = _empty(vector_ND.shape[1], LEAST_EXPANSION)
-        for start in range(0, len(vector_ND), ROWS_AT_A_TIME):
-            block_RD = unit(vector_ND[start : start + ROWS_AT_A_TIME])
-            index.add(np.arange(start, start + len(block_RD)), block_RD, threads=1)
+        blocks = (vector_ND[start : start + ROWS_AT_A_TIME] for start in range(0, len(vector_ND), ROWS_AT_A_TIME))
+        return cls.of_blocks(blocks, vector_ND.shape[1], added=added)
+
+    @classmethod
+    def of_blocks(
+        cls, blocks: Iterable[Floats], dimensions: int, *, added: Callable[[int], object] = lambda _: None
+    ) -> NeighbourIndex:
+        """As ``build``, from consecutive rows of the matrix, which are finite and not zero, at a time."""
+        index, start = _empty(dimensions, LEAST_EXPANSION), 0
+        for block_RD in blocks:
+            index.add(np.arange(start, start + len(block_RD)), unit(block_RD), threads=1)
+            start += len(block_RD)
             added(len(block_RD))
-        return cls(np.frombuffer(index.save(), np.uint8), vector_ND.shape[1])
+        return cls(np.frombuffer(index.save(), np.uint8), dimensions)
+
+    def __reduce__(self) -> tuple[type[NeighbourIndex], tuple[Bytes, int]]:
+        return NeighbourIndex, (self._content, self._dimensions)
 
     def candidates(self, query_QD: Floats, k: int) -> tuple[Indices, Indices]:
         """Up to k pairs (query, row) for each query, by query; searched by as many threads as torch uses."""

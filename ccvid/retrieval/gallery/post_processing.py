@@ -6,9 +6,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ccvid.retrieval.gallery.adaptation import expand_queries, gallery_centroids, subtract_camera_means
+import numpy as np
+
+from ccvid.retrieval.gallery.adaptation import (
+    GalleryChange,
+    expand_queries,
+    gallery_centroids,
+    subtract_camera_means,
+)
 from ccvid.retrieval.gallery.reranking import re_rank
-from ccvid.retrieval.ranking.distances import CosineDistances, Distances
+from ccvid.retrieval.gallery.slices import IN_THREADS, MOST_ROWS, SliceRunner, slices_of
+from ccvid.retrieval.gallery.vectors import JoinedVectors, MatrixVectors, Vectors
+from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Floats
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 from ccvid.retrieval.ranking.protocols import Protocol
@@ -30,21 +39,55 @@ class ProcessedScores:
         return {"method": self.method, "protocols": figures, "seconds": self.seconds}
 
 
+ChangedDistances = Callable[[Floats, GalleryChange | None], Distances]
+"""The cosine distances of queries (Q, D) to a gallery, or to what becomes of it."""
+
+
 def compare_post_processing(
-    distances: CosineDistances, query: RetrievalLabels, gallery: RetrievalLabels, protocols: Iterable[Protocol]
+    distances: CosineDistances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    protocols: Iterable[Protocol],
+    run: SliceRunner = IN_THREADS,
+) -> list[ProcessedScores]:
+    """``compare_methods`` for a gallery in memory."""
+    gallery_GD = distances.gallery_GD
+
+    def changed(query_QD: Floats, change: GalleryChange | None) -> CosineDistances:
+        if change is None:
+            return CosineDistances(query_QD, gallery_GD)
+        number_G, parts = np.arange(len(gallery_GD)), slices_of(len(gallery_GD), MOST_ROWS)
+        return CosineDistances(query_QD, np.concatenate([change(number_G[part], gallery_GD[part]) for part in parts]))
+
+    return compare_methods(distances.query_QD, MatrixVectors(gallery_GD), changed, query, gallery, protocols, run)
+
+
+def compare_methods(
+    query_QD: Floats,
+    entries: Vectors,
+    distances: ChangedDistances,
+    query: RetrievalLabels,
+    gallery: RetrievalLabels,
+    protocols: Iterable[Protocol],
+    run: SliceRunner,
 ) -> list[ProcessedScores]:
     """Score every method, plain ranking first. No method sees person labels; subtracting camera means uses cameras.
 
+    Args:
+        entries: the gallery's embeddings, in the order of its labels and of ``distances``.
+        run: computes slices of tracklets; the scores are the same, whatever they are.
+
     Memory: that of ``re_rank``.
     """
-    query_QD, gallery_GD = distances.query_QD, distances.gallery_GD
     methods: dict[str, Callable[[], Distances]] = {
-        "plain": lambda: CosineDistances(query_QD, gallery_GD),
-        "re-ranking": lambda: re_rank(query_QD, gallery_GD),
-        "query expansion": lambda: CosineDistances(expand_queries(query_QD, gallery_GD), gallery_GD),
-        "gallery centroids": lambda: CosineDistances(query_QD, gallery_centroids(gallery_GD)),
-        "camera means subtracted": lambda: CosineDistances(
-            *subtract_camera_means(query_QD, gallery_GD, query.camera, gallery.camera)
+        "plain": lambda: distances(query_QD, None),
+        "re-ranking": lambda: re_rank(
+            distances(query_QD, None), JoinedVectors(MatrixVectors(query_QD), entries), run=run
+        ),
+        "query expansion": lambda: distances(expand_queries(query_QD, entries, run=run), None),
+        "gallery centroids": lambda: distances(query_QD, gallery_centroids(entries, run=run)),
+        "camera means subtracted": lambda: distances(
+            *subtract_camera_means(query_QD, entries, query.camera, gallery.camera, run=run)
         ),
     }
     chosen = list(protocols)

@@ -11,8 +11,7 @@ Re-ranking uses the whole gallery and all queries at once, so its results are re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -20,16 +19,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
 
-from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS, OwnNeighbours, own_neighbours
-from ccvid.retrieval.ranking.distances import CosineDistances, DistanceBlock, Floats, Indices, LocalDistances
-from data_tools.progress import Meter
-
-ROWS = 1024
-"""Rows that a thread computes at a time."""
-PAIRS = 2048
-"""Pairs that a thread scores exactly at a time: their vectors fit a core's cache."""
+from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS, own_neighbours
+from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner, over_rows, stacked
+from ccvid.retrieval.gallery.vectors import Numbers, Vectors
+from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices, LocalDistances, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +44,7 @@ class ReRankedDistances(LocalDistances):
     """
 
     def __init__(
-        self, base: CosineDistances, query_QN: sp.csr_array, gallery_GN: sp.csr_array, largest_Q: Floats, share: float
+        self, base: Distances, query_QN: sp.csr_array, gallery_GN: sp.csr_array, largest_Q: Floats, share: float
     ) -> None:
         self._base, self._query, self._gallery = base, query_QN, gallery_GN
         self._largest, self._share = largest_Q, share
@@ -91,55 +85,58 @@ class ReRankedDistances(LocalDistances):
 
 
 def re_rank(
-    query_QD: Floats, gallery_GD: Floats, *, k1: int = 20, k2: int = 6, share: float = 0.3, exact_rows: int = EXACT_ROWS
+    base: Distances,
+    every: Vectors,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    share: float = 0.3,
+    exact_rows: int = EXACT_ROWS,
+    run: SliceRunner = IN_THREADS,
 ) -> ReRankedDistances:
-    """Re-ranked distances of queries and gallery, embeddings of one model.
+    """Re-ranked distances of queries and gallery.
 
     Args:
+        base: cosine distances of the queries to the gallery.
+        every: the embeddings of the queries, then those of the gallery.
         k1: number of neighbours that must be mutual.
         k2: number of neighbours whose weights are averaged; 1: no averaging.
         share: weight of the original distance in the result (λ).
-        exact_rows: see ``own_neighbours``.
+        exact_rows, run: see ``reciprocal_neighbours``.
     """
-    every_ND = np.concatenate((query_QD, gallery_GD))
-    found = reciprocal_neighbours(every_ND, k1=k1, k2=k2, exact_rows=exact_rows)
-    queries = len(query_QD)
-    base = CosineDistances(query_QD, gallery_GD)
+    queries = base.shape[0]
+    assert every.shape[0] == sum(base.shape), f"{every.shape[0]} {base.shape}"
+    found = reciprocal_neighbours(every, k1=k1, k2=k2, exact_rows=exact_rows, run=run)
     weight_NN = found.weight_NN
     return ReRankedDistances(base, weight_NN[:queries], weight_NN[queries:], found.largest_N[:queries], share)
 
 
 def reciprocal_neighbours(
-    embedding_ND: Floats, *, k1: int = 20, k2: int = 6, exact_rows: int = EXACT_ROWS
+    vectors: Vectors, *, k1: int = 20, k2: int = 6, exact_rows: int = EXACT_ROWS, run: SliceRunner = IN_THREADS
 ) -> ReciprocalNeighbours:
     """The sparse weights of every entry for the others.
 
-    Rows are computed by as many threads as torch uses, to the same result. Memory: N × (k1 + 1) neighbours, the index
-    if there is one (``own_neighbours``), and about a hundred weights of 12 bytes per row, for a moment twice.
+    Args:
+        exact_rows: see ``own_neighbours``.
+        run: computes slices of rows; the result is the same, whatever they are.
+
+    Memory of the caller, in bytes a row: 4 (k1 + 1) for the neighbours, 8 for each mutual one of the first k1 and of
+    the first k1 / 2, and 12 for each weight, of which there are about 7 with k1 = 6 and k2 = 2, and 70 with k1 = 20
+    and k2 = 6. Each slice opens the vectors.
     """
-    entries = len(embedding_ND)
-    found = own_neighbours(embedding_ND, min(max(k1, k2) + 1, entries), exact_rows=exact_rows)
-    mutual = _mutual(found.nearest_NK[:, : k1 + 1])
-    half = _mutual(found.nearest_NK[:, : int(np.around(k1 / 2)) + 1])
-    own = CosineDistances(embedding_ND, embedding_ND, gallery_block=PAIRS, gallery_checked=True)
-    weight_NN = _by_rows("weights", entries, partial(_weights, mutual=mutual, half=half, own=own, found=found))
+    entries = vectors.shape[0]
+    found = own_neighbours(vectors, min(max(k1, k2) + 1, entries), exact_rows=exact_rows, run=run)
+    nearest_NK, largest_N = found.nearest_NK, found.largest_N
+    mutual, half = _mutual(nearest_NK[:, : k1 + 1]), _mutual(nearest_NK[:, : int(np.around(k1 / 2)) + 1])
+    near_NN = _neighbour_matrix(nearest_NK[:, :k2])
+    del found, nearest_NK  # before the weights, which are larger
+    weigh = partial(_weights, vectors=vectors, mutual=mutual, half=half, largest_N=largest_N)
+    weight_NN = stacked(over_rows(run, "weights", weigh, entries), entries)
+    del mutual, half, weigh
     if k2 > 1:
-        near_NN = _neighbour_matrix(found.nearest_NK[:, :k2])
-        near_NN.data /= np.repeat(np.diff(near_NN.indptr), np.diff(near_NN.indptr))
-        whole = weight_NN
-        weight_NN = _by_rows("averages", entries, lambda rows: near_NN[rows] @ whole)
-    return ReciprocalNeighbours(weight_NN, found.largest_N)
-
-
-def _by_rows(what: str, entries: int, compute: Callable[[slice], sp.csr_array]) -> sp.csr_array:
-    """The whole sparse matrix, with sorted columns, from a function of some of its rows."""
-    meter, parts = Meter(what, entries, "tracklets", brief=True), []
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for part in threads.map(compute, [slice(start, start + ROWS) for start in range(0, entries, ROWS)]):
-            part.sort_indices()
-            parts.append(part)
-            meter.add(part.shape[0], tracklets=part.shape[0])
-    return sp.vstack(parts, format="csr")
+        average = partial(_averages, near_NN=near_NN, weight_NN=weight_NN)
+        weight_NN = stacked(over_rows(run, "averages", average, entries), entries)
+    return ReciprocalNeighbours(weight_NN, largest_N)
 
 
 def jaccard_distances(
@@ -205,33 +202,43 @@ def _of_shared(shared: npt.NDArray[np.number]) -> Floats:
 
 
 def _weights(
-    rows: slice, mutual: sp.csr_array, half: sp.csr_array, own: CosineDistances, found: OwnNeighbours
+    rows: slice, vectors: Vectors, mutual: sp.csr_array, half: sp.csr_array, largest_N: Scores
 ) -> sp.csr_array:
-    """Rows of weights over the expanded k-reciprocal neighbours."""
+    """Rows of weights over the expanded k-reciprocal neighbours, with sorted columns."""
     mine = mutual[rows]
     shared = (mine @ half).multiply(mine).tocsr()  # |R(i, k1) ∩ R(c, k1 / 2)| of c in R(i, k1), as half is symmetric
-    size_N = half.sum(axis=1)
-    shared.data = (shared.data > 2 / 3 * size_N[shared.indices]).astype(np.float64)
+    size_N = np.diff(half.indptr)
+    shared.data = (shared.data > 2 / 3 * size_N[shared.indices]).astype(np.float32)
     shared.eliminate_zeros()
     expanded = (mine + shared @ half).tocsr()
     expanded.sort_indices()
     row = np.repeat(np.arange(expanded.shape[0]), np.diff(expanded.indptr)) + rows.start
-    distance = 2 * own.pairs(row, expanded.indices.astype(np.int64)) / found.largest_N[row]
+    with vectors.opened() as opened:
+        distance = 2 * opened.pairs(row, expanded.indices) / largest_N[row]
     weight = np.exp(-distance)
     total = np.bincount(row - rows.start, weights=weight, minlength=expanded.shape[0])
     return sp.csr_array((weight / total[row - rows.start], expanded.indices, expanded.indptr), shape=expanded.shape)
 
 
-def _mutual(nearest_NK: Indices) -> sp.csr_array:
+def _averages(rows: slice, near_NN: sp.csr_array, weight_NN: sp.csr_array) -> sp.csr_array:
+    """Rows of the mean weights of each entry's nearest, with sorted columns."""
+    near = near_NN[rows]
+    count_S = np.repeat(np.diff(near.indptr), np.diff(near.indptr))
+    mean = sp.csr_array((1 / count_S, near.indices, near.indptr), shape=near.shape) @ weight_NN
+    mean.sort_indices()
+    return mean
+
+
+def _mutual(nearest_NK: Numbers) -> sp.csr_array:
     """1 for two entries that are among each other's nearest."""
     nearest = _neighbour_matrix(nearest_NK)
     return nearest.multiply(nearest.T).tocsr()
 
 
-def _neighbour_matrix(nearest_NK: Indices) -> sp.csr_array:
+def _neighbour_matrix(nearest_NK: Numbers) -> sp.csr_array:
     """1 for each entry's nearest; in the order in which they are given."""
     entries, there_NK = len(nearest_NK), nearest_NK >= 0
     dtype = np.int32 if nearest_NK.size < 2**31 else np.int64  # scipy keeps what it is given
     first = np.concatenate(([0], np.cumsum(there_NK.sum(axis=1)))).astype(dtype)
-    nearest_S = nearest_NK[there_NK].astype(dtype)
-    return sp.csr_array((np.ones(len(nearest_S)), nearest_S, first), shape=(entries, entries))
+    nearest_S = nearest_NK[there_NK].astype(dtype, copy=False)
+    return sp.csr_array((np.ones(len(nearest_S), np.float32), nearest_S, first), shape=(entries, entries))

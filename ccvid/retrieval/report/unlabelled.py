@@ -17,11 +17,16 @@ from ccvid.retrieval.report.folder import report_folder, write_page
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tracklets that probably show one person: indices in the order shown, and short notes (its purity, its size)."""
+    """Tracklets that probably show one person: indices in the order shown, short notes, and how many are not shown."""
 
     name: str
     members: Sequence[int]
     notes: tuple[str, ...] = ()
+    hidden: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.members) + self.hidden
 
 
 def search_view(matches: RankedMatches, query_thumbnails: Thumbnails, gallery_thumbnails: Thumbnails) -> View:
@@ -66,12 +71,12 @@ def _found(matches: RankedMatches) -> Iterator[Row]:
 
 def _grouped(groups: Sequence[Group], tracklets: Sequence[EmbeddingRow]) -> Iterator[Row]:
     labels = [(row.person, row.camera) for row in tracklets]  # once, because single rows are slow to get
-    for group in sorted(groups, key=lambda group: -len(group.members)):
+    for group in sorted(groups, key=lambda group: -group.size):
         persons = {person for index in group.members if (person := labels[index][0]) is not None}
         cameras = tuple(sorted({labels[index][1] for index in group.members}))
         known = ", ".join(sorted(persons)) or None
-        count = len(group.members)
-        size = f"{count} tracklet{'s' if count != 1 else ''}"
-        unranked = np.zeros(count, np.int64)
+        unranked = np.zeros(len(group.members), np.int64)
+        size = f"{group.size} tracklet{'s' if group.size != 1 else ''}"
+        shown = (f"{len(group.members)} are shown",) if group.hidden else ()
         entries = Entries(np.array(group.members, np.int64), unranked, None, None, unranked + Mark.UNKNOWN)
-        yield Row(group.name, known, cameras, None, entries, (size, *group.notes), value=count)
+        yield Row(group.name, known, cameras, None, entries, (size, *shown, *group.notes), value=group.size)

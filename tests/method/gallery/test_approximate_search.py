@@ -15,7 +15,6 @@ from ccvid.retrieval.gallery import approximate_search as module
 from ccvid.retrieval.gallery.approximate_search import (
     IndexedPart,
     approximate_search,
-    index_parts,
     indexed_part,
     search_parts,
 )
@@ -28,7 +27,6 @@ from tests.method.gallery.test_search import dense
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PART_ROWS", 220)
     monkeypatch.setattr(module, "LEAST_ROWS", 100)
 
 
@@ -44,11 +42,10 @@ def ties() -> tuple[np.ndarray, np.ndarray]:
     return query, gallery[np.arange(500) % 40] * lengths
 
 
-def test_a_gallery_in_parts() -> None:
-    parts = index_parts(made()[1])
-    assert [len(part) for part in parts] == [220, 220, 60]
-    assert [part.index is not None for part in parts] == [True, True, False]
-    assert [part.index is None for part in index_parts(made()[1][:99])] == [True]
+def index_parts(gallery: np.ndarray) -> list[IndexedPart]:
+    """Parts of 220, the last without an index if it is small."""
+    parts = [gallery[start : start + 220] for start in range(0, len(gallery), 220)]
+    return [IndexedPart(part, NeighbourIndex.build(part) if len(part) >= 100 else None) for part in parts]
 
 
 @pytest.mark.parametrize("make", [made, ties])
@@ -136,13 +133,6 @@ def test_only_chosen_rows_are_found(rows: int, indexed: bool) -> None:
     exact = dense(query, gallery, 5, ~allowed)
     assert np.array_equal(found.gallery_QK, exact.gallery_QK)
     assert np.array_equal(found.score_QK, exact.score_QK)
-
-
-def test_an_error_names_the_row_of_the_gallery() -> None:
-    gallery = made()[1]
-    gallery[333] = 0
-    with pytest.raises(InputError, match="gallery embedding row 333"):
-        index_parts(gallery)
 
 
 def test_missed_entries_lower_the_recall() -> None:

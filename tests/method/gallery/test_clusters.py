@@ -19,6 +19,7 @@ from ccvid.retrieval.gallery.clusters import (
     score_clusters,
     write_clusters,
 )
+from ccvid.retrieval.gallery.vectors import MatrixVectors
 from data_tools.errors import InputError
 
 ROW = EmbeddingRow("t", None, None, "east", "gallery", {}, 1, "s")
@@ -41,7 +42,7 @@ def people(persons: int, each: int, noise: float = 0.3) -> tuple[np.ndarray, lis
 
 def test_people_are_found() -> None:
     embedding, person = people(20, 6)
-    found = find_clusters(embedding, at(*[None] * len(person)), k1=5, k2=2)
+    found = find_clusters(MatrixVectors(embedding), at(*[None] * len(person)), k1=5, k2=2)
     scores = score_clusters(found.group_N, person)
     assert (scores.persons, scores.groups, scores.purity) == (20, 20, 1.0)
     assert scores.recall > 0.95
@@ -59,8 +60,11 @@ def test_two_in_one_picture_are_never_one_person() -> None:
     others, _ = people(6, 8)
     times = [("gate", 10.0 * (number // 2), 10.0 * (number // 2) + 5) for number in range(8)]
     presence = at(*times, *[None] * len(others))
-    assert len(set(find_clusters(np.concatenate((embedding, others)), at(*[None] * 56), k1=7).group_N[:8])) == 1
-    found = find_clusters(np.concatenate((embedding, others)), presence, k1=7)
+    assert (
+        len(set(find_clusters(MatrixVectors(np.concatenate((embedding, others))), at(*[None] * 56), k1=7).group_N[:8]))
+        == 1
+    )
+    found = find_clusters(MatrixVectors(np.concatenate((embedding, others))), presence, k1=7)
     for members in found.members():
         first, second = np.meshgrid(members, members)
         assert not presence.together(first.ravel(), second.ravel()).any()
@@ -69,7 +73,7 @@ def test_two_in_one_picture_are_never_one_person() -> None:
 
 def test_nobody_is_in_a_group() -> None:
     embedding = np.eye(12, dtype=np.float32)
-    found = find_clusters(embedding, at(*[None] * 12), k1=1, k2=1)
+    found = find_clusters(MatrixVectors(embedding), at(*[None] * 12), k1=1, k2=1)
     assert (found.groups, found.members()) == (0, [])
     assert (found.group_N == -1).all()
 
@@ -112,4 +116,4 @@ def test_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "reach"), [(1, 0.5), (4, 0.0), (4, 1.0)])
 def test_what_is_refused(count: int, reach: float) -> None:
     with pytest.raises(InputError, match=f"cannot group {count} tracklets with reach {reach}"):
-        find_clusters(np.eye(4, dtype=np.float32)[:count], at(*[None] * count), reach=reach)
+        find_clusters(MatrixVectors(np.eye(4, dtype=np.float32)[:count]), at(*[None] * count), reach=reach)

@@ -8,6 +8,7 @@ import pytest
 from ccvid.retrieval.gallery.adaptation import expand_queries
 from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
 from ccvid.retrieval.gallery.reranking import re_rank
+from ccvid.retrieval.gallery.vectors import JoinedVectors, MatrixVectors
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
@@ -38,8 +39,8 @@ def test_methods_are_scored_as_by_themselves(problem: tuple[CosineDistances, Ret
     query_QD, gallery_GD = distances.query_QD, distances.gallery_GD
     alone: dict[str, Distances] = {
         "plain": distances,
-        "re-ranking": re_rank(query_QD, gallery_GD),
-        "query expansion": CosineDistances(expand_queries(query_QD, gallery_GD), gallery_GD),
+        "re-ranking": re_rank(distances, JoinedVectors(MatrixVectors(query_QD), MatrixVectors(gallery_GD))),
+        "query expansion": CosineDistances(expand_queries(query_QD, MatrixVectors(gallery_GD)), gallery_GD),
     }
     for method, ranked in alone.items():
         result = evaluate(ranked, query, gallery).results["general"]

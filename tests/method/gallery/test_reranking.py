@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ccvid.retrieval.gallery import reranking
-from ccvid.retrieval.gallery.reranking import jaccard_distances, re_rank, reciprocal_neighbours
+from ccvid.retrieval.gallery import slices
+from ccvid.retrieval.gallery.reranking import ReRankedDistances, jaccard_distances, re_rank, reciprocal_neighbours
+from ccvid.retrieval.gallery.vectors import JoinedVectors, MatrixVectors
+from ccvid.retrieval.ranking.distances import CosineDistances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
 
@@ -23,6 +25,11 @@ def made(
     person = [random.integers(0, persons, size) for size in (queries, gallery)]
     sides = [(centre[who] + 0.7 * random.standard_normal((len(who), 16))).astype(np.float32) for who in person]
     return sides[0], sides[1], person[0], person[1]
+
+
+def re_ranked(query: Features, gallery: Features, **options: float) -> ReRankedDistances:
+    every = JoinedVectors(MatrixVectors(query), MatrixVectors(gallery))
+    return re_rank(CosineDistances(query, gallery), every, **options)  # type: ignore[arg-type]
 
 
 def dense(query: Floats, gallery: Floats, k1: int, k2: int, share: float) -> Floats:
@@ -61,9 +68,9 @@ def dense(query: Floats, gallery: Floats, k1: int, k2: int, share: float) -> Flo
 @pytest.mark.parametrize(("k1", "k2", "share"), [(6, 3, 0.3), (5, 1, 0.0), (20, 6, 0.3), (7, 2, 1.0)])
 @pytest.mark.parametrize("rows", [16, 4096])
 def test_as_published(monkeypatch: pytest.MonkeyPatch, k1: int, k2: int, share: float, rows: int) -> None:
-    monkeypatch.setattr(reranking, "ROWS", rows)
+    monkeypatch.setattr(slices, "LEAST_ROWS", rows)
     query, gallery, *_ = made(12, 60, 9)
-    found = re_rank(query, gallery, k1=k1, k2=k2, share=share)
+    found = re_ranked(query, gallery, k1=k1, k2=k2, share=share)
     expected = dense(query.astype(np.float64), gallery.astype(np.float64), k1, k2, share)
     matrix = np.full(found.shape, np.nan)
     for query_start, gallery_start, values in found.blocks():
@@ -73,7 +80,7 @@ def test_as_published(monkeypatch: pytest.MonkeyPatch, k1: int, k2: int, share: 
 
 def test_pairs_blocks_and_parts_have_the_same_bits() -> None:
     query, gallery, *_ = made(9, 50, 6)
-    found = re_rank(query, gallery, k1=5, k2=3)
+    found = re_ranked(query, gallery, k1=5, k2=3)
     (block,) = found.blocks()
     rows, columns = np.divmod(np.arange(9 * 50), 50)
     assert np.array_equal(found.pairs(rows, columns), block.values.ravel())
@@ -95,14 +102,14 @@ def test_it_helps_where_neighbours_tell_more_than_one_distance() -> None:
     ]
     before, after = (
         evaluate(distances, *labels).results["general"].mean_average_precision
-        for distances in (re_rank(query, gallery, share=1.0), re_rank(query, gallery))
+        for distances in (re_ranked(query, gallery, share=1.0), re_ranked(query, gallery))
     )
     assert after > before + 0.02
 
 
 def test_jaccard_distances_of_near_entries() -> None:
     _, gallery, *_ = made(2, 40, 5)
-    weight = reciprocal_neighbours(gallery, k1=5, k2=2).weight_NN
+    weight = reciprocal_neighbours(MatrixVectors(gallery), k1=5, k2=2).weight_NN
     full = weight.toarray()
     for rows in (slice(0, 40), slice(13, 20), slice(36, 99)):
         row, near, distance = jaccard_distances(weight, weight.tocsc(), rows)
@@ -117,5 +124,5 @@ def test_jaccard_distances_of_near_entries() -> None:
 
 def test_few_entries() -> None:
     query, gallery, *_ = made(1, 2, 2)
-    (block,) = re_rank(query, gallery).blocks()
+    (block,) = re_ranked(query, gallery).blocks()
     assert np.isfinite(block.values).all()
