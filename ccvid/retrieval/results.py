@@ -9,12 +9,20 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from ccvid.config import ScoreOptions
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, write_embeddings
 from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
-from ccvid.retrieval.gallery.post_processing import ProcessedScores, compare_post_processing, post_processing_rows
+from ccvid.retrieval.gallery.post_processing import (
+    ChangeableDistances,
+    ProcessedScores,
+    compare_post_processing,
+    post_processing_rows,
+)
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
-from ccvid.retrieval.ranking.distances import CosineDistances
+from ccvid.retrieval.ranking.distances import CosineDistances, Scores
+from ccvid.retrieval.ranking.metrics import Evaluation
 from ccvid.retrieval.ranking.scoring import PICTURED_PROTOCOLS, ScoredRetrieval, leading_result
 from ccvid.retrieval.report.figures import save_figure
 from ccvid.retrieval.report.film_strip import Thumbnails
@@ -117,7 +125,13 @@ def write_results(
     without = ""
     try:
         thresholds = find_thresholds(
-            scores.distances, evaluation.query, evaluation.gallery, protocol, options.threshold, model=model
+            scores.distances,
+            evaluation.query,
+            evaluation.gallery,
+            protocol,
+            options.threshold,
+            model=model,
+            first_score_Q=_first_scores(evaluation, protocol.name),
         )
     except InputError as error:
         without = str(error)
@@ -149,10 +163,17 @@ def write_results(
     return metrics
 
 
+def _first_scores(evaluation: Evaluation, protocol: str) -> Scores:
+    """Of each query with its first entry, without regard to clothes if that protocol was scored."""
+    ranked = evaluation.ranked_gallery("general" if "general" in evaluation.results else protocol)
+    first_Q: Scores = 1.0 - ranked.distance_QK[ranked.gallery_QK[:, 0] >= 0, 0].astype(np.float64)
+    return first_Q
+
+
 def _post_processing(scores: ScoredRetrieval, options: ScoreOptions) -> list[ProcessedScores]:
     if not options.post_processing:
         return []
-    if not isinstance(scores.distances, CosineDistances):
+    if not isinstance(scores.distances, CosineDistances | ChangeableDistances):
         raise InputError("score.post_processing needs embeddings, not distances")
     evaluation = scores.evaluation
     protocols = [result.protocol for result in evaluation.results.values()]

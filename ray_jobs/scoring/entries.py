@@ -10,11 +10,14 @@ import numpy as np
 
 from ccvid.retrieval.embedding.part_file import Part, keys_of
 from ccvid.retrieval.embedding.store import EmbeddingStore
-from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable
-from ccvid.retrieval.ranking.distances import Indices
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, shared_codes
+from ccvid.retrieval.ranking.distances import CosineDistances, Indices, Scores
 from data_tools.datasets.start_times import time_attribute
 from data_tools.errors import InputError
 from ray_jobs.scoring.time_limits import TimeLimit, ends_after, starts_before
+
+RANDOM_PARTS, RANDOM_PAIRS = 16, 2**15
+"""Of a gallery, to see what scores of two persons look like."""
 
 
 class NothingToRankError(InputError):
@@ -90,3 +93,18 @@ def queries_in(store: EmbeddingStore) -> EmbeddingTable:
             "--queries"
         )
     return EmbeddingTable.joined(tables)
+
+
+def random_scores(queries: EmbeddingTable, store: EmbeddingStore, *, seed: int = 0) -> Scores:
+    """Scores of about ``RANDOM_PAIRS`` random pairs of a query and another tracklet of some parts of the gallery."""
+    chance, names = np.random.Generator(np.random.PCG64(seed)), store.parts.names()
+    scores: list[Scores] = []
+    for name in chance.permutation(names)[:RANDOM_PARTS].tolist():
+        with store.parts.opened([name]) as (part,):
+            query_P = chance.integers(0, len(queries.rows), RANDOM_PAIRS // RANDOM_PARTS)
+            entry_P = np.sort(chance.integers(0, len(part.rows), len(query_P)))
+            distances = CosineDistances(queries.embedding_ND, part.embedding_ND, gallery_checked=True)
+            query_code, entry_code = shared_codes(queries.rows.text("id"), part.rows.text("id"))
+            other_P = query_code[query_P] != entry_code[entry_P]
+            scores.append(1.0 - distances.pairs(query_P[other_P], entry_P[other_P]).astype(np.float64))
+    return np.concatenate([np.zeros(0), *scores])

@@ -32,7 +32,7 @@ from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, read_model
-from ray_jobs.scoring.entries import EntryFilter, queries_in
+from ray_jobs.scoring.entries import EntryFilter, queries_in, random_scores
 from ray_jobs.scoring.gallery_groups import write_groups
 from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, shown_limit
@@ -96,6 +96,8 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     message(f"ranked {ranked} tracklets for {len(queries.rows)} queries")
     if decisions is not None:
         say_what_is_missing(decisions)
+        for line in decisions.compared(random_scores(queries, added.embeddings), matches.first_scores()):
+            message(line)
         matches = decisions.add_probabilities(matches, model=queries.model, prior=recipe.score.threshold.prior)
     galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
     stores = open_sources(

@@ -16,9 +16,13 @@ import torch
 
 from ccvid.retrieval.embedding.part_file import Part
 from ccvid.retrieval.embedding.part_folder import PartFolder
+from ccvid.retrieval.gallery.adaptation import GalleryChange
+from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner
+from ccvid.retrieval.gallery.vectors import StoredVectors
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, GalleryPart, Indices
 from ccvid.retrieval.ranking.ranks import distances_of_pairs
 from ray_jobs.scoring.part_tasks import PartRunner, here, opened_parts
+from ray_jobs.scoring.slice_tasks import ClusterSlices
 
 Result = TypeVar("Result")
 
@@ -45,6 +49,13 @@ class _Group:
     parts: PartFolder
     query_QD: Floats
     device: str
+    change: GalleryChange | None
+    number_G: Indices | None
+
+    def changed(self, entry_N: Indices, gallery_ND: Floats) -> Floats:
+        if self.change is None:
+            return gallery_ND
+        return self.change(entry_N if self.number_G is None else self.number_G[entry_N], gallery_ND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +75,38 @@ class StoredDistances:
     entries: int
     run: PartRunner = here
     device: str = "cpu"
+    change: GalleryChange | None = None
+    """What becomes of the gallery before it is compared."""
+    number_G: Indices | None = None
+    """The numbers that ``change`` knows the entries by. Default: their gallery indices."""
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.query_QD), self.entries
 
+    @property
+    def vectors(self) -> StoredVectors:
+        """The gallery's stored embeddings, in its order."""
+        own = [part for group in self.groups for part in group]
+        matrix_G, place_G = np.empty((2, self.entries), np.int32)
+        for number, part in enumerate(own):
+            matrix_G[part.entry_N], place_G[part.entry_N] = number, part.row_N
+        return StoredVectors(self.parts, tuple(part.part for part in own), matrix_G, place_G)
+
+    @property
+    def slices(self) -> SliceRunner:
+        """Runs slices where the parts are looked at."""
+        return IN_THREADS if self.run is here else ClusterSlices()
+
+    def changed(self, query_QD: Floats, change: GalleryChange | None) -> StoredDistances:
+        """Those of other queries, and to what becomes of the gallery."""
+        return replace(self, query_QD=query_QD.astype(np.float32, copy=False), change=change)
+
     def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
         return distances_of_pairs(self, query_P, gallery_P)
 
     def fold(self, work: Callable[[GalleryPart], Result], merge: Callable[[Result, Result], Result]) -> Result:
-        common = _Group(self.parts, self.query_QD, self.device), work, merge
+        common = _Group(self.parts, self.query_QD, self.device, self.change, self.number_G), work, merge
         found: Iterator[Result] = self.run(_fold_groups, self.groups or [[]], common, "comparing")
         return reduce(merge, found)
 
@@ -81,6 +114,9 @@ class StoredDistances:
         taken = replace(self, query_QD=self.query_QD[query_rows], entries=len(gallery_rows))
         if np.array_equal(gallery_rows, np.arange(self.entries)):
             return taken
+        if self.change is not None:
+            numbers = np.arange(self.entries) if self.number_G is None else self.number_G
+            taken = replace(taken, number_G=numbers[gallery_rows])
         index_G = np.full(self.entries, -1)
         index_G[gallery_rows] = np.arange(len(gallery_rows))
         groups = [[part for own in group if len((part := own.taken(index_G)).entry_N)] for group in self.groups]
@@ -102,7 +138,10 @@ def _of_group(group: Sequence[PartEntries], common: _Group, work: Callable[[Gall
     with opened_parts(common.parts, [own.part for own in group], "comparing") as parts:
         entry_N, gallery_ND = _joined(group, parts, common.query_QD.shape[1])
         distances = CosineDistances(
-            common.query_QD, gallery_ND, device=torch.device(common.device), gallery_checked=True
+            common.query_QD,
+            common.changed(entry_N, gallery_ND),
+            device=torch.device(common.device),
+            gallery_checked=True,
         )
         return work(GalleryPart(distances, entry_N))
 

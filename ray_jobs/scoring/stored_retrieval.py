@@ -48,15 +48,15 @@ class StoredRetrieval:
             InputError: as ``score``.
         """
         labels = RetrievalLabels.from_rows(self.query.rows), RetrievalLabels.from_rows(self.gallery)
-        return score(self._fitting(options), *labels, options)
+        return score(self._fitting(), *labels, options)
 
-    def _fitting(self, options: ScoreOptions) -> Distances:
+    def _fitting(self) -> Distances:
         """The distances of a small gallery in memory; of a large one as they are.
 
-        A GPU of this machine is used here, because other nodes may have none. Post-processing needs the gallery whole.
+        A GPU of this machine is used here, because other nodes may have none.
         """
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.is_large and not options.post_processing:
+        if self.is_large:
             return replace(self.distances, device=device, run=here if device == "cuda" else on_cluster)
         gallery_GD = np.concatenate([table.embedding_ND for table in self.gallery_tables()])
         return CosineDistances(self.query.embedding_ND, gallery_GD, device=device)

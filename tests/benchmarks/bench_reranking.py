@@ -47,7 +47,7 @@ from ccvid.retrieval.embedding.part_folder import PartFolder
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.gallery import own_neighbours
 from ccvid.retrieval.gallery.clusters import Clusters, Presence, find_clusters, score_clusters
-from ccvid.retrieval.gallery.reranking import ReRankedDistances, reciprocal_neighbours
+from ccvid.retrieval.gallery.reranking import Neighbourhoods, ReRankedDistances, reciprocal_neighbours
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner
 from ccvid.retrieval.gallery.vectors import StoredVectors, read_stored
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Floats
@@ -164,7 +164,8 @@ def re_ranked(asked: Asked) -> list[Measured]:
     matrix, queries = in_memory(vectors), asked.queries
     sides = CosineDistances(matrix[:queries], matrix[queries:], gallery_checked=True)
     weight_NN = weights.weight_NN
-    distances = ReRankedDistances(sides, weight_NN[:queries], weight_NN[queries:], weights.largest_N[:queries], 0.3)
+    own = Neighbourhoods(weight_NN[:queries], weight_NN[queries:], weights.largest_N[:queries], share=0.3)
+    distances = ReRankedDistances(sides, own)
     plain, scoring = (
         asked.measured(phase, partial(general_map, ranked, persons(asked.tracklets)), "mAP {:.1%}".format)[1]
         for phase, ranked in (("plain: scoring", sides), ("re-ranking: scoring", distances))

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from ccvid.retrieval.gallery.matches import RankedMatches
+from ccvid.retrieval.ranking.distances import Scores
 from ccvid.retrieval.thresholds.calibration import Calibration, read_calibration
+from ccvid.retrieval.thresholds.separation import Separation
 from ccvid.run_files import CALIBRATION_FILE, THRESHOLDS_FILE
 from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.wording import shown
 
+LEAST_SHARE = 0.5
+"""Of how far first matches stood out where the threshold comes from; less is warned of."""
+
 
 class _Threshold(BaseModel):
     value: float = Field(allow_inf_nan=False)
 
 
+class FarElsewhere(BaseModel):
+    """The range of the threshold's false accept rate on other cameras, with other people."""
+
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+
+
 class _Recommended(BaseModel):
     threshold: _Threshold | None
+    far_elsewhere: FarElsewhere | None = None
 
 
 class _ThresholdsFile(BaseModel):
@@ -28,6 +42,7 @@ class _ThresholdsFile(BaseModel):
 
     model: str
     recommended: _Recommended
+    separation: Separation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,8 @@ class Decisions:
     model: str
     threshold: float | None
     calibration: Calibration | None
+    far_elsewhere: FarElsewhere | None = None
+    separation: Separation | None = None
 
     def check(self, model: str) -> None:
         """Raises InputError if they are for embeddings of another model or other clips."""
@@ -56,6 +73,39 @@ class Decisions:
         if self.calibration is None:
             return matches
         return replace(matches, probability_QK=self.calibration.probability(matches.score_QK, model=model, prior=prior))
+
+    def compared(self, random_N: Scores, first_Q: Scores) -> list[str]:
+        """Lines on whether unlabelled data looks like that of the threshold; warnings begin with that word.
+
+        Args:
+            random_N: scores of random pairs of the data, nearly all of two persons.
+            first_Q: the score of each query's first match.
+        """
+        lines, here = [], Separation.of(random_N, first_Q)
+        if here is not None and self.separation is not None:
+            ours, theirs = here.stands_out, self.separation.stands_out
+            lines.append(
+                f"first matches stand out by {ours:.1f} spreads of random pairs; by {theirs:.1f} in the data that the "
+                "threshold comes from"
+            )
+            if ours < LEAST_SHARE * theirs:
+                lines.append(
+                    "warning: matches stand out much less here: persons may not be told apart on these cameras"
+                )
+        if self.threshold is None or self.far_elsewhere is None or not len(random_N):
+            return lines
+        share, far = float(np.mean(random_N >= self.threshold)), self.far_elsewhere
+        expected = f"{100 * far.low:.2g} to {100 * far.high:.2g} %"
+        lines.append(
+            f"{100 * share:.2g} % of random pairs reach the threshold; false accepts expected on other cameras: "
+            f"{expected}"
+        )
+        if share > far.high:
+            lines.append(
+                f"warning: this data looks unlike that of {self.source}: more random pairs reach the threshold than "
+                "its false accept rate allows; score some labelled tracklets of these cameras with evaluate.py"
+            )
+        return lines
 
 
 def read_decisions(results: StorageFolder) -> Decisions:
@@ -80,4 +130,11 @@ def read_decisions(results: StorageFolder) -> Decisions:
                 f"it for model {shown(found.model)}; both must come from one evaluation"
             )
     threshold = found.recommended.threshold
-    return Decisions(str(results), found.model, None if threshold is None else threshold.value, calibration)
+    return Decisions(
+        str(results),
+        found.model,
+        None if threshold is None else threshold.value,
+        calibration,
+        found.recommended.far_elsewhere,
+        found.separation,
+    )

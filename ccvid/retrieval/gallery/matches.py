@@ -37,6 +37,11 @@ class RankedMatches:
     score_QK: npt.NDArray[np.float64]
     probability_QK: npt.NDArray[np.float64] | None = None
 
+    def first_scores(self) -> npt.NDArray[np.float64]:
+        """Of each query that has a match, its first one's."""
+        first_Q: npt.NDArray[np.float64] = self.score_QK[self.gallery_QK[:, 0] >= 0, 0]
+        return first_Q
+
     def table(self) -> pa.Table:
         """One row per match: the query and its camera, rank from 1, the gallery tracklet and what is known about it."""
         query_M, place_M = np.nonzero(self.gallery_QK >= 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from ccvid.retrieval.gallery.vectors import JoinedVectors, MatrixVectors, Vector
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances, Floats
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import evaluate
-from ccvid.retrieval.ranking.protocols import Protocol
+from ccvid.retrieval.ranking.protocols import Protocol as RetrievalProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,54 +41,49 @@ class ProcessedScores:
         return {"method": self.method, "protocols": figures, "seconds": self.seconds}
 
 
-ChangedDistances = Callable[[Floats, GalleryChange | None], Distances]
-"""The cosine distances of queries (Q, D) to a gallery, or to what becomes of it."""
+@runtime_checkable
+class ChangeableDistances(Distances, Protocol):
+    """Cosine distances to a gallery whose embeddings can be read and changed."""
+
+    @property
+    def query_QD(self) -> Floats: ...  # noqa: N802
+
+    @property
+    def vectors(self) -> Vectors:
+        """The gallery's embeddings."""
+
+    @property
+    def slices(self) -> SliceRunner:
+        """Computes slices of tracklets."""
+
+    def changed(self, query_QD: Floats, change: GalleryChange | None) -> Distances:
+        """Those of other queries, and to what becomes of the gallery."""
 
 
 def compare_post_processing(
-    distances: CosineDistances,
+    distances: CosineDistances | ChangeableDistances,
     query: RetrievalLabels,
     gallery: RetrievalLabels,
-    protocols: Iterable[Protocol],
-    run: SliceRunner = IN_THREADS,
-) -> list[ProcessedScores]:
-    """``compare_methods`` for a gallery in memory."""
-    gallery_GD = distances.gallery_GD
-
-    def changed(query_QD: Floats, change: GalleryChange | None) -> CosineDistances:
-        if change is None:
-            return CosineDistances(query_QD, gallery_GD)
-        number_G, parts = np.arange(len(gallery_GD)), slices_of(len(gallery_GD), MOST_ROWS)
-        return CosineDistances(query_QD, np.concatenate([change(number_G[part], gallery_GD[part]) for part in parts]))
-
-    return compare_methods(distances.query_QD, MatrixVectors(gallery_GD), changed, query, gallery, protocols, run)
-
-
-def compare_methods(
-    query_QD: Floats,
-    entries: Vectors,
-    distances: ChangedDistances,
-    query: RetrievalLabels,
-    gallery: RetrievalLabels,
-    protocols: Iterable[Protocol],
-    run: SliceRunner,
+    protocols: Iterable[RetrievalProtocol],
 ) -> list[ProcessedScores]:
     """Score every method, plain ranking first. No method sees person labels; subtracting camera means uses cameras.
 
-    Args:
-        entries: the gallery's embeddings, in the order of its labels and of ``distances``.
-        run: computes slices of tracklets; the scores are the same, whatever they are.
-
     Memory: that of ``re_rank``.
     """
+    entries: Vectors = (
+        MatrixVectors(distances.gallery_GD) if isinstance(distances, CosineDistances) else distances.vectors
+    )
+    run = IN_THREADS if isinstance(distances, CosineDistances) else distances.slices
+    changed = partial(_changed, distances)
+    query_QD = distances.query_QD
     methods: dict[str, Callable[[], Distances]] = {
-        "plain": lambda: distances(query_QD, None),
+        "plain": lambda: changed(query_QD, None),
         "re-ranking": lambda: re_rank(
-            distances(query_QD, None), JoinedVectors(MatrixVectors(query_QD), entries), run=run
+            changed(query_QD, None), JoinedVectors(MatrixVectors(query_QD), entries), run=run
         ),
-        "query expansion": lambda: distances(expand_queries(query_QD, entries, run=run), None),
-        "gallery centroids": lambda: distances(query_QD, gallery_centroids(entries, run=run)),
-        "camera means subtracted": lambda: distances(
+        "query expansion": lambda: changed(expand_queries(query_QD, entries, run=run), None),
+        "gallery centroids": lambda: changed(query_QD, gallery_centroids(entries, run=run)),
+        "camera means subtracted": lambda: changed(
             *subtract_camera_means(query_QD, entries, query.camera, gallery.camera, run=run)
         ),
     }
@@ -100,6 +97,18 @@ def compare_methods(
         top_1 = {name: result.cmc(1) for name, result in results.items()}
         found.append(ProcessedScores(method, precision, top_1, seconds))
     return found
+
+
+def _changed(
+    distances: CosineDistances | ChangeableDistances, query_QD: Floats, change: GalleryChange | None
+) -> Distances:
+    if not isinstance(distances, CosineDistances):
+        return distances.changed(query_QD, change)
+    gallery_GD = distances.gallery_GD
+    if change is not None:
+        number_G, parts = np.arange(len(gallery_GD)), slices_of(len(gallery_GD), MOST_ROWS)
+        gallery_GD = np.concatenate([change(number_G[part], gallery_GD[part]) for part in parts])
+    return CosineDistances(query_QD, gallery_GD)
 
 
 def post_processing_rows(found: Sequence[ProcessedScores]) -> tuple[list[str], list[list[str]]]:

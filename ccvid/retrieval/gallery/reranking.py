@@ -11,10 +11,10 @@ Re-ranking uses the whole gallery and all queries at once, so its results are re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,17 @@ import scipy.sparse as sp
 from ccvid.retrieval.gallery.own_neighbours import EXACT_ROWS, own_neighbours
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner, over_rows, stacked
 from ccvid.retrieval.gallery.vectors import Numbers, Vectors
-from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, Indices, LocalDistances, Scores
+from ccvid.retrieval.ranking.distances import (
+    DistanceBlock,
+    Distances,
+    Floats,
+    GalleryPart,
+    Indices,
+    LocalDistances,
+    Scores,
+)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,51 +47,92 @@ class ReciprocalNeighbours:
     largest_N: npt.NDArray[np.float64]
 
 
-class ReRankedDistances(LocalDistances):
+@dataclass(frozen=True, slots=True)
+class Neighbourhoods:
+    """What is mixed with the original distances of Q queries to G entries: their sparse weights for all N."""
+
+    query_QN: sp.csr_array
+    gallery_GN: sp.csr_array
+    largest_Q: Floats
+    share: float
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> Neighbourhoods:
+        return Neighbourhoods(
+            self.query_QN[query_rows], self.gallery_GN[gallery_rows], self.largest_Q[query_rows], self.share
+        )
+
+    def of_pairs(self, query_P: Indices, gallery_P: Indices, cosine_distance_P: Floats) -> Floats:
+        jaccard_P = np.empty(len(query_P))
+        order = np.argsort(query_P, kind="stable")
+        for own in np.split(order, np.flatnonzero(np.diff(query_P[order])) + 1):
+            if len(own):
+                jaccard_P[own] = _jaccard_to(self.query_QN, int(query_P[own[0]]), self.gallery_GN, gallery_P[own])
+        return self._mixed(jaccard_P, cosine_distance_P, self.largest_Q[query_P])
+
+    def of_blocks(self, blocks: Iterable[DistanceBlock]) -> Iterator[DistanceBlock]:
+        columns, first = self.gallery_GN[:0].tocsc(), -1
+        for query_start, gallery_start, values in blocks:
+            if first != gallery_start:
+                first = gallery_start
+                columns = self.gallery_GN[first : first + values.shape[1]].tocsc()
+            queries = range(query_start, query_start + len(values))
+            jaccard_QG = np.stack([_jaccard(self.query_QN, query, columns) for query in queries])
+            largest_Q = self.largest_Q[query_start : query_start + len(values), None]
+            yield DistanceBlock(query_start, gallery_start, self._mixed(jaccard_QG, values, largest_Q))
+
+    def of_part(self, part: GalleryPart, work: Callable[[GalleryPart], Result]) -> Result:
+        own = self.take(np.arange(len(self.largest_Q)), part.entry_N)
+        return work(GalleryPart(_ReRankedPart(part.distances, own), part.entry_N))
+
+    def _mixed(self, jaccard: Floats, cosine_distance: Floats, largest: Floats) -> Floats:
+        mixed: Floats = (1 - self.share) * jaccard + self.share * (2 * cosine_distance / largest)
+        return mixed
+
+
+@dataclass(frozen=True, slots=True)
+class ReRankedDistances:
     """(1 − share) × Jaccard + share × normalised original distance, as ``Distances`` of Q queries to G entries.
 
     Built by :func:`re_rank`. Memory: the sparse weights, and a block of distances.
     """
 
-    def __init__(
-        self, base: Distances, query_QN: sp.csr_array, gallery_GN: sp.csr_array, largest_Q: Floats, share: float
-    ) -> None:
-        self._base, self._query, self._gallery = base, query_QN, gallery_GN
-        self._largest, self._share = largest_Q, share
+    base: Distances
+    neighbourhoods: Neighbourhoods
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.base.shape
+
+    def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
+        return self.neighbourhoods.of_pairs(query_P, gallery_P, self.base.pairs(query_P, gallery_P))
+
+    def fold(self, work: Callable[[GalleryPart], Result], merge: Callable[[Result, Result], Result]) -> Result:
+        return self.base.fold(partial(self.neighbourhoods.of_part, work=work), merge)
+
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> ReRankedDistances:
+        taken = self.neighbourhoods.take(query_rows, gallery_rows)
+        return ReRankedDistances(self.base.take(query_rows, gallery_rows), taken)
+
+
+class _ReRankedPart(LocalDistances):
+    """``ReRankedDistances`` to a part of the gallery in this process."""
+
+    def __init__(self, base: LocalDistances, neighbourhoods: Neighbourhoods) -> None:
+        self._base, self._neighbourhoods = base, neighbourhoods
 
     @property
     def shape(self) -> tuple[int, int]:
         return self._base.shape
 
     def pairs(self, query_P: Indices, gallery_P: Indices) -> Floats:
-        jaccard_P = np.empty(len(query_P))
-        order = np.argsort(query_P, kind="stable")
-        for own in np.split(order, np.flatnonzero(np.diff(query_P[order])) + 1):
-            if len(own):
-                jaccard_P[own] = _jaccard_to(self._query, int(query_P[own[0]]), self._gallery, gallery_P[own])
-        return self._mixed(jaccard_P, self._base.pairs(query_P, gallery_P), self._largest[query_P])
+        return self._neighbourhoods.of_pairs(query_P, gallery_P, self._base.pairs(query_P, gallery_P))
 
     def blocks(self) -> Iterator[DistanceBlock]:
-        columns, first = self._gallery[:0].tocsc(), -1
-        for query_start, gallery_start, values in self._base.blocks():
-            if first != gallery_start:
-                first = gallery_start
-                columns = self._gallery[first : first + values.shape[1]].tocsc()
-            queries = range(query_start, query_start + len(values))
-            jaccard_QG = np.stack([_jaccard(self._query, query, columns) for query in queries])
-            largest_Q = self._largest[query_start : query_start + len(values), None]
-            yield DistanceBlock(query_start, gallery_start, self._mixed(jaccard_QG, values, largest_Q))
+        return self._neighbourhoods.of_blocks(self._base.blocks())
 
-    def take(self, query_rows: Indices, gallery_rows: Indices) -> ReRankedDistances:
-        part = copy(self)
-        part._base = self._base.take(query_rows, gallery_rows)
-        part._query, part._gallery = self._query[query_rows], self._gallery[gallery_rows]
-        part._largest = self._largest[query_rows]
-        return part
-
-    def _mixed(self, jaccard: Floats, cosine_distance: Floats, largest: Floats) -> Floats:
-        mixed: Floats = (1 - self._share) * jaccard + self._share * (2 * cosine_distance / largest)
-        return mixed
+    def take(self, query_rows: Indices, gallery_rows: Indices) -> _ReRankedPart:
+        taken = self._neighbourhoods.take(query_rows, gallery_rows)
+        return _ReRankedPart(self._base.take(query_rows, gallery_rows), taken)
 
 
 def re_rank(
@@ -108,7 +159,8 @@ def re_rank(
     assert every.shape[0] == sum(base.shape), f"{every.shape[0]} {base.shape}"
     found = reciprocal_neighbours(every, k1=k1, k2=k2, exact_rows=exact_rows, run=run)
     weight_NN = found.weight_NN
-    return ReRankedDistances(base, weight_NN[:queries], weight_NN[queries:], found.largest_N[:queries], share)
+    own = Neighbourhoods(weight_NN[:queries], weight_NN[queries:], found.largest_N[:queries], share)
+    return ReRankedDistances(base, own)
 
 
 def reciprocal_neighbours(

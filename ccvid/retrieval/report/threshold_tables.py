@@ -8,6 +8,7 @@ from ccvid.retrieval.ranking.bootstrap import Interval
 from ccvid.retrieval.ranking.single_shot import Spread
 from ccvid.retrieval.report.report_input import ExtraTable
 from ccvid.retrieval.thresholds.find import Thresholds
+from ccvid.retrieval.thresholds.recommended import RecommendedThreshold
 
 
 def threshold_lines(thresholds: Thresholds | None, without: str = "") -> list[str]:
@@ -23,6 +24,7 @@ def threshold_lines(thresholds: Thresholds | None, without: str = "") -> list[st
         lines += [
             f"  threshold for a false accept rate of {far}: score >= {_interval(recommended.threshold, '.4f', 1)}; "
             f"it accepts {_interval(recommended.tar, '.1f')} % of the {name} matches",
+            _elsewhere(recommended),
         ]
     eer = thresholds.verification.equal_error_rate[0]
     lines.append(f"  verification, {name}: equal error rate {_per_cent(eer)}, AUC {thresholds.verification.auc:.4f}")
@@ -31,6 +33,13 @@ def threshold_lines(thresholds: Thresholds | None, without: str = "") -> list[st
         brier = f"Brier score {found.brier:.3f}"
         lines.append(f"  probabilities, on the held-out half: expected calibration error {error:.3f}, {brier}")
     return [*lines, *(f"  left out: {reason}" for reason in thresholds.left_out.values())]
+
+
+def _elsewhere(recommended: RecommendedThreshold) -> str:
+    if (far := recommended.far_elsewhere) is None:
+        return "  on other cameras: one camera tells nothing of the false accept rate on others"
+    rates = f"{100 * far.low:.2g} to {100 * far.high:.2g} %"
+    return f"  on {recommended.cameras} other cameras, with other people: a false accept rate of {rates}"
 
 
 def threshold_tables(thresholds: Thresholds) -> list[ExtraTable]:
@@ -79,6 +88,8 @@ def _pairs(thresholds: Thresholds) -> tuple[Sequence[tuple[str, ...]], str]:
                 _interval(recommended.threshold, ".4f", 1),
             )
         )
+        if (far := recommended.far_elsewhere) is not None:
+            rows.append(("the same on other cameras", f"{100 * far.low:.2f} to {100 * far.high:.2f} %", "–", "–"))
     rows += [
         (
             f"FAR ≤ {_per_cent(point.asked_far)}",
@@ -92,7 +103,8 @@ def _pairs(thresholds: Thresholds) -> tuple[Sequence[tuple[str, ...]], str]:
     note = (
         f"Pairs of a query and a gallery tracklet: {len(verification.genuine_score_P):,} of the same person, "
         f"{verification.impostors:,} of different persons. A pair is accepted if its score is at least the threshold. "
-        f"AUC {verification.auc:.4f}. In brackets: 95 % intervals, the range expected with other persons."
+        f"AUC {verification.auc:.4f}. In brackets: 95 % intervals, the range expected with "
+        "other persons. On other cameras: the range expected on as many other cameras with as many other persons."
     )
     if recommended.reason:
         note += f" No threshold for a false accept rate of {_per_cent(recommended.asked_far)}: {recommended.reason}."

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ccvid.config import ThresholdOptions
-from ccvid.retrieval.ranking.distances import Distances
+from ccvid.retrieval.ranking.distances import Distances, Scores
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.protocols import Protocol
 from ccvid.retrieval.thresholds.calibration import Calibration, Reliability, calibrate
 from ccvid.retrieval.thresholds.open_set import OpenSet, open_set
 from ccvid.retrieval.thresholds.recommended import RecommendedThreshold, recommend_threshold
-from ccvid.retrieval.thresholds.verification import Verification, VerificationPairs, verify
+from ccvid.retrieval.thresholds.separation import Separation
+from ccvid.retrieval.thresholds.verification import SAMPLED_IMPOSTORS, Verification, VerificationPairs, verify
 from data_tools.errors import InputError
 
 
@@ -25,6 +26,7 @@ class Thresholds:
     open_set: OpenSet | None
     calibration: Calibration | None
     reliability: Reliability | None
+    separation: Separation | None
     left_out: Mapping[str, str]
 
     def to_json(self) -> dict[str, object]:
@@ -34,6 +36,7 @@ class Thresholds:
             "recommended": self.recommended.to_json(),
             "open_set": None if self.open_set is None else self.open_set.to_json(),
             "reliability": None if self.reliability is None else self.reliability.to_json(),
+            "separation": None if self.separation is None else self.separation.model_dump(),
             "left_out": dict(self.left_out),
         }
 
@@ -46,8 +49,13 @@ def find_thresholds(
     options: ThresholdOptions,
     *,
     model: str,
+    first_score_Q: Scores | None = None,
 ) -> Thresholds:
-    """All results of a protocol that need no ranking; ``model`` is the fingerprint that a calibration is valid for.
+    """All results of a protocol that need no ranking.
+
+    Args:
+        model: the fingerprint that a calibration is valid for.
+        first_score_Q: the score of each query's first entry, for ``Thresholds.separation``.
 
     Takes two passes over the distances, and a few more for intervals and open-set rates.
 
@@ -71,4 +79,7 @@ def find_thresholds(
     except InputError as error:
         left_out["calibration"] = str(error)
     recommended = recommend_threshold(pairs, verification, options.far, draws=options.draws)
-    return Thresholds(verification, recommended, found_open_set, calibration, reliability, left_out)
+    separation = None
+    if first_score_Q is not None:
+        separation = Separation.of(pairs.impostor_sample(SAMPLED_IMPOSTORS), first_score_Q)
+    return Thresholds(verification, recommended, found_open_set, calibration, reliability, separation, left_out)

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from ccvid.retrieval.ranking.bootstrap import DRAWS, LEVEL, Counts, Interval, draw_persons
 from ccvid.retrieval.ranking.distances import GalleryPart, Indices, Scores
 from ccvid.retrieval.ranking.quick_scores import row_groups
+from ccvid.retrieval.thresholds.elsewhere import RatesByCamera, far_elsewhere
 from ccvid.retrieval.thresholds.verification import Verification, VerificationPairs, impostor_blocks
 
 LIKELY = 4
@@ -27,7 +28,8 @@ class RecommendedThreshold:
     """Two tracklets match if their score is at least ``threshold``.
 
     The interval of ``threshold`` says where it could be with other people; those of ``far`` and ``tar``, which rates
-    this threshold could have with them. If the pairs are too few, all three are None, and ``reason`` says so.
+    this threshold could have with them; that of ``far_elsewhere``, which FAR on as many other cameras, too (None with
+    one camera). If the pairs are too few, all are None, and ``reason`` says so.
     """
 
     asked_far: float
@@ -36,15 +38,18 @@ class RecommendedThreshold:
     threshold: Interval | None = None
     far: Interval | None = None
     tar: Interval | None = None
+    far_elsewhere: Interval | None = None
+    cameras: int | None = None
     reason: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        figures = {"threshold": self.threshold, "far": self.far, "tar": self.tar}
+        figures = {"threshold": self.threshold, "far": self.far, "tar": self.tar, "far_elsewhere": self.far_elsewhere}
         return {
             "asked_far": self.asked_far,
             **{name: None if interval is None else interval.to_json() for name, interval in figures.items()},
             "reason": self.reason,
             "persons": self.persons,
+            "cameras": self.cameras,
             "draws": self.draws,
             "level": LEVEL,
         }
@@ -56,9 +61,9 @@ def recommend_threshold(
     """The lowest threshold of ``verification`` (of these pairs) with a FAR of at most ``far``, with intervals.
 
     The threshold's interval is read off a ladder of thresholds, in steps of 4 % of the FAR near ``far`` and coarser
-    ones up to 64 times ``far``. Takes one more pass over the distances, or two if a draw's threshold lies far below;
-    the result does not depend on the blocks, nor on the parts of the gallery. With few persons the interval is too
-    narrow. Memory: 2 bytes per draw and person, and a few numbers per draw and rung.
+    ones up to 64 times ``far``. Takes two more passes over the distances, or three if a draw's threshold lies far
+    below; the result does not depend on the blocks, nor on the parts of the gallery. With few persons the interval is
+    too narrow. Memory: 2 bytes per draw and person, and a few numbers per draw and rung.
 
     Raises:
         InputError: ``far`` is outside (0, 1).
@@ -74,13 +79,17 @@ def recommend_threshold(
         tar_N = by_draw(count_NP, lambda count: count @ accepted_P) / by_draw(count_NP, lambda count: count @ genuine_P)
     has_impostors_N = ~np.isnan(far_NT[:, 0])
     threshold_N = np.where(has_impostors_N, rung_T[np.argmax(far_NT <= far, axis=1)], np.nan)
+    far_N = far_NT[:, np.searchsorted(rung_T, point.threshold)]
+    by_camera = RatesByCamera.of(pairs, point.threshold)
     return RecommendedThreshold(
         far,
         pairs.persons,
         draws,
         threshold=Interval.of(point.threshold, threshold_N),
-        far=Interval.of(point.far, far_NT[:, np.searchsorted(rung_T, point.threshold)]),
+        far=Interval.of(point.far, far_N),
         tar=Interval.of(point.tar, tar_N),
+        far_elsewhere=far_elsewhere(by_camera, far_N, pairs.persons, draws=draws, seed=seed),
+        cameras=by_camera.cameras,
     )
 
 

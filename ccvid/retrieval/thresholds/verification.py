@@ -34,8 +34,8 @@ HISTOGRAM_BINS = 100
 class VerificationPairs:
     """The pairs that a protocol compares, among the Q queries and G gallery entries that take part in it.
 
-    Persons are codes 0 … ``persons`` − 1, shared by both sides. The genuine pairs are P indices into each side;
-    ``same_person`` counts them and the junk.
+    Persons are codes 0 … ``persons`` − 1, cameras 0 … ``cameras`` − 1, shared by both sides. The genuine pairs are P
+    indices into each side; ``same_person`` counts them and the junk.
     """
 
     protocol: Protocol
@@ -43,6 +43,9 @@ class VerificationPairs:
     query_person_Q: Indices
     gallery_person_G: Indices
     persons: int
+    query_camera_Q: Indices
+    gallery_camera_G: Indices
+    cameras: int
     genuine_query_P: Indices
     genuine_gallery_P: Indices
     same_person: int
@@ -64,9 +67,11 @@ class VerificationPairs:
         query_person, gallery_person = joint_codes(query.person, gallery.person)
         query_S, gallery_S, _ = same_person(query_person, gallery_person)
         is_match = PersonPairLabels(query, gallery, query_S, gallery_S).matches(protocol)
-        persons = 1 + int(max(query_person.max(), gallery_person.max()))
+        persons = query_person, gallery_person, 1 + int(max(query_person.max(), gallery_person.max()))
+        query_camera, gallery_camera = joint_codes(query.camera, gallery.camera)
+        cameras = query_camera, gallery_camera, 1 + int(max(query_camera.max(), gallery_camera.max()))
         kept = query_S[is_match], gallery_S[is_match]
-        pairs = cls(protocol, distances, query_person, gallery_person, persons, *kept, len(query_S))
+        pairs = cls(protocol, distances, *persons, *cameras, *kept, len(query_S))
         if not len(kept[0]) or not pairs.impostors:
             raise InputError(
                 f"protocol {protocol.name}: {len(kept[0])} genuine and {pairs.impostors} impostor pairs, "

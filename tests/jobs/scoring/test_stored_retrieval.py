@@ -25,21 +25,24 @@ from ccvid.retrieval.embedding.table import (
     read_embeddings,
     write_embeddings,
 )
+from ccvid.retrieval.gallery.post_processing import compare_post_processing
+from ccvid.retrieval.gallery.slices import IN_THREADS
 from ccvid.retrieval.ranking import quick_counts
 from ccvid.retrieval.ranking.distances import CosineDistances, Distances
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.metrics import Evaluation
-from ccvid.retrieval.ranking.scoring import ScoredRetrieval, score
+from ccvid.retrieval.ranking.protocols import with_own
+from ccvid.retrieval.ranking.scoring import score
 from ccvid.retrieval.report.charts import pair_scores
 from ccvid.retrieval.report.matrices import score_matrices
 from ccvid.retrieval.thresholds.find import find_thresholds
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
-from ray_jobs.scoring import part_tasks
+from ray_jobs.scoring import part_tasks, stored_distances
 from ray_jobs.scoring.part_tasks import PartRunner
 from ray_jobs.scoring.stored_distances import StoredDistances
-from ray_jobs.scoring.stored_retrieval import StoredRetrieval, read_retrieval
+from ray_jobs.scoring.stored_retrieval import read_retrieval
 
 Result = TypeVar("Result")
 
@@ -173,6 +176,21 @@ def test_everything_equals_one_process_whatever_the_parts_and_tasks(tmp_path: Pa
             assert everything(found.distances, own[0], own[1]) == expected
 
 
+def test_post_processing_equals_that_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_distances, "ClusterSlices", lambda: IN_THREADS)
+    distances, query, gallery = in_memory(store_of(tmp_path / "whole", 300, parts=1))
+    labels = [RetrievalLabels.from_rows(list(side.rows)) for side in (query, gallery)]
+    protocols = (
+        with_own(OPTIONS.protocols)[:2] + with_own(OPTIONS.protocols)[-2:]
+    )  # the last two take parts of the rows
+    expected = compare_post_processing(distances, labels[0], labels[1], protocols)
+    found = read_retrieval(store_of(tmp_path / "parts", 300, parts=7), run=shuffled(5))
+    processed = compare_post_processing(found.distances, labels[0], labels[1], protocols)
+    assert len(expected) == 5
+    assert len(expected[0].mean_average_precision) == 4
+    assert [replace(row, seconds=0) for row in processed] == [replace(row, seconds=0) for row in expected]
+
+
 def test_a_query_that_is_in_the_gallery_too_is_never_its_own_match(tmp_path: Path) -> None:
     store = store_of(tmp_path, 300, 7)
     found = read_retrieval(store, run=shuffled(3))
@@ -222,22 +240,15 @@ def test_the_order_given_is_that_of_the_gallery(tmp_path: Path) -> None:
 
 def test_small_ones_are_scored_in_memory_and_large_ones_in_their_parts(tmp_path: Path) -> None:
     store = store_of(tmp_path, 200, 5)
-    used: list[Distances] = []
-
-    def scored(retrieval: StoredRetrieval, options: ScoreOptions) -> ScoredRetrieval:
-        used.append((scores := retrieval.scored(options)).distances)
-        return scores
-
     retrieval = read_retrieval(store)
-    options = [OPTIONS, OPTIONS.model_copy(update={"post_processing": True})]
-    small = scored(retrieval, options[0])
+    small = retrieval.scored(OPTIONS)
     with (
         patch.object(part_tasks, "PAIRS_WORTH_SHARING", 1),
         patch("ray_jobs.scoring.stored_retrieval.on_cluster", shuffled(5)),
     ):
-        large, processed = (scored(retrieval, option) for option in options)
-    assert [type(distances) for distances in used] == [CosineDistances, StoredDistances, CosineDistances]
-    assert small.to_json() == large.to_json() == processed.to_json()
+        large = retrieval.scored(OPTIONS)
+    assert (type(small.distances), type(large.distances)) == (CosineDistances, StoredDistances)
+    assert small.to_json() == large.to_json()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ccvid.retrieval.gallery.vectors import JoinedVectors, MatrixVectors, Stored
 from ccvid.retrieval.ranking.distances import CosineDistances
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
+from tests.method.gallery.test_reranking import blocks
 
 ROWS, DIMENSIONS = 90, 6
 
@@ -88,9 +89,9 @@ def test_queries_and_gallery_of_a_store(tmp_path: Path) -> None:
     query, entry = np.arange(7, 40, 3), np.arange(ROWS - 1, -1, -2)
     base = CosineDistances(table.embedding_ND[query], table.embedding_ND[entry])
     sides = MatrixVectors(table.embedding_ND[query]), MatrixVectors(table.embedding_ND[entry])
-    (expected,) = re_rank(base, JoinedVectors(*sides)).blocks()
+    (expected,) = blocks(re_rank(base, JoinedVectors(*sides)))
     for every in (found.rows(np.concatenate((query, entry))), JoinedVectors(sides[0], found.rows(entry))):
-        (block,) = re_rank(base, every).blocks()
+        (block,) = blocks(re_rank(base, every))
         assert np.array_equal(block.values, expected.values)
 
 
