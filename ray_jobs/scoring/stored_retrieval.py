@@ -21,6 +21,7 @@ from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.scoring import ScoredRetrieval, score
 from data_tools.errors import InputError
 from ray_jobs.scoring import part_tasks
+from ray_jobs.scoring.gallery_search import LARGE_TABLE
 from ray_jobs.scoring.part_tasks import PartRunner, here, on_cluster, opened_parts
 from ray_jobs.scoring.stored_distances import PartEntries, StoredDistances
 
@@ -166,4 +167,11 @@ def _entries(groups: Sequence[Sequence[str]], found: Sequence[_Labelled], place_
         for part, own_C in zip(found, shares, strict=True)
     }
     chosen = [[entries[name] for name in names if len(entries[name].entry_N)] for names in groups]
-    return [group for group in chosen if group]
+    return [piece for group in chosen for piece in _pieces(group)]
+
+
+def _pieces(group: Sequence[PartEntries]) -> list[list[PartEntries]]:
+    """Each large part by itself, which is then not copied, and the small ones together."""
+    small = [part for part in group if len(part.entry_N) < LARGE_TABLE]
+    large = [[part] for part in group if len(part.entry_N) >= LARGE_TABLE]
+    return [*large, small] if small else large

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_gallery [--tracklets 500000] [--dimensions 256] [--queries 500]
 
-Prints one JSON object a line: ``phase``, ``seconds``, ``bare_seconds`` and ``peak_bytes``, the memory above that at the
-phase's start. Every phase is a process of its own. What is bare:
+Prints one JSON object a line: ``phase``, ``seconds``, ``bare_seconds``, both also as seconds of CPU for a machine with
+other work, and ``peak_bytes``, the memory above that at the phase's start. Every phase is a process of its own. What is
+bare:
 
     write    the embeddings' bytes, written to one file
     open     the bytes of all parts, read once
@@ -58,16 +59,16 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class Measured:
-    """Seconds and peak memory of what runs within."""
+    """Seconds, those of all threads on a CPU, and peak memory of what runs within."""
 
     def __enter__(self) -> Measured:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         self._before = _status("VmRSS")
-        self._started = time.perf_counter()
+        self._started, self._worked = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._started
+        self.seconds, self.cpu_seconds = time.perf_counter() - self._started, time.process_time() - self._worked
         self.peak_bytes = max(0, _status("VmHWM") - self._before)
 
 
@@ -113,17 +114,17 @@ def read_bytes(paths: list[Path]) -> int:
 
 def write(folder: Path, tracklets: int, dimensions: int, queries: int) -> tuple[Measured, Measured]:
     store = open_store(StorageFolder(str(folder)), EmbedderDescription.of("made", dimensions, Recipe()))
-    seconds, peak = 0.0, 0
-    bare_seconds = 0.0
+    totals, bare_totals, peak = np.zeros(2), np.zeros(2), 0
     for part in made_parts(tracklets, dimensions, queries, store.embedder.fingerprint):
         with Measured() as own:
             store.add(part)
-        seconds, peak = seconds + own.seconds, max(peak, own.peak_bytes)
+        totals, peak = np.add(totals, (own.seconds, own.cpu_seconds)), max(peak, own.peak_bytes)
         with Measured() as bare, tempfile.TemporaryFile(dir=folder) as file:
             file.write(part.embedding_ND.data)
             os.fsync(file.fileno())
-        bare_seconds += bare.seconds
-    own.seconds, own.peak_bytes, bare.seconds = seconds, peak, bare_seconds
+        bare_totals = np.add(bare_totals, (bare.seconds, bare.cpu_seconds))
+    own.peak_bytes = peak
+    (own.seconds, own.cpu_seconds), (bare.seconds, bare.cpu_seconds) = totals.tolist(), bare_totals.tolist()
     return own, bare
 
 
@@ -245,6 +246,8 @@ def run_phase(phase: str, folder: Path, arguments: argparse.Namespace) -> dict[s
         "phase": phase,
         "seconds": round(own.seconds, 6),
         "bare_seconds": round(bare.seconds, 6),
+        "cpu_seconds": round(own.cpu_seconds, 6),
+        "bare_cpu_seconds": round(bare.cpu_seconds, 6),
         "ratio": round(own.seconds / max(bare.seconds, 1e-9), 2),
         "peak_bytes": own.peak_bytes,
         "embedding_bytes": arguments.tracklets * arguments.dimensions * 4,

@@ -26,6 +26,7 @@ from ccvid.retrieval.ranking.ranks import rank_persons
 from ccvid.retrieval.ranking.scoring import score
 from ccvid.retrieval.thresholds.find import find_thresholds
 from data_tools.storage import StorageFolder
+from data_tools.tracklet import Split
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring import part_tasks, stored_distances
 from ray_jobs.scoring.part_tasks import on_cluster
@@ -34,7 +35,7 @@ from ray_jobs.scoring.stored_retrieval import read_retrieval
 from tests.jobs.searching_driver import EMBEDDER, PARTS
 
 ROWS = 50
-SPLITS = ("query", "gallery", "gallery", "gallery", "gallery")
+SPLITS: tuple[Split, ...] = ("query", "gallery", "gallery", "gallery", "gallery")
 
 
 def main(folder: Path) -> None:
@@ -54,7 +55,7 @@ def main(folder: Path) -> None:
     store, random = open_store(StorageFolder(str(folder / "gallery")), EMBEDDER), np.random.default_rng(0)
     for part in range(PARTS):
         rows = EmbeddingRows.of(
-            EmbeddingRow(f"{number}-{part}", f"p{random.integers(50)}", None, f"c{number % 3}", split, {}, 1, "s")  # type: ignore[arg-type]
+            EmbeddingRow(f"{number}-{part}", f"p{random.integers(50)}", None, f"c{number % 3}", split, {}, 1, "s")
             for number, split in enumerate(SPLITS * (ROWS // len(SPLITS)))
         )
         values = random.integers(-2, 3, (ROWS, 4)).astype(np.float32) + np.float32(0.1)
@@ -66,7 +67,7 @@ def main(folder: Path) -> None:
     own, found = CosineDistances(*(side.embedding_ND for side in sides)), read_retrieval(store, run=on_cluster)
     stored_distances._fold_groups = slow  # sent to the workers by value
     ranked = [rank_persons(distances, *persons, 5) for distances in (own, found.distances)]
-    stored_distances._fold_groups = quick
+    stored_distances._fold_groups, part_tasks.TASKS_PER_CPU = quick, 4
     same = [
         np.array_equal(getattr(ranked[0][side], column), getattr(ranked[1][side], column))
         for side in (0, 1)

@@ -201,20 +201,17 @@ def _look(
     best_QA, best_Q = np.full((len(mate_Q), len(asked_A)), -np.inf), np.full(len(mate_Q), -np.inf)
     before_QP = np.zeros((len(mate_Q), persons), np.bool_)
     person_N = gallery_person_G[part.entry_N]
-    place_N = np.searchsorted(asked_A, person_N)
-    place_N[np.append(asked_A, -1)[place_N] != person_N] = len(asked_A)  # not asked: behind all who are
-    for query_start, gallery_start, score_QN in impostor_blocks(part, query_person_Q, gallery_person_G):
-        queries = slice(query_start, query_start + len(score_QN))
-        own = slice(gallery_start, gallery_start + score_QN.shape[1])
-        query, entry = np.nonzero(score_QN >= mate_Q[queries, None])
-        before_QP[query_start + query, person_N[own][entry]] = True
-        by_place = np.argsort(place_N[own], kind="stable")
-        places, first = np.unique(place_N[own][by_place], return_index=True)
-        best_QU = np.maximum.reduceat(score_QN[:, by_place], first, axis=1)
-        is_asked = places < len(asked_A)
-        there = queries, places[is_asked]
-        best_QA[there] = np.maximum(best_QA[there], best_QU[:, is_asked])
-        best_Q[queries] = np.maximum(best_Q[queries], best_QU[:, ~is_asked].max(axis=1, initial=-np.inf))
+    for query_start, gallery_start, score_QB in impostor_blocks(part, query_person_Q, gallery_person_G):
+        queries = slice(query_start, query_start + len(score_QB))
+        person_B = person_N[gallery_start : gallery_start + score_QB.shape[1]]
+        by_person = np.argsort(person_B, kind="stable")
+        found_U, first = np.unique(person_B[by_person], return_index=True)
+        best_QU = np.maximum.reduceat(score_QB[:, by_person], first, axis=1)
+        before_QP[queries, found_U] |= best_QU >= mate_Q[queries, None]
+        is_asked_U = np.isin(found_U, asked_A)
+        asked = queries, np.searchsorted(asked_A, found_U[is_asked_U])
+        best_QA[asked] = np.maximum(best_QA[asked], best_QU[:, is_asked_U])
+        best_Q[queries] = np.maximum(best_Q[queries], best_QU[:, ~is_asked_U].max(axis=1, initial=-np.inf))
     return _Others(best_QA, best_Q, np.packbits(before_QP, axis=1))
 
 

@@ -288,4 +288,4 @@ def impostor_blocks(part: GalleryPart, query_person_Q: Indices, gallery_person_G
 
 
 def _scores(distance: Floats) -> Scores:
-    return 1.0 - distance.astype(np.float64)
+    return 1.0 - distance.astype(np.float64, copy=False)

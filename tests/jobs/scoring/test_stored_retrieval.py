@@ -39,7 +39,7 @@ from ccvid.retrieval.thresholds.find import find_thresholds
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
-from ray_jobs.scoring import part_tasks, stored_distances
+from ray_jobs.scoring import part_tasks, stored_distances, stored_retrieval
 from ray_jobs.scoring.part_tasks import PartRunner
 from ray_jobs.scoring.stored_distances import StoredDistances
 from ray_jobs.scoring.stored_retrieval import read_retrieval
@@ -110,10 +110,12 @@ def tied(count: int, seed: int) -> np.ndarray:
     return values
 
 
-def store_of(folder: Path, count: int, parts: int, seed: int = 0) -> EmbeddingStore:
-    """A store whose parts hold any of the rows."""
+def store_of(folder: Path, count: int, parts: int, seed: int = 0, *, by_split: bool = False) -> EmbeddingStore:
+    """A store whose parts hold any of the rows; ``by_split``: most parts hold only labelled rows of one split."""
     store, every, values = open_store(StorageFolder(str(folder)), EMBEDDER), rows(count, seed), tied(count, seed)
     order = np.random.default_rng(parts).permutation(count)
+    if by_split:
+        order = np.array(sorted(order, key=lambda number: (every[number].person is None, every[number].split)))
     for own in np.array_split(order, parts):
         table = EmbeddingTable(EmbeddingRows.of(every[number] for number in own), values[own], EMBEDDER.fingerprint)
         store.add(table)
@@ -166,9 +168,12 @@ def test_everything_equals_one_process_whatever_the_parts_and_tasks(tmp_path: Pa
     labels = [RetrievalLabels.from_rows(list(side.rows)) for side in (query, gallery)]
     with patch.object(quick_counts, "LEAST_ENTRIES", least):  # by quick scores, or by exact ones alone
         expected = everything(distances, labels[0], labels[1])
-        for parts, bytes_of_a_group in ((9, 1), (9, 20_000)):
-            store = store_of(tmp_path / f"{parts}-{bytes_of_a_group}", 300, parts, seed)
-            with patch.object(part_folder, "LARGE_BYTES", bytes_of_a_group):
+        for parts, bytes_of_a_group, large in ((9, 1, 9**9), (9, 20_000, 9**9), (20, 20_000, 10)):
+            store = store_of(tmp_path / f"{parts}-{bytes_of_a_group}", 300, parts, seed, by_split=large == 10)
+            with (
+                patch.object(part_folder, "LARGE_BYTES", bytes_of_a_group),
+                patch.object(stored_retrieval, "LARGE_TABLE", large),
+            ):
                 found = read_retrieval(store, run=shuffled(parts))
             assert [row.id for row in found.query.rows] == [row.id for row in query.rows]
             assert list(found.gallery) == list(gallery.rows)
