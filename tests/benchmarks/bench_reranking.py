@@ -59,7 +59,7 @@ from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.slice_tasks import ClusterSlices
 from tests.benchmarks.process_tree import TreeMeter
 
-EACH, NOISE, INDEXES, MILLION = 20, 1.0, 2, 1_000_000
+EACH, NOISE, INDEXES, MILLION = 20, 1.5, 2, 1_000_000
 PART, BLOCK = 49_152, 8192
 """Rows of a stored part, and made at a time."""
 Persons = npt.NDArray[np.int64]
