@@ -6,7 +6,7 @@ than one task's parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,10 +19,9 @@ from ccvid.retrieval.gallery.approximate_search import IndexedPart, indexed_part
 from ccvid.retrieval.gallery.part_search import FoundEntries, recall_of, search_indexed_part, search_part
 from data_tools.errors import InputError
 from data_tools.progress import message
-from ray_jobs.cluster.tasks import run_tasks
 from ray_jobs.scoring import part_tasks
 from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
-from ray_jobs.scoring.part_tasks import opened_parts, shares
+from ray_jobs.scoring.part_tasks import here, on_cluster, opened_parts
 
 Result = TypeVar("Result")
 
@@ -87,11 +86,9 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     groups, sizes = asked.store.parts.groups(), asked.store.folder.sizes()
     vectors = sum(sizes.get(name, 0) for group in groups for name in group) // (4 * asked.store.embedder.dimensions)
     is_large = vectors * len(asked.queries.rows) >= part_tasks.PAIRS_WORTH_SHARING
-    outcomes = _on_cluster(asked, groups) if is_large else [search_parts(groups, asked)]
-    result = PartsFound.none(asked)
+    run = on_cluster if is_large else here
     try:
-        for outcome in outcomes:
-            result = result.merged(outcome)
+        result = run(search_parts, groups, (asked,), PartsFound.merged, "searching")
     except InputError as error:
         raise InputError(f"{asked.store.folder}: {error}") from None
     asked.entries.check_cameras(result.cameras)
@@ -125,22 +122,8 @@ def although_it_changes(read: Callable[[], Result]) -> Result:
     return read()
 
 
-def _on_cluster(asked: GallerySearch, groups: Sequence[Sequence[str]]) -> Iterator[PartsFound]:
-    """The outcomes as they arrive; a task that is lost with its worker or node runs again."""
-    results = run_tasks(
-        search_parts,
-        shares(groups),
-        common=(asked,),
-        what="searching",
-        unit="tasks",
-        counted="tracklets",
-        size=lambda result: result.ranked,
-    )
-    yield from (result for _, result in results)
-
-
-def search_parts(groups: Sequence[Sequence[str]], asked: GallerySearch) -> PartsFound:
-    """Search groups of parts, one group after another: no more than one is held at a time.
+def search_parts(groups: Sequence[Sequence[str]], asked: GallerySearch) -> tuple[int, PartsFound]:
+    """The entries ranked, and what was found in groups of parts: one after another, no more than one is held at a time.
 
     Raises:
         InputError: a part is damaged, or gone because another command replaced it.
@@ -149,7 +132,7 @@ def search_parts(groups: Sequence[Sequence[str]], asked: GallerySearch) -> Parts
     for names in groups:
         with opened_parts(asked.store.parts, names, "searching") as parts:
             result = _with_group(result, names, parts, asked)
-    return result
+    return result.ranked, result
 
 
 def _with_group(before: PartsFound, names: Sequence[str], parts: Sequence[Part], asked: GallerySearch) -> PartsFound:

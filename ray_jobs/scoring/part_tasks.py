@@ -12,7 +12,7 @@ import ray
 from ccvid.retrieval.embedding.part_file import Part
 from ccvid.retrieval.embedding.part_folder import PartFolder
 from data_tools.errors import InputError
-from ray_jobs.cluster.tasks import run_tasks
+from ray_jobs.cluster.tasks import merged_tasks
 
 Group = TypeVar("Group")
 Result = TypeVar("Result")
@@ -20,13 +20,13 @@ Result = TypeVar("Result")
 PAIRS_WORTH_SHARING = 10**9
 """Pairs of queries and gallery entries; with fewer, one machine needs only seconds."""
 TASKS_PER_CPU = 2
-"""Few, because the driver merges what each has found; more than one, so that no CPU waits long for the last."""
+"""Few, because what each has found is merged; more than one, so that no CPU waits long for the last."""
 
 
 class PartRunner(Protocol):
     """Runs ``work(groups, *common)`` for all groups of parts in one call, or for shares of them in several.
 
-    ``work`` returns how many tracklets it looked at, and a result. The results come in any order.
+    ``work`` returns how many tracklets it looked at, and a result. Results are merged in any order.
     """
 
     def __call__(
@@ -34,32 +34,34 @@ class PartRunner(Protocol):
         work: Callable[..., tuple[int, Result]],
         groups: Sequence[Any],
         common: tuple[Any, ...],
+        merge: Callable[[Result, Result], Result],
         what: str,
-    ) -> Iterator[Result]: ...
+    ) -> Result: ...
 
 
 def here(
-    work: Callable[..., tuple[int, Result]], groups: Sequence[Any], common: tuple[Any, ...], what: str
-) -> Iterator[Result]:
+    work: Callable[..., tuple[int, Result]],
+    groups: Sequence[Any],
+    common: tuple[Any, ...],
+    merge: Callable[[Result, Result], Result],
+    what: str,
+) -> Result:
     """A ``PartRunner`` in this process."""
-    del what
-    yield work(groups, *common)[1]
+    del merge, what
+    return work(groups, *common)[1]
 
 
 def on_cluster(
-    work: Callable[..., tuple[int, Result]], groups: Sequence[Any], common: tuple[Any, ...], what: str
-) -> Iterator[Result]:
+    work: Callable[..., tuple[int, Result]],
+    groups: Sequence[Any],
+    common: tuple[Any, ...],
+    merge: Callable[[Result, Result], Result],
+    what: str,
+) -> Result:
     """A ``PartRunner`` whose calls are Ray tasks; one that is lost with its worker or node runs again."""
-    done = run_tasks(
-        work,
-        shares(groups),
-        common=common,
-        what=what,
-        unit="tasks",
-        counted="tracklets",
-        size=lambda outcome: outcome[0],
+    return merged_tasks(
+        work, shares(groups) or [groups], common=common, merge=merge, what=what, unit="tasks", counted="tracklets"
     )
-    yield from (outcome[1] for _, outcome in done)
 
 
 def shares(groups: Sequence[Group]) -> list[Sequence[Group]]:

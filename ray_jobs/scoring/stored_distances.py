@@ -6,7 +6,7 @@ of the indices given to its entries, whichever parts hold them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TypeVar
@@ -107,8 +107,8 @@ class StoredDistances:
 
     def fold(self, work: Callable[[GalleryPart], Result], merge: Callable[[Result, Result], Result]) -> Result:
         common = _Group(self.parts, self.query_QD, self.device, self.change, self.number_G), work, merge
-        found: Iterator[Result] = self.run(_fold_groups, self.groups or [[]], common, "comparing")
-        return reduce(merge, found)
+        found: Result = self.run(_fold_groups, self.groups or [[]], common, merge, "comparing")
+        return found
 
     def take(self, query_rows: Indices, gallery_rows: Indices) -> StoredDistances:
         taken = replace(self, query_QD=self.query_QD[query_rows], entries=len(gallery_rows))

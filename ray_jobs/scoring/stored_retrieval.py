@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import add
 
 import numpy as np
 import pyarrow as pa
@@ -105,7 +106,7 @@ def read_retrieval(
         InputError: there are no such queries or entries, an id is in two parts, or a part is damaged.
     """
     groups = store.parts.groups()
-    found = [part for share in run(_read_groups, groups, (store.parts,), "reading labels") for part in share]
+    found = run(_read_groups, groups, (store.parts,), add, "reading labels")
     if not found:
         raise InputError(f"{store.folder}: the embedding store is empty")
     try:

@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     part_folder.LARGE_BYTES = 1  # a task for each part
     part_tasks.PAIRS_WORTH_SHARING, part_tasks.TASKS_PER_CPU = 0, PARTS
 
-    def slow(groups: Sequence[Sequence[str]], asked: GallerySearch) -> PartsFound:
+    def slow(groups: Sequence[Sequence[str]], asked: GallerySearch) -> tuple[int, PartsFound]:
         (folder / "tasks" / f"{os.getpid()}-{groups[0][0]}").touch()
         time.sleep(0.5)
         return search_parts(groups, asked)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
+from functools import reduce
 from pathlib import Path
 from pickle import PickleBuffer
 from typing import Any, TypeVar
@@ -71,15 +72,18 @@ def shuffled(seed: int) -> PartRunner:
     random = np.random.default_rng(seed)
 
     def run(
-        work: Callable[..., tuple[int, Result]], groups: Sequence[Any], common: tuple[Any, ...], what: str
-    ) -> Iterator[Result]:
+        work: Callable[..., tuple[int, Result]],
+        groups: Sequence[Any],
+        common: tuple[Any, ...],
+        merge: Callable[[Result, Result], Result],
+        what: str,
+    ) -> Result:
         assert what
         order = random.permutation(len(groups))
-        shares = np.split(order, np.sort(random.integers(0, len(groups) + 1, 2)))
-        for share in shares:
-            if len(share):
-                sent = copied((work, [groups[number] for number in share], common))
-                yield copied(sent[0](sent[1], *sent[2])[1])
+        shares = [share for share in np.split(order, np.sort(random.integers(0, len(groups) + 1, 2))) if len(share)]
+        sent = [copied((work, [groups[number] for number in share], common)) for share in shares]
+        found: Result = reduce(copied(merge), [copied(task(share, *common)[1]) for task, share, common in sent])
+        return found
 
     return run
 
