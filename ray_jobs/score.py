@@ -35,6 +35,7 @@ READS = (
         "score.flip",
         "score.report",
         "score.threshold.prior",
+        "report",
     ),
     *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
