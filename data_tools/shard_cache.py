@@ -22,9 +22,9 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated
@@ -71,6 +71,7 @@ def open_shards(place: str, cache: CacheOptions) -> ShardFolder:
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: {error.strerror}, so this is not a finished data set") from None
     manifest = parse_manifest(content, str(remote / MANIFEST_NAME))
+    drop_cached(cache, manifest.replaced)  # they hold tracklets that have been removed since
     folder = cache.folder / hashlib.sha256(content).hexdigest()
     in_use = _reserve(folder, content, _Wanted(str(remote), manifest), cache)
     with in_use:
@@ -154,8 +155,30 @@ def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
             )
         for other in evicted:
             message(f"cache {cache.folder}: {_gibibytes(other.present)} evicted")
-            doomed = other.folder.rename(cache.folder / f".evicted-{uuid4().hex}")
-            shutil.rmtree(doomed)
+            _evict(other.folder)
+
+
+def _evict(folder: Path) -> None:
+    """Remove a data set that is locked, so that none sees a part of it."""
+    shutil.rmtree(folder.rename(folder.with_name(f".evicted-{uuid4().hex}")))
+
+
+def drop_cached(cache: CacheOptions, manifests: Collection[str]) -> list[Path]:
+    """Remove the copies of data sets with these manifests, by SHA-256; returns those that stay because they are in use.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    present = [folder for manifest in manifests if (folder := cache.folder / manifest).exists()]
+    in_use = []
+    with locked(cache.folder / ".lock") if present else nullcontext():
+        for folder in present:
+            with locked(folder / IN_USE_NAME, wait=False) as lock:
+                if lock is None:
+                    in_use.append(folder)
+                else:
+                    _evict(folder)
+    return in_use
 
 
 class _Filling:
