@@ -163,6 +163,12 @@ def _evict(folder: Path) -> None:
     shutil.rmtree(folder.rename(folder.with_name(f".evicted-{uuid4().hex}")))
 
 
+def cached_copies(cache: CacheOptions, manifests: Collection[str]) -> dict[str, int]:
+    """The folders in which this machine keeps data sets with these manifests, by SHA-256, and their bytes."""
+    folders = [cache.folder / manifest for manifest in manifests]
+    return {str(folder): _Kept.of(folder).present for folder in folders if folder.exists()}
+
+
 def drop_cached(cache: CacheOptions, manifests: Collection[str]) -> list[Path]:
     """Remove the copies of data sets with these manifests, by SHA-256; returns those that stay because they are in use.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +28,7 @@ from data_tools.manifest import (
     MANIFEST_NAME,
     SHARD_NAME,
     Manifest,
+    QuarantinedTracklet,
     ShardEntry,
     parse_manifest,
     read_manifest,
@@ -99,11 +100,7 @@ def remove_tracklets(stored: StoredLabels, gone_N: npt.NDArray[np.bool_], mentio
     """
     folder, manifest = stored.folder, stored.manifest
     with _only_one(stored):
-        quarantine = tuple(
-            entry
-            for entry in manifest.quarantine
-            if not any(map(mentions, (entry.tracklet, re.sub(r":\d+$", "", entry.origin), entry.reason)))
-        )
+        quarantine = without_mentions(manifest.quarantine, mentions)
         if gone_N.any() or quarantine != manifest.quarantine:
             changed = manifest.model_copy(update={"quarantine": quarantine})
             content = to_json(_without(stored, changed, gone_N))
@@ -112,6 +109,15 @@ def remove_tracklets(stored: StoredLabels, gone_N: npt.NDArray[np.bool_], mentio
         for name in stored.superseded:
             folder.delete(name)
         remove_leftovers(folder)
+
+
+def without_mentions(quarantine: Sequence[QuarantinedTracklet], mentions: Mentions) -> tuple[QuarantinedTracklet, ...]:
+    """The entries of a quarantine none of whose texts mentions what is removed."""
+    return tuple(
+        entry
+        for entry in quarantine
+        if not any(map(mentions, (entry.tracklet, re.sub(r":\d+$", "", entry.origin), entry.reason)))
+    )
 
 
 @contextmanager

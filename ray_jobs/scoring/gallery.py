@@ -20,9 +20,7 @@ from ccvid.run_files import (
     CLUSTERS_FILE,
     CONFIG_FILE,
     GROUPS_FOLDER,
-    LIVE_MATCHES_FILE,
     MATCHES_FILE,
-    MATCHES_TABLE,
     REPORT_FOLDER,
 )
 from data_tools.errors import InputError
@@ -36,9 +34,6 @@ from ray_jobs.scoring.gallery_groups import write_groups
 from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, shown_limit
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
-
-RESULT_NAMES = (MATCHES_TABLE, MATCHES_FILE, LIVE_MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
-"""Everything that ranking writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,23 +207,3 @@ def _facts(request: GalleryRequest, checkpoint: StorageFolder, queries: int, ran
         "tracklets ranked": ranked,
         **{name: value for name, value in asked.items() if value is not None and value != ""},
     }
-
-
-def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, persons: list[str], ids: list[str]) -> None:
-    """Remove the embeddings of persons or single tracklets, and the matches and pages in ``results``.
-
-    Raises:
-        InputError: there is no gallery, or it has no such tracklets.
-        OSError: the gallery cannot be written.
-    """
-    store, names = read_store(gallery), ", ".join([*persons, *ids])
-    if not store.holds(persons=persons, ids=ids):
-        raise InputError(f"{gallery}: has no tracklets of {names}")
-    for name in RESULT_NAMES:  # first, so that the same command completes an interrupted removal
-        if results.exists(name):
-            results.delete(name)
-            message(f"removed {results / name}")
-    removed = store.remove(persons=persons, ids=ids)
-    message(f"{gallery}: removed {len(removed)} tracklets of {names}")
-    sources = ", ".join(store.sources()) or "the shards that they were embedded from"
-    message(f"their frames are still in {sources}, and in any copies of these results")

@@ -1,0 +1,132 @@
+"""Tables without the rows that name certain tracklets or persons: CSV, lines of JSON, and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_tools.parquet_files import open_parquet
+
+TABLE_KINDS = (".csv", ".jsonl", ".parquet")
+_PERSON_COLUMN = re.compile("person|name")
+_BETWEEN_WORDS = re.compile(r"[\s'\"`,;:()\[\]{}]+")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Tracklets, by their ids, and persons, by their names."""
+
+    ids: frozenset[str]
+    persons: frozenset[str]
+
+    def in_text(self, text: str) -> bool:
+        """Whether a text, such as a message or a path, names one of them as a whole word."""
+        if text in self.ids or not self.ids.isdisjoint(_BETWEEN_WORDS.split(text)):
+            return True
+        return self._person_words is not None and self._person_words.search(text) is not None
+
+    def in_value(self, column: str, value: object) -> bool:
+        """Whether a value of a table is one of them: an id in any column, a name where the column is of such."""
+        if isinstance(value, dict):
+            return any(self.in_value(key, below) for key, below in value.items())
+        if isinstance(value, list):
+            return any(self.in_value(column, below) for below in value)
+        if not isinstance(value, str):
+            return False
+        return value in self.ids or (value in self.persons and _PERSON_COLUMN.search(column.lower()) is not None)
+
+    @cached_property
+    def _person_words(self) -> re.Pattern[str] | None:
+        names = "|".join(map(re.escape, sorted(self.persons)))
+        return re.compile(rf"(?<!\w)(?:{names})(?!\w)") if names else None
+
+
+def without_rows(path: Path, named: Named) -> tuple[int, bytes]:
+    """How many rows of a table name one of them, and the content of the file without these rows.
+
+    The other lines of text stay as they are, byte for byte.
+
+    Args:
+        path: of one of ``TABLE_KINDS``.
+
+    Raises:
+        InputError: a Parquet file cannot be read.
+        OSError: a file cannot be read.
+    """
+    if path.suffix == ".parquet":
+        return _without_parquet_rows(path, named)
+    lines = path.read_bytes().decode(errors="surrogateescape").splitlines(keepends=True)
+    rows = _csv_rows(lines, named) if path.suffix == ".csv" else _json_rows(lines, named)
+    kept: list[str] = []
+    removed = 0
+    for text, is_named in rows:
+        removed += is_named
+        kept += [] if is_named else [text]
+    return removed, "".join(kept).encode(errors="surrogateescape")
+
+
+def _csv_rows(lines: list[str], named: Named) -> Iterator[tuple[str, bool]]:
+    """The text of each row, and whether it names one of them; a row in quotes may take several lines."""
+    header = lines[0].removeprefix("\ufeff") if lines else ""
+    reader = csv.reader(lines, delimiter=";" if ";" in header and "," not in header else ",")
+    columns: list[str] = []
+    start = 0
+    try:
+        for cells in reader:
+            columns = columns or cells
+            places = [*columns, *[""] * len(cells)]
+            text, start = "".join(lines[start : reader.line_num]), reader.line_num
+            yield text, any(named.in_value(column, cell.strip()) for column, cell in zip(places, cells, strict=False))
+    except csv.Error:  # no table after all
+        yield from ((line, named.in_text(line)) for line in lines[start:])
+
+
+def _json_rows(lines: Iterable[str], named: Named) -> Iterator[tuple[str, bool]]:
+    for line in lines:
+        try:
+            value: Any = json.loads(line)
+        except ValueError:
+            value = None
+        yield line, named.in_text(line) if value is None else named.in_value("", value)
+
+
+def _without_parquet_rows(path: Path, named: Named) -> tuple[int, bytes]:
+    with open_parquet(path) as file:
+        table = file.read()
+    named_N = np.zeros(len(table), np.bool_)
+    for name in table.column_names:
+        named_N |= _is_named(name, table[name], named)
+    sink = BytesIO()
+    if named_N.any():
+        kept = table.filter(pa.array(~named_N))
+        for number, field in enumerate(kept.schema):  # a dictionary would keep what only removed rows had
+            if pa.types.is_dictionary(field.type):
+                plain = kept.column(number).cast(field.type.value_type)
+                kept = kept.set_column(number, field, plain.dictionary_encode().cast(field.type))
+        pq.write_table(kept, sink)
+    return int(np.count_nonzero(named_N)), sink.getvalue()
+
+
+def _is_named(name: str, column: pa.ChunkedArray, named: Named) -> npt.NDArray[np.bool_]:
+    """Which rows have one of them in a column (N,)."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_nested(kind):
+        return np.array([named.in_value(name, value) for value in column.to_pylist()], np.bool_)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return np.zeros(len(column), np.bool_)
+    wanted = named.ids | (named.persons if _PERSON_COLUMN.search(name.lower()) else frozenset())
+    found = pc.is_in(column.cast(pa.string()), pa.array(sorted(wanted), pa.string()))
+    return np.asarray(found, np.bool_)
