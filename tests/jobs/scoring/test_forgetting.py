@@ -1,4 +1,4 @@
-"""Forgetting: no byte of a person is left in any file, a kill at any moment is completed, and the certificate is true."""
+"""Forgetting: no byte of a person is left in any file, a kill is completed, and the certificate is true."""
 
 from __future__ import annotations
 
