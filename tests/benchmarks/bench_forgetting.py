@@ -62,7 +62,7 @@ def make(root: Path, shards: int, mebibytes: float, people_per_shard: int) -> in
         for number in range(TRACKLETS_EACH)
     )
     make_shards(
-        Dataset("made", tracklets, ()), root / "shards", ShardOptions(format="source", shard_mebibytes=mebibytes)
+        Dataset("made", tracklets, ()), root / "shards", ShardOptions(format="source", shard_mebibytes=1.05 * mebibytes)
     )
     return len(tracklets)
 

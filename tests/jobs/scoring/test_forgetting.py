@@ -43,8 +43,11 @@ from ray_jobs.scoring.gallery import find_queries, rank, write_pages
 from ray_jobs.scoring.live_matches import NAMES, MatchLines
 from ray_jobs.scoring.watch_log import WatchLog
 from tests.data.test_shards import contents, small
+from tests.jobs.breaking import expect_success
+from tests.jobs.head import Head
 from tests.jobs.scoring.test_gallery_scoring import EMBEDDER, REQUEST
 from tests.made_shards import make_shards
+from tests.s3_server import S3Server
 
 PEOPLE = {"Ada Byron": 2, "Grace Murray": 3, "Mary Keller": 2}
 """Everybody's number of tracklets."""
@@ -411,22 +414,33 @@ def test_damage_is_told_before_anything_is_removed(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_shards_on_object_storage_and_the_nodes_copies(world: World, s3: Any) -> None:
-    place = StorageFolder(s3.bucket()) / "data"
+def test_shards_on_object_storage_and_the_nodes_copies(world: World, s3: S3Server, head: Head) -> None:
+    place, cache = StorageFolder(s3.bucket()) / "data", world.root / "cache"
     place.upload_folder(world.shards, last=MANIFEST_NAME)
     shutil.rmtree(world.shards)
     sources = world.root / "runs" / "run" / "gallery" / "sources.json"
     sources.write_text(json.dumps([str(place)]))
-    open_shards(str(place), world.recipe.data.cache)
-    assert any("cache/" in trace for trace in world.traces())
-    certificate = world.forget(persons=["Ada Byron"])
+    opened = open_shards(str(place), CacheOptions(folder=cache))
+    assert any("in cache/" in trace for trace in world.traces())
+    command = ["--run.storage", str(world.root / "runs"), "--run.name", "run", "--data.cache.folder", str(cache)]
+    command += ["--remove-person", "Ada Byron"]
+    refused = head.run("score.py", *command)
+    assert refused.returncode == 1
+    assert f"{opened.folder}: still holds copies of shards on the nodes (1 places in all), because it" in refused.stderr
+    assert {trace.partition(" in ")[2].partition("/")[0] for trace in world.traces()} == {
+        "cache",
+        "runs",
+    }  # its journal
+    assert opened._in_use is not None
+    opened._in_use.close()
+    output = expect_success(head.run("score.py", *command))
+    assert "completing a removal that was interrupted" in output
     assert world.traces() == []
     remote = b"".join(place.read(name) for name in place.names())
-    assert not any(secret.encode() in remote for secret in ("Ada Byron", *ADA))
-    assert jpeg(0, 0)[-WINDOW:] not in remote
+    assert not any(secret in remote for secret in (b"Ada Byron", ADA[0].encode(), jpeg(0, 0)[-WINDOW:]))
+    (name,) = (name for name in world.results.names() if name.startswith("forgotten"))
+    certificate = json.loads(world.results.read(name))
     copies = [each for each in certificate["removed"] if each["what"] == "copies of shards on the nodes"]
-    assert [(copy["place"].endswith(f"/cache/{copy['place'][-64:]}"), copy["after"]) for copy in copies] == [
-        (True, None)
-    ]
+    assert [(copy["place"].endswith(f":{opened.folder}"), copy["after"]) for copy in copies] == [(True, None)]
     assert any("earlier versions of objects" in copy["what"] for copy in certificate["not_reached"])
-    assert len(open_shards(str(place), world.recipe.data.cache).rows) == 5
+    assert len(open_shards(str(place), CacheOptions(folder=cache)).rows) == 5
