@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ccvid.retrieval.embedding.part_folder import LEFTOVER, PART_NAME
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_embedder
+from ccvid.retrieval.report.folder import MARKER as PAGES_MARKER
 from ccvid.run_files import (
     CLUSTERS_FILE,
     GROUPS_FOLDER,
@@ -40,7 +41,7 @@ from ray_jobs.scoring.named_rows import TABLE_KINDS, Named, without_rows
 from ray_jobs.scoring.watch_log import WatchLog, without_reasons
 
 DERIVED = (MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER, rankings_file("*", "*"))
-"""Results that are removed as a whole, because the same command makes them again."""
+"""Results that are removed as a whole, because the same command makes them again; so are all other pages."""
 LEFT_BY_REMOVAL = "files of shards, old or new, that a killed removal has left"
 
 
@@ -90,7 +91,12 @@ def look_at(folder: StorageFolder, name: str, what: str, rows: int | None = None
 
 
 def _derived(places: Places) -> list[str]:
-    return [name for name in places.results.names() if any(fnmatch(name, known) for known in DERIVED)]
+    results = places.results
+    return [
+        name
+        for name in results.names()
+        if any(fnmatch(name, known) for known in DERIVED) or results.exists(f"{name}/{PAGES_MARKER}")
+    ]
 
 
 def _find_derived(places: Places, _: Named) -> Iterator[Held]:

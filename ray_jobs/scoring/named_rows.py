@@ -21,13 +21,16 @@ import pyarrow.parquet as pq
 from data_tools.parquet_files import open_parquet
 
 TABLE_KINDS = (".csv", ".jsonl", ".parquet")
-_PERSON_COLUMN = re.compile("person|name")
+_PERSON_COLUMN, _NUMBER = re.compile("person|name"), re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _BETWEEN_WORDS = re.compile(r"[\s'\"`,;:()\[\]{}]+")
 
 
 @dataclass(frozen=True)
 class Named:
-    """Tracklets, by their ids, and persons, by their names."""
+    """Tracklets, by their ids, and persons, by their names.
+
+    A name that is a number, as released data sets have them, tells a person only in a column of persons.
+    """
 
     ids: frozenset[str]
     persons: frozenset[str]
@@ -39,18 +42,30 @@ class Named:
         return self._person_words is not None and self._person_words.search(text) is not None
 
     def in_value(self, column: str, value: object) -> bool:
-        """Whether a value of a table is one of them: an id in any column, a name where the column is of such."""
+        """Whether a value of a table, or one of those within it, is one of them."""
         if isinstance(value, dict):
             return any(self.in_value(key, below) for key, below in value.items())
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):  # tuples: the entries of a map
             return any(self.in_value(column, below) for below in value)
         if not isinstance(value, str):
             return False
-        return value in self.ids or (value in self.persons and _PERSON_COLUMN.search(column.lower()) is not None)
+        return value in self.words(column)
+
+    def words(self, column: str) -> frozenset[str]:
+        """The values of a column of text that are one of them."""
+        return self._in_person_columns if _PERSON_COLUMN.search(column.lower()) else self._in_any_column
+
+    @cached_property
+    def _in_person_columns(self) -> frozenset[str]:
+        return self.ids | self.persons
+
+    @cached_property
+    def _in_any_column(self) -> frozenset[str]:
+        return self.ids | {name for name in self.persons if not _NUMBER.fullmatch(name)}
 
     @cached_property
     def _person_words(self) -> re.Pattern[str] | None:
-        names = "|".join(map(re.escape, sorted(self.persons)))
+        names = "|".join(re.escape(name) for name in sorted(self.persons) if not _NUMBER.fullmatch(name))
         return re.compile(rf"(?<!\w)(?:{names})(?!\w)") if names else None
 
 
@@ -122,11 +137,17 @@ def _without_parquet_rows(path: Path, named: Named) -> tuple[int, bytes]:
 
 def _is_named(name: str, column: pa.ChunkedArray, named: Named) -> npt.NDArray[np.bool_]:
     """Which rows have one of them in a column (N,)."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_nested(kind):
-        return np.array([named.in_value(name, value) for value in column.to_pylist()], np.bool_)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if not _holds_text(column.type):
         return np.zeros(len(column), np.bool_)
-    wanted = named.ids | (named.persons if _PERSON_COLUMN.search(name.lower()) else frozenset())
-    found = pc.is_in(column.cast(pa.string()), pa.array(sorted(wanted), pa.string()))
+    if pa.types.is_nested(column.type):
+        return np.array([named.in_value(name, value) for value in column.to_pylist()], np.bool_)
+    found = pc.is_in(column.cast(pa.string()), pa.array(sorted(named.words(name)), pa.string()))
     return np.asarray(found, np.bool_)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    if pa.types.is_nested(kind):  # to_pylist of embeddings would take minutes
+        return any(_holds_text(kind.field(number).type) for number in range(kind.num_fields))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -21,7 +21,13 @@ from PIL import Image
 
 from ccvid.config import DataOptions, Recipe, RunOptions
 from ccvid.retrieval.embedding.store import EmbeddingStore, open_store
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
+from ccvid.retrieval.embedding.table import (
+    EmbeddingRow,
+    EmbeddingRows,
+    EmbeddingTable,
+    read_embeddings,
+    write_embeddings,
+)
 from ccvid.retrieval.gallery import approximate_search
 from ccvid.retrieval.gallery.matches import write_matches
 from ccvid.retrieval.gallery.part_search import keep_indexes
@@ -193,6 +199,9 @@ def write_tables(table: EmbeddingTable, folder: Path) -> None:
     decisions = f'first,second,verdict\n{ADA[0]},{ids()[3]},no\n"{ids()[2]}",{ids()[3]},yes\n'
     (folder / "decisions.csv").write_text(decisions)
     lines = [{"merged": [1, 2], "members": list(ADA)}, {"merged": [3, 4], "members": ids()[2:4]}]
+    write_embeddings(table, folder / "embeddings.parquet")
+    open_store(StorageFolder(str(folder / "embeddings")), replace_dimensions()).add(table)  # of a killed evaluation
+    (folder / "rankings_general.png").write_bytes(jpeg(0, 1))
     (folder / "gallery" / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -230,6 +239,8 @@ def test_no_byte_of_a_person_is_left(world: World, capsys: pytest.CaptureFixture
     assert [json.loads(line)["merged"] for line in after["runs/run/gallery/record.jsonl"].splitlines()] == [[3, 4]]
     assert pq.read_table(world.root / "runs/run/gallery/identities.parquet")["id"].to_pylist() == ids()[2:]
     assert world.store.read().rows.values("id") == sorted(ids()[2:])
+    scored = read_embeddings(world.root / "runs/run/embeddings.parquet", model=world.store.embedder.fingerprint)
+    assert scored.rows.values("id") == ids()[2:]
     stored = ShardFolder(world.shards)
     assert stored.rows.values("id") == ids()[2:]
     assert [entry.tracklet for entry in stored.manifest.quarantine] == ["x"]
