@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from ccvid.config import ReportOptions
-from ccvid.retrieval.report.film_strip import HEIGHT, Picture
+from ccvid.retrieval.embedding.table import EmbeddingRow
+from ccvid.retrieval.report.film_strip import HEIGHT, Picture, film_strip
 from ccvid.retrieval.report.mosaic import (
     CELLS,
     HEAD_SHARE,
@@ -25,6 +26,7 @@ from ccvid.retrieval.report.mosaic import (
     read_hiding,
 )
 from ccvid.retrieval.report.stored_pictures import StoredPictures, stored_thumbnails
+from ccvid.retrieval.report.unlabelled import Group, group_view, write_views
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 from data_tools.walkers.figure import Head, extent
@@ -122,6 +124,24 @@ def test_the_licence_decides_unless_the_user_does(tiny_shards: Path) -> None:
     embedded = [SimpleNamespace(id=row.id, shard=store.fingerprint(0)) for row in rows]
     (frame, *_) = StoredPictures([store], HeadHiding(True)).of(cast(Any, embedded))(0)
     assert colours(frame[: HEIGHT // 3]) <= CELLS[0] * CELLS[1]
+
+
+def test_the_pictures_of_a_page_are_those_with_hidden_heads(tiny_shards: Path, tmp_path: Path) -> None:
+    store = ShardFolder(tiny_shards)
+    rows = [
+        EmbeddingRow(
+            row.id, row.person, row.clothes, row.camera, row.split, row.attributes, 1, store.fingerprint(number)
+        )
+        for number, row in enumerate(store.rows.take(range(4)))
+    ]
+    thumbnails = StoredPictures([store], HeadHiding(True)).of(rows)
+    write_views([group_view([Group("one", range(4))], rows, thumbnails)], tmp_path / "page", title="t", facts={})
+    for index in range(4):
+        with Image.open(tmp_path / "page" / "pictures" / "0" / f"{index}.jpg") as picture:
+            shown = np.asarray(picture.convert("RGB")).astype(np.int64)
+        strip = film_strip(thumbnails(index))
+        assert colours(strip[: HEIGHT // 3]) <= 3 * CELLS[0] * CELLS[1] + 1  # and the lines between
+        assert np.abs(shown - strip).mean() < 6
 
 
 def detector(
