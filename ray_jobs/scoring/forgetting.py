@@ -28,7 +28,7 @@ from data_tools.options import Options
 from data_tools.progress import message, state
 from data_tools.shard_removal import read_labels
 from data_tools.storage import StorageFolder
-from ray_jobs.scoring.kept_data import KEPT, LEFT_BY_REMOVAL, Held, Places, look_at
+from ray_jobs.scoring.kept_data import KEPT, LEFT_BY_REMOVAL, Held, Places, ids_by_names, look_at
 from ray_jobs.scoring.named_rows import Named
 from ray_jobs.scoring.time_limits import start_moments
 from ray_jobs.scoring.unreached import Unreached, unreached
@@ -123,9 +123,10 @@ def forget(recipe: Recipe, gallery: StorageFolder, results: StorageFolder, reque
             state(f"removing {kept.what}")
             kept.remove(places, journal.named)
         if left := list(_held(places, journal.named)):
+            more = f" (and {len(left) - 1} more places)" if len(left) > 1 else ""
             raise InputError(
-                f"{left[0].place}: still holds {left[0].what} ({len(left)} places in all), because it is in use or has "
-                "changed meanwhile; end what uses it and run the same command again"
+                f"{left[0].place}{more}: still holds {left[0].what}, because it is in use or has changed meanwhile; "
+                "end what uses it and run the same command again"
             )
         certificate = _certificate(journal, unreached(recipe, places, missing))
         name = f"{CERTIFICATE}{re.sub('[^0-9T]', '', journal.begun.partition('+')[0])}Z.json"
@@ -163,20 +164,24 @@ def _begin(places: Places, request: ForgetRequest) -> Journal | None:
     """What is to be forgotten, together with what an interrupted command had begun; None for nothing.
 
     Raises:
-        InputError: nothing is found of the persons or ids.
+        InputError: nothing is found of one of the persons or ids.
     """
     earlier = _interrupted(places.results)
-    ids, undated = _find_ids(places, request)
-    named = Named(ids, frozenset(request.persons))
-    if earlier is None and not ids:
-        if request.before is not None:
-            return None
-        raise InputError(f"{places.gallery.folder}: has no tracklets of {request}, nor have its shards")
-    if earlier is not None:
-        named = Named(named.ids | earlier.named.ids, named.persons | earlier.named.persons)
+    before = Named(frozenset(), frozenset()) if earlier is None else earlier.named
+    found, undated = _find(places, request)
+    unknown = [
+        *sorted({*request.persons} - found.persons - before.persons),
+        *sorted({*request.ids} - found.ids - before.ids),
+    ]
+    if unknown:
+        names = ", ".join(unknown)
+        raise InputError(f"{places.gallery.folder}: has no tracklets of {names}, nor have its shards")
+    named = Named(found.ids | before.ids, frozenset(request.persons) | before.persons)
+    if not named.ids:
+        return None
     known = {} if earlier is None else {held.place: held for held in earlier.held}
-    found = (held for held in _held(places, named) if earlier is None or held.what != LEFT_BY_REMOVAL)
-    held = {**known, **{one.place: one for one in found if one.place not in known}}
+    there = (held for held in _held(places, named) if earlier is None or held.what != LEFT_BY_REMOVAL)
+    held = {**known, **{one.place: one for one in there if one.place not in known}}
     folders = {str(StorageFolder(one.place).parent) for one in held.values() if one.sha256 is not None}
     return Journal(
         begun=now() if earlier is None else earlier.begun,
@@ -201,20 +206,25 @@ def _interrupted(results: StorageFolder) -> Journal | None:
     return parse_model(Journal, content, results / JOURNAL_FILE)
 
 
-def _find_ids(places: Places, request: ForgetRequest) -> tuple[frozenset[str], int | None]:
-    """The ids of the tracklets in gallery and shards, and how many have no start time, if a time was given."""
-    found: set[str] = set()
+def _find(places: Places, request: ForgetRequest) -> tuple[Named, int | None]:
+    """The tracklets in gallery, shards and tables of identities, and the persons that they were found by.
+
+    Also how many of the others have no start time, if a time was given.
+    """
+    found = ids_by_names(places, frozenset(request.persons))
+    ids, persons = {id for each in found.values() for id in each}, {*found}
     undated: set[str] = set()
     parts = (part.rows for _, part in places.gallery.parts.each())
     shards = (read_labels(folder).rows for folder in places.shards)
     for rows in (row for some in (parts, shards) for row in some):
-        chosen_N = rows.is_in("id", request.ids) | rows.is_in("person", request.persons)
+        chosen_N = rows.is_in("id", [*request.ids, *ids]) | rows.is_in("person", request.persons)
+        persons.update(rows.take(np.flatnonzero(rows.is_in("person", request.persons))).values("person"))
         if request.before is not None:
             start_N = start_moments(rows)
             chosen_N |= start_N < request.before.timestamp()
             undated.update(rows.take(np.flatnonzero(np.isnan(start_N))).values("id"))
-        found.update(rows.take(np.flatnonzero(chosen_N)).values("id"))
-    return frozenset(found), None if request.before is None else len(undated - found)
+        ids.update(rows.take(np.flatnonzero(chosen_N)).values("id"))
+    return Named(frozenset(ids), frozenset(persons)), None if request.before is None else len(undated - ids)
 
 
 def _held(places: Places, named: Named) -> Iterator[Held]:

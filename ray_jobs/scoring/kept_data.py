@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -37,7 +38,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.cluster.every_node import on_every_node
 from ray_jobs.scoring.evaluation import PARTS_FOLDER
-from ray_jobs.scoring.named_rows import TABLE_KINDS, Named, without_rows
+from ray_jobs.scoring.named_rows import TABLE_KINDS, Named, named_ids, without_rows
 from ray_jobs.scoring.watch_log import WatchLog, without_reasons
 
 DERIVED = (MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER, rankings_file("*", "*"))
@@ -109,16 +110,33 @@ def _remove_derived(places: Places, _: Named) -> None:
         places.results.delete(name)
 
 
-def _tables(places: Places, named: Named) -> Iterator[tuple[StorageFolder, str, int, bytes]]:
-    """Each table beside the results or in the gallery that has rows of them: the rows, and its content without."""
+def _table_names(places: Places) -> Iterator[tuple[StorageFolder, str]]:
+    """The tables beside the results and in the gallery, which others may have put there."""
     for folder in dict.fromkeys((places.results, places.gallery.folder)):
         for name in folder.names():
             own = name in (*DERIVED, WATCH_FILE) or re.fullmatch(PART_NAME, name)
             if name.endswith(TABLE_KINDS) and not name.startswith(".") and not own:
-                with folder.fetched(name) as path:
-                    count, content = without_rows(path, named)
-                if count:
-                    yield folder, name, count, content
+                yield folder, name
+
+
+def ids_by_names(places: Places, persons: frozenset[str]) -> dict[str, set[str]]:
+    """The ids of tracklets that tables of identities in the gallery or the results give these names."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for folder, table in _table_names(places):
+        if persons and table.endswith(".parquet"):
+            with folder.fetched(table) as path:
+                for person, ids in named_ids(path, persons).items():
+                    found[person] |= ids
+    return found
+
+
+def _tables(places: Places, named: Named) -> Iterator[tuple[StorageFolder, str, int, bytes]]:
+    """Each table that has rows of them: the number of these, and its content without."""
+    for folder, name in _table_names(places):
+        with folder.fetched(name) as path:
+            count, content = without_rows(path, named)
+        if count:
+            yield folder, name, count, content
 
 
 def _find_rows(places: Places, named: Named) -> Iterator[Held]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,6 +92,30 @@ def without_rows(path: Path, named: Named) -> tuple[int, bytes]:
         removed += is_named
         kept += [] if is_named else [text]
     return removed, "".join(kept).encode(errors="surrogateescape")
+
+
+def named_ids(path: Path, persons: frozenset[str]) -> dict[str, set[str]]:
+    """The ids of the rows of a Parquet table by the person that a column of persons or names gives them.
+
+    Only of ``persons`` that are no numbers, which may be counted otherwise there.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    names = pa.array(sorted(name for name in persons if not _NUMBER.fullmatch(name)), pa.string())
+    with open_parquet(path) as file:
+        columns = [name for name in file.schema_arrow.names if name == "id" or _PERSON_COLUMN.search(name.lower())]
+        table = file.read(columns) if "id" in columns else pa.table({})
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name in table.column_names:
+        if name != "id" and _holds_text(table[name].type) and not pa.types.is_nested(table[name].type):
+            text = table[name].cast(pa.string())
+            is_named = pc.is_in(text, names)
+            for person, id in zip(
+                text.filter(is_named).to_pylist(), table["id"].filter(is_named).to_pylist(), strict=True
+            ):
+                found[person].add(str(id))
+    return found
 
 
 def _csv_rows(lines: list[str], named: Named) -> Iterator[tuple[str, bool]]:
