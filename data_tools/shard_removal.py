@@ -59,10 +59,12 @@ class StoredLabels:
 
     @property
     def superseded(self) -> list[str]:
-        """Shards and indexes that are no longer in the manifest: left by a removal that was killed."""
+        """Files of shards that are not in the manifest: left by a killed removal, or a killed sharding."""
         known = {entry.file for entry in self.manifest.files}
         names = self.folder.names()
-        return [name for name in names if re.search(f"{SHARD_NAME}|{INDEX_NAMES}", name) and name not in known]
+        return [
+            name for name in names if re.search(rf"{SHARD_NAME}|{INDEX_NAMES}|^\..*\.tmp$", name) and name not in known
+        ]
 
 
 def read_labels(folder: StorageFolder) -> StoredLabels:

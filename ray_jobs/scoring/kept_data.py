@@ -152,6 +152,23 @@ def _remove_rows(places: Places, named: Named) -> None:
         folder.write(name, content)
 
 
+def _left(places: Places) -> Iterator[tuple[StorageFolder, str]]:
+    """Unfinished files and pages of killed writers."""
+    for folder in dict.fromkeys((places.results, places.gallery.folder)):
+        yield from ((folder, name) for name in folder.names() if re.fullmatch(r"\..+\.tmp", name))
+
+
+def _find_left(places: Places, _: Named) -> Iterator[Held]:
+    for folder, name in _left(places):
+        yield look_at(folder, name, "what a killed writer has left")
+
+
+def _remove_left(places: Places, _: Named) -> None:
+    for folder, name in _left(places):
+        if not re.fullmatch(LEFTOVER, name):  # those the gallery removes while no other process writes to it
+            folder.delete(name)
+
+
 def _watch_log(places: Places, named: Named) -> tuple[int, str]:
     local = places.results.local  # a watch needs a disk
     path = None if local is None else local / WATCH_FILE
@@ -183,9 +200,6 @@ def _find_embeddings(places: Places, named: Named) -> Iterator[Held]:
             yield look_at(store.folder, part, "embeddings", len(ids))
             if (index := store.parts.index_path(part)) is not None and index.exists():
                 yield look_at(store.folder, index.name, "an index of embeddings")
-        for name in store.folder.names():
-            if re.fullmatch(LEFTOVER, name):
-                yield look_at(store.folder, name, "what a killed writer has left")
 
 
 def _remove_embeddings(places: Places, named: Named) -> None:
@@ -251,6 +265,7 @@ KEPT = (
     Kept("matches, groups, pages and pictures", _find_derived, _remove_derived),
     Kept("rows of tables: live matches, scored embeddings and queries, decisions", _find_rows, _remove_rows),
     Kept("reasons in the log of a watch", _find_reasons, _remove_reasons),
+    Kept("what killed writers have left in the results and the gallery", _find_left, _remove_left),
     Kept("embeddings and their indexes", _find_embeddings, _remove_embeddings),
     Kept("frames and labels in shards", _find_frames, _remove_frames),
     Kept("copies of shards on the nodes", _find_copies, _remove_copies),
