@@ -43,7 +43,9 @@ from ray_jobs.scoring.watch_log import WatchLog, without_reasons
 
 DERIVED = (MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER, rankings_file("*", "*"))
 """Results that are removed as a whole, because the same command makes them again; so are all other pages."""
-LEFT_BY_REMOVAL = "files of shards, old or new, that a killed removal has left"
+LEFT_BY_REMOVAL = "files, old or new, that a killed removal has left"
+DOOMED = ".removed.tmp"
+"""Ends the name of what is being deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ def _derived(places: Places) -> list[str]:
     return [
         name
         for name in results.names()
-        if any(fnmatch(name, known) for known in DERIVED) or results.exists(f"{name}/{PAGES_MARKER}")
+        if any(fnmatch(name, known) for known in DERIVED)
+        or (not name.startswith(".") and results.exists(f"{name}/{PAGES_MARKER}"))
     ]
 
 
@@ -106,7 +109,10 @@ def _find_derived(places: Places, _: Named) -> Iterator[Held]:
 
 
 def _remove_derived(places: Places, _: Named) -> None:
+    local = places.results.local
     for name in _derived(places):
+        if local is not None:  # a kill leaves no half of a folder that nobody knows for pages any more
+            name = (local / name).rename(local / f".{name}{DOOMED}").name
         places.results.delete(name)
 
 
@@ -160,7 +166,7 @@ def _left(places: Places) -> Iterator[tuple[StorageFolder, str]]:
 
 def _find_left(places: Places, _: Named) -> Iterator[Held]:
     for folder, name in _left(places):
-        yield look_at(folder, name, "what a killed writer has left")
+        yield look_at(folder, name, LEFT_BY_REMOVAL if name.endswith(DOOMED) else "what a killed writer has left")
 
 
 def _remove_left(places: Places, _: Named) -> None:
@@ -262,13 +268,13 @@ def _remove_copies(places: Places, named: Named) -> None:
 
 
 KEPT = (
+    Kept("what killed writers have left in the results and the gallery", _find_left, _remove_left),
     Kept("matches, groups, pages and pictures", _find_derived, _remove_derived),
     Kept("rows of tables: live matches, scored embeddings and queries, decisions", _find_rows, _remove_rows),
     Kept("reasons in the log of a watch", _find_reasons, _remove_reasons),
-    Kept("what killed writers have left in the results and the gallery", _find_left, _remove_left),
     Kept("embeddings and their indexes", _find_embeddings, _remove_embeddings),
     Kept("frames and labels in shards", _find_frames, _remove_frames),
     Kept("copies of shards on the nodes", _find_copies, _remove_copies),
 )
 """In the order of removal. Tables of other features in the gallery or the results (CSV, lines of JSON, Parquet) are
-covered by the second row, if one row of the table is about one tracklet or person."""
+covered by the third row, if one row of the table is about one tracklet or person."""
