@@ -171,11 +171,20 @@ class WatchLog:
 
 
 def without_reasons(content: str, mentions: Callable[[str], bool]) -> tuple[int, str]:
-    """How many refusals of a log give a reason that mentions something, and the log without these reasons."""
+    """How many refusals of a log give a reason that mentions something, and the log without these reasons.
+
+    A line that is not valid, such as one that a kill has torn, stays, unless it mentions it.
+    """
     lines = content.splitlines(keepends=True)
     cut = 0
     for number, line in enumerate(lines):
-        event = _EVENT.validate_json(line)
+        try:
+            event = _EVENT.validate_json(line)
+        except ValidationError:
+            if mentions(line):
+                lines[number] = ""
+                cut += 1
+            continue
         if isinstance(event, Refused) and mentions(event.problem):
             told = event.model_copy(update={"problem": "the reason named somebody who was forgotten"})
             lines[number] = json.dumps(told.model_dump(mode="json")) + "\n"

@@ -216,6 +216,8 @@ def watched(folder: Path) -> None:
     _, end = MatchLines(LineFile(folder / "matches.jsonl"), 0).add(match | {"gallery_id": id} for id in ids()[:4])
     log.refuse(arrival, f"duplicate tracklet id {ADA[1]} in one batch")
     log.finish(tracklets=4, unreadable=0, matches=4, matches_end=end)
+    with (folder / "watched.jsonl").open("a") as file:
+        file.write(f'{{"event": "refused", "problem": "tracklet {ADA[0]} is')  # torn by a kill
 
 
 @pytest.fixture
@@ -255,6 +257,9 @@ def test_no_byte_of_a_person_is_left(world: World, capsys: pytest.CaptureFixture
     np.testing.assert_array_equal(world.store.read().embedding_ND, [embedding(number) for number in range(2, 7)])
     unchanged = [name for name in before if name in after and before[name] == after[name]]
     assert any(name.startswith("shards/shard-00002") for name in unchanged)
+    events = [json.loads(line) for line in after["runs/run/watched.jsonl"].splitlines()]
+    assert [event["event"] for event in events] == ["taken", "refused", "done", "pruned"]
+    assert events[1]["problem"] == "the reason named somebody who was forgotten"
     output = capsys.readouterr().out
     assert "removed 2 tracklets of Ada Byron" in output
     assert f"certificate: {world.results}/forgotten-" in output
