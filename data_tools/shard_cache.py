@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated
@@ -175,10 +175,12 @@ def drop_cached(cache: CacheOptions, manifests: Collection[str]) -> list[Path]:
     Raises:
         OSError: the cache cannot be written.
     """
-    present = [folder for manifest in manifests if (folder := cache.folder / manifest).exists()]
+    folders = [cache.folder / manifest for manifest in manifests]
+    if not any(folder.exists() for folder in folders):
+        return []
     in_use = []
-    with locked(cache.folder / ".lock") if present else nullcontext():
-        for folder in present:
+    with locked(cache.folder / ".lock"):
+        for folder in filter(Path.exists, folders):
             with locked(folder / IN_USE_NAME, wait=False) as lock:
                 if lock is None:
                     in_use.append(folder)
