@@ -122,6 +122,8 @@ def _reserve(folder: Path, content: bytes, wanted: _Wanted, cache: CacheOptions)
         in_use = lock_file(folder / IN_USE_NAME, shared=True)
         assert in_use is not None
         os.utime(folder / IN_USE_NAME)
+        for leftover in folder.glob(f".{MANIFEST_NAME}.*.tmp"):  # of a process killed here
+            leftover.unlink()
         with atomic_file(folder / MANIFEST_NAME) as file:
             file.write(content)
         return in_use
