@@ -17,9 +17,7 @@ from ccvid.retrieval.report.mosaic import read_hiding
 from ccvid.retrieval.report.stored_pictures import StoredPictures, open_sources
 from ccvid.retrieval.report.unlabelled import search_view, write_views
 from ccvid.run_files import (
-    CLUSTERS_FILE,
     CONFIG_FILE,
-    GROUPS_FOLDER,
     MATCHES_FILE,
     REPORT_FOLDER,
 )

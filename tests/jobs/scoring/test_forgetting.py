@@ -202,7 +202,7 @@ def write_tables(table: EmbeddingTable, folder: Path) -> None:
     decisions = f'first,second,verdict\n{ADA[0]},{ids()[3]},no\n"{ids()[2]}",{ids()[3]},yes\n'
     (folder / "decisions.csv").write_text(decisions)
     lines = [{"merged": [1, 2], "members": list(ADA)}, {"merged": [3, 4], "members": ids()[2:4]}]
-    write_embeddings(table, folder / "embeddings.parquet")
+    write_embeddings([table], folder / "embeddings.parquet")
     open_store(StorageFolder(str(folder / "embeddings")), replace_dimensions()).add(table)  # of a killed evaluation
     (folder / "rankings_general.png").write_bytes(jpeg(0, 1))
     (folder / "gallery" / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
