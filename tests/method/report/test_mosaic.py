@@ -43,6 +43,17 @@ def colours(picture_HWC: Picture) -> int:
     return len(np.unique(picture_HWC.reshape(-1, 3), axis=0))
 
 
+def embedded(store: ShardFolder, count: int) -> list[EmbeddingRow]:
+    """Its first tracklets, as a gallery knows them."""
+    rows = enumerate(store.rows.take(range(count)))
+    return [
+        EmbeddingRow(
+            row.id, row.person, row.clothes, row.camera, row.split, row.attributes, 1, store.fingerprint(number)
+        )
+        for number, row in rows
+    ]
+
+
 def test_nothing_but_the_means_of_the_cells_is_left() -> None:
     picture = noise(120, 60)
     shuffled, rng = picture.copy(), np.random.default_rng(1)
@@ -120,20 +131,13 @@ def test_the_licence_decides_unless_the_user_does(tiny_shards: Path) -> None:
     for options, shown in ((ReportOptions(), (True, False)), (ReportOptions(mosaic=True), (True, True))):
         assert tuple(map(read_hiding(options).applies_to, (ccvid, store))) == shown
     assert not read_hiding(ReportOptions(mosaic=False)).applies_to(ccvid)
-    rows = store.rows.take([0])
-    embedded = [SimpleNamespace(id=row.id, shard=store.fingerprint(0)) for row in rows]
-    (frame, *_) = StoredPictures([store], HeadHiding(True)).of(cast(Any, embedded))(0)
+    (frame, *_) = StoredPictures([store], HeadHiding(True)).of(embedded(store, 1))(0)
     assert colours(frame[: HEIGHT // 3]) <= CELLS[0] * CELLS[1]
 
 
 def test_the_pictures_of_a_page_are_those_with_hidden_heads(tiny_shards: Path, tmp_path: Path) -> None:
     store = ShardFolder(tiny_shards)
-    rows = [
-        EmbeddingRow(
-            row.id, row.person, row.clothes, row.camera, row.split, row.attributes, 1, store.fingerprint(number)
-        )
-        for number, row in enumerate(store.rows.take(range(4)))
-    ]
+    rows = embedded(store, 4)
     thumbnails = StoredPictures([store], HeadHiding(True)).of(rows)
     write_views([group_view([Group("one", range(4))], rows, thumbnails)], tmp_path / "page", title="t", facts={})
     for index in range(4):
