@@ -304,6 +304,19 @@ class ScoreOptions(Options):
     ranked pictures stand beside it. False: only numbers."""
 
 
+class ReportOptions(Options):
+    """What pages and pictures show of people."""
+
+    mosaic: AutoOrBool = Field(
+        default="auto",
+        description="Make faces unrecognisable. auto: where report.mosaic_detector is given, and in pictures of data "
+        f"sets whose licence asks for it, of {listed(row.title for row in RELEASED_SETS.values() if row.hide_faces)}.",
+    )
+    mosaic_detector: Annotated[Place | None, Rare()] = None
+    """ONNX file, path or URI, that finds the heads or faces in a crop. It takes a uint8 RGB crop (1, 3, H, W) and gives
+    float32 boxes (N, 4), left, top, right and bottom in pixels. Default: the upper third of each crop."""
+
+
 class ComputeOptions(Options):
     """Workers and their resources."""
 
@@ -341,6 +354,7 @@ class Recipe(Options):
     optim: OptimOptions = OptimOptions()
     train: TrainOptions = TrainOptions()
     score: ScoreOptions = ScoreOptions()
+    report: Annotated[ReportOptions, MayChange()] = ReportOptions()
     compute: Annotated[ComputeOptions, MayChange()] = ComputeOptions()
 
     def with_bf16(self, bf16: bool) -> Recipe:

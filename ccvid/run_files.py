@@ -29,7 +29,9 @@ What `score.py` writes of a gallery without labels:
     ├── watched.jsonl                 what --watch has taken in and what it refused
     ├── clusters.parquet              the probable person of each tracklet, with --groups
     ├── groups/index.html             the probable people as pages, with --groups
-    └── report/index.html             the matches as pages
+    ├── report/index.html             the matches as pages
+    ├── forgotten-TIME.json           a certificate of what --remove-person or --forget-before removed where
+    └── forgetting.json               what such a command has begun; gone when it is done
 
 Ray keeps two files of its own beside them: ``checkpoint_manager_snapshot.json`` and ``.validate_storage_marker``.
 """

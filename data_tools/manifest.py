@@ -15,7 +15,9 @@ from data_tools.storage import StorageFolder
 
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.arrow"
-FORMAT_VERSION = 2  # keep equal to Manifest.format_version
+SHARD_NAME, INDEX_NAMES = r"^shard-\d{5}(-r\d+)?\.arrow$", r"^index(-r\d+)?\.arrow$"
+"""A file that is written again has another name, by which the manifest, written last, changes from old to new."""
+FORMAT_VERSION = 3  # keep equal to Manifest.format_version
 
 StorageMode = Literal["jpeg", "source", "raw"]
 
@@ -31,15 +33,22 @@ class FileEntry(Options):
 class ShardEntry(FileEntry):
     """One finished shard."""
 
-    file: str = Field(pattern=r"^shard-\d{5}\.arrow$")
+    file: str = Field(pattern=SHARD_NAME)
     rows: int = Field(ge=0)
     frames: int = Field(ge=0)
+    first_sha256: str | None = None
+    """Of the shard as it was made, if tracklets have been removed since; embeddings name the shard by it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What embeddings name the shard by, which stays when tracklets are removed."""
+        return self.first_sha256 or self.sha256
 
 
 class IndexEntry(FileEntry):
     """The finished index, see :mod:`data_tools.shard_index`."""
 
-    file: Literal["index.arrow"] = "index.arrow"
+    file: str = Field(default=INDEX_NAME, pattern=INDEX_NAMES)
 
 
 class QuarantinedTracklet(Options):
@@ -53,7 +62,7 @@ class QuarantinedTracklet(Options):
 class Manifest(Options):
     """Contents of the folder. Class labels follow from the sorted label lists, so every rank and run agrees."""
 
-    format_version: Literal[1, 2] = 2
+    format_version: Literal[1, 2, 3] = 3
     dataset: str
     fingerprint: str
     """Hash of the sources and settings that the shards were made from."""
@@ -71,6 +80,8 @@ class Manifest(Options):
     index: IndexEntry | None = None
     """Missing in data sets made by format version 1."""
     quarantine: tuple[QuarantinedTracklet, ...]
+    replaced: tuple[str, ...] = ()
+    """SHA-256 of the earlier manifests of this folder, from before tracklets were removed: caches drop their copies."""
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

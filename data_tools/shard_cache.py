@@ -22,7 +22,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -71,6 +71,7 @@ def open_shards(place: str, cache: CacheOptions) -> ShardFolder:
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: {error.strerror}, so this is not a finished data set") from None
     manifest = parse_manifest(content, str(remote / MANIFEST_NAME))
+    drop_cached(cache, manifest.replaced)  # they hold tracklets that have been removed since
     folder = cache.folder / hashlib.sha256(content).hexdigest()
     in_use = _reserve(folder, content, _Wanted(str(remote), manifest), cache)
     with in_use:
@@ -121,6 +122,8 @@ def _reserve(folder: Path, content: bytes, wanted: _Wanted, cache: CacheOptions)
         in_use = lock_file(folder / IN_USE_NAME, shared=True)
         assert in_use is not None
         os.utime(folder / IN_USE_NAME)
+        for leftover in folder.glob(f".{MANIFEST_NAME}.*.tmp"):  # of a process killed here
+            leftover.unlink()
         with atomic_file(folder / MANIFEST_NAME) as file:
             file.write(content)
         return in_use
@@ -154,8 +157,38 @@ def _make_room(folder: Path, wanted: _Wanted, cache: CacheOptions) -> None:
             )
         for other in evicted:
             message(f"cache {cache.folder}: {_gibibytes(other.present)} evicted")
-            doomed = other.folder.rename(cache.folder / f".evicted-{uuid4().hex}")
-            shutil.rmtree(doomed)
+            _evict(other.folder)
+
+
+def _evict(folder: Path) -> None:
+    """Remove a data set that is locked, so that none sees a part of it."""
+    shutil.rmtree(folder.rename(folder.with_name(f".evicted-{uuid4().hex}")))
+
+
+def cached_copies(cache: CacheOptions, manifests: Collection[str]) -> dict[str, int]:
+    """The folders in which this machine keeps data sets with these manifests, by SHA-256, and their bytes."""
+    folders = [cache.folder / manifest for manifest in manifests]
+    return {str(folder): _Kept.of(folder).present for folder in folders if folder.exists()}
+
+
+def drop_cached(cache: CacheOptions, manifests: Collection[str]) -> list[Path]:
+    """Remove the copies of data sets with these manifests, by SHA-256; returns those that stay because they are in use.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    folders = [cache.folder / manifest for manifest in manifests]
+    if not any(folder.exists() for folder in folders):
+        return []
+    in_use = []
+    with locked(cache.folder / ".lock"):
+        for folder in filter(Path.exists, folders):
+            with locked(folder / IN_USE_NAME, wait=False) as lock:
+                if lock is None:
+                    in_use.append(folder)
+                else:
+                    _evict(folder)
+    return in_use
 
 
 class _Filling:

@@ -76,22 +76,24 @@ def pack_index(rows: ShardRows) -> bytes:
     return content
 
 
-def write_index(parts: Sequence[bytes], shards: Sequence[ShardEntry], folder: StorageFolder) -> IndexEntry:
+def write_index(
+    parts: Sequence[bytes], shards: Sequence[ShardEntry], folder: StorageFolder, name: str = INDEX_NAME
+) -> IndexEntry:
     """Write the index of all shards, atomically, from what ``pack_index`` returned for each.
 
     Raises:
         InputError: a part does not fit its shard.
         OSError: the folder cannot be written.
     """
-    place = str(folder / INDEX_NAME)
+    place = str(folder / name)
     tables = [
         parse_index(pa.py_buffer(part), place, [shard]).columns for part, shard in zip(parts, shards, strict=True)
     ]
     rows = ShardRows(pa.concat_tables([ShardRows.schema.empty_table(), *tables]))
-    with folder.new_file(INDEX_NAME) as path:
+    with folder.new_file(name) as path:
         with path.open("wb") as file:
             _write(rows.columns.select(INDEX_SCHEMA.names), file)
-        return IndexEntry(size_bytes=path.stat().st_size, sha256=sha256_of(path))
+        return IndexEntry(file=name, size_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def read_index(path: Path, entry: IndexEntry, shards: Sequence[ShardEntry]) -> ShardRows:

@@ -52,10 +52,11 @@ class ShardFolder:
         self._shards = [
             ShardFile(folder / entry.file, entry, shard) for shard, entry in enumerate(self.manifest.shards)
         ]
+        self._index_place = folder / (INDEX_NAME if self.manifest.index is None else self.manifest.index.file)
         if self.manifest.index is None:
             self._index = self._read_every_row()
         else:
-            self._index = read_index(folder / INDEX_NAME, self.manifest.index, self.manifest.shards)
+            self._index = read_index(self._index_place, self.manifest.index, self.manifest.shards)
         self._checked = np.full(len(self._index), self.manifest.index is None)
         self._first = list(accumulate((entry.rows for entry in self.manifest.shards), initial=0))
         self.rows = self._index
@@ -82,12 +83,12 @@ class ShardFolder:
         return views
 
     def fingerprint(self, row: int) -> str:
-        """Checksum of the shard that holds the row."""
-        return self.manifest.shards[int(self.rows.shard_N[row])].sha256
+        """Checksum of the shard that holds the row, as it was made."""
+        return self.manifest.shards[int(self.rows.shard_N[row])].fingerprint
 
     def fingerprints(self, rows: ShardRows) -> pa.DictionaryArray:
-        """Checksums of the shards that hold these of its rows, as a column."""
-        checksums = pa.array([entry.sha256 for entry in self.manifest.shards], pa.string())
+        """The same of some of its rows, as a column."""
+        checksums = pa.array([entry.fingerprint for entry in self.manifest.shards], pa.string())
         return pa.DictionaryArray.from_arrays(rows.shard_N, checksums)
 
     def frame_index(self, row: int) -> npt.NDArray[np.int32]:
@@ -100,7 +101,7 @@ class ShardFolder:
         shard, batch = self._shards[self.rows.shard_N[row]], int(self.rows.batch_N[row])
         number = self._first[shard.number] + batch
         if not self._checked[number]:
-            _compare(self._index[number], shard.row(batch), f"{self.folder / INDEX_NAME}: row {number}", shard.place)
+            _compare(self._index[number], shard.row(batch), f"{self._index_place}: row {number}", shard.place)
             self._checked[number] = True
         return shard.batch(batch)
 
@@ -153,7 +154,7 @@ def verify_shard(
         InputError: the checksum differs, a row cannot be read or is not as in the index, or a frame (named by tracklet
             and position) is not a complete picture.
     """
-    with _right_shard(folder, entry) as shard:
+    with right_shard(folder, entry) as shard:
         if frames:
             _verify_rows(shard, image_size, index, folder)
     return entry.frames
@@ -161,12 +162,12 @@ def verify_shard(
 
 def index_shard(folder: StorageFolder, entry: ShardEntry) -> bytes:
     """One shard's part of the index, made from its rows: see ``pack_index``; raises as :func:`verify_shard` does."""
-    with _right_shard(folder, entry) as shard:
+    with right_shard(folder, entry) as shard:
         return pack_index(ShardRows.of(shard.rows()))
 
 
 @contextmanager
-def _right_shard(folder: StorageFolder, entry: ShardEntry) -> Iterator[ShardFile]:
+def right_shard(folder: StorageFolder, entry: ShardEntry) -> Iterator[ShardFile]:
     """The shard, if its checksum is the manifest's."""
     place = str(folder / entry.file)
     with folder.fetched(entry.file) as path:
@@ -199,7 +200,7 @@ def index_parts(folder: StorageFolder, manifest: Manifest) -> list[bytes | None]
     """
     if manifest.index is None:
         return [None] * len(manifest.shards)
-    with folder.fetched(INDEX_NAME) as path:
+    with folder.fetched(manifest.index.file) as path:
         rows = read_index(path, manifest.index, manifest.shards)
         bounds = accumulate((entry.rows for entry in manifest.shards), initial=0)
         return [pack_index(rows[start:end]) for start, end in pairwise(bounds)]

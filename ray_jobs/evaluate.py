@@ -27,7 +27,7 @@ DESCRIPTION = (
 )
 READS = (
     *("run.name", "run.storage", "run.patience_seconds", "data", "clip.length", "clip.stride", "loader", "model"),
-    *("train.bf16", "train.log_every_seconds", "score"),
+    *("train.bf16", "train.log_every_seconds", "score", "report"),
     *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         defaults={"run.name": "FILE-scores, or {}-scores with --checkpoint".format},
     )
     if flags.compare:
-        compare_results(flags.compare, recipe.run, recipe.data.cache, name=vars(flags).get("run.name"))
+        compare_results(flags.compare, recipe.run, recipe.data.cache, recipe.report, name=vars(flags).get("run.name"))
         return
     source: StorageFolder | Path = flags.checkpoint or flags.distances or _file_or_store(flags.embeddings)
     run = recipe.run

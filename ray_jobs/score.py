@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
@@ -12,11 +13,13 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 
 from ccvid.config import Recipe
 from ccvid.retrieval.gallery.clusters import REACH
+from data_tools.datasets.start_times import parse_time
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.wording import shown
 from ray_jobs.cli import UsageError, parse_recipe, path_flag, place_flag, run_job, show_results, whole_number_flag
-from ray_jobs.scoring.gallery import GalleryRequest, remove_from_gallery, score_gallery
+from ray_jobs.scoring.forgetting import ForgetRequest, forget
+from ray_jobs.scoring.gallery import GalleryRequest, score_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, parse_limit
 from ray_jobs.scoring.watching import watch
 
@@ -35,13 +38,14 @@ READS = (
         "score.flip",
         "score.report",
         "score.threshold.prior",
+        "report",
     ),
     *("compute.workers", "compute.use_gpu", "compute.cpus_per_worker"),
 )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Embed what is new, rank, and report where the results are; or watch a folder; or remove a person."""
+    """Embed what is new, rank, and report where the results are; or watch a folder; or forget a person."""
     own_flags = _own_flags()
     recipe, own = parse_recipe(
         [*_watched_footage(arguments), *arguments],
@@ -52,8 +56,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     folder = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
     gallery = own.gallery or folder / "gallery"
-    if own.remove_person or own.remove_id:
-        remove_from_gallery(gallery, folder, persons=own.remove_person, ids=own.remove_id)
+    if own.remove_person or own.remove_id or own.forget_before is not None:
+        forget(recipe, gallery, folder, ForgetRequest(own.remove_person, own.remove_id, own.forget_before))
         return
     if own.checkpoint is None:
         raise UsageError("--checkpoint is required: a run folder, a checkpoint folder, a released file or a model.onnx")
@@ -174,10 +178,17 @@ def _own_flags() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="only remove the embeddings of a person from the gallery, and the matches and pages of the run; may be "
-        "repeated",
+        help="only remove what is kept of a person: embeddings in the gallery, matches, pages and pictures of the run, "
+        "rows of tables, and the frames in the shards; writes a certificate; may be repeated",
     )
     own.add_argument("--remove-id", action="append", default=[], metavar="ID", help="the same for a tracklet")
+    own.add_argument(
+        "--forget-before",
+        type=_moment,
+        metavar="DATE",
+        help="the same for all tracklets that start earlier, such as 2026-11-20 or 2026-11-20T08:00 (UTC unless it "
+        "names a zone)",
+    )
     return own
 
 
@@ -186,6 +197,13 @@ def _time(text: str) -> TimeLimit:
         return parse_limit(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(f"{error}, or seconds") from None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return parse_time(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

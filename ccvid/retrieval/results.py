@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -29,7 +29,7 @@ from ccvid.retrieval.report.film_strip import Thumbnails
 from ccvid.retrieval.report.ranked_picture import draw_rankings
 from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.report_input import ExtraTable, ReportInput, Threshold
-from ccvid.retrieval.report.stored_pictures import find_tracklets, stored_thumbnails
+from ccvid.retrieval.report.stored_pictures import StoredPictures
 from ccvid.retrieval.report.tables import metrics_table, post_processing_lines, write_query_table
 from ccvid.retrieval.report.threshold_pictures import threshold_figures
 from ccvid.retrieval.report.threshold_tables import threshold_lines, threshold_tables
@@ -47,7 +47,6 @@ from ccvid.run_files import (
 )
 from data_tools.errors import InputError
 from data_tools.files import atomic_file
-from data_tools.shards import ShardFolder
 
 
 def write_scores(
@@ -56,7 +55,7 @@ def write_scores(
     query: EmbeddingTable,
     gallery: EmbeddingRows,
     embeddings: Iterable[EmbeddingTable],
-    stores: Sequence[ShardFolder],
+    pictures: StoredPictures,
     options: ScoreOptions,
     *,
     weights: str,
@@ -68,15 +67,13 @@ def write_scores(
     Args:
         query, gallery: what was scored.
         embeddings: of the gallery, some rows at a time, in its order.
-        stores: where the pictures of their tracklets are.
+        pictures: of their tracklets.
         weights: fingerprint of the weights.
         title: of tables, pictures and the report.
         facts: further entries of ``metrics.json``.
     """
     write_embeddings(chain([query], embeddings), folder / EMBEDDINGS_FILE)
-    query_thumbnails, gallery_thumbnails = (
-        stored_thumbnails(find_tracklets(rows, stores)) for rows in (query.rows, gallery)
-    )
+    query_thumbnails, gallery_thumbnails = (pictures.of(rows) for rows in (query.rows, gallery))
     for name in PICTURED_PROTOCOLS if options.report else ():
         if name in scores.evaluation.results:
             figure = draw_rankings(

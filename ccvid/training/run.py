@@ -9,6 +9,8 @@ from ccvid.retrieval.embedding.store import EmbedderDescription
 from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.ranking.protocols import with_own
 from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
+from ccvid.retrieval.report.mosaic import read_hiding
+from ccvid.retrieval.report.stored_pictures import StoredPictures
 from ccvid.retrieval.results import write_scores
 from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.context import RunContext
@@ -68,7 +70,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
         query,
         gallery.rows,
         [gallery],
-        [store],
+        StoredPictures([store], read_hiding(recipe.report)),
         recipe.score,
         weights=embedder.model,
         title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",

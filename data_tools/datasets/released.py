@@ -35,6 +35,8 @@ class ReleasedSet:
     """What was released; an image becomes a tracklet of one frame."""
     options: type[Options] | None = None
     """How it is read, a section of the recipe's data; every field has a default."""
+    hide_faces: bool = False
+    """Whether its licence asks that faces in what is shown be made unrecognisable."""
 
     def read(self, root: Path, options: Options | None) -> Dataset:
         """Read the data set below ``root``.
@@ -46,7 +48,7 @@ class ReleasedSet:
 
 
 RELEASED_SETS: dict[str, ReleasedSet] = {
-    "ccvid": ReleasedSet("CCVID", read_ccvid, "train.txt", "tracklets", CcvidOptions),
+    "ccvid": ReleasedSet("CCVID", read_ccvid, "train.txt", "tracklets", CcvidOptions, hide_faces=True),
     "mevid": ReleasedSet("MEVID", read_mevid, "train_name.txt", "tracklets", MevidOptions),
     "ltcc": ReleasedSet("LTCC", read_ltcc, "train", "images"),
     "prcc": ReleasedSet("PRCC", read_prcc, "rgb", "images"),

@@ -57,6 +57,9 @@ class Embedder:
         rows, wanted = list(chunk["rows"]), set(chunk["wanted"])
         if chunk["shards"] != self._shards:
             self._store, self._shards = open_shards(chunk["shards"], self._recipe.data.cache), chunk["shards"]
+        if self._store.manifest.index != chunk["index"]:
+            self._shards = ""
+            raise InputError(f"{chunk['shards']}: tracklets have been removed meanwhile; run the same command again")
         unreadable: dict[int, str] = {}
         try:
             table = self._embed(rows)
@@ -194,7 +197,7 @@ def _embed(
     is_lacking_N = store.rows.is_in("id", lacking)
     least = BATCHES_PER_CHUNK * (recipe.score.clips_per_batch or CPU_CLIPS)
     chunks: list[Chunk] = [
-        {"shards": shards, "rows": part, "wanted": wanted}
+        {"shards": shards, "index": store.manifest.index, "rows": part, "wanted": wanted}
         for part in (rows[cut] for cut in cut_chunks(clips_R, least))
         if (wanted := [row for row in part if is_lacking_N[row]])
     ]

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ccvid.config import RunOptions
+from ccvid.config import ReportOptions, RunOptions
 from ccvid.retrieval.embedding.parquet import write_table
 from ccvid.retrieval.embedding.table import EmbeddingRow, read_embeddings
 from ccvid.retrieval.ranking.comparison import Comparison, QueryScores, compare, read_query_scores
 from ccvid.retrieval.report.changes import RankedResult, change_view
 from ccvid.retrieval.report.filmstrips import Tracklets
+from ccvid.retrieval.report.mosaic import HeadHiding, read_hiding
 from ccvid.retrieval.report.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.tables import comparison_table
 from ccvid.retrieval.report.unlabelled import write_views
@@ -30,7 +31,7 @@ COMPARISON_FILE = "comparison.json"
 
 
 def compare_results(
-    sources: Sequence[StorageFolder], run: RunOptions, cache: CacheOptions, *, name: str | None
+    sources: Sequence[StorageFolder], run: RunOptions, cache: CacheOptions, report: ReportOptions, *, name: str | None
 ) -> None:
     """Compare each other result with the first, and print and write the differences.
 
@@ -48,6 +49,7 @@ def compare_results(
     folder = StorageFolder(run.storage, run.patience_seconds) / name
     if folder.exists() and not folder.exists(COMPARISON_FILE):
         raise InputError(f"{folder}: contains something else; choose another --run.name")
+    hiding = read_hiding(report)
     results = {str(source): _read(source) for source in sources}
     if len(results) < len(sources):
         raise InputError("--compare: duplicate folder")
@@ -58,7 +60,7 @@ def compare_results(
     )
     with folder.filled(last=COMPARISON_FILE) as path:
         if tracklets := _tracklets(sources, cache):
-            _write_pages(path / REPORT_FOLDER, first, compared, results, tracklets)
+            _write_pages(path / REPORT_FOLDER, first, compared, results, tracklets, hiding)
         _write(path, first, compared, text)
     message(text)
     show_results(folder)
@@ -108,9 +110,10 @@ def _write_pages(
     compared: Mapping[str, Mapping[str, Comparison]],
     results: Mapping[str, Mapping[str, QueryScores]],
     tracklets: Sequence[tuple[EmbeddingRow, Place]],
+    hiding: HeadHiding,
 ) -> None:
     rows = [row for row, _ in tracklets]
-    shown = Tracklets.of_rows(rows, stored_thumbnails([place for _, place in tracklets]))
+    shown = Tracklets.of_rows(rows, stored_thumbnails([place for _, place in tracklets], hiding))
     number_of = {row.id: number for number, row in enumerate(rows)}
     name_of = dict(zip(results, short_names(list(results)), strict=True))
     views = []

@@ -12,7 +12,8 @@ from ccvid.retrieval.ranking.given import GivenRetrieval
 from ccvid.retrieval.ranking.given_doubts import doubts_of_order, without_junk
 from ccvid.retrieval.ranking.protocols import with_own
 from ccvid.retrieval.ranking.scoring import labelled_rows, score
-from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
+from ccvid.retrieval.report.mosaic import read_hiding
+from ccvid.retrieval.report.stored_pictures import StoredPictures, open_sources
 from ccvid.retrieval.results import write_results, write_scores
 from ccvid.run_files import CONFIG_FILE, METRICS_FILE
 from data_tools.documents import parse_json
@@ -92,6 +93,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
         InputError, WeightsError: the checkpoint, the data or the cluster does not allow it.
     """
     with_own(recipe.score.protocols)
+    hiding = read_hiding(recipe.report)
     used = read_model(source, recipe.model)
     recipe = used.applied_to(recipe)
     connect()
@@ -118,7 +120,7 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             retrieval.query,
             retrieval.gallery,
             retrieval.gallery_tables(),
-            [store],
+            StoredPictures([store], hiding),
             recipe.score,
             weights=done.embeddings.embedder.model,
             title=f"{dataset}, {recipe.model.backbone} of {source.name}",
@@ -140,6 +142,7 @@ def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder) ->
         InputError: there is no gallery, it has no labelled queries and entries, or the cluster cannot be used.
     """
     with_own(recipe.score.protocols)
+    hiding = read_hiding(recipe.report)
     store = read_store(source)
     if _is_large(store):
         connect()
@@ -149,9 +152,7 @@ def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder) ->
     folder.check_writable()
     scores = retrieval.scored(recipe.score)
     stores = open_sources(store.sources(), recipe.data.cache) if recipe.score.report else []
-    query, gallery = (
-        stored_thumbnails(find_tracklets(rows, stores)) for rows in (retrieval.query.rows, retrieval.gallery)
-    )
+    pictures = StoredPictures(stores, hiding)
     with folder.filled(last=METRICS_FILE) as path:
         write_results(
             path,
@@ -160,5 +161,5 @@ def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder) ->
             model=retrieval.query.model,
             title=source.name,
             facts={"source": str(source), "model": store.embedder.model, "embedder": retrieval.query.model},
-            thumbnails=(query, gallery),
+            thumbnails=(pictures.of(retrieval.query.rows), pictures.of(retrieval.gallery)),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +13,17 @@ from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.gallery.part_search import keep_indexes
-from ccvid.retrieval.report.stored_pictures import find_tracklets, open_sources, stored_thumbnails
+from ccvid.retrieval.report.mosaic import read_hiding
+from ccvid.retrieval.report.stored_pictures import StoredPictures, open_sources
 from ccvid.retrieval.report.unlabelled import search_view, write_views
 from ccvid.run_files import (
-    CLUSTERS_FILE,
     CONFIG_FILE,
-    GROUPS_FOLDER,
-    LIVE_MATCHES_FILE,
     MATCHES_FILE,
-    MATCHES_TABLE,
     REPORT_FOLDER,
 )
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import open_shards
-from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, read_model
@@ -37,9 +32,6 @@ from ray_jobs.scoring.gallery_groups import write_groups
 from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
 from ray_jobs.scoring.time_limits import TimeLimit, shown_limit
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
-
-RESULT_NAMES = (MATCHES_TABLE, MATCHES_FILE, LIVE_MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER)
-"""Everything that ranking writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +70,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     """
     if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: contains a training run, which is not overwritten; choose another --run.name")
+    hiding = read_hiding(recipe.report)
     used = read_model(checkpoint, recipe.model)
     decisions = None if request.decisions is None else read_decisions(request.decisions)
     recipe = matching_precision(used, used.applied_to(recipe), request, decisions)
@@ -103,27 +96,27 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     stores = open_sources(
         {place for gallery in galleries for place in read_store(gallery).sources()}, recipe.data.cache
     )
+    pictures = StoredPictures(stores, hiding)
     with folder.filled(last=MATCHES_FILE) as path:
         if recipe.score.report:
-            write_pages(matches, ranked, stores, request, checkpoint, decisions, path)
+            write_pages(matches, ranked, pictures, request, checkpoint, decisions, path)
         if request.groups is not None:
-            write_groups(added.embeddings, stores, request.groups, path)
+            write_groups(added.embeddings, pictures, request.groups, path)
         write_matches(matches, path)
 
 
 def write_pages(
     matches: RankedMatches,
     ranked: int,
-    stores: Sequence[ShardFolder],
+    pictures: StoredPictures,
     request: GalleryRequest,
     checkpoint: StorageFolder,
     decisions: Decisions | None,
     folder: Path,
 ) -> None:
-    """Write the matches among ``ranked`` tracklets as pages below ``folder``, with pictures from ``stores``."""
-    pictures = (stored_thumbnails(find_tracklets(rows, stores)) for rows in (matches.query, matches.gallery))
+    """Write the matches among ``ranked`` tracklets as pages below ``folder``."""
     write_views(
-        [search_view(matches, *pictures)],
+        [search_view(matches, pictures.of(matches.query), pictures.of(matches.gallery))],
         folder / REPORT_FOLDER,
         title=f"Matches in {request.gallery.name}",
         facts=_facts(request, checkpoint, len(matches.query), ranked),
@@ -212,23 +205,3 @@ def _facts(request: GalleryRequest, checkpoint: StorageFolder, queries: int, ran
         "tracklets ranked": ranked,
         **{name: value for name, value in asked.items() if value is not None and value != ""},
     }
-
-
-def remove_from_gallery(gallery: StorageFolder, results: StorageFolder, *, persons: list[str], ids: list[str]) -> None:
-    """Remove the embeddings of persons or single tracklets, and the matches and pages in ``results``.
-
-    Raises:
-        InputError: there is no gallery, or it has no such tracklets.
-        OSError: the gallery cannot be written.
-    """
-    store, names = read_store(gallery), ", ".join([*persons, *ids])
-    if not store.holds(persons=persons, ids=ids):
-        raise InputError(f"{gallery}: has no tracklets of {names}")
-    for name in RESULT_NAMES:  # first, so that the same command completes an interrupted removal
-        if results.exists(name):
-            results.delete(name)
-            message(f"removed {results / name}")
-    removed = store.remove(persons=persons, ids=ids)
-    message(f"{gallery}: removed {len(removed)} tracklets of {names}")
-    sources = ", ".join(store.sources()) or "the shards that they were embedded from"
-    message(f"their frames are still in {sources}, and in any copies of these results")

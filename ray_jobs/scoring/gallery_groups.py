@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,24 +11,23 @@ from ccvid.retrieval.embedding.store import EmbeddingStore
 from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.clusters import Clusters, Presence, find_clusters, score_clusters, write_clusters
 from ccvid.retrieval.gallery.vectors import read_stored
-from ccvid.retrieval.report.stored_pictures import find_tracklets, stored_thumbnails
+from ccvid.retrieval.report.stored_pictures import StoredPictures
 from ccvid.retrieval.report.unlabelled import Group, group_view, write_views
 from ccvid.run_files import CLUSTERS_FILE, GROUPS_FOLDER
 from data_tools.progress import message
-from data_tools.shards import ShardFolder
 from ray_jobs.scoring.slice_tasks import runner_for
 
 SHOWN_TRACKLETS, SHOWN_MEMBERS = 20_000, 100
 """Of all groups, the largest first, and of one group: more than a person looks at; the table has all of them."""
 
 
-def write_groups(store: EmbeddingStore, stores: Sequence[ShardFolder], reach: float, folder: Path) -> None:
+def write_groups(store: EmbeddingStore, pictures: StoredPictures, reach: float, folder: Path) -> None:
     """Group all tracklets of a store, report the quality if persons are known, and write the table and pages.
 
     This process holds the labels and the graph of near tracklets (``find_clusters``), never the embeddings.
 
     Args:
-        stores: where pictures are, of those tracklets that the pages show.
+        pictures: of those tracklets that the pages show.
 
     Raises:
         InputError: fewer than two tracklets, or a part is damaged.
@@ -55,7 +53,7 @@ def write_groups(store: EmbeddingStore, stores: Sequence[ShardFolder], reach: fl
     shown = sorted(member for group in groups for member in group.members)
     groups = [replace(group, members=np.searchsorted(shown, group.members).tolist()) for group in groups]
     known = rows.take(shown)
-    view = group_view(groups, known, stored_thumbnails(find_tracklets(known, stores)))
+    view = group_view(groups, known, pictures.of(known))
     write_views([view], folder / GROUPS_FOLDER, title=f"Probable people in {store.folder.name}", facts=facts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.matches import seconds
+from data_tools.columnar_rows import ColumnarRows
 from data_tools.datasets.start_times import USUAL_TIME, parse_time
 from data_tools.errors import InputError
 
@@ -45,6 +46,11 @@ def starts_before(rows: EmbeddingRows, limit: TimeLimit) -> npt.NDArray[np.bool_
     """Which tracklets start at or before the limit (N,); False where the start is unknown."""
     start_N, bound = _both(rows, "start", limit)
     return start_N <= bound
+
+
+def start_moments(rows: ColumnarRows[Any]) -> npt.NDArray[np.float64]:
+    """The tracklets' starts in seconds since the epoch (N,), NaN where unknown."""
+    return _numbers(rows.attribute("start_time"), USUAL_TIME, _epoch_seconds, _moment)
 
 
 def shown_limit(limit: TimeLimit | None) -> str | None:

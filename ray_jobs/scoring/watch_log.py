@@ -3,6 +3,7 @@
     taken     a batch of arrivals, before anything is done with them
     refused   one of them, or one that changed after it was taken, and why
     done      a batch: its tracklets are in the gallery, and their matches are in the file of matches
+    pruned    the file of matches, because somebody was forgotten
 
 A batch that was taken and is not done is done again with the same arrivals, which gives the same tracklets.
 """
@@ -10,10 +11,10 @@ A batch that was taken and is not done is done again with the same arrivals, whi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -58,8 +59,15 @@ class Done(Options):
     """Size of the file of matches in bytes."""
 
 
-Event = Annotated[Taken | Refused | Done, Field(discriminator="event")]
-_EVENT: TypeAdapter[Taken | Refused | Done] = TypeAdapter(Event)
+class Pruned(Options):
+    """Lines were removed from the file of matches."""
+
+    event: Literal["pruned"] = "pruned"
+    time: str
+
+
+AnyEvent: TypeAlias = Taken | Refused | Done | Pruned
+_EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event")])
 
 
 class WatchLog:
@@ -135,11 +143,15 @@ class WatchLog:
             )
         )
 
-    def _add(self, event: Taken | Refused | Done) -> None:
+    def note_pruned(self) -> None:
+        """Note, before it is done, that lines are removed from the file of matches."""
+        self._add(Pruned(time=now()))
+
+    def _add(self, event: AnyEvent) -> None:
         self._file.append([json.dumps(event.model_dump(mode="json"))])
         self._note(event)
 
-    def _note(self, event: Taken | Refused | Done) -> None:
+    def _note(self, event: AnyEvent) -> None:
         if isinstance(event, Taken):
             self.pending, self.batches = event, event.batch
             self._taken |= {arrival.name: (event.batch, arrival.state) for arrival in event.arrivals}
@@ -148,12 +160,36 @@ class WatchLog:
             self._refused[event.name] = event.state
             if event.name in self._taken and self._is_pending(event.name):
                 del self._taken[event.name]
+        elif isinstance(event, Pruned):
+            self.matches_end = 0  # its lines have moved
         else:
             self.pending, self.matches_end = None, event.matches_end
             self.matches += event.matches
 
     def _is_pending(self, name: str) -> bool:
         return self.pending is not None and self._taken[name][0] == self.pending.batch
+
+
+def without_reasons(content: str, mentions: Callable[[str], bool]) -> tuple[int, str]:
+    """How many refusals of a log give a reason that mentions something, and the log without these reasons.
+
+    A line that is not valid, such as one that a kill has torn, stays, unless it mentions it.
+    """
+    lines = content.splitlines(keepends=True)
+    cut = 0
+    for number, line in enumerate(lines):
+        try:
+            event = _EVENT.validate_json(line)
+        except ValidationError:
+            if mentions(line):
+                lines[number] = ""
+                cut += 1
+            continue
+        if isinstance(event, Refused) and mentions(event.problem):
+            told = event.model_copy(update={"problem": "the reason named somebody who was forgotten"})
+            lines[number] = json.dumps(told.model_dump(mode="json")) + "\n"
+            cut += 1
+    return cut, "".join(lines)
 
 
 def now() -> str:

@@ -18,7 +18,8 @@ from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import EmbeddingStore, open_store, read_store
 from ccvid.retrieval.gallery.decisions import read_decisions
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
-from ccvid.retrieval.report.stored_pictures import open_sources
+from ccvid.retrieval.report.mosaic import read_hiding
+from ccvid.retrieval.report.stored_pictures import StoredPictures, open_sources
 from ccvid.run_files import CONFIG_FILE, LIVE_MATCHES_FILE, WATCH_FILE
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.datasets.arrivals import look_at, require_arrivals_folder
@@ -214,6 +215,7 @@ def _make_watch(
     settle_seconds: float,
     ended: threading.Event,
 ) -> Watch:
+    hiding = read_hiding(recipe.report)
     log = WatchLog(folder / WATCH_FILE)
     lines = MatchLines(LineFile(folder / LIVE_MATCHES_FILE), log.matches_end)
     places = _shard_folder(recipe, folder, log)
@@ -232,8 +234,8 @@ def _make_watch(
         others = {place for gallery in galleries for place in read_store(gallery).sources()}
         others = {place for place in others if not place.startswith(f"{places}/")}
         if recipe.score.report:
-            stores = open_sources(shown | others, recipe.data.cache)
-            write_pages(matches, ranked, stores, ranking.request, checkpoint, ranking.decisions, folder)
+            pictures = StoredPictures(open_sources(shown | others, recipe.data.cache), hiding)
+            write_pages(matches, ranked, pictures, ranking.request, checkpoint, ranking.decisions, folder)
         write_matches(matches, folder)
 
     assert recipe.data.footage is not None

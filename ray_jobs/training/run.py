@@ -15,6 +15,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from ccvid.config import Recipe
+from ccvid.retrieval.report.mosaic import read_hiding
 from ccvid.run_files import CONFIG_FILE, METRICS_FILE
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.errors import InputError
@@ -59,6 +60,7 @@ def train(recipe: Recipe) -> StorageFolder:
         message(f"{folder}: already finished; choose another --run.name for a new run")
         return folder
     compare_checksums(recipe.data)
+    read_hiding(recipe.report)  # refuse an unusable detector before training, not after it
     state("checking the machines and the recipe")
     workers = Workers(recipe.compute)
     recipe = decide_precision(recipe, workers)

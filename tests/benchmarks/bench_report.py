@@ -43,6 +43,7 @@ from ccvid.retrieval.ranking.nearest import NearestOthers
 from ccvid.retrieval.ranking.ranks import PersonPairs, same_person
 from ccvid.retrieval.report.film_strip import HEIGHT
 from ccvid.retrieval.report.folder import report_folder
+from ccvid.retrieval.report.mosaic import HeadHiding
 from ccvid.retrieval.report.pictures import QUALITY
 from ccvid.retrieval.report.report import write_overview, write_rankings
 from ccvid.retrieval.report.report_input import ReportInput
@@ -229,7 +230,7 @@ def main() -> None:
                 dimensions=options.dimensions,
             )
         query, gallery = (
-            stored_thumbnails([(store, index % len(store.rows)) for index in range(size)])
+            stored_thumbnails([(store, index % len(store.rows)) for index in range(size)], HeadHiding(False))
             for size in (options.queries, options.gallery)
         )
         report = replace(report, query_thumbnails=query, gallery_thumbnails=gallery)

@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from ccvid.config import ModelOptions, Recipe, RunOptions, ScoreOptions, TrainOptions
+from ccvid.config import ModelOptions, Recipe, ReportOptions, RunOptions, ScoreOptions, TrainOptions
 from ccvid.exported_model import CARD_FILE, ONNX_FILE, ModelCard, read_onnx_model
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.released import import_released
@@ -383,7 +383,7 @@ def _shifted(given: GivenRetrieval, number: int) -> GivenRetrieval:
 def _read_results(folder: Path) -> None:
     sources = [StorageFolder(str(folder / name)) for name in ("first", "second")]
     run = RunOptions(name="x", storage=str(folder / "compared"))
-    compare_results(sources, run, CacheOptions(folder=folder / "cache"), name=None)
+    compare_results(sources, run, CacheOptions(folder=folder / "cache"), ReportOptions(), name=None)
 
 
 def _read_metrics(folder: Path) -> None:

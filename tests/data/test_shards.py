@@ -270,7 +270,7 @@ def test_a_flipped_byte_is_found_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 3}, "format version 3, but this program reads up to 2"),
+        ({"format_version": 4}, "format version 4, but this program reads up to 3"),
         ({"storage": "tape"}, "storage: Input should be"),
         ({"surprise": 1}, "surprise: Extra inputs"),
         (

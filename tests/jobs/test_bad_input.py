@@ -162,9 +162,9 @@ def test_a_damaged_index_is_named_and_made_again(head: Head, tiny_recipe: Path, 
 
 def test_a_manifest_of_a_newer_version(head: Head, tiny_recipe: Path, own_shards: Path) -> None:
     path = own_shards / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 4}))
     done = head.run("train.py", "--recipe", str(tiny_recipe), "--data.shards", str(own_shards))
-    expect_message(done, "manifest.json: format version 3", "update the program")
+    expect_message(done, "manifest.json: format version 4", "update the program")
 
 
 def test_too_few_identities_and_too_many_workers(head: Head, tiny_recipe: Path) -> None:

@@ -116,7 +116,7 @@ class EmbeddingStore:
                 )
         removed = self._removed()
         new = frozenset(id for id in ids if id not in known)
-        return frozenset(id for id in new if _digest(id) not in removed) if removed else new
+        return frozenset(id for id in new if digest_of(id) not in removed) if removed else new
 
     def add(self, table: EmbeddingTable) -> None:
         """Write a part, atomically, with those tracklets that the store lacks.
@@ -150,22 +150,33 @@ class EmbeddingStore:
         with self.parts.table(self.parts.names()) as table:
             return table
 
-    def holds(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> bool:
-        """Whether it has a tracklet of these persons or ids."""
-        return bool(self._found(persons, ids))
+    def found(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> dict[str, list[str]]:
+        """The ids of the tracklets of these persons or ids, by the name of the part that holds them."""
+        found: dict[str, list[str]] = {}
+        wanted = list(ids)
+        key_I = keys_of(wanted)
+        for name, part in self.parts.each():
+            there = set(part.shards_of(wanted, key_I))
+            if part.values("person") & set(persons):
+                rows = part.rows.take(np.flatnonzero(part.rows.is_in("person", persons)))
+                there.update(rows.columns["id"].to_pylist())
+            if there:
+                found[name] = sorted(there)
+        return found
 
     def remove(self, *, persons: Collection[str] = (), ids: Collection[str] = ()) -> list[str]:
         """Remove tracklets by person and by id; returns the ids that were found, sorted.
 
-        Only the parts that hold them are written. The SHA-256 of the ids is written first: the same call completes an
-        interrupted removal, and embedding the same data again does not bring them back.
+        Only the parts that hold them are written. The SHA-256 of the ids, and of all that are given, is written first:
+        the same call completes an interrupted removal, and embedding the same data again does not bring them back.
         """
         with self.parts.writing():
-            found = self._found(persons, ids)
+            found = self.found(persons=persons, ids=ids)
             removed = sorted(id for gone in found.values() for id in gone)
+            noted = self._removed()
+            if not noted >= (noting := {digest_of(id) for id in (*removed, *ids)}):
+                self.folder.write(REMOVED_FILE, json.dumps(sorted(noted | noting), indent=0).encode())
             if removed:
-                noted = sorted(self._removed() | {_digest(id) for id in removed})
-                self.folder.write(REMOVED_FILE, json.dumps(noted, indent=0).encode())
                 self._use_layout()
             for name, gone in found.items():
                 with self.parts.opened([name]) as (part,):
@@ -184,20 +195,6 @@ class EmbeddingStore:
             known = self.sources()
             if place not in known:
                 self.folder.write(SOURCES_FILE, json.dumps(sorted([*known, place]), indent=1).encode())
-
-    def _found(self, persons: Collection[str], ids: Collection[str]) -> dict[str, list[str]]:
-        """The ids of such tracklets, by the name of their part."""
-        found: dict[str, list[str]] = {}
-        wanted = list(ids)
-        key_I = keys_of(wanted)
-        for name, part in self.parts.each():
-            there = set(part.shards_of(wanted, key_I))
-            if part.values("person") & set(persons):
-                rows = part.rows.take(np.flatnonzero(part.rows.is_in("person", persons)))
-                there.update(rows.columns["id"].to_pylist())
-            if there:
-                found[name] = sorted(there)
-        return found
 
     def _removed(self) -> frozenset[str]:
         return frozenset(self._list(REMOVED_FILE))
@@ -266,5 +263,6 @@ def _write_description(folder: StorageFolder, embedder: EmbedderDescription) -> 
     folder.write(STORE_FILE, (description.model_dump_json(indent=1) + "\n").encode())
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
+    """SHA-256 of an id, as the list of removed ids has it."""
     return hashlib.sha256(text.encode()).hexdigest()

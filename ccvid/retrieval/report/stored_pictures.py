@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
@@ -11,18 +12,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows
-from ccvid.retrieval.report.film_strip import HEIGHT, Picture, Thumbnails
+from ccvid.retrieval.report.film_strip import Picture, Thumbnails
+from ccvid.retrieval.report.mosaic import HeadHiding
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import CacheOptions, open_shards
 from data_tools.shards import ShardFolder
 from data_tools.stored_frames import decode_frames_
 
-THUMBNAIL_SIZE = (HEIGHT, HEIGHT // 2)
-
 Numbers = npt.NDArray[np.int32]
 Place = tuple[ShardFolder, int] | None
 """Shards and row of a tracklet; None if it is no longer stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPictures:
+    """The pictures of tracklets in some shards, with heads hidden where ``hiding`` says so."""
+
+    stores: Sequence[ShardFolder]
+    hiding: HeadHiding
+
+    def of(self, rows: Sequence[EmbeddingRow]) -> Thumbnails:
+        """Of tracklets, by their index in ``rows``."""
+        return stored_thumbnails(find_tracklets(rows, self.stores), self.hiding)
 
 
 def open_sources(places: Collection[str], cache: CacheOptions) -> list[ShardFolder]:
@@ -71,10 +83,13 @@ def find_tracklets(rows: Sequence[EmbeddingRow], stores: Sequence[ShardFolder]) 
     return _Places(stores, store_N, row_N)
 
 
-def stored_thumbnails(places: Sequence[Place], *, frames: int = 3) -> Thumbnails:
+def stored_thumbnails(places: Sequence[Place], hiding: HeadHiding, *, frames: int = 3) -> Thumbnails:
     """Some frames of each tracklet, evenly spaced in time.
 
-    ``places`` has the shards and row of each; without them, or if frames cannot be decoded, there is no picture.
+    Args:
+        places: the shards and row of each; without them, or if frames cannot be decoded, there is no picture.
+        hiding: where heads are hidden, before anything else sees the frames.
+        frames: how many.
     """
 
     def thumbnails(index: int) -> list[Picture]:
@@ -83,11 +98,13 @@ def stored_thumbnails(places: Sequence[Place], *, frames: int = 3) -> Thumbnails
         store, row = place
         last = store.rows[row].frame_count - 1
         positions = sorted({round(last * part / (frames + 1)) for part in range(1, frames + 1)})
-        frames_THWC = np.empty((len(positions), *THUMBNAIL_SIZE, 3), np.uint8)
+        frames_THWC = np.empty((len(positions), *hiding.frame_size, 3), np.uint8)
         try:
             decode_frames_(frames_THWC, store, row, positions, reduced=True)
         except InputError:
             return []
+        if hiding.applies_to(store):
+            hiding.hide_(frames_THWC)
         return list(frames_THWC)
 
     return thumbnails

@@ -102,10 +102,14 @@ def test_killed_while_embedding_and_run_again(
     assert [row.id for row in others.rows] == [row.id for row in whole.rows if row.id != bad]
 
 
-def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple[list[str], Path]) -> None:
+def test_matches_pages_and_groups_of_a_live_gallery(
+    head: Head, evaluated: tuple[list[str], Path], tiny_shards: Path, tmp_path: Path
+) -> None:
     flags, runs = evaluated
     results, folder = runs / "whole", runs / "matches"
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
     score = [*flags, "--run.name", "matches", "--groups", "0.6", "--decisions", str(results), "--score.report", "true"]
+    score += ["--data.shards", str(shards), "--report.mosaic", "true"]
     output = expect_success(head.run("score.py", *score))
     assert f"report: {folder}/report/index.html" in output
     assert f"groups: {folder}/groups/index.html" in output
@@ -123,6 +127,7 @@ def test_matches_pages_and_groups_of_a_live_gallery(head: Head, evaluated: tuple
     person = next(row.person for row in whole.rows if row.split == "gallery" and row.person is not None)
     output = expect_success(head.run("score.py", *score, "--remove-person", person))
     assert f"tracklets of {person}\n" in output
+    assert person not in ShardFolder(Path(shards)).rows.values("person")
     output = expect_success(head.run("score.py", *score))
     assert "embedding 0 of" in output  # removed tracklets do not come back
     assert person not in pq.read_table(folder / "matches.parquet")["person"].to_pylist()

@@ -22,7 +22,7 @@ from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from data_tools.tracklet import Split
 from ray_jobs.scoring.entries import EntryFilter
-from ray_jobs.scoring.gallery import GalleryRequest, find_queries, rank, remove_from_gallery
+from ray_jobs.scoring.gallery import GalleryRequest, find_queries, rank
 from ray_jobs.scoring.time_limits import parse_limit
 
 EMBEDDER = EmbedderDescription(
@@ -251,23 +251,3 @@ def test_the_tables(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_matches(matches, tmp_path / "file")
-
-
-def test_removal_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = store_at(tmp_path / "gallery", TRACKLETS)
-    results = StorageFolder(str(tmp_path / "run"))
-    for name in ("matches.csv", "report/index.html", "steps.jsonl"):
-        results.write(name, b"of g1")
-    with pytest.raises(InputError, match="has no tracklets of nobody"):
-        remove_from_gallery(store.folder, results, persons=["nobody"], ids=[])
-    assert results.names() == ["matches.csv", "report", "steps.jsonl"]
-    store.add_source("/data/shards")
-    remove_from_gallery(store.folder, results, persons=[], ids=["g1", "bob"])
-    message = capsys.readouterr().out
-    assert "removed 2 tracklets of g1, bob" in message
-    assert "their frames are still in /data/shards, and in any copies" in message
-    assert results.names() == ["steps.jsonl"]
-    with pytest.raises(InputError, match="has no tracklets of g1"):
-        remove_from_gallery(store.folder, results, persons=[], ids=["g1"])
-    with pytest.raises(InputError, match="not an embedding store"):
-        remove_from_gallery(StorageFolder(str(tmp_path / "none")), results, persons=["x"], ids=[])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ccvid.config import Recipe, RunOptions
 from ccvid.retrieval.embedding.store import EmbeddingStore, open_store
 from ccvid.retrieval.gallery.decisions import Decisions
 from ccvid.retrieval.gallery.matches import RankedMatches
@@ -19,12 +20,13 @@ from ccvid.training.stopping import EndedOnRequestError
 from data_tools.datasets.arrivals import look_at
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.errors import InputError
+from data_tools.file_lock import locked
 from data_tools.line_file import LineFile
 from data_tools.storage import StorageFolder
 from ray_jobs import score
 from ray_jobs.cli import UsageError
 from ray_jobs.scoring import watching
-from ray_jobs.scoring.gallery import remove_from_gallery
+from ray_jobs.scoring.forgetting import ForgetRequest, forget
 from ray_jobs.scoring.intake import TakenIn
 from ray_jobs.scoring.live_matches import MatchLines, Ranking
 from ray_jobs.scoring.watch_log import Taken, WatchLog
@@ -254,12 +256,22 @@ def test_removing_a_person_takes_the_lines_along(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.arrive("a")
     world.watch()
-    remove_from_gallery(world.store.folder, StorageFolder(str(tmp_path / "run")), persons=[], ids=["a/0"])
-    assert world.matches() == []
+    recipe = Recipe(run=RunOptions(storage=str(tmp_path)))
+    results = StorageFolder(str(tmp_path / "run"))
+    forget(recipe, world.store.folder, results, ForgetRequest(ids=["a/0"]))
+    others = [("ann", "a/1", 2), ("bob", "a/1", 1)]
+    assert triples(world.matches()) == others
+    assert world.events()[-1]["event"] == "pruned"
     world.arrive("d")
     world.watch()
-    assert triples(world.matches()) == [("ann", "d/0", 1), ("bob", "d/0", 2)]
+    world.watch()
+    assert triples(world.matches()) == [*others, ("ann", "d/0", 1), ("bob", "d/0", 2)]
     assert "a/0" not in world.ids()
+    with (
+        locked(tmp_path / "run" / watching.LOCK_FILE),
+        pytest.raises(InputError, match="a watch or another removal uses these results; end it first"),
+    ):
+        forget(recipe, world.store.folder, results, ForgetRequest(ids=["d/0"]))
 
 
 def test_without_queries_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

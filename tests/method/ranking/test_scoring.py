@@ -15,6 +15,8 @@ from ccvid.model import ReIdModel
 from ccvid.retrieval.embedding.embed import embed_tracklets
 from ccvid.retrieval.embedding.table import EmbeddingTable, read_embeddings
 from ccvid.retrieval.ranking.scoring import labelled_rows, score_embeddings
+from ccvid.retrieval.report.mosaic import HeadHiding
+from ccvid.retrieval.report.stored_pictures import StoredPictures
 from ccvid.retrieval.results import write_scores
 from ccvid.retrieval.thresholds.calibration import read_calibration
 from data_tools.clips import ClipOptions, all_clips
@@ -102,7 +104,7 @@ def test_the_recipes_protocols_and_draws_are_scored_and_written(tiny_shards: Pat
         query,
         gallery.rows,
         [gallery],
-        [store],
+        StoredPictures([store], HeadHiding(None)),
         options,
         weights="w",
         title="t",
