@@ -121,8 +121,14 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             [store],
             recipe.score,
             weights=done.embeddings.embedder.model,
-            title=f"{dataset}, {recipe.model.backbone} of {source.name}",
-            facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
+            title=f"{dataset}, {used.name} of {source.name}",
+            facts={
+                "dataset": dataset,
+                "shards": shards,
+                "source": str(source),
+                "unreadable": done.unreadable,
+                "warnings": done.warnings,
+            },
         )
     (folder / PARTS_FOLDER).delete("")  # everything is in embeddings.parquet
 
