@@ -13,7 +13,7 @@ from ccvid.config import ModelOptions, Recipe
 from ccvid.model import ReIdModel
 from ccvid.onnx_model import OnnxModel, read_onnx_model
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
-from ccvid.retrieval.embedding.embedder_doubts import CosineSample
+from ccvid.retrieval.embedding.embedder_doubts import doubts_of_embedder
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store, read_embedder
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from data_tools.clips import ClipOptions
@@ -144,8 +144,7 @@ def _doubts(used: UsedModel, store: ShardFolder, rows: list[int], recipe: Recipe
     """What looks wrong with the features of a graph, whose card may not tell how it was trained."""
     if not isinstance(used.embedder, OnnxModel):
         return []
-    sample = CosineSample.of(used.embedder, store, rows, recipe)
-    doubts = [] if sample is None else sample.doubts()
+    doubts = doubts_of_embedder(used.embedder, store, rows, recipe)
     warnings = [f"{used.name}: {doubt}; check colours, range, mean and std in its card" for doubt in doubts]
     for warning in warnings:
         message(f"warning: {warning}")
