@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ccvid.exported_model import CARD_FILE, ONNX_FILE, Deviation, ModelCard, OnnxModel
+from ccvid.exported_model import CARD_FILE, ONNX_FILE, Deviation, ModelCard
+from ccvid.onnx_model import OnnxModel
 from ccvid.run_files import WEIGHTS_FILE
 from ccvid.trained_model import TrainedModel, read_trained_model, write_description
 from data_tools.errors import InputError
@@ -145,7 +146,7 @@ def _check(trained: TrainedModel, card: ModelCard, clips_NTCHW: Tensor, folder: 
     with torch.no_grad():
         expected = [trained.backbone(normalise(batch)) for batch in batches]
     program = torch.export.load(folder / PROGRAM_FILE).module()
-    onnx = OnnxModel(card, (folder / ONNX_FILE).read_bytes())
+    onnx = OnnxModel(card.network, (folder / ONNX_FILE).read_bytes(), card.sha256[ONNX_FILE], ONNX_FILE)
     again = FromFrames(read_trained_model(folder, trained.options).backbone).eval()
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         WEIGHTS_FILE: again,

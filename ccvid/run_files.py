@@ -17,6 +17,7 @@
     ├── queries.parquet               one row per query and protocol
     ├── thresholds.json               error rates, the recommended threshold, open-set figures, reliability
     ├── calibration.json              from scores to probabilities; none where it could not be fitted
+    ├── fusion.json                   how the evidence of --fuse is weighed; none without
     ├── embeddings.parquet            one row per scored tracklet; none where distances were given
     ├── rankings_PROTOCOL.svg, .png   a picture of a few rankings
     └── report/index.html             all of it as pages, with filmstrips of every query
@@ -57,6 +58,7 @@ TABLES_FILE = "metrics.txt"
 QUERIES_FILE = "queries.parquet"
 THRESHOLDS_FILE = "thresholds.json"
 CALIBRATION_FILE = "calibration.json"
+FUSION_FILE = "fusion.json"
 EMBEDDINGS_FILE = "embeddings.parquet"
 REPORT_FOLDER = "report"
 

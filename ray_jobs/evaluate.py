@@ -52,12 +52,12 @@ def main(arguments: Sequence[str]) -> None:
         run = run.model_copy(update={"name": name_after(named)})
     folder = results_folder(run, source)
     if flags.checkpoint:
-        score_checkpoint(recipe, flags.checkpoint, folder)
+        score_checkpoint(recipe, flags.checkpoint, folder, fuse=flags.fuse)
     elif isinstance(source, StorageFolder):
-        score_store(recipe, source, folder)
+        score_store(recipe, source, folder, fuse=flags.fuse)
     else:
         given = read_distances(source) if flags.distances else read_features(source)
-        score_given(given, recipe, source, folder, keep_junk=flags.keep_junk)
+        score_given(given, recipe, source, folder, keep_junk=flags.keep_junk, fuse=flags.fuse)
     show_results(folder)
 
 
@@ -97,7 +97,18 @@ def _own_flags() -> argparse.ArgumentParser:
         type=place_flag,
         metavar="PATH",
         help="embed query and gallery of the recipe's data with trained weights and score them: the path or URI of a "
-        "run folder, a checkpoint folder, a released .pth.tar file or an exported model.onnx",
+        "run folder, a checkpoint folder, a released .pth.tar file, an exported model.onnx, or any re-id network "
+        "NAME.onnx with its card NAME.yaml",
+    )
+    own.add_argument(
+        "--fuse",
+        type=path_flag,
+        action="append",
+        default=[],
+        metavar="FILE.parquet",
+        help="add others' evidence for the same tracklets (a face, gait or body model): id, embedding, or query_id, "
+        "gallery_id, score, each with an optional quality; null where there is none. Each is calibrated and weighed on "
+        "the labelled pairs of other persons; may be repeated. fusion.json keeps the fit for score.py --decisions",
     )
     source.add_argument(
         "--compare",

@@ -73,7 +73,12 @@ def main(arguments: Sequence[str]) -> None:
         approximate=own.approximate,
         decisions=own.decisions,
         groups=own.groups,
+        fuse=tuple(own.fuse),
     )
+    if request.fuse and (request.decisions is None or request.approximate):
+        raise UsageError(
+            "--fuse needs --decisions, which say how to weigh it, and cannot be combined with --approximate"
+        )
     if own.watch is None:
         score_gallery(recipe, own.checkpoint, request, folder)
     else:
@@ -102,7 +107,7 @@ def _check_watching(recipe: Recipe, own: argparse.Namespace) -> None:
             "--watch says what is read; leave out --data.kind, --data.footage.videos and "
             "--data.footage.people_from_tracks"
         )
-    for flag in ("groups", "only_new", "approximate"):
+    for flag in ("groups", "only_new", "approximate", "fuse"):
         if getattr(own, flag):
             raise UsageError(f"--watch cannot be combined with --{flag.replace('_', '-')}")
 
@@ -113,7 +118,8 @@ def _own_flags() -> argparse.ArgumentParser:
         "--checkpoint",
         type=place_flag,
         metavar="PATH",
-        help="trained weights: the path or URI of a run folder, a checkpoint folder, a released file or a model.onnx",
+        help="trained weights: the path or URI of a run folder, a checkpoint folder, a released file, or any "
+        "re-id network NAME.onnx with its card NAME.yaml",
     )
     own.add_argument(
         "--gallery",
@@ -147,6 +153,16 @@ def _own_flags() -> argparse.ArgumentParser:
         metavar="RESULTS",
         help="results of train.py or evaluate.py on labelled tracklets, with the same weights and clips: the pages "
         "show their recommended threshold, and scores become probabilities",
+    )
+    own.add_argument(
+        "--fuse",
+        type=path_flag,
+        action="append",
+        default=[],
+        metavar="FILE.parquet",
+        help="rank by others' evidence, too, as in the results of --decisions, which evaluate.py made with files of "
+        "the same names: id, embedding or query_id, gallery_id, score, each with an optional quality; may be repeated. "
+        "Scores are then log-likelihood ratios. Groups are of embeddings alone",
     )
     own.add_argument(
         "--groups",

@@ -13,6 +13,7 @@ import numpy as np
 
 from ccvid.config import ScoreOptions
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, write_embeddings
+from ccvid.retrieval.fusion.fusion import Fusion
 from ccvid.retrieval.gallery.post_processing import NOTE as POST_PROCESSING_NOTE
 from ccvid.retrieval.gallery.post_processing import (
     ChangeableDistances,
@@ -38,6 +39,7 @@ from ccvid.retrieval.thresholds.find import Thresholds, find_thresholds
 from ccvid.run_files import (
     CALIBRATION_FILE,
     EMBEDDINGS_FILE,
+    FUSION_FILE,
     METRICS_FILE,
     QUERIES_FILE,
     REPORT_FOLDER,
@@ -61,6 +63,7 @@ def write_scores(
     weights: str,
     title: str,
     facts: Mapping[str, object],
+    fusion: Fusion | None = None,
 ) -> dict[str, object]:
     """Write embeddings, pictures of rankings and the files of ``write_results``; returns what ``metrics.json`` holds.
 
@@ -71,6 +74,7 @@ def write_scores(
         weights: fingerprint of the weights.
         title: of tables, pictures and the report.
         facts: further entries of ``metrics.json``.
+        fusion: how the scores were fused, if they were.
     """
     write_embeddings(chain([query], embeddings), folder / EMBEDDINGS_FILE)
     query_thumbnails, gallery_thumbnails = (pictures.of(rows) for rows in (query.rows, gallery))
@@ -89,10 +93,11 @@ def write_scores(
         folder,
         scores,
         options,
-        model=query.model,
+        model=query.model if fusion is None else fusion.fingerprint,
         title=title,
         facts={"model": weights, "embedder": query.model, **facts},
         thumbnails=(query_thumbnails, gallery_thumbnails),
+        fusion=fusion,
     )
 
 
@@ -105,12 +110,14 @@ def write_results(
     title: str,
     facts: Mapping[str, object],
     thumbnails: tuple[Thumbnails, Thumbnails] | None = None,
+    fusion: Fusion | None = None,
 ) -> dict[str, object]:
     """Write metrics, intervals, thresholds, the report and, last, ``metrics.json``; returns the content of the last.
 
     Args:
         model: fingerprint of the model that a calibration is valid for.
         thumbnails: of queries and gallery; without them the report's filmstrips show only captions.
+        fusion: how the scores were fused, for those of other data.
     """
     evaluation, draws = scores.evaluation, options.threshold.draws
     intervals = {
@@ -140,13 +147,15 @@ def write_results(
         text = "\n".join([text, "", *post_processing_lines(processed)])
         facts = {**facts, "post_processing": [found.to_json() for found in processed]}
     metrics = {**scores.to_json(), "intervals": {name: found.to_json() for name, found in intervals.items()}, **facts}
-    for earlier in (THRESHOLDS_FILE, CALIBRATION_FILE):
+    for earlier in (THRESHOLDS_FILE, CALIBRATION_FILE, FUSION_FILE):
         (folder / earlier).unlink(missing_ok=True)
     files = {TABLES_FILE: text + "\n"}
     if thresholds is not None:
         files[THRESHOLDS_FILE] = json.dumps({"model": model, **thresholds.to_json()}, indent=1) + "\n"
         if thresholds.calibration is not None:
             write_calibration(thresholds.calibration, folder / CALIBRATION_FILE)
+    if fusion is not None:
+        files[FUSION_FILE] = fusion.model_dump_json(indent=1) + "\n"
     if options.report:
         report = _report(scores, intervals, thresholds, model, title, facts, thumbnails)
         if processed:

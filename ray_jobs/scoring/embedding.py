@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from ccvid.config import ModelOptions, Recipe
-from ccvid.exported_model import read_onnx_model
 from ccvid.model import ReIdModel
+from ccvid.onnx_model import OnnxModel, read_onnx_model
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
+from ccvid.retrieval.embedding.embedder_doubts import doubts_of_embedder
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store, read_embedder
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from data_tools.clips import ClipOptions
@@ -33,20 +34,24 @@ class Embedded:
     """Tracklets that are new in the store."""
     unreadable: list[str]
     """A message for each tracklet that could not be read, which is left out."""
+    warnings: list[str]
+    """What looks wrong with the features of a graph."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsedModel:
-    """The embedding model: a network with trained weights, or an exported graph."""
+    """The embedding model: a network with trained weights, or a graph in ONNX."""
 
     embedder: ClipEmbedder
     fingerprint: str
     options: ModelOptions
     clip: ClipOptions | None
-    """The clips it was trained on; None if unknown."""
+    """The clips it embeds; None: those of the recipe."""
+    name: str
+    """Of the network, for titles."""
 
     def applied_to(self, recipe: Recipe) -> Recipe:
-        """The recipe with the model's own network, frame size and clips; an exported graph computes in float32."""
+        """The recipe with the model's own network, frame size and clips; a graph computes in its own precision."""
         own = recipe.model_copy(update={"model": self.options, "clip": self.clip or recipe.clip})
         return own if isinstance(self.embedder, ReIdModel) else own.with_bf16(False)
 
@@ -63,17 +68,23 @@ class UsedModel:
 
 
 def read_model(source: StorageFolder, options: ModelOptions) -> UsedModel:
-    """Read the model in float32: trained weights (run folder, checkpoint or file) or an exported ``.onnx`` file.
+    """Read the model in float32: trained weights (run folder, checkpoint or file), or an ``.onnx`` file with its card.
 
     Raises the errors of ``read_trained_model`` and ``read_onnx_model``.
     """
     if source.name.endswith(".onnx"):
         with source.parent.fetched() as folder:
-            onnx = read_onnx_model(folder / source.name)
-        return UsedModel(onnx, onnx.fingerprint, onnx.card.model, onnx.card.clip)
+            return _used_graph(read_onnx_model(folder / source.name), options, source.name)
     trained = read_weights(source, options)
     model = ReIdModel(trained.backbone, nn.Identity()).eval()
-    return UsedModel(model, trained.fingerprint, trained.options, trained.clip)
+    return UsedModel(model, trained.fingerprint, trained.options, trained.clip, trained.options.backbone)
+
+
+def _used_graph(onnx: OnnxModel, options: ModelOptions, file: str) -> UsedModel:
+    """A graph, with its own size of frames."""
+    card = onnx.card
+    own = {"height": card.height, "width": card.width, "resize_filter": card.resize_filter}
+    return UsedModel(onnx, onnx.fingerprint, options.model_copy(update=own), onnx.clip, card.name or file)
 
 
 def read_weights(source: StorageFolder, options: ModelOptions) -> TrainedModel:
@@ -122,7 +133,19 @@ def embed_data(
         f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
         f"{recipe.model.height}x{recipe.model.width}, {workers}"
     )
+    warnings = _doubts(used, store, rows, recipe) if lacking else []
     unreadable = embed_into(embeddings, lacking, used.computing(recipe), store, rows, recipe, shards, workers)
     for problem in unreadable:
         message(f"left out: {problem}")
-    return Embedded(embeddings, lacking, unreadable)
+    return Embedded(embeddings, lacking, unreadable, warnings)
+
+
+def _doubts(used: UsedModel, store: ShardFolder, rows: list[int], recipe: Recipe) -> list[str]:
+    """What looks wrong with the features of a graph, whose card may not tell how it was trained."""
+    if not isinstance(used.embedder, OnnxModel):
+        return []
+    doubts = doubts_of_embedder(used.embedder, store, rows, recipe)
+    warnings = [f"{used.name}: {doubt}; check colours, range, mean and std in its card" for doubt in doubts]
+    for warning in warnings:
+        message(f"warning: {warning}")
+    return warnings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ccvid.config import Recipe, RunOptions
@@ -23,6 +24,7 @@ from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.embedding import embed_data, read_model
+from ray_jobs.scoring.evidence import facts_of, fuse_evidence, fuse_stored, fused_title
 from ray_jobs.scoring.part_tasks import here, on_cluster
 from ray_jobs.scoring.stored_retrieval import read_retrieval
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
@@ -59,12 +61,19 @@ def name_after(source: str) -> str:
 
 
 def score_given(
-    given: GivenRetrieval, recipe: Recipe, source: Path, folder: StorageFolder, *, keep_junk: bool = False
+    given: GivenRetrieval,
+    recipe: Recipe,
+    source: Path,
+    folder: StorageFolder,
+    *,
+    keep_junk: bool = False,
+    fuse: Sequence[Path] = (),
 ) -> None:
     """Score given distances or features; what looks wrong is printed and recorded among the facts.
 
     Args:
         keep_junk: treat persons -1 and 0 as ordinary persons, not as junk and distractors.
+        fuse: files of others' evidence.
 
     Raises:
         InputError: no protocol can be scored.
@@ -73,18 +82,25 @@ def score_given(
     try:
         if not keep_junk:
             given, warnings = without_junk(given)
-        scores = score(*given, recipe.score)
+        fused = fuse_evidence(given, fuse, model=source.name)
+        scores = score(given.distances if fused is None else fused.distances, *given[1:], recipe.score)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     warnings += doubts_of_order(scores.evaluation, similarities=isinstance(given.distances, DistanceMatrix))
     for warning in warnings:
         message(f"warning: {source}: {warning}")
-    facts = {"source": str(source), "warnings": warnings}
+    fusion = None if fused is None else fused.fusion
+    facts = {"source": str(source), "warnings": warnings, **facts_of(fused, scores, recipe.score)}
+    model = source.name if fusion is None else fusion.fingerprint
     with folder.filled(last=METRICS_FILE) as path:
-        write_results(path, scores, recipe.score, model=source.name, title=source.name, facts=facts)
+        write_results(
+            path, scores, recipe.score, model=model, title=fused_title(source.name, fusion), facts=facts, fusion=fusion
+        )
 
 
-def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:
+def score_checkpoint(
+    recipe: Recipe, source: StorageFolder, folder: StorageFolder, *, fuse: Sequence[Path] = ()
+) -> None:
     """Embed the recipe's query and gallery tracklets with trained weights, on the cluster, and score them.
 
     Clips, frame size and network stored in the checkpoint override the recipe's.
@@ -111,7 +127,8 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
     query_ids, gallery_ids = (store.rows.take(rows).columns["id"] for rows in (query_rows, gallery_rows))
     run = on_cluster if _is_large(done.embeddings) else here
     retrieval = read_retrieval(done.embeddings, order=(query_ids, gallery_ids), run=run)
-    scores = retrieval.scored(recipe.score)
+    scores, fused = fuse_stored(retrieval, fuse, recipe.score)
+    fusion = None if fused is None else fused.fusion
     dataset = store.manifest.dataset
     with folder.filled(last=METRICS_FILE) as path:
         write_scores(
@@ -123,8 +140,16 @@ def score_checkpoint(recipe: Recipe, source: StorageFolder, folder: StorageFolde
             StoredPictures([store], hiding),
             recipe.score,
             weights=done.embeddings.embedder.model,
-            title=f"{dataset}, {recipe.model.backbone} of {source.name}",
-            facts={"dataset": dataset, "shards": shards, "source": str(source), "unreadable": done.unreadable},
+            title=fused_title(f"{dataset}, {used.name} of {source.name}", fusion),
+            facts={
+                "dataset": dataset,
+                "shards": shards,
+                "source": str(source),
+                "unreadable": done.unreadable,
+                "warnings": done.warnings,
+                **facts_of(fused, scores, recipe.score),
+            },
+            fusion=fusion,
         )
     (folder / PARTS_FOLDER).delete("")  # everything is in embeddings.parquet
 
@@ -133,7 +158,7 @@ def _is_large(store: EmbeddingStore) -> bool:
     return sum(store.folder.sizes().values()) >= BYTES_WORTH_SHARING
 
 
-def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder) -> None:
+def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder, *, fuse: Sequence[Path] = ()) -> None:
     """Score the labelled tracklets of a gallery, as ``score.py`` keeps it, with pictures where its shards still exist.
 
     A large gallery is read by the cluster, and stays in its parts.
@@ -150,7 +175,9 @@ def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder) ->
     if retrieval.is_large:
         connect()
     folder.check_writable()
-    scores = retrieval.scored(recipe.score)
+    scores, fused = fuse_stored(retrieval, fuse, recipe.score)
+    fusion = None if fused is None else fused.fusion
+    own = retrieval.query.model
     stores = open_sources(store.sources(), recipe.data.cache) if recipe.score.report else []
     pictures = StoredPictures(stores, hiding)
     with folder.filled(last=METRICS_FILE) as path:
@@ -158,8 +185,14 @@ def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder) ->
             path,
             scores,
             recipe.score,
-            model=retrieval.query.model,
-            title=source.name,
-            facts={"source": str(source), "model": store.embedder.model, "embedder": retrieval.query.model},
+            model=own if fusion is None else fusion.fingerprint,
+            title=fused_title(source.name, fusion),
+            facts={
+                "source": str(source),
+                "model": store.embedder.model,
+                "embedder": own,
+                **facts_of(fused, scores, recipe.score),
+            },
             thumbnails=(pictures.of(retrieval.query.rows), pictures.of(retrieval.gallery)),
+            fusion=fusion,
         )

@@ -10,7 +10,9 @@ import numpy as np
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_store
 from ccvid.retrieval.embedding.table import EmbeddingTable
+from ccvid.retrieval.fusion.evidence_file import read_evidence
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
+from ccvid.retrieval.gallery.fused_search import FusedEvidence
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.gallery.part_search import keep_indexes
 from ccvid.retrieval.report.mosaic import read_hiding
@@ -57,6 +59,8 @@ class GalleryRequest:
     """Search with an index, which may miss some matches."""
     decisions: StorageFolder | None = None
     """Results of train.py or evaluate.py, whose calibration and threshold are applied to the scores."""
+    fuse: tuple[Path, ...] = ()
+    """Others' evidence, which is fused with the embeddings as in ``decisions``."""
     groups: float | None = None
     """Also group all tracklets of the gallery, including queries, into probable people, with this reach."""
 
@@ -74,6 +78,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     used = read_model(checkpoint, recipe.model)
     decisions = None if request.decisions is None else read_decisions(request.decisions)
     recipe = matching_precision(used, used.applied_to(recipe), request, decisions)
+    fused = None if decisions is None else decisions.with_tables(read_evidence(request.fuse))
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
@@ -85,12 +90,13 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     if request.approximate:
         keep_indexes(added.embeddings.parts)
     queries = find_queries(request, added.embeddings)
-    matches, ranked = rank(queries, added.embeddings, request, added.ids)
+    matches, ranked = rank(queries, added.embeddings, request, added.ids, fused)
     message(f"ranked {ranked} tracklets for {len(queries.rows)} queries")
     if decisions is not None:
         say_what_is_missing(decisions)
-        for line in decisions.compared(random_scores(queries, added.embeddings), matches.first_scores()):
-            message(line)
+        if fused is None:  # random pairs are of cosines
+            for line in decisions.compared(random_scores(queries, added.embeddings), matches.first_scores()):
+                message(line)
         matches = decisions.add_probabilities(matches, model=queries.model, prior=recipe.score.threshold.prior)
     galleries = [request.gallery] if request.queries is None else [request.gallery, request.queries]
     stores = open_sources(
@@ -142,12 +148,17 @@ def say_what_is_missing(decisions: Decisions) -> None:
 
 
 def rank(
-    queries: EmbeddingTable, store: EmbeddingStore, request: GalleryRequest, added: frozenset[str]
+    queries: EmbeddingTable,
+    store: EmbeddingStore,
+    request: GalleryRequest,
+    added: frozenset[str],
+    fused: FusedEvidence | None = None,
 ) -> tuple[RankedMatches, int]:
     """The top entries for each query, and the number of entries ranked; a tracklet is never its own match.
 
     Args:
         added: ids that are new in the gallery.
+        fused: rank by this, not by cosine.
 
     Raises:
         NothingToRankError: there is nothing to rank, or a camera is unknown.
@@ -161,7 +172,7 @@ def rank(
         without_queries=request.queries is None,
     )
     exclude = ("id", "camera") if request.other_cameras else ("id",)
-    asked = GallerySearch(store, queries, entries, request.top, exclude, approximate=request.approximate)
+    asked = GallerySearch(store, queries, entries, request.top, exclude, request.approximate, fused)
     found = search_gallery(asked)
     rows, nearest = found.found.rows, found.found.nearest
     without = int(np.count_nonzero((nearest.gallery_QK < 0).all(axis=1)))
@@ -177,7 +188,7 @@ def matching_precision(used: UsedModel, recipe: Recipe, request: GalleryRequest,
         InputError: they differ.
     """
     queries = None if request.queries is None else read_store(request.queries).embedder.fingerprint
-    others = [] if decisions is None else [decisions.model]
+    others = [] if decisions is None else [decisions.embedder]
     others += [] if queries is None else [queries]
     recipe = keep_precision(used, recipe, request.gallery, others)
     own = used.describe(recipe).fingerprint
@@ -197,6 +208,7 @@ def _facts(request: GalleryRequest, checkpoint: StorageFolder, queries: int, ran
         "only new tracklets": request.only_new or None,
         "queries of": request.queries,
         "threshold and probabilities of": request.decisions,
+        "fused with": ", ".join(path.stem for path in request.fuse),
     }
     return {
         "gallery": request.gallery,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from ccvid.retrieval.embedding.part_file import Part
 from ccvid.retrieval.embedding.store import EmbeddingStore
 from ccvid.retrieval.embedding.table import EmbeddingTable
 from ccvid.retrieval.gallery.approximate_search import IndexedPart, indexed_part, some_rows
+from ccvid.retrieval.gallery.fused_search import FusedEvidence, search_fused_part
 from ccvid.retrieval.gallery.part_search import FoundEntries, recall_of, search_indexed_part, search_part
 from data_tools.errors import InputError
 from data_tools.progress import message
@@ -41,6 +43,8 @@ class GallerySearch:
     exclude: tuple[str, ...]
     """Columns; see ``search_part``."""
     approximate: bool = False
+    fused: FusedEvidence | None = None
+    """Rank by the evidence of several sources, not by cosine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +177,9 @@ def _search_exactly(
     queries: EmbeddingTable, tables: Sequence[EmbeddingTable], asked: GallerySearch, found: FoundEntries
 ) -> FoundEntries:
     """What was ``found`` before and in these tables."""
+    search = search_part if asked.fused is None else partial(search_fused_part, fused=asked.fused)
     for table in tables:
-        found = search_part(queries, table, asked.top, exclude=asked.exclude, found=found)
+        found = search(queries, table, asked.top, exclude=asked.exclude, found=found)
     return found
 
 

@@ -162,6 +162,7 @@ def serve(
     found = None if decisions is None else read_decisions(decisions)
     recipe = keep_precision(used, used.applied_to(recipe), gallery)
     if found is not None:
+        found.with_tables([])
         found.check(used.describe(recipe).fingerprint)
         say_what_is_missing(found)
     token = read_token(token_file)

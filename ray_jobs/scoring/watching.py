@@ -193,6 +193,7 @@ def watch(
     decisions = None if request.decisions is None else read_decisions(request.decisions)
     recipe = matching_precision(used, used.applied_to(recipe), request, decisions)
     if decisions is not None:
+        decisions.with_tables([])
         say_what_is_missing(decisions)
     own.mkdir(parents=True, exist_ok=True)
     with locked(own / LOCK_FILE, wait=False) as lock:

@@ -20,8 +20,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from ccvid.config import ModelOptions, Recipe, ReportOptions, RunOptions, ScoreOptions, TrainOptions
-from ccvid.exported_model import CARD_FILE, ONNX_FILE, ModelCard, read_onnx_model
+from ccvid.exported_model import CARD_FILE, ONNX_FILE, ModelCard
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
+from ccvid.onnx_model import read_onnx_model
 from ccvid.released import import_released
 from ccvid.retrieval.embedding.store import EmbedderDescription, open_store, read_store
 from ccvid.retrieval.embedding.table import (

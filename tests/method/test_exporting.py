@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ccvid import exporting
 from ccvid.config import ModelOptions
-from ccvid.exported_model import CARD_FILE, ONNX_FILE, read_onnx_model
+from ccvid.exported_model import CARD_FILE, ONNX_FILE
 from ccvid.exporting import PROGRAM_FILE, export_model
+from ccvid.onnx_model import read_onnx_model
 from ccvid.trained_model import TrainedModel, backbone_fingerprint, configured_backbone, read_trained_model
 from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
@@ -108,7 +109,7 @@ for name in ("ccvid.training", "ccvid.model", "ccvid.trained_model", "ray"):
     sys.modules[name] = None
 import numpy as np, torch
 from pathlib import Path
-from ccvid.exported_model import read_onnx_model
+from ccvid.onnx_model import read_onnx_model
 folder = Path(sys.argv[1])
 clips = torch.from_numpy(np.load(folder / "clips.npy"))
 print(read_onnx_model(folder / "model.onnx").embed_frames(clips)[:, 0].tolist())
@@ -133,7 +134,11 @@ def test_what_deviates_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     [
         (ONNX_FILE, b"damaged", r"model\.onnx: its SHA-256 differs from the one in card\.json"),
         (CARD_FILE, b"{}", r"card\.json: fingerprint: Field required"),
-        (CARD_FILE, None, r"card\.json: cannot be read; an exported model needs it next to model\.onnx"),
+        (
+            CARD_FILE,
+            None,
+            r"model\.onnx: no model\.yaml beside it that says what the network takes; its input 'frames' is uint8 ",
+        ),
         (ONNX_FILE, None, r"model\.onnx: cannot be read: No such file"),
     ],
 )

@@ -188,7 +188,7 @@ def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
     """
     data = read_table(path, required=("id", "person", "camera", "split", "embedding"))
     found_model = _one_model(data, path, model)
-    table = EmbeddingTable(read_rows(data, path), _embeddings(data, path), found_model)
+    table = EmbeddingTable(read_rows(data, path), embedding_column(data, path), found_model)
     check_finite(table.embedding_ND, path, table.rows)
     return table
 
@@ -196,14 +196,14 @@ def read_embeddings(path: Path, *, model: str | None = None) -> EmbeddingTable:
 def read_rows(data: pa.Table, path: Path) -> EmbeddingRows:
     """The labels of a table that ``read_table`` has read; raises InputError as ``read_embeddings`` does."""
     columns = {
-        "id": _text(data, "id", path, complete=True),
-        "person": _text(data, "person", path),
-        "clothes": _text(data, "clothes", path),
-        "camera": _text(data, "camera", path, complete=True),
-        "split": _text(data, "split", path, complete=True),
+        "id": text_column(data, "id", path, complete=True),
+        "person": text_column(data, "person", path),
+        "clothes": text_column(data, "clothes", path),
+        "camera": text_column(data, "camera", path, complete=True),
+        "split": text_column(data, "split", path, complete=True),
         "attributes": _attributes(data, path),
         "clip_count": _clip_counts(data, path),
-        "shard": pc.fill_null(_text(data, "shard_fingerprint", path), ""),
+        "shard": pc.fill_null(text_column(data, "shard_fingerprint", path), ""),
     }
     coded = {
         name: column.dictionary_encode() if pa.types.is_dictionary(ROW_SCHEMA.field(name).type) else column
@@ -250,7 +250,7 @@ def check_splits(rows: EmbeddingRows, path: Path) -> None:
 
 
 def _one_model(data: pa.Table, path: Path, expected: str | None) -> str:
-    models = sorted(name or "" for name in pc.unique(_text(data, "model_fingerprint", path)).to_pylist())
+    models = sorted(name or "" for name in pc.unique(text_column(data, "model_fingerprint", path)).to_pylist())
     if len(models) > 1:
         raise InputError(f"{path}: embeddings of {len(models)} models in one table: {one_line(', '.join(models))}")
     if expected is not None and models[0] != expected:
@@ -258,7 +258,7 @@ def _one_model(data: pa.Table, path: Path, expected: str | None) -> str:
     return models[0]
 
 
-def _embeddings(data: pa.Table, path: Path) -> npt.NDArray[np.float32]:
+def embedding_column(data: pa.Table, path: Path) -> npt.NDArray[np.float32]:
     column = data["embedding"]
     kind = column.type
     is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
@@ -273,7 +273,7 @@ def _embeddings(data: pa.Table, path: Path) -> npt.NDArray[np.float32]:
     return values.astype(np.float32, copy=False).reshape(len(lengths), lengths[0])
 
 
-def _text(data: pa.Table, name: str, path: Path, *, complete: bool = False) -> pa.ChunkedArray:
+def text_column(data: pa.Table, name: str, path: Path, *, complete: bool = False) -> pa.ChunkedArray:
     """A column as strings, null where empty; all null if the column is absent."""
     if name not in data.column_names:
         return pa.chunked_array([pa.nulls(data.num_rows, pa.string())])

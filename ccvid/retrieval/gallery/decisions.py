@@ -1,17 +1,21 @@
-"""Apply the threshold and probabilities of a scored retrieval to the matches of an unlabelled one."""
+"""Apply the threshold, the probabilities and the fusion of a scored retrieval to an unlabelled one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, Field
 
+from ccvid.retrieval.fusion.evidence_file import EvidenceTable
+from ccvid.retrieval.fusion.fusion import Fusion
+from ccvid.retrieval.gallery.fused_search import FusedEvidence
 from ccvid.retrieval.gallery.matches import RankedMatches
 from ccvid.retrieval.ranking.distances import Scores
 from ccvid.retrieval.thresholds.calibration import Calibration, read_calibration
 from ccvid.retrieval.thresholds.separation import Separation
-from ccvid.run_files import CALIBRATION_FILE, THRESHOLDS_FILE
+from ccvid.run_files import CALIBRATION_FILE, FUSION_FILE, THRESHOLDS_FILE
 from data_tools.documents import parse_model
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
@@ -47,7 +51,10 @@ class _ThresholdsFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Threshold and calibration for one model; ``threshold`` is a score, None if the pairs were too few for one."""
+    """Threshold and calibration for one model; ``threshold`` is a score, None if the pairs were too few for one.
+
+    ``model`` is the fingerprint that scores must come from: of the embedder, or of ``fusion`` if they are fused.
+    """
 
     source: str
     model: str
@@ -55,13 +62,38 @@ class Decisions:
     calibration: Calibration | None
     far_elsewhere: FarElsewhere | None = None
     separation: Separation | None = None
+    fusion: Fusion | None = None
 
-    def check(self, model: str) -> None:
+    @property
+    def embedder(self) -> str:
+        """Fingerprint of the embedder."""
+        return self.model if self.fusion is None else self.fusion.model
+
+    def check(self, embedder: str) -> None:
         """Raises InputError if they are for embeddings of another model or other clips."""
-        if model != self.model:
+        if embedder != self.embedder:
             raise InputError(
                 f"{self.source}: threshold and probabilities are for embeddings of another model or of other clips"
             )
+
+    def with_tables(self, tables: Sequence[EvidenceTable]) -> FusedEvidence | None:
+        """The given evidence in the order of the fusion; None if there is neither.
+
+        Raises:
+            InputError: the fusion has other sources than those given, or of other models.
+        """
+        given = {table.name: table for table in tables}
+        names = () if self.fusion is None else self.fusion.names
+        if set(given) != set(names):
+            asked, there = (", ".join(sorted(some)) or "none" for some in (given, names))
+            raise InputError(f"{self.source}: its scores are fused with {there}, but --fuse gives {asked}")
+        if self.fusion is None:
+            return None
+        for source in self.fusion.sources[1:]:
+            found = given[source.name].model
+            if source.model and found and source.model != found:
+                raise InputError(f"{self.source}: {source.name} was of another model than the one that --fuse gives")
+        return FusedEvidence(self.fusion, [given[name] for name in names])
 
     def add_probabilities(self, matches: RankedMatches, *, model: str, prior: float | None = None) -> RankedMatches:
         """The matches, with probabilities if there is a calibration.
@@ -72,7 +104,8 @@ class Decisions:
         self.check(model)
         if self.calibration is None:
             return matches
-        return replace(matches, probability_QK=self.calibration.probability(matches.score_QK, model=model, prior=prior))
+        probability_QK = self.calibration.probability(matches.score_QK, model=self.model, prior=prior)
+        return replace(matches, probability_QK=probability_QK)
 
     def compared(self, random_N: Scores, first_Q: Scores) -> list[str]:
         """Lines on whether unlabelled data looks like that of the threshold; warnings begin with that word.
@@ -137,4 +170,14 @@ def read_decisions(results: StorageFolder) -> Decisions:
         calibration,
         found.recommended.far_elsewhere,
         found.separation,
+        _read_fusion(results, found.model),
     )
+
+
+def _read_fusion(results: StorageFolder, model: str) -> Fusion | None:
+    if not results.exists(FUSION_FILE):
+        return None
+    fusion = parse_model(Fusion, results.read(FUSION_FILE), results / FUSION_FILE)
+    if fusion.fingerprint != model:
+        raise InputError(f"{results / FUSION_FILE}: does not belong to {THRESHOLDS_FILE} next to it; evaluate again")
+    return fusion

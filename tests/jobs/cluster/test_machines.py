@@ -113,7 +113,7 @@ def test_an_embedding_store_and_other_embeddings_keep_theirs(found: bool, tmp_pa
 
     auto = recipe("auto")
     model = ReIdModel(configured_backbone(auto.model, auto.clip), nn.Identity()).eval()
-    used = UsedModel(model, "weights", auto.model, auto.clip)
+    used = UsedModel(model, "weights", auto.model, auto.clip, "slim")
     there = used.describe(auto.with_bf16(found))
     assert there.bf16 is found
     empty, place = StorageFolder(str(tmp_path / "none")), StorageFolder(str(tmp_path / "store"))
