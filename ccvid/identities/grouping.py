@@ -46,8 +46,8 @@ class Pairs:
         for start in range(0, len(first_P), PAIRS_AT_A_TIME):
             part = slice(start, start + PAIRS_AT_A_TIME)
             first, second = first_P[part], second_P[part]
-            cosines = (np.einsum("pd,pd->p", each[first], each[second]) for each in self._vectors)
-            found_P[part] = self.evidence.log_odds(*cosines, self._relation(first, second))
+            plain, whitened = (np.einsum("pd,pd->p", each[first], each[second]) for each in self._vectors)
+            found_P[part] = self.evidence.log_odds(plain, whitened, self._relation(first, second))
         return found_P + self.prior
 
     def between(self, here_A: Indices, there_B: Indices) -> Indices:
@@ -58,8 +58,8 @@ class Pairs:
 
     def clothes_log_odds(self, members_A: Indices) -> Indices:
         """That each two of A tracklets of one person show the same clothes: (A, A), in millionths."""
-        cosines = (each[members_A] @ each[members_A].T for each in self._vectors)
-        return self.evidence.clothes_log_odds(*cosines, self._relation(members_A[:, None], members_A[None]))
+        plain, whitened = (each[members_A] @ each[members_A].T for each in self._vectors)
+        return self.evidence.clothes_log_odds(plain, whitened, self._relation(members_A[:, None], members_A[None]))
 
     def excluded(self, here_A: Indices, there_B: Indices) -> bool:
         """Whether two of them cannot be one person."""
@@ -70,8 +70,8 @@ class Pairs:
         return self.vectors.plain_ND, self.vectors.whitened_ND
 
     def _block(self, here_A: Indices, there_B: Indices) -> Indices:
-        cosines = (each[here_A] @ each[there_B].T for each in self._vectors)
-        return self.evidence.log_odds(*cosines, self._relation(here_A[:, None], there_B[None]))
+        plain, whitened = (each[here_A] @ each[there_B].T for each in self._vectors)
+        return self.evidence.log_odds(plain, whitened, self._relation(here_A[:, None], there_B[None]))
 
     def _relation(self, first: Indices, second: Indices) -> npt.NDArray[np.int8]:
         return self.exclusions.sightings.relation(first, second)
