@@ -85,7 +85,7 @@ def write_person_pages(pages: PersonPages, folder: Path, *, title: str, facts: M
 
 def _write_contents(pages: PersonPages, folder: Path) -> None:
     data, pictures = folder / "data", PictureFolder(folder / "pictures")
-    cameras = sorted(pages.rows.values("camera"))
+    cameras = sorted(set(pages.rows.text("camera").to_pylist()))
     appearances = _appearances(pages, cameras, pictures)
     persons = [of for _, of in sorted(_grouped(appearances, lambda one: one.person).items())]
     for number, part in enumerate(in_parts(persons, PERSONS_IN_A_FILE)):

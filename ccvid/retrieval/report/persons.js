@@ -213,7 +213,7 @@
     const head = element("header");
     head.append(element("span", "name", `${percent(probability)} one person`, "probability"));
     const now = element("span", "note", together ? "taken for one: " : "taken for two: ");
-    for (const number of new Set([first, second].filter((one) => one).map((one) => one[2]))) now.append(personLink(number), " ");
+    for (const number of new Set([first, second].filter((one) => one).map((one) => one[2]))) now.append(personLink(number), "  ");
     head.append(now);
     const buttons = element("span", "answer-buttons");
     buttons.append(answerButton("Same person", same), answerButton("Different people", different));
@@ -322,7 +322,7 @@
       heading: `${cameras[camera]}, ${date || "time of day unknown"}`,
       description: "The doubtful pairs first, then everyone who was seen.",
       total: doubts.length + 1,
-      counted: `rows: ${doubts.length} questions, and the day`,
+      told: `${doubts.length} questions, then the day`,
       rows: async (from, to) => {
         const shown = await asked.rows(from, Math.min(to, doubts.length));
         if (to > doubts.length) shown.push(dayRow(date, await load(`day-${Number(state.day)}`), { withPerson: true }));
@@ -360,7 +360,7 @@
     byId("controls").hidden = state.view !== "persons";
     byId("heading").textContent = view.heading;
     byId("description").textContent = view.description;
-    byId("count").textContent = `${view.total.toLocaleString("en")} ${view.counted}`;
+    byId("count").textContent = view.told ?? `${view.total.toLocaleString("en")} ${view.counted}`;
     byId("order").value = state.order;
     if (byId("search") !== document.activeElement) byId("search").value = state.search;
     for (const [name, link] of [["questions", "to-questions"], ["persons", "to-persons"], ["days", "to-days"]]) {
