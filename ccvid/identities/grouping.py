@@ -1,12 +1,13 @@
 """Tracklets into persons: average linkage of log-odds, within what cannot be one person.
 
-Two groups are joined if the mean log-odds over all their pairs of tracklets, with the prior's, are above 0: if it is
-more probable than not that they are one person. The most probable two are joined first, equals in order of their first
-tracklets, until none is left. A single strong link between two groups does not suffice, and the order of the candidates
-does not matter.
+Two groups are joined if their log-odds are above 0, if it is more probable than not that they are one person: the mean
+of the resemblance over all their pairs of tracklets, with the prior's, and the sum of what motion says of the few pairs
+that follow one another. The most probable two are joined first, equals in order of their first tracklets, until none is
+left. A single strong resemblance between two groups does not suffice, and the order of the candidates does not matter.
 
-Groups whose own mean is not above 0 need no link: joining with others cannot raise a mean above both. So only such
-pairs are kept, as a sparse graph, and what one group has not been compared with is compared when it matters.
+Groups need no link if neither their log-odds nor what motion says of them is above 0: joining with others cannot raise
+them above that. So the other pairs are a sparse graph, and what a group has not been compared with is compared when it
+matters.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Pairs:
     """Log-odds in millionths."""
 
     def log_odds(self, first_P: Indices, second_P: Indices) -> Indices:
-        """Of P pairs, in millionths, the prior's included."""
+        """Of P pairs by their resemblance, in millionths, the prior's included."""
         found_P = np.empty(len(first_P), np.int64)
         for start in range(0, len(first_P), PAIRS_AT_A_TIME):
             part = slice(start, start + PAIRS_AT_A_TIME)
@@ -61,6 +62,11 @@ class Pairs:
         plain, whitened = (each[members_A] @ each[members_A].T for each in self._vectors)
         return self.evidence.clothes_log_odds(plain, whitened, self._relation(members_A[:, None], members_A[None]))
 
+    def motion(self, here_A: Indices, there_B: Indices) -> Indices:
+        """What motion says of each of A tracklets and each of B others: (A, B), in millionths, mostly 0."""
+        log_odds_AB = self.exclusions.sightings.motion(here_A[:, None], there_B[None])
+        return np.rint(UNIT * log_odds_AB).astype(np.int64)
+
     def excluded(self, here_A: Indices, there_B: Indices) -> bool:
         """Whether two of them cannot be one person."""
         return bool(self.exclusions.excluded(here_A[:, None], there_B[None]).any())
@@ -77,8 +83,15 @@ class Pairs:
         return self.exclusions.sightings.relation(first, second)
 
 
+class Link(NamedTuple):
+    """Of two groups, in millionths: the sums over all pairs of their tracklets of resemblance and of motion."""
+
+    resemblance: int
+    motion: int
+
+
 class Doubt(NamedTuple):
-    """Two groups, by their first tracklets: their mean log-odds in millionths, and the most similar two tracklets."""
+    """Two groups: their log-odds in millionths, and the most similar two tracklets."""
 
     log_odds: int
     first: int
@@ -124,7 +137,7 @@ class _Groups:
         self, pairs: Pairs, candidates: tuple[Indices, Indices], together: Linked, apart: Linked, doubtful: int
     ) -> None:
         self._pairs, self._doubtful = pairs, doubtful
-        self._group_N = _components(len(pairs.exclusions.sightings), together)
+        self._group_N = components(len(pairs.exclusions.sightings), together)
         order = np.argsort(self._group_N, kind="stable")
         first_G, begin_G = np.unique(self._group_N[order], return_index=True)
         parts = np.split(order, begin_G[1:])
@@ -134,8 +147,7 @@ class _Groups:
             here, there = int(self._group_N[one]), int(self._group_N[other])
             self._apart.setdefault(here, set()).add(there)
             self._apart.setdefault(there, set()).add(here)
-        self._sums: dict[int, dict[int, int]] = {first: {} for first in self._members}
-        """Of the log-odds of all pairs of two groups, where it is above 0."""
+        self._links: dict[int, dict[int, Link]] = {first: {} for first in self._members}
         self._heap: list[tuple[float, int, int]] = []
         self._near: set[tuple[int, int]] = set()
         """Pairs of tracklets that a doubt may be about."""
@@ -145,11 +157,11 @@ class _Groups:
     def joined(self) -> Grouping:
         """Join until no two groups are to be."""
         while self._heap:
-            mean, one, other = heapq.heappop(self._heap)
-            known = self._sums.get(one, {}).get(other)
-            if known is not None and -known / self._between(one, other) == mean:
+            negated, one, other = heapq.heappop(self._heap)
+            link = self._links.get(one, {}).get(other)
+            if link is not None and -self._log_odds(one, other, link) == negated:
                 if self._may_join(one, other):
-                    self._join(one, other)
+                    self._join(one, other, link)
                 else:
                     self._forget(one, other)
         return Grouping(self._group_N, [*self._joins, *self._open_doubts()])
@@ -163,59 +175,62 @@ class _Groups:
         log_odds_P = self._pairs.log_odds(low_P, high_P)
         near_P = np.abs(log_odds_P) <= 2 * self._doubtful
         self._near.update(zip(low_P[near_P].tolist(), high_P[near_P].tolist(), strict=True))
-        likely_P = log_odds_P > 0
+        motion_P = self._pairs.exclusions.sightings.motion(low_P, high_P)
+        likely_P = (log_odds_P + UNIT * motion_P > 0) | (motion_P > 0)
         groups_2P = np.sort(self._group_N[np.stack([low_P[likely_P], high_P[likely_P]])], axis=0)
-        linked_2L, which_P, count_L = np.unique(groups_2P, axis=1, return_inverse=True, return_counts=True)
-        sum_L = np.zeros(len(count_L), np.int64)
-        np.add.at(sum_L, which_P.reshape(-1), log_odds_P[likely_P])
-        for one, other, total, count in zip(*linked_2L.tolist(), sum_L.tolist(), count_L.tolist(), strict=True):
-            whole = count == self._between(one, other)
-            self._set(one, other, total if whole else self._sum(self._members[one], [other])[0])
+        for one, other in np.unique(groups_2P, axis=1).T.tolist():
+            self._set(one, other, self._compare(self._members[one], [other])[0])
 
     def _between(self, one: int, other: int) -> int:
         return len(self._members[one]) * len(self._members[other])
 
-    def _sum(self, members: Indices, others: Sequence[int]) -> list[int]:
-        """Of the log-odds of all pairs of these tracklets and each of other groups."""
-        there = [self._members[other] for other in others]
-        total_B = self._pairs.between(members, np.concatenate(there)).sum(axis=0)
-        begins = np.cumsum([0, *(len(part) for part in there[:-1])])
-        sums: list[int] = np.add.reduceat(total_B, begins).tolist()
-        return sums
+    def _log_odds(self, one: int, other: int, link: Link) -> float:
+        return link.resemblance / self._between(one, other) + link.motion
 
-    def _set(self, one: int, other: int, total: int) -> None:
-        """Keep the sum of two groups if they may still be joined."""
-        if total <= 0:
+    def _compare(self, members: Indices, others: Sequence[int]) -> list[Link]:
+        """These tracklets and each of other groups."""
+        there = [self._members[other] for other in others]
+        every, begins = np.concatenate(there), np.cumsum([0, *(len(part) for part in there[:-1])])
+        sums = (
+            np.add.reduceat(between(members, every).sum(axis=0), begins).tolist()
+            for between in (self._pairs.between, self._pairs.motion)
+        )
+        return [Link(*both) for both in zip(*sums, strict=True)]
+
+    def _set(self, one: int, other: int, link: Link) -> None:
+        """Keep the link of two groups if they may still be joined."""
+        log_odds = self._log_odds(one, other, link)
+        if log_odds <= 0 and link.motion <= 0:
             self._forget(one, other)
             return
-        self._sums[one][other] = self._sums[other][one] = total
-        heapq.heappush(self._heap, (-total / self._between(one, other), min(one, other), max(one, other)))
+        self._links[one][other] = self._links[other][one] = link
+        if log_odds > 0:
+            heapq.heappush(self._heap, (-log_odds, min(one, other), max(one, other)))
 
     def _forget(self, one: int, other: int) -> None:
-        self._sums[one].pop(other, None)
-        self._sums[other].pop(one, None)
+        self._links[one].pop(other, None)
+        self._links[other].pop(one, None)
 
     def _may_join(self, one: int, other: int) -> bool:
         if other in self._apart.get(one, ()):
             return False
         return not self._pairs.excluded(self._members[one], self._members[other])
 
-    def _join(self, kept: int, gone: int) -> None:
+    def _join(self, kept: int, gone: int, link: Link) -> None:
         """The group of the later first tracklet becomes part of the other."""
-        total = self._sums[kept][gone]
-        mean = total // self._between(kept, gone)
-        if mean <= self._doubtful:
-            self._joins.append(self._doubt(kept, gone, mean, joined=True))
+        log_odds = self._log_odds(kept, gone, link)
+        if log_odds <= self._doubtful:
+            self._joins.append(self._doubt(kept, gone, log_odds, joined=True))
         self._forget(kept, gone)
-        linked = sorted({*self._sums[kept], *self._sums[gone]})
-        sums = dict.fromkeys(linked, 0)
+        linked = sorted({*self._links[kept], *self._links[gone]})
+        links = dict.fromkeys(linked, Link(0, 0))
         for part in (kept, gone):
-            unknown = [other for other in linked if other not in self._sums[part]]
-            found = self._sum(self._members[part], unknown) if unknown else []
-            for other, more in [*zip(unknown, found, strict=True), *self._sums[part].items()]:
-                sums[other] += more
-        for other in self._sums.pop(gone):
-            self._sums[other].pop(gone)
+            unknown = [other for other in linked if other not in self._links[part]]
+            found = self._compare(self._members[part], unknown) if unknown else []
+            for other, more in [*zip(unknown, found, strict=True), *self._links[part].items()]:
+                links[other] = Link(links[other].resemblance + more.resemblance, links[other].motion + more.motion)
+        for other in self._links.pop(gone):
+            self._links[other].pop(gone)
         members = np.concatenate((self._members[kept], self._members.pop(gone)))
         members.sort()
         self._members[kept] = members
@@ -225,7 +240,7 @@ class _Groups:
             self._apart[other].add(kept)
             self._apart.setdefault(kept, set()).add(other)
         for other in linked:
-            self._set(kept, other, sums[other])
+            self._set(kept, other, links[other])
 
     def _open_doubts(self) -> list[Doubt]:
         """On pairs of groups that stayed apart although nothing forbids that they are one."""
@@ -236,19 +251,19 @@ class _Groups:
         }
         found = []
         for one, other in sorted(asked):
-            mean = self._sum(self._members[one], [other])[0] // self._between(one, other)
-            if -self._doubtful <= mean and self._may_join(one, other):
-                found.append(self._doubt(one, other, mean, joined=False))
+            log_odds = self._log_odds(one, other, self._compare(self._members[one], [other])[0])
+            if -self._doubtful <= log_odds and self._may_join(one, other):
+                found.append(self._doubt(one, other, log_odds, joined=False))
         return found
 
-    def _doubt(self, one: int, other: int, mean: int, *, joined: bool) -> Doubt:
+    def _doubt(self, one: int, other: int, log_odds: float, *, joined: bool) -> Doubt:
         here, there = self._members[one], self._members[other]
         log_odds_AB = self._pairs.between(here, there)
         first, second = np.unravel_index(int(np.argmax(log_odds_AB)), log_odds_AB.shape)
-        return Doubt(mean, int(here[first]), int(there[second]), min(len(here), len(there)), joined)
+        return Doubt(round(log_odds), int(here[first]), int(there[second]), min(len(here), len(there)), joined)
 
 
-def _components(tracklets: int, pairs: Linked) -> Indices:
+def components(tracklets: int, pairs: Linked) -> Indices:
     """For each tracklet the first of those that it is linked with."""
     first = list(range(tracklets))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from ccvid.identities.corrections import Corrections
 from ccvid.identities.evidence import UNIT
-from ccvid.identities.grouping import Doubt, Grouping, Pairs, group
+from ccvid.identities.grouping import Doubt, Grouping, Linked, Pairs, components, group
 from ccvid.identities.register import Grouped
 from ccvid.retrieval.ranking.distances import Indices, Scores
 
@@ -44,19 +45,17 @@ def identify(
         known: the person's number of those that have one: they stay together, unless a correction parts them.
     """
     place_of = {id: place for place, id in enumerate(ids)}
-    apart = [(place_of[one], place_of[other]) for one, other in corrections.different()]
-    together = [(place_of[one], place_of[other]) for one, other in corrections.same()]
-    parted = _parted(known, corrections)
-    by_person: dict[int, int] = {}
-    for id in ids:
-        if (number := known.get(id)) is not None and number not in parted:
-            first = by_person.setdefault(number, place_of[id])
-            together.append((first, place_of[id]))
-    more = _within(known, parted, place_of)
+    decided, apart = (
+        [(place_of[one], place_of[other]) for one, other in of] for of in (corrections.same(), corrections.different())
+    )
+    seen = pairs.exclusions.sightings
+    usual = [*_alike(np.array([known.get(id, -1) for id in ids])), *_alike(seen.track_N)]
+    kept, released = _without_contradiction(len(ids), decided, apart, usual)
+    more = [seen.consecutive(), *(_all_pairs(members) for members in released)]
     found = group(
         pairs,
-        tuple(np.concatenate(both) for both in zip(candidates, more, strict=True)),  # type: ignore[arg-type]
-        together=together,
+        tuple(np.concatenate(every) for every in zip(candidates, *more, strict=True)),  # type: ignore[arg-type]
+        together=[*decided, *(link for members in kept for link in pairwise(members.tolist()))],
         apart=apart,
     )
     outfit_N, confidence_N = _outfits_and_confidence(pairs, found)
@@ -65,38 +64,52 @@ def identify(
     return grouped, _questions(ids, found.doubts, corrections)
 
 
-def _parted(known: Mapping[str, int], corrections: Corrections) -> set[int]:
-    """Persons of whom two tracklets are decided to be different."""
-    return {
-        known[one]
-        for one, other in corrections.different()
-        if known.get(one) is not None and known.get(one) == known.get(other)
-    }
+def _alike(code_N: Indices) -> list[Indices]:
+    """The places of each code that two or more have; −1 is none."""
+    order = np.argsort(code_N, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(code_N[order])) + 1)
+    return [part for part in parts if len(part) > 1 and code_N[part[0]] >= 0]
 
 
-def _within(known: Mapping[str, int], parted: set[int], place_of: Mapping[str, int]) -> tuple[Indices, Indices]:
-    """All pairs of the tracklets of these persons, who are grouped anew."""
-    pairs = [np.empty((2, 0), np.int64)]
-    for number in sorted(parted):
-        places = np.array([place for id, place in place_of.items() if known.get(id) == number])
-        pairs.append(places[np.stack(np.triu_indices(len(places), 1))])
-    first_P, second_P = np.concatenate(pairs, axis=1)
-    return first_P, second_P
+def _without_contradiction(
+    count: int, decided: Linked, apart: Linked, usual: Sequence[Indices]
+) -> tuple[list[Indices], list[Indices]]:
+    """Of what usually stays together, what decisions allow to, and what they part.
+
+    Args:
+        decided, apart: places that people have decided to be one person, or two.
+        usual: places of a known person, and of one track.
+    """
+    kept, released = list(usual), list[Indices]()
+    while True:
+        links = [*decided, *(link for members in kept for link in pairwise(members.tolist()))]
+        component_N = components(count, links)
+        wrong = {int(component_N[one]) for one, other in apart if component_N[one] == component_N[other]}
+        parted = [members for members in kept if int(component_N[members[0]]) in wrong]
+        if not parted:
+            return kept, released
+        released += parted
+        kept = [members for members in kept if int(component_N[members[0]]) not in wrong]
+
+
+def _all_pairs(members: Indices) -> tuple[Indices, Indices]:
+    first, second = np.triu_indices(len(members), 1)
+    return members[first], members[second]
 
 
 def _outfits_and_confidence(pairs: Pairs, found: Grouping) -> tuple[Indices, Scores]:
     """Outfits from 1 within each group, by their first tracklets; how sure each tracklet is of its group.
 
-    The confidence is the probability of the mean log-odds to the group's others; of a tracklet alone, that it is not
-    the person of the most probable other group.
+    The confidence is the probability of its log-odds to the group's others; of a tracklet alone, that it is not the
+    person of the most probable other group.
     """
     outfit_N, confidence_N = np.ones(len(found.group_N), np.int64), np.ones(len(found.group_N))
     order = np.argsort(found.group_N, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(found.group_N[order])) + 1):
         if len(members) > 1:
             between = pairs.between(members, members)
-            others = between.sum(axis=1) - between.diagonal()
-            confidence_N[members] = _probability(others / (len(members) - 1))
+            others = (between.sum(axis=1) - between.diagonal()) / (len(members) - 1)
+            confidence_N[members] = _probability(others + pairs.motion(members, members).sum(axis=1))
             outfit_N[members] = _outfits(pairs, members)
     size_N = np.bincount(found.group_N)[found.group_N]
     for doubt in found.doubts:

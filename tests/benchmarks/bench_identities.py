@@ -8,9 +8,10 @@
 are a gallery, for which the next 40 are the labelled tracklets. Four cameras, four outfits, two tracklets each. First
 without any time of day; then with an outfit a day, also in four batches, a day each, and in random batches.
 
-**Tracks**: real footage with true tracks, each cut into pieces of 25 frames, with the model and the labelled walkers of
-the first seed. IDF1 (Ristani et al., 2016) and AssA (Luiten et al., 2020) of given boxes, in which no box is missed or
-too many: a matrix of counts, matched by the Hungarian method. trackeval computes the same, but is not a dependency.
+**Tracks**: real footage with true tracks beside it, each cut into pieces of 25 frames, with the model and the labelled
+walkers of the first seed; nothing says which pieces were one track. IDF1 (Ristani et al., 2016) and AssA (Luiten et
+al., 2020) of given boxes, of which none is missed or too many: a matrix of counts, matched by the Hungarian method.
+trackeval computes the same, but is not a dependency.
 
 **Size**: made embeddings, eight a person, in memory: seconds of searching and of grouping.
 
@@ -271,11 +272,11 @@ def measure_tracks(options: argparse.Namespace, folder: Path) -> None:
     if not shards.exists():
         make_shards(dataset, shards, recipe.data.frames)
     store = ShardFolder(shards)
-    table = embedded(store, run, recipe, evidence.model)
+    table = without_tracks(embedded(store, run, recipe, evidence.model))
     ids = table.rows.text("id").to_pylist()
     person_of = dict(zip(ids, persons_of(table, np.arange(len(ids)), evidence, {}).group_R.tolist(), strict=True))
     print(f"\npieces of {PIECE} frames; IDF1 and AssA of the pieces, and of the persons found, per cent\n")
-    print("| video | tracks | pieces | persons | IDF1 | found | AssA | found |\n" + "|---|" * 8)
+    print("| video | tracks | pieces | persons | IDF1 | found | AssA | found |\n|" + "---|" * 8)
     for video in sorted({tracklet.attributes["video"] for tracklet in dataset.tracklets}):
         of = [tracklet for tracklet in dataset.tracklets if tracklet.attributes["video"] == video]
         true_N = np.array([int(tracklet.attributes["track"]) for tracklet in of])
@@ -287,6 +288,12 @@ def measure_tracks(options: argparse.Namespace, folder: Path) -> None:
         ]
         counts = f"{len(set(true_N.tolist()))} | {len(of)} | {len(set(found_N.tolist()))}"
         print(f"| {video} | {counts} | {' | '.join(cells)} |", flush=True)
+
+
+def without_tracks(table: EmbeddingTable) -> EmbeddingTable:
+    """As if each piece were a track of its own, so that nothing says which pieces belong together."""
+    rows = [replace(row, attributes={**row.attributes, "track": str(number)}) for number, row in enumerate(table.rows)]
+    return EmbeddingTable(EmbeddingRows.of(rows), table.embedding_ND, table.model)
 
 
 def embedded(store: ShardFolder, run: Path, recipe: Recipe, model: str) -> EmbeddingTable:

@@ -18,7 +18,7 @@ EVIDENCE = learnt()
 def naive(pairs: Pairs, count: int, together: Linked = (), apart: Linked = ()) -> Indices:
     """The definition: all means anew after each join."""
     every = np.arange(count)
-    log_odds_NN = pairs.between(every, every)
+    log_odds_NN, motion_NN = pairs.between(every, every), pairs.motion(every, every)
     groups = [{place} for place in every.tolist()]
     for one, other in together:
         both = [part for part in groups if one in part or other in part]
@@ -30,9 +30,9 @@ def naive(pairs: Pairs, count: int, together: Linked = (), apart: Linked = ()) -
             first_P, second_P = np.array(ways).T
             if pairs.exclusions.excluded(first_P, second_P).any() or {*ways} & {*map(tuple, map(sorted, apart))}:
                 continue
-            total = int(log_odds_NN[first_P, second_P].sum())
-            found = (-total / len(ways), min(here), min(there))
-            if total > 0 and (best is None or found < best):
+            resemblance, motion = (int(of_NN[first_P, second_P].sum()) for of_NN in (log_odds_NN, motion_NN))
+            found = (-(resemblance / len(ways) + motion), min(here), min(there))
+            if found[0] < 0 and (best is None or found < best):
                 best = found
         if best is None:
             break
@@ -53,6 +53,21 @@ def test_groups_are_those_of_the_definition(seed: int, days: bool) -> None:
     together = [(3, 9), (9, 21)] if seed % 3 else []
     found = group(pairs, all_pairs(count), together=together, apart=apart)
     assert found.group_N.tolist() == naive(pairs, count, together, apart).tolist()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_of_people_who_walk_on_are_those_of_the_definition(seed: int) -> None:
+    table, random = people(4, 2, 3, noise=1.2, seed=seed, days=False), np.random.default_rng(seed)
+    places: dict[str, dict[str, str]] = {}
+    for id in table.rows.text("id").to_pylist():
+        start, box = round(float(random.uniform(0, 12)), 2), f"{random.integers(0, 300)},50,40,100"
+        end = start + round(float(random.uniform(0.2, 3)), 2)
+        places[id] = {"video": "gate", "start_seconds": f"{start}", "end_seconds": f"{end}"}
+        places[id] |= {"first_box": box, "last_box": box}
+    pairs = pairs_of(with_attributes(table, places), EVIDENCE)
+    found = group(pairs, all_pairs(24))
+    assert found.group_N.tolist() == naive(pairs, 24).tolist()
+    assert np.any(pairs.motion(np.arange(24), np.arange(24)) > 0)
 
 
 def test_only_likely_candidates_matter_and_no_order() -> None:
@@ -116,5 +131,5 @@ def test_doubts_are_what_was_nearly_otherwise() -> None:
         if not doubt.joined:
             here, there = (np.flatnonzero(found.group_N == name) for name in (one, other))
             between = pairs.between(here, there)
-            assert doubt.log_odds == between.sum() // between.size
+            assert doubt.log_odds == round(between.sum() / between.size)
             assert between.max() == pairs.log_odds(np.array([doubt.first]), np.array([doubt.second]))[0]
