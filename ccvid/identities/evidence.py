@@ -50,7 +50,7 @@ class Relation(IntEnum):
 
 
 SAME_CLOTHES: Mapping[Relation, float] = {
-    Relation.UNKNOWN: 0.15,
+    Relation.UNKNOWN: 0.3,
     Relation.WITHIN_A_DAY: 0.95,
     Relation.OTHER_DAYS: 0.05,
 }

@@ -89,8 +89,8 @@ def test_samples_of_many_pairs_give_nearly_the_same(monkeypatch: pytest.MonkeyPa
     some = learn_evidence(table).curves
     for one, other in ((whole.same_clothes, some.same_clothes), (whole.clothes_changing, some.clothes_changing)):
         middle = np.linspace(0.4, 0.6, 5)  # about where they cross 0
-        said = [np.interp(middle, curve.scores, curve.log_odds) for curve in (one, other)]
-        assert np.allclose(*said, atol=2.0)
+        first, second = (np.interp(middle, curve.scores, curve.log_odds) for curve in (one, other))
+        assert np.allclose(first, second, atol=2.0)
 
 
 def test_without_clothes_labels_all_pairs_serve() -> None:

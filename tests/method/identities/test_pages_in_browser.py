@@ -13,10 +13,11 @@ from tests.method.report_walkers import HOSTILE
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
+from selenium.webdriver.chrome.webdriver import WebDriver
+
 from tests.method.report.test_report_in_browser import (
     CHROMIUM,
     DRIVER,
-    WebDriver,
     browser,
     complaints,
     one,
