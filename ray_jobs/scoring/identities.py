@@ -254,15 +254,17 @@ def _concerned(
     needed = {*neighbours.found, *(id for pair in changed for id in pair)} & known.keys()
     parted = {known[one] for one, other in changed if known.get(one) == known.get(other, -1)}
     persons = {known[id] for id in needed}
-    members = [id for id in known if known[id] in persons]
-    video_of = dict(zip(rows.text("id").to_pylist(), rows.attribute("video").to_pylist(), strict=True))
-    start_of = dict(zip(video_of, np.nan_to_num(moments(rows, "start"), nan=-np.inf).tolist(), strict=True))
-    new_videos = {video_of[id] for id in new} - {None}
-    present = (id for id in members if id in video_of)
-    ordered = sorted(present, key=lambda id: (id not in needed, video_of[id] not in new_videos, -start_of[id], id))
+    members = rows.take(np.flatnonzero(rows.is_in("id", [id for id in known if known[id] in persons])))
+    ids, videos = members.text("id").to_pylist(), members.attribute("video").to_pylist()
+    start_N = np.nan_to_num(moments(members, "start"), nan=-np.inf)
+    new_videos = set(rows.take(np.flatnonzero(rows.is_in("id", new))).attribute("video").to_pylist()) - {None}
+    order = sorted(
+        range(len(ids)),
+        key=lambda place: (ids[place] not in needed, videos[place] not in new_videos, -start_N[place], ids[place]),
+    )
     taken: dict[int, int] = {}
     kept = []
-    for id in ordered:
+    for id in map(ids.__getitem__, order):
         number = known[id]
         if id in needed or number in parted or taken.get(number, 0) < MOST_COMPARED:
             taken[number] = taken.get(number, 0) + (id not in needed)
