@@ -58,7 +58,7 @@ SAME_CLOTHES: Mapping[Relation, float] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
+class UnitVectors:
     """Unit vectors of N tracklets in float64 (``on_grid``), so that cosines are exact: plain, and whitened."""
 
     plain_ND: Scores
@@ -98,10 +98,10 @@ class Evidence:
         found = min(0.5, self.curves.partners / max(1, tracklets - 1)) if share is None else share
         return _millionths(np.log(found / (1 - found))).item()
 
-    def vectors(self, embedding_ND: Floats) -> Vectors:
+    def vectors(self, embedding_ND: Floats) -> UnitVectors:
         """Of embeddings by the same model."""
         plain_ND = on_grid(embedding_ND)
-        return Vectors(plain_ND, _whitened(plain_ND, self.mean_D, self.whitening_DD))
+        return UnitVectors(plain_ND, _whitened(plain_ND, self.mean_D, self.whitening_DD))
 
     def log_odds(self, plain: Scores, whitened: Scores, relation: npt.NDArray[np.int8]) -> Indices:
         """Log-odds in millionths for cosines of pairs, arrays of one shape; those of the prior are not in it."""

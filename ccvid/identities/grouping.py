@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.identities.evidence import UNIT, Evidence, Vectors
+from ccvid.identities.evidence import UNIT, Evidence, UnitVectors
 from ccvid.identities.sightings import Exclusions
 from ccvid.retrieval.ranking.distances import Indices, Scores
 
@@ -36,7 +36,7 @@ class Pairs:
     """What is known about any pair of N tracklets."""
 
     evidence: Evidence
-    vectors: Vectors
+    vectors: UnitVectors
     exclusions: Exclusions
     prior: int
     """Log-odds in millionths."""

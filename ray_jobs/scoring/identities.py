@@ -84,56 +84,53 @@ def identify_gallery(recipe: Recipe, request: IdentityRequest, folder: StorageFo
     travel = {} if request.travel is None else read_travel_times(request.travel)
     folder.check_writable()
     connect()
+    register = Register(request.gallery)
+    evidence = find_evidence(register, request.calibration)
     if request.checkpoint is not None:
-        add_footage(recipe, request.checkpoint, request.gallery)
-    store, register = read_store(request.gallery), Register(request.gallery)
-    evidence = find_evidence(register, request.calibration, store.embedder.fingerprint)
+        add_footage(recipe, request.checkpoint, request.gallery, evidence.model)
+    store = read_store(request.gallery)
+    if evidence.model != store.embedder.fingerprint:
+        raise InputError(
+            f"{request.calibration or register.folder}: embeddings of another model or other clips than those of "
+            f"{request.gallery}, so its probabilities do not hold there"
+        )
     with register.writing():
         found = find_persons(store, register, evidence, request, travel, recipe.score.threshold.prior)
     _tell(found, request.gallery)
     return found
 
 
-def add_footage(recipe: Recipe, checkpoint: StorageFolder, gallery: StorageFolder) -> None:
-    """Embed the recipe's data into the gallery, as score.py does.
+def add_footage(recipe: Recipe, checkpoint: StorageFolder, gallery: StorageFolder, model: str) -> None:
+    """Embed all tracklets of the recipe's data into the gallery, if it can be in the precision of ``model``'s.
 
     Raises:
         InputError: the checkpoint, the data, the gallery or the cluster does not allow it.
         OSError: a place cannot be written.
     """
     used = read_model(checkpoint, recipe.model)
-    recipe = keep_precision(used, used.applied_to(recipe), gallery)
+    recipe = keep_precision(used, used.applied_to(recipe), gallery, [model])
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
     store = open_shards(shards, recipe.data.cache)
-    rows = np.flatnonzero(~store.rows.is_in("split", ["train"])).tolist()
-    embed_data(used, recipe, shards, store, rows, gallery).embeddings.merge_small_parts()
+    every = list(range(len(store.rows)))
+    embed_data(used, recipe, shards, store, every, gallery).embeddings.merge_small_parts()
 
 
-def find_evidence(register: Register, calibration: StorageFolder | None, model: str) -> Evidence:
+def find_evidence(register: Register, calibration: StorageFolder | None) -> Evidence:
     """What probabilities are computed from: learnt from results, or as it was for the gallery's persons so far.
 
     Raises:
-        InputError: there is neither, or it is for embeddings of another model.
+        InputError: there is neither, or it cannot be learnt from.
     """
-    if calibration is None:
-        evidence = register.evidence()
-        if evidence is None:
-            raise InputError(
-                f"{register.gallery}: has no persons yet, so --calibration is needed: results of train.py or "
-                "evaluate.py on labelled tracklets of other people, with the same weights and clips"
-            )
-        source: object = register.folder
-    else:
+    if calibration is not None:
         if not calibration.exists(EMBEDDINGS_FILE):
             raise InputError(f"{calibration}: no {EMBEDDINGS_FILE}; give results of train.py or evaluate.py")
         with calibration.fetched(EMBEDDINGS_FILE) as path:
-            evidence = learn_evidence(read_embeddings(path))
-        source = calibration / EMBEDDINGS_FILE
-    if evidence.model != model:
+            return learn_evidence(read_embeddings(path))
+    if (evidence := register.evidence()) is None:
         raise InputError(
-            f"{source}: embeddings of another model or other clips than those of {register.gallery}, so its "
-            "probabilities do not hold there"
+            f"{register.gallery}: has no persons yet, so --calibration is needed: results of train.py or evaluate.py "
+            "on labelled tracklets of other people, with the same weights and clips"
         )
     return evidence
 

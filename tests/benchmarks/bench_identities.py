@@ -47,6 +47,7 @@ from ccvid.retrieval.embedding.embed import embed_tracklets
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable, read_embeddings
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters, score_clusters
 from ccvid.retrieval.gallery.search import search
+from ccvid.retrieval.gallery.vectors import MatrixVectors
 from ccvid.retrieval.ranking.distances import Indices
 from ccvid.run_files import EMBEDDINGS_FILE
 from ccvid.trained_model import find_checkpoint, read_trained_model
@@ -132,7 +133,7 @@ def sets_of(table: EmbeddingTable, sets: int) -> Iterator[tuple[EmbeddingTable, 
 def ways(tested: EmbeddingTable, evidence: Evidence) -> Iterator[tuple[str, Figures]]:
     """Each way to find the persons, and how good it is."""
     rows = tested.rows
-    groups = find_clusters(tested.embedding_ND, Presence.of(rows)).group_N
+    groups = find_clusters(MatrixVectors(tested.embedding_ND), Presence.of(rows)).group_N
     alone = np.where(groups < 0, np.arange(len(groups)) + len(groups), groups)
     yield "today's groups (score.py --groups)", judged(rows, alone, alone)
     whole = np.arange(len(rows))

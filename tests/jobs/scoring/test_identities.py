@@ -216,19 +216,16 @@ def test_tracks_and_videos_of_footage(store: EmbeddingStore, tmp_path: Path) -> 
 
 def test_evidence_is_needed_once(store: EmbeddingStore, tmp_path: Path) -> None:
     register, results = Register(store.folder), StorageFolder(str(tmp_path / "results"))
-    model = EMBEDDER.fingerprint
     with pytest.raises(InputError, match="has no persons yet, so --calibration is needed"):
-        find_evidence(register, None, model)
+        find_evidence(register, None)
     with pytest.raises(InputError, match=r"no embeddings\.parquet; give results"):
-        find_evidence(register, results, model)
+        find_evidence(register, results)
     Path(str(results)).mkdir()
-    write_embeddings(as_stored(people(24, seed=99)), Path(str(results)) / EMBEDDINGS_FILE)
-    assert find_evidence(register, results, model).curves == EVIDENCE.curves
-    with pytest.raises(InputError, match=r"embeddings\.parquet: embeddings of another model"):
-        find_evidence(register, results, "another")
+    write_embeddings([as_stored(people(24, seed=99))], Path(str(results)) / EMBEDDINGS_FILE)
+    assert find_evidence(register, results).curves == EVIDENCE.curves
     store.add(PEOPLE)
     run(store)
-    assert find_evidence(register, None, model).curves == EVIDENCE.curves
+    assert find_evidence(register, None).curves == EVIDENCE.curves
 
 
 def test_refused_input(store: EmbeddingStore) -> None:
