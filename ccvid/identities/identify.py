@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,20 +10,8 @@ import numpy as np
 from ccvid.identities.corrections import Corrections
 from ccvid.identities.evidence import UNIT
 from ccvid.identities.grouping import Doubt, Grouping, Linked, Pairs, components, group
-from ccvid.identities.register import Grouped
+from ccvid.identities.register import Grouped, Question, by_value
 from ccvid.retrieval.ranking.distances import Indices, Scores
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Are two tracklets one person? ``probability`` is that of their groups; ``together`` what was decided."""
-
-    first: str
-    second: str
-    probability: float
-    together: bool
-    value: float
-    """Expected number of tracklets that an answer puts right."""
 
 
 def identify(
@@ -147,7 +134,7 @@ def _questions(ids: Sequence[str], doubts: Sequence[Doubt], corrections: Correct
         probability = float(_probability(np.array(doubt.log_odds)))
         wrong = 1 - probability if doubt.joined else probability
         found.append(Question(first, second, probability, doubt.joined, wrong * doubt.size))
-    return sorted(found, key=lambda question: (-question.value, question.first, question.second))
+    return by_value(found)
 
 
 def _probability(log_odds: Scores | Indices) -> Scores:

@@ -3,6 +3,7 @@
     identities/persons.parquet      person, outfit and confidence of each tracklet; says how much of the record is valid
     identities/record.jsonl         what happened to a number, a line of JSON each, only ever added to
     identities/corrections.csv      what people have decided
+    identities/questions.json       what they have not
     identities/evidence.safetensors from what probabilities are computed
 
 A number never changes its meaning without a line: ``opened`` (a new person), ``merged`` (``person`` is ``into`` from
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,12 +27,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ccvid.identities.corrections import Corrections, read_corrections
 from ccvid.identities.evidence import Evidence
 from ccvid.retrieval.ranking.distances import Indices, Scores
-from data_tools.documents import parse_model
+from data_tools.documents import first_problem, parse_model
 from data_tools.errors import InputError
 from data_tools.file_lock import locked
 from data_tools.options import Options
@@ -41,6 +42,7 @@ from data_tools.wording import one_line
 
 FOLDER = "identities"
 PERSONS_FILE, RECORD_FILE = "persons.parquet", "record.jsonl"
+QUESTIONS_FILE = "questions.json"
 CORRECTIONS_FILE, EVIDENCE_FILE = "corrections.csv", "evidence.safetensors"
 LOCK_FILE = ".lock"
 STATE = b"ccvid"
@@ -124,6 +126,42 @@ class Persons:
             {number: name for number, name in self.names.items() if number in numbers},
             self.next_person,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Are two tracklets one person? ``probability`` is that of their groups; ``together`` what was decided."""
+
+    first: str
+    second: str
+    probability: float
+    together: bool
+    value: float
+    """Expected number of tracklets that an answer puts right."""
+
+
+def by_value(questions: Iterable[Question]) -> list[Question]:
+    """The most valuable first."""
+    return sorted(questions, key=lambda question: (-question.value, question.first, question.second))
+
+
+def open_questions(
+    earlier: Iterable[Question], new: Iterable[Question], persons: Persons, met: Collection[str], decided: Corrections
+) -> list[Question]:
+    """The new ones, and those of earlier runs that still are: not answered, not overtaken, not looked at again.
+
+    Args:
+        met: tracklets that this run has looked at; ``new`` has all questions about two of them.
+    """
+    person_of = dict(zip(persons.ids, persons.person_N.tolist(), strict=True))
+
+    def is_open(question: Question) -> bool:
+        both = question.first, question.second
+        if both in decided.pairs or not all(id in person_of for id in both) or all(id in met for id in both):
+            return False
+        return (person_of[both[0]] == person_of[both[1]]) == question.together
+
+    return by_value([*new, *filter(is_open, earlier)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +272,9 @@ def _joined(
     )
 
 
+_QUESTIONS = TypeAdapter(list[Question])
+
+
 @dataclass(frozen=True, slots=True)
 class Register:
     """The register in a gallery's folder."""
@@ -278,12 +319,29 @@ class Register:
         with self.folder.fetched(CORRECTIONS_FILE) as path:
             return read_corrections(path)
 
-    def write(self, persons: Persons, events: Sequence[Event], corrections: Corrections, evidence: Evidence) -> None:
+    def questions(self) -> list[Question]:
+        """Those that were open after the last run. Raises InputError if the file cannot be read."""
+        try:
+            return _QUESTIONS.validate_json(self.folder.read(QUESTIONS_FILE))
+        except FileNotFoundError:
+            return []
+        except ValidationError as error:
+            raise InputError(f"{self.folder / QUESTIONS_FILE}: {first_problem(error)}") from None
+
+    def write(
+        self,
+        persons: Persons,
+        events: Sequence[Event],
+        questions: Sequence[Question],
+        corrections: Corrections,
+        evidence: Evidence,
+    ) -> None:
         """Replace the persons and add to the record; call it only while ``writing``."""
         lines = [*self._lines(self._read()[1].events), *(event.line() for event in events)]
         state = _State(next_person=persons.next_person, events=len(lines))
         self.folder.write(EVIDENCE_FILE, evidence.to_bytes())
         self.folder.write(CORRECTIONS_FILE, corrections.to_csv())
+        self.folder.write(QUESTIONS_FILE, _QUESTIONS.dump_json(list(questions)))
         self.folder.write(RECORD_FILE, "".join(f"{line}\n" for line in lines).encode())
         with self.folder.new_file(PERSONS_FILE) as path:
             table = persons.table()

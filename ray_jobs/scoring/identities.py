@@ -15,8 +15,8 @@ from ccvid.config import Recipe
 from ccvid.identities.corrections import Corrections, read_corrections
 from ccvid.identities.evidence import Evidence, learn_evidence
 from ccvid.identities.grouping import Pairs
-from ccvid.identities.identify import Question, identify
-from ccvid.identities.register import Event, Grouped, Persons, Register, renewed
+from ccvid.identities.identify import identify
+from ccvid.identities.register import Event, Grouped, Persons, Question, Register, open_questions, renewed
 from ccvid.identities.sightings import Exclusions, Sightings, TravelTimes, read_travel_times
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_store
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, read_embeddings
@@ -161,7 +161,7 @@ def find_persons(
         Exclusions.of(Sightings.of(table.rows), travel),
         evidence.prior(len(rows), prior),
     )
-    grouped, questions = (
+    grouped, new_questions = (
         identify(met_ids, pairs, neighbours.among(met_ids), corrections.among(set(met_ids)), known=known)
         if met_ids
         else (_nobody(), [])
@@ -173,7 +173,8 @@ def find_persons(
         removed=known.keys() - set(ids),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    register.write(persons, events, corrections, evidence)
+    questions = open_questions(register.questions(), new_questions, persons, frozenset(met_ids), corrections)
+    register.write(persons, events, questions, corrections, evidence)
     return Found(rows, persons, events, questions, frozenset(met_ids))
 
 

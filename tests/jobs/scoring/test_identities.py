@@ -187,6 +187,17 @@ def test_tables_and_questions(store: EmbeddingStore, tmp_path: Path) -> None:
     assert [(row["tracklet"], row["other"]) for row in rows] == [(q.first, q.second) for q in found.questions]
 
 
+def test_questions_stay_until_they_are_answered(store: EmbeddingStore) -> None:
+    store.add(as_stored(people(10, 3, 2, noise=1.1, seed=5)))
+    first = run(store)
+    assert run(store).questions == first.questions
+    asked = first.questions[0]
+    verdict = "different" if asked.together else "same"
+    left = run(store, f"{verdict},{asked.first},{asked.second}\n").questions
+    assert asked not in left
+    assert left
+
+
 def test_tracks_and_videos_of_footage(store: EmbeddingStore, tmp_path: Path) -> None:
     folder = tmp_path / "footage"
     make_gate(folder)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from ccvid.identities import pages as module
-from ccvid.identities.identify import Question
 from ccvid.identities.pages import PersonPages, write_person_pages
-from ccvid.identities.register import Persons
+from ccvid.identities.register import Persons, Question
 from data_tools.errors import InputError
 from tests.method.identities.made_people import people, with_attributes
 from tests.method.report_walkers import HOSTILE, walking

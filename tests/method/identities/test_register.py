@@ -16,11 +16,14 @@ from ccvid.identities.register import (
     CORRECTIONS_FILE,
     EVIDENCE_FILE,
     PERSONS_FILE,
+    QUESTIONS_FILE,
     RECORD_FILE,
     Event,
     Grouped,
     Persons,
+    Question,
     Register,
+    open_questions,
     renewed,
 )
 from data_tools.errors import InputError
@@ -111,7 +114,7 @@ def write(register: Register, before: Persons, names: dict[str, str] | None = No
     persons, events = renewed(before, grouped(**groups), names or {}, time="2026-11-20T08:00:00+00:00")
     decided = Corrections().with_rows([("same", "a", "b", "f:1")])
     with register.writing():
-        register.write(persons, events, decided, learnt())
+        register.write(persons, events, [Question("a", "c", 0.4, False, 0.4)], decided, learnt())
     return persons
 
 
@@ -128,12 +131,29 @@ def test_what_is_written_is_read(register: Register) -> None:
     assert [event.tracklets for event in register.events()] == [2, 1, 2, 3]
     assert {event.time for event in register.events()} == {"2026-11-20T08:00:00+00:00"}
     assert register.corrections().pairs == {("a", "b"): True}
+    assert register.questions() == [Question("a", "c", 0.4, False, 0.4)]
     evidence = register.evidence()
     assert evidence is not None
     assert evidence.curves == learnt().curves
 
 
-@pytest.mark.parametrize("killed_at", [EVIDENCE_FILE, CORRECTIONS_FILE, RECORD_FILE, PERSONS_FILE])
+def test_questions_stay_open_until_they_are_answered_or_overtaken() -> None:
+    persons, _ = after(Persons(), x="ab", y="c", z="d")
+    earlier = [
+        Question("a", "b", 0.6, True, 0.4),
+        Question("a", "c", 0.4, False, 0.5),
+        Question("b", "c", 0.6, True, 0.4),  # they are no longer together
+        Question("c", "d", 0.3, False, 0.3),  # answered
+        Question("a", "d", 0.2, False, 0.2),  # looked at again
+        Question("a", "x", 0.4, False, 0.4),  # removed
+    ]
+    decided = Corrections().with_rows([("same", "d", "c", "f:1")])
+    new = [Question("b", "d", 0.45, False, 0.45)]
+    found = open_questions(earlier, new, persons, {"a", "d"}, decided)
+    assert [(question.first, question.second) for question in found] == [("a", "c"), ("b", "d"), ("a", "b")]
+
+
+@pytest.mark.parametrize("killed_at", [EVIDENCE_FILE, CORRECTIONS_FILE, QUESTIONS_FILE, RECORD_FILE, PERSONS_FILE])
 def test_a_kill_leaves_the_persons_as_they_were(
     killed_at: str, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +194,9 @@ def test_damaged_files_are_named(register: Register) -> None:
         pq.write_table(damaged, folder / PERSONS_FILE)
         with pytest.raises(InputError, match=complaint):
             register.persons()
+    (folder / QUESTIONS_FILE).write_text('[{"first": "a"}]')
+    with pytest.raises(InputError, match=r"questions\.json: 0\.second"):
+        register.questions()
     (folder / PERSONS_FILE).write_bytes(b"no table")
     with pytest.raises(InputError, match=r"persons\.parquet: not a readable Parquet file"):
         register.persons()
