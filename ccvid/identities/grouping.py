@@ -178,12 +178,12 @@ class _Groups:
         motion_P = np.rint(UNIT * self._pairs.exclusions.sightings.motion(low_P, high_P)).astype(np.int64)
         groups_2P = np.sort(self._group_N[np.stack([low_P, high_P])], axis=0)
         pair_2L, link_P, count_L = np.unique(groups_2P, axis=1, return_inverse=True, return_counts=True)
-        sums = np.zeros((3, len(count_L)), np.int64)
+        sums_L3 = np.zeros((len(count_L), 3), np.int64)
         likely_P = (log_odds_P + motion_P > 0) | (motion_P > 0)
-        np.add.at(sums, (slice(None), link_P.reshape(-1)), np.stack([log_odds_P, motion_P, likely_P]))
-        likely_L = sums[2] > 0
+        np.add.at(sums_L3, link_P.reshape(-1), np.stack([log_odds_P, motion_P, likely_P], axis=1))
+        likely_L = sums_L3[:, 2] > 0
         for one, other, count, *link, _ in zip(
-            *pair_2L[:, likely_L].tolist(), count_L[likely_L].tolist(), *sums[:, likely_L].tolist(), strict=True
+            *pair_2L[:, likely_L].tolist(), count_L[likely_L].tolist(), *sums_L3[likely_L].T.tolist(), strict=True
         ):
             is_whole = count == self._between(one, other)
             self._set(one, other, Link(*link) if is_whole else self._compare(self._members[one], [other])[0])

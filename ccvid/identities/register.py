@@ -159,7 +159,7 @@ def open_questions(
         both = question.first, question.second
         if both in decided.pairs or not all(id in person_of for id in both) or all(id in met for id in both):
             return False
-        return (person_of[both[0]] == person_of[both[1]]) == question.together
+        return bool((person_of[both[0]] == person_of[both[1]]) == question.together)
 
     return by_value([*new, *filter(is_open, earlier)])
 
