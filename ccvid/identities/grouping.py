@@ -103,9 +103,14 @@ class Doubt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """``group_N`` int64 is each tracklet's group, named by its first tracklet; ``doubts`` what was nearly otherwise."""
+    """``group_N`` int64 is each tracklet's group, named by its first tracklet; ``doubts`` what was nearly otherwise.
+
+    ``least_N`` float64 are the log-odds, in millionths, of the least probable join that brought a tracklet, as one of
+    the smaller or of equal sides, to its group; infinity where there was none.
+    """
 
     group_N: Indices
+    least_N: Scores
     doubts: Sequence[Doubt]
 
 
@@ -138,6 +143,7 @@ class _Groups:
     ) -> None:
         self._pairs, self._doubtful = pairs, doubtful
         self._group_N = components(len(pairs.exclusions.sightings), together)
+        self._least_N = np.full(len(self._group_N), np.inf)
         order = np.argsort(self._group_N, kind="stable")
         first_G, begin_G = np.unique(self._group_N[order], return_index=True)
         parts = np.split(order, begin_G[1:])
@@ -164,7 +170,7 @@ class _Groups:
                     self._join(one, other, link)
                 else:
                     self._forget(one, other)
-        return Grouping(self._group_N, [*self._joins, *self._open_doubts()])
+        return Grouping(self._group_N, self._least_N, [*self._joins, *self._open_doubts()])
 
     def _link(self, first_P: Indices, second_P: Indices) -> None:
         """Begin with the groups that the candidates link."""
@@ -228,6 +234,10 @@ class _Groups:
         log_odds = self._log_odds(kept, gone, link)
         if log_odds <= self._doubtful:
             self._joins.append(self._doubt(kept, gone, log_odds, joined=True))
+        for one, other in ((kept, gone), (gone, kept)):
+            members = self._members[one]
+            if len(members) <= len(self._members[other]):
+                self._least_N[members] = np.minimum(self._least_N[members], log_odds)
         self._forget(kept, gone)
         linked = sorted({*self._links[kept], *self._links[gone]})
         links = dict.fromkeys(linked, Link(0, 0))

@@ -87,22 +87,20 @@ def _all_pairs(members: Indices) -> tuple[Indices, Indices]:
 def _outfits_and_confidence(pairs: Pairs, found: Grouping) -> tuple[Indices, Scores]:
     """Outfits from 1 within each group, by their first tracklets; how sure each tracklet is of its group.
 
-    The confidence is the probability of its log-odds to the group's others; of a tracklet alone, that it is not the
-    person of the most probable other group.
+    The confidence is the probability of the least probable join that brought it there, NaN if it was there before; of a
+    tracklet alone, that it is not the person of the most probable other group.
     """
-    outfit_N, confidence_N = np.ones(len(found.group_N), np.int64), np.ones(len(found.group_N))
+    outfit_N = np.ones(len(found.group_N), np.int64)
     order = np.argsort(found.group_N, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(found.group_N[order])) + 1):
         if len(members) > 1:
-            between = pairs.between(members, members)
-            others = (between.sum(axis=1) - between.diagonal()) / (len(members) - 1)
-            confidence_N[members] = _probability(others + pairs.motion(members, members).sum(axis=1))
             outfit_N[members] = _outfits(pairs, members)
+    confidence_N = np.where(np.isfinite(found.least_N), _probability(found.least_N), np.nan)
     size_N = np.bincount(found.group_N)[found.group_N]
     for doubt in found.doubts:
         for place in (doubt.first, doubt.second):
             if not doubt.joined and size_N[place] == 1:
-                confidence_N[place] = min(confidence_N[place], 1 - float(_probability(np.array(doubt.log_odds))))
+                confidence_N[place] = np.fmin(confidence_N[place], 1 - _probability(np.array(doubt.log_odds)))
     return outfit_N, confidence_N
 
 

@@ -168,7 +168,8 @@ def open_questions(
 class Grouped:
     """What a run has found out about R tracklets, known ones among them.
 
-    ``group_R`` int64 are any numbers, one a group; ``order_R`` float64 says in which order new persons are numbered:
+    ``group_R`` int64 are any numbers, one a group; ``confidence_R`` is NaN where it is as it was (1 at first);
+    ``order_R`` float64 says in which order new persons are numbered:
     by their least, then by id.
     """
 
@@ -260,7 +261,8 @@ def _joined(
     values = dict(
         zip(before.ids, zip(before.outfit_N.tolist(), before.confidence_N.tolist(), strict=True), strict=True)
     )
-    values |= dict(zip(found.ids, zip(found.outfit_R.tolist(), found.confidence_R.tolist(), strict=True), strict=True))
+    for id, outfit, confidence in zip(found.ids, found.outfit_R.tolist(), found.confidence_R.tolist(), strict=True):
+        values[id] = outfit, values.get(id, (1, 1.0))[1] if np.isnan(confidence) else confidence
     ids = tuple(sorted(person_of))
     return Persons(
         ids,

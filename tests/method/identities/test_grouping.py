@@ -119,6 +119,22 @@ def test_nobody_is_faster_than_the_least_travel_time() -> None:
     assert group_N.tolist() == [0, 1, 2, 2]
 
 
+def test_the_least_probable_join_is_that_of_the_smaller_side() -> None:
+    table = people(10, 3, 2, noise=1.0, seed=5)
+    pairs = pairs_of(table, EVIDENCE)
+    found = group(pairs, all_pairs(60), doubtful=100.0)
+    sizes = np.bincount(found.group_N)[found.group_N]
+    assert np.isinf(found.least_N[sizes == 1]).all()
+    assert (found.least_N[sizes > 1] > 0).all()
+    weakest = {
+        int(name): min(d.log_odds for d in found.doubts if d.joined and found.group_N[d.first] == name)
+        for name in np.unique(found.group_N[sizes > 1])
+    }
+    for name, log_odds in weakest.items():
+        assert round(found.least_N[found.group_N == name].min()) == log_odds
+    assert np.isinf(group(pairs, all_pairs(60), together=[(0, 1)]).least_N[sizes == 1]).any()
+
+
 def test_doubts_are_what_was_nearly_otherwise() -> None:
     table = people(10, 3, 2, noise=1.1, seed=5)
     pairs = pairs_of(table, EVIDENCE)

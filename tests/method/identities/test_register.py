@@ -81,6 +81,13 @@ def test_of_equal_parts_that_with_the_first_id_keeps_the_number() -> None:
     assert numbers(after(before, x="bc", y="ad")[0]) == {1: "ad", 2: "bc"}
 
 
+def test_confidence_stays_where_a_run_says_nothing_of_it() -> None:
+    before, _ = after(Persons(), x="ab")
+    found = grouped(x="abc")
+    silent = Grouped(found.ids, found.group_R, found.outfit_R, np.array([np.nan, 0.6, np.nan]), found.order_R)
+    assert renewed(before, silent, {})[0].confidence_N.tolist() == [0.9, 0.6, 1.0]
+
+
 def test_a_number_is_not_used_again() -> None:
     before, _ = after(Persons(), x="a", y="b")
     without, events = renewed(before, grouped(), {}, removed={"b"})
