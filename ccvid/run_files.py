@@ -34,6 +34,15 @@ What `score.py` writes of a gallery without labels:
     ├── forgotten-TIME.json           a certificate of what --remove-person or --forget-before removed where
     └── forgetting.json               what such a command has begun; gone when it is done
 
+What `identify.py` writes of a gallery:
+
+    RUN.STORAGE/NAME/
+    ├── identities.parquet            person, outfit and confidence of each tracklet; written last
+    ├── questions.csv                 pairs that are in doubt, the most valuable first
+    ├── persons/index.html            questions, persons and cameras' days as pages
+    ├── tracks/VIDEO.txt, …           the tracks as they came in, with persons, with --tracks
+    └── annotated/VIDEO.mp4           the video with boxes and persons drawn, with --annotate
+
 Ray keeps two files of its own beside them: ``checkpoint_manager_snapshot.json`` and ``.validate_storage_marker``.
 """
 
@@ -66,6 +75,9 @@ MATCHES_TABLE, MATCHES_FILE = "matches.parquet", "matches.csv"
 LIVE_MATCHES_FILE, WATCH_FILE = "matches.jsonl", "watched.jsonl"
 CLUSTERS_FILE = "clusters.parquet"
 GROUPS_FOLDER = "groups"
+
+IDENTITIES_FILE, QUESTIONS_FILE = "identities.parquet", "questions.csv"
+PERSONS_FOLDER, TRACKS_FOLDER, ANNOTATED_FOLDER = "persons", "tracks", "annotated"
 
 
 def rankings_file(protocol: str, kind: str) -> str:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from ccvid.config import Recipe
-from ccvid.run_files import GROUPS_FOLDER, REPORT_FOLDER, TABLES_FILE, rankings_file
+from ccvid.run_files import GROUPS_FOLDER, PERSONS_FOLDER, REPORT_FOLDER, TABLES_FILE, rankings_file
 from ccvid.setting_kinds import DatasetKind
 from ccvid.training.stopping import EndedOnRequestError
 from data_tools.documents import parse_yaml, place_of, reason_of, yaml_lines
@@ -257,7 +257,7 @@ def show_results(folder: StorageFolder) -> None:
     for name in names:
         if fnmatch(name, rankings_file("*", "svg")):
             message(f"pictures: {folder / name}")
-    for pages in (REPORT_FOLDER, GROUPS_FOLDER):
+    for pages in (REPORT_FOLDER, GROUPS_FOLDER, PERSONS_FOLDER):
         if folder.exists(f"{pages}/index.html"):
             message(f"{pages}: {folder / pages / 'index.html'}")
 

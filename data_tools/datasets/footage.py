@@ -24,12 +24,13 @@ from data_tools.datasets.track_doubts import warn_of_doubts
 from data_tools.datasets.track_files import TrackFile, find_track_file, read_track_file
 from data_tools.datasets.video_files import find_videos, name_videos
 from data_tools.errors import UnreadableSourceError
-from data_tools.tracklet import Split, Tracklet, VideoFrames
+from data_tools.tracklet import Box, Split, Tracklet, VideoFrames
 from data_tools.video import FrameTable
 from data_tools.video.frame_table import PICTURES
 from data_tools.video.picture_folders import list_pictures
 
-READER_ATTRIBUTES = ("video", "track", "start_seconds", "end_seconds", "end_time")
+FIRST_BOX, LAST_BOX = "first_box", "last_box"
+READER_ATTRIBUTES = ("video", "track", "start_seconds", "end_seconds", "end_time", FIRST_BOX, LAST_BOX)
 START_TIME = "start_time"
 """As a column of the labels: when the track's video began, overriding ``start_times``. As an attribute of a tracklet:
 when its first frame was recorded."""
@@ -70,8 +71,9 @@ def read_footage(
     Returns:
         Tracklets named ``VIDEO/TRACK``, plus ``/PART`` from 1 if a track yields several, sorted by video, track number
         and time. Attributes: ``video``, ``track``, ``start_seconds`` and ``end_seconds`` (times of the first and last
-        frame, relative to the video's first frame) and, if the recording time is known, ``start_time`` and
-        ``end_time`` (ISO 8601, UTC). Frame numbers are stored from 0. A row that is not a box, a box outside the
+        frame, relative to the video's first frame), ``first_box`` and ``last_box`` (``x,y,w,h`` in pixels) and, if the
+        recording time is known, ``start_time`` and ``end_time`` (ISO 8601, UTC). Frame numbers are stored from 0. A row
+        that is not a box, a box outside the
         picture and a frame beyond the video's end are errors; tracks of an unreadable video are quarantined; what the
         limits in ``options`` exclude is counted in one warning per file.
 
@@ -249,6 +251,8 @@ def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]], options: F
             "track": str(track.number),
             "start_seconds": f"{start:.3f}",
             "end_seconds": f"{end:.3f}",
+            FIRST_BOX: _box_attribute(run[0].box),
+            LAST_BOX: _box_attribute(run[-1].box),
         }
         given = label.attributes.get(START_TIME)
         recorded = track.start if given is None else parse_time(given, ZoneInfo(options.time_zone))
@@ -269,6 +273,11 @@ def _tracklets(track: _Track, labelled_runs: list[tuple[Run, Label]], options: F
             )
         )
     return tracklets
+
+
+def _box_attribute(box: Box) -> str:
+    """x, y, width and height in pixels."""
+    return ",".join(f"{value:.1f}" for value in box)
 
 
 def _warn_of_short(labelled: list[LabelledTrack], options: FootageOptions, log: ProblemLog) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ccvid.config import Recipe
 from ccvid.retrieval.embedding.store import digest_of, read_store
+from ccvid.retrieval.gallery.times import moments
 from data_tools.datasets.start_times import time_attribute
 from data_tools.documents import parse_model
 from data_tools.errors import InputError
@@ -30,7 +31,6 @@ from data_tools.shard_removal import read_labels
 from data_tools.storage import StorageFolder
 from ray_jobs.scoring.kept_data import KEPT, LEFT_BY_REMOVAL, Held, Places, ids_by_names, look_at
 from ray_jobs.scoring.named_rows import Named
-from ray_jobs.scoring.time_limits import start_moments
 from ray_jobs.scoring.unreached import Unreached, unreached
 from ray_jobs.scoring.watch_log import now
 from ray_jobs.scoring.watching import LOCK_FILE
@@ -220,7 +220,7 @@ def _find(places: Places, request: ForgetRequest) -> tuple[Named, int | None]:
         chosen_N = rows.is_in("id", [*request.ids, *ids]) | rows.is_in("person", request.persons)
         persons.update(rows.take(np.flatnonzero(rows.is_in("person", request.persons))).values("person"))
         if request.before is not None:
-            start_N = start_moments(rows)
+            start_N = moments(rows, "start")
             chosen_N |= start_N < request.before.timestamp()
             undated.update(rows.take(np.flatnonzero(np.isnan(start_N))).values("id"))
         ids.update(rows.take(np.flatnonzero(chosen_N)).values("id"))

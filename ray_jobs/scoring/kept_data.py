@@ -16,16 +16,22 @@ from fnmatch import fnmatch
 import numpy as np
 import numpy.typing as npt
 
+from ccvid.identities.register import Persons, Register
 from ccvid.retrieval.embedding.part_folder import LEFTOVER, PART_NAME
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_embedder
 from ccvid.retrieval.report.folder import MARKER as PAGES_MARKER
 from ccvid.run_files import (
+    ANNOTATED_FOLDER,
     CLUSTERS_FILE,
     GROUPS_FOLDER,
+    IDENTITIES_FILE,
     LIVE_MATCHES_FILE,
     MATCHES_FILE,
     MATCHES_TABLE,
+    PERSONS_FOLDER,
+    QUESTIONS_FILE,
     REPORT_FOLDER,
+    TRACKS_FOLDER,
     WATCH_FILE,
     rankings_file,
 )
@@ -41,7 +47,10 @@ from ray_jobs.scoring.evaluation import PARTS_FOLDER
 from ray_jobs.scoring.named_rows import TABLE_KINDS, Named, named_ids, without_rows
 from ray_jobs.scoring.watch_log import WatchLog, without_reasons
 
-DERIVED = (MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER, rankings_file("*", "*"))
+DERIVED = (
+    *(MATCHES_TABLE, MATCHES_FILE, CLUSTERS_FILE, REPORT_FOLDER, GROUPS_FOLDER, rankings_file("*", "*")),
+    *(IDENTITIES_FILE, QUESTIONS_FILE, PERSONS_FOLDER, TRACKS_FOLDER, ANNOTATED_FOLDER),
+)
 """Results that are removed as a whole, because the same command makes them again; so are all other pages."""
 LEFT_BY_REMOVAL = "files, old or new, that a killed removal has left"
 DOOMED = ".removed.tmp"
@@ -125,9 +134,23 @@ def _table_names(places: Places) -> Iterator[tuple[StorageFolder, str]]:
                 yield folder, name
 
 
+def _find_register(places: Places, named: Named) -> Iterator[Held]:
+    register = Register(places.gallery.folder)
+    for file, count in register.mentions(named.ids, named.persons).items():
+        yield look_at(register.folder, file, "the register of persons", count)
+
+
+def _remove_register(places: Places, named: Named) -> None:
+    Register(places.gallery.folder).forget(named.ids, named.persons)
+
+
 def ids_by_names(places: Places, persons: frozenset[str]) -> dict[str, set[str]]:
-    """The ids of tracklets that tables of identities in the gallery or the results give these names."""
+    """The ids of tracklets that the gallery's register, or tables of identities, give these names."""
     found: defaultdict[str, set[str]] = defaultdict(set)
+    known = Register(places.gallery.folder).persons() if persons else Persons()
+    for id, number in zip(known.ids, known.person_N.tolist(), strict=True):
+        if (name := known.names.get(number)) in persons:
+            found[name].add(id)
     for folder, table in _table_names(places):
         if persons and table.endswith(".parquet"):
             with folder.fetched(table) as path:
@@ -271,6 +294,7 @@ KEPT = (
     Kept("what killed writers have left in the results and the gallery", _find_left, _remove_left),
     Kept("matches, groups, pages and pictures", _find_derived, _remove_derived),
     Kept("rows of tables: live matches, scored embeddings and queries, decisions", _find_rows, _remove_rows),
+    Kept("the register of persons", _find_register, _remove_register),
     Kept("reasons in the log of a watch", _find_reasons, _remove_reasons),
     Kept("embeddings and their indexes", _find_embeddings, _remove_embeddings),
     Kept("frames and labels in shards", _find_frames, _remove_frames),

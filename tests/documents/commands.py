@@ -17,7 +17,7 @@ from ray_jobs.cli import parse_recipe
 from tests.documents.markdown import PACKAGES, ROOT, blocks, spans
 
 Parsed = tuple[Recipe, Namespace]
-JOBS = ("shard", "train", "evaluate", "score", "serve", "tune", "export")
+JOBS = ("shard", "train", "evaluate", "score", "identify", "serve", "tune", "export")
 _OURS = f"(?:{'|'.join(PACKAGES)})"
 MADE_RECIPES = ("best.yaml", "config.yaml")
 """Files that jobs write, which documents take as recipes."""

@@ -19,7 +19,7 @@ from tests.jobs.head import ROOT
 from tests.jobs.recipe_reads import read_names, read_settings
 from tests.jobs.test_cli import fields
 
-JOBS = ("train", "tune", "score", "serve", "evaluate", "export", "shard")
+JOBS = ("train", "tune", "score", "identify", "serve", "evaluate", "export", "shard")
 MOST_LINES = 120
 
 

@@ -17,7 +17,7 @@ from data_tools.errors import InputError
 MARKER = "report.json"
 """Marks a folder as a report, which a new one may replace."""
 
-OWN_NAMES = frozenset({MARKER, "index.html", "filmstrips.html", "report.css", "filmstrips.js"}) | {
+OWN_NAMES = frozenset({MARKER, "index.html", "filmstrips.html", "report.css", "filmstrips.js", "persons.js"}) | {
     "data",
     "pictures",
     "figures",
@@ -31,10 +31,13 @@ POLICY = (
 
 
 @contextmanager
-def report_folder(destination: Path) -> Iterator[Path]:
+def report_folder(destination: Path, script: str = "filmstrips.js") -> Iterator[Path]:
     """A new folder next to ``destination`` that replaces it on success and is removed on failure.
 
     An earlier report there is replaced. Raises InputError if the destination holds anything else or cannot be written.
+
+    Args:
+        script: the file beside this one that the pages load.
     """
     destination = destination.resolve()
     try:
@@ -47,7 +50,7 @@ def report_folder(destination: Path) -> Iterator[Path]:
             new = work / "new"
             new.mkdir(parents=True)
             yield new
-            for name in ("report.css", "filmstrips.js"):
+            for name in ("report.css", script):
                 (new / name).write_bytes(files(__package__).joinpath(name).read_bytes())
             (new / MARKER).write_text(json.dumps({"format": "ccvid report", "version": 1}) + "\n")
             _put_in_place(new, work / "old", destination)
