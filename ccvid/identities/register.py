@@ -347,36 +347,43 @@ class Register:
         self._write(persons, lines, questions, corrections, evidence)
 
     def mentions(self, ids: Collection[str], names: Collection[str]) -> dict[str, int]:
-        """How many rows of each file tell of these tracklets, or of persons with these names; only files that do."""
+        """How many rows of each file tell of these tracklets, or of persons with these names; only files that do.
+
+        A person without other tracklets is meant, too.
+        """
         persons, decided = self.persons(), self.corrections()
+        named = sum(name in names for name in persons.names.values())
         counts = {
-            PERSONS_FILE: len(persons)
-            - len(persons.without(ids))
-            + sum(name in names for name in persons.names.values()),
-            RECORD_FILE: sum(event.name in names for event in self.events()),
+            PERSONS_FILE: len(persons) - len(persons.without(ids)) + named,
+            RECORD_FILE: sum(before != after for before, after in self._renamed(persons, ids, names)),
             CORRECTIONS_FILE: len(decided) - len(decided.without(ids, names)),
             QUESTIONS_FILE: sum(question.is_about(ids) for question in self.questions()),
         }
         return {file: count for file, count in counts.items() if count}
 
     def forget(self, ids: Collection[str], names: Collection[str]) -> None:
-        """Remove tracklets, and names of persons. Their numbers stay in the record, and are not used again."""
+        """Remove what ``mentions`` finds. Numbers stay in the record, and are not used again."""
         evidence = self.evidence()
         if evidence is None or not self.mentions(ids, names):
             return
         with self.writing():
-            persons = self.persons().without(ids)
-            kept = {number: name for number, name in persons.names.items() if name not in names}
-            events = [
-                event.model_copy(update={"name": None}) if event.name in names else event for event in self.events()
-            ]
+            persons = self.persons()
+            left = persons.without(ids)
+            kept = {number: name for number, name in left.names.items() if name not in names}
             self._write(
-                replace(persons, names=kept),
-                [event.line() for event in events],
+                replace(left, names=kept),
+                [event.line() for _, event in self._renamed(persons, ids, names)],
                 [question for question in self.questions() if not question.is_about(ids)],
                 self.corrections().without(ids, names),
                 evidence,
             )
+
+    def _renamed(self, persons: Persons, ids: Collection[str], names: Collection[str]) -> Iterator[tuple[Event, Event]]:
+        """Every line of the record, and without the name if that is to be forgotten."""
+        gone = set(persons.person_N.tolist()) - set(persons.without(ids).person_N.tolist())
+        for event in self.events():
+            is_meant = event.name in names or event.person in gone
+            yield event, event.model_copy(update={"name": None}) if is_meant else event
 
     def _write(
         self,

@@ -129,7 +129,7 @@ def _table_names(places: Places) -> Iterator[tuple[StorageFolder, str]]:
     """The tables beside the results and in the gallery, which others may have put there."""
     for folder in dict.fromkeys((places.results, places.gallery.folder)):
         for name in folder.names():
-            own = name in (*DERIVED, WATCH_FILE) or re.fullmatch(PART_NAME, name)
+            own = (name in (*DERIVED, WATCH_FILE) and folder == places.results) or re.fullmatch(PART_NAME, name)
             if name.endswith(TABLE_KINDS) and not name.startswith(".") and not own:
                 yield folder, name
 

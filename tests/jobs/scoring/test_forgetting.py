@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 
 from ccvid.config import DataOptions, Recipe, RunOptions
+from ccvid.identities.corrections import Corrections
+from ccvid.identities.register import Grouped, Persons, Question, Register, renewed
 from ccvid.retrieval.embedding.store import EmbeddingStore, open_store
 from ccvid.retrieval.embedding.table import (
     EmbeddingRow,
@@ -53,6 +55,7 @@ from tests.jobs.breaking import expect_success
 from tests.jobs.head import Head
 from tests.jobs.scoring.test_gallery_scoring import EMBEDDER, REQUEST
 from tests.made_shards import make_shards
+from tests.method.identities.made_people import learnt
 from tests.s3_server import S3Server
 
 PEOPLE = {"Ada Byron": 2, "Grace Murray": 3, "Mary Keller": 2}
@@ -206,6 +209,22 @@ def write_tables(table: EmbeddingTable, folder: Path) -> None:
     open_store(StorageFolder(str(folder / "embeddings")), replace_dimensions()).add(table)  # of a killed evaluation
     (folder / "rankings_general.png").write_bytes(jpeg(0, 1))
     (folder / "gallery" / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    known = tuple(sorted(table.rows.values("id")))
+    groups = Grouped(
+        known,
+        np.array([0 if id in ADA else 1 for id in known]),
+        np.ones(len(known), np.int64),
+        np.full(len(known), 0.9),
+        np.full(len(known), np.inf),
+    )
+    persons, events = renewed(Persons(), groups, {id: "Ada Byron" for id in ADA if id in known})
+    corrections = Corrections().with_rows([("same", *ADA, "f:1"), ("different", ADA[0], ids()[3], "f:2")])
+    register = Register(StorageFolder(str(folder / "gallery")))
+    with register.writing():
+        register.write(persons, events, [Question(ADA[0], ids()[2], 0.4, False, 0.4)], corrections, learnt())
+    for name in ("tracks", "annotated"):
+        (folder / name).mkdir()
+        (folder / name / "north-gate").write_bytes(jpeg(0, 0))
 
 
 def watched(folder: Path) -> None:
@@ -279,7 +298,7 @@ def test_the_certificate_tells_what_was_removed_where(world: World) -> None:
         if now is not None and name in after:
             assert (now["bytes"], now["sha256"]) == (len(after[name]), sha256(after[name]).hexdigest())
     folders = tuple(f"{name}/" for name in removed if name not in before)
-    assert {*folders} == {"runs/run/report/", "runs/run/.report.abc.tmp/"}
+    assert {*folders} == {f"runs/run/{name}/" for name in ("report", ".report.abc.tmp", "tracks", "annotated")}
     changed = {name for name in before if not name.startswith(folders) and after.get(name) != before[name]}
     assert changed == {name for name in removed if f"{name}/" not in folders}
     assert (

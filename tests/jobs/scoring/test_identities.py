@@ -13,6 +13,7 @@ import pytest
 from ccvid.config import Recipe
 from ccvid.identities.evidence import learn_evidence
 from ccvid.identities.register import Persons, Register
+from ccvid.identities.videos import draw_boxes
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store
 from ccvid.retrieval.embedding.table import EmbeddingTable, write_embeddings
 from ccvid.run_files import EMBEDDINGS_FILE
@@ -218,6 +219,14 @@ def test_tracks_and_videos_of_footage(store: EmbeddingStore, tmp_path: Path) -> 
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 60
     assert frames[5][12:52, 10:30].std() > 5 > frames[55].std(), "a box is drawn where the person is"
+    picture = np.random.default_rng(0).integers(0, 256, frames[0].shape, np.uint8)
+    hidden, shown = (draw_boxes(picture, [((10, 12, 20, 40), 1, "1")], hide_heads=hide) for hide in (True, False))
+    assert (
+        len(np.unique(hidden[13:24, 12:28].reshape(-1, 3), axis=0))
+        <= 8
+        < len(np.unique(shown[13:24, 12:28].reshape(-1, 3), axis=0))
+    )
+    np.testing.assert_array_equal(hidden[40:50, 12:28], shown[40:50, 12:28])
     with pytest.raises(InputError, match="--annotate 'yard': no such video with tracklets; there are gate"):
         write_footage(found, tracklets, replace(request, annotate=("yard",)), tmp_path / "out")
     other = Found(found.rows, Persons(), (), (), frozenset())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from data_tools.storage import StorageFolder
 from tests.method.identities.made_people import learnt
 
 
-def grouped(**groups: str) -> Grouped:
-    """Groups by name, each with the ids of its tracklets, single letters."""
+def grouped(**groups: Sequence[str]) -> Grouped:
+    """Groups by name, each with the ids of its tracklets, mostly single letters."""
     rows = sorted((id, number) for number, ids in enumerate(groups.values()) for id in ids)
     count = len(rows)
     return Grouped(
@@ -55,7 +56,9 @@ def told(events: list[Event]) -> list[tuple[Any, ...]]:
     return [(event.event, event.person, *filter(None, (event.into, event.origin, event.name))) for event in events]
 
 
-def after(before: Persons, names: dict[str, str] | None = None, **groups: str) -> tuple[Persons, list[tuple[Any, ...]]]:
+def after(
+    before: Persons, names: dict[str, str] | None = None, **groups: Sequence[str]
+) -> tuple[Persons, list[tuple[Any, ...]]]:
     persons, events = renewed(before, grouped(**groups), names or {})
     return persons, told(events)
 
@@ -117,11 +120,13 @@ def register(tmp_path: Path) -> Register:
     return Register(StorageFolder(str(tmp_path / "gallery")))
 
 
-def write(register: Register, before: Persons, names: dict[str, str] | None = None, **groups: str) -> Persons:
+def write(register: Register, before: Persons, names: dict[str, str] | None = None, **groups: Sequence[str]) -> Persons:
     persons, events = renewed(before, grouped(**groups), names or {}, time="2026-11-20T08:00:00+00:00")
-    decided = Corrections().with_rows([("same", "a", "b", "f:1")])
+    first, *others = sorted(id for ids in groups.values() for id in ids)
+    second, last = (others[0], others[-1]) if others else ("b", "c")
+    decided = Corrections().with_rows([("same", first, second, "f:1")])
     with register.writing():
-        register.write(persons, events, [Question("a", "c", 0.4, False, 0.4)], decided, learnt())
+        register.write(persons, events, [Question(first, last, 0.4, False, 0.4)], decided, learnt())
     return persons
 
 
@@ -142,6 +147,35 @@ def test_what_is_written_is_read(register: Register) -> None:
     evidence = register.evidence()
     assert evidence is not None
     assert evidence.curves == learnt().curves
+
+
+def test_what_is_forgotten_is_in_no_file_and_its_number_is_not_used_again(register: Register) -> None:
+    write(register, Persons(), {"tracklet-a": "Anna"}, x=["tracklet-a", "tracklet-b"], y=["tracklet-c"])
+    assert register.mentions({"tracklet-a", "tracklet-b"}, {"Anna"}) == {
+        PERSONS_FILE: 3, RECORD_FILE: 1, CORRECTIONS_FILE: 1, QUESTIONS_FILE: 1
+    }  # fmt: skip
+    assert register.mentions({"tracklet-c"}, set()) == {PERSONS_FILE: 1, QUESTIONS_FILE: 1}
+    register.forget({"tracklet-a", "tracklet-b"}, {"Anna"})
+    assert register.mentions({"tracklet-a", "tracklet-b"}, {"Anna"}) == {}
+    every = b"".join(path.read_bytes() for path in Path(str(register.folder)).iterdir())
+    assert not any(word in every for word in (b"Anna", b"tracklet-a", b"tracklet-b"))
+    assert numbers(register.persons()) == {2: "tracklet-c"}
+    assert told(register.events()) == [("opened", 1), ("opened", 2), ("named", 1)]
+    after_that = write(register, register.persons(), y=["tracklet-c"], z=["tracklet-d"])
+    assert numbers(after_that) == {2: "tracklet-c", 3: "tracklet-d"}
+
+
+def test_a_name_is_forgotten_without_its_tracklets(register: Register) -> None:
+    write(register, Persons(), {"tracklet-a": "Anna"}, x=["tracklet-a"])
+    register.forget(set(), {"Anna"})
+    assert numbers(register.persons()) == {1: "tracklet-a"}
+    assert register.persons().names == {}
+
+
+def test_a_gallery_without_a_register_has_nothing_to_forget(register: Register) -> None:
+    assert register.mentions({"a"}, {"Anna"}) == {}
+    register.forget({"a"}, {"Anna"})
+    assert not register.folder.exists(PERSONS_FILE)
 
 
 def test_questions_stay_open_until_they_are_answered_or_overtaken() -> None:
