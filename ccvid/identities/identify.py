@@ -10,7 +10,7 @@ import numpy as np
 from ccvid.identities.corrections import Corrections
 from ccvid.identities.evidence import UNIT
 from ccvid.identities.grouping import Doubt, Grouping, Linked, Pairs, components, group
-from ccvid.identities.register import Grouped, Question, by_value
+from ccvid.identities.persons import Grouped, Question, by_value
 from ccvid.retrieval.ranking.distances import Indices, Scores
 
 

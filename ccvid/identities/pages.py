@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ccvid.identities.corrections import csv_line
-from ccvid.identities.register import Persons, Question
+from ccvid.identities.persons import Persons, Question
 from ccvid.retrieval.embedding.table import EmbeddingRows
 from ccvid.retrieval.gallery.times import moments, seconds_in_video
 from ccvid.retrieval.ranking.distances import Indices

@@ -16,7 +16,8 @@ from ccvid.identities.corrections import Corrections, read_corrections
 from ccvid.identities.evidence import Evidence, learn_evidence
 from ccvid.identities.grouping import Pairs
 from ccvid.identities.identify import identify
-from ccvid.identities.register import Event, Grouped, Persons, Question, Register, open_questions, renewed
+from ccvid.identities.persons import Event, Grouped, Persons, Question, open_questions, renewed
+from ccvid.identities.register import Register
 from ccvid.identities.sightings import Exclusions, Sightings, TravelTimes, read_travel_times
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_store
 from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, read_embeddings

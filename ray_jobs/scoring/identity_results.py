@@ -11,7 +11,7 @@ import pyarrow.csv as pa_csv
 
 from ccvid.config import Recipe
 from ccvid.identities.pages import PersonPages, write_person_pages
-from ccvid.identities.register import Question
+from ccvid.identities.persons import Question
 from ccvid.identities.tracks import write_tracks
 from ccvid.identities.videos import annotate_video, boxes_by_frame
 from ccvid.retrieval.embedding.parquet import write_table

@@ -16,7 +16,8 @@ from fnmatch import fnmatch
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.identities.register import Persons, Register
+from ccvid.identities.persons import Persons
+from ccvid.identities.register import Register
 from ccvid.retrieval.embedding.part_folder import LEFTOVER, PART_NAME
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_embedder
 from ccvid.retrieval.report.folder import MARKER as PAGES_MARKER

@@ -40,7 +40,7 @@ from ccvid.identities.corrections import Corrections
 from ccvid.identities.evidence import Evidence, learn_evidence
 from ccvid.identities.grouping import Pairs
 from ccvid.identities.identify import identify
-from ccvid.identities.register import Grouped, Persons, renewed
+from ccvid.identities.persons import Grouped, Persons, renewed
 from ccvid.identities.sightings import Exclusions, Sightings
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embedding.embed import embed_tracklets

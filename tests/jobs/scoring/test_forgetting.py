@@ -21,7 +21,8 @@ from PIL import Image
 
 from ccvid.config import DataOptions, Recipe, RunOptions
 from ccvid.identities.corrections import Corrections
-from ccvid.identities.register import Grouped, Persons, Question, Register, renewed
+from ccvid.identities.persons import Grouped, Persons, Question, renewed
+from ccvid.identities.register import Register
 from ccvid.retrieval.embedding.store import EmbeddingStore, open_store
 from ccvid.retrieval.embedding.table import (
     EmbeddingRow,

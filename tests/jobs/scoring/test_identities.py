@@ -12,7 +12,8 @@ import pytest
 
 from ccvid.config import Recipe
 from ccvid.identities.evidence import learn_evidence
-from ccvid.identities.register import Persons, Register
+from ccvid.identities.persons import Persons
+from ccvid.identities.register import Register
 from ccvid.identities.videos import draw_boxes
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store
 from ccvid.retrieval.embedding.table import EmbeddingTable, write_embeddings

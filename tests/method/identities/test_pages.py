@@ -11,7 +11,7 @@ import pytest
 
 from ccvid.identities import pages as module
 from ccvid.identities.pages import PersonPages, write_person_pages
-from ccvid.identities.register import Persons, Question
+from ccvid.identities.persons import Persons, Question
 from data_tools.errors import InputError
 from tests.method.identities.made_people import people, with_attributes
 from tests.method.report_walkers import HOSTILE, walking

@@ -13,19 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ccvid.identities.corrections import Corrections
+from ccvid.identities.persons import Event, Grouped, Persons, Question, open_questions, renewed
 from ccvid.identities.register import (
     CORRECTIONS_FILE,
     EVIDENCE_FILE,
     PERSONS_FILE,
     QUESTIONS_FILE,
     RECORD_FILE,
-    Event,
-    Grouped,
-    Persons,
-    Question,
     Register,
-    open_questions,
-    renewed,
 )
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
