@@ -15,8 +15,7 @@ from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtrit
 
 from ccvid.retrieval.ranking.bootstrap import LEVEL, Interval, draw_persons
 from ccvid.retrieval.ranking.distances import GalleryPart, Indices, Scores
@@ -74,7 +73,7 @@ def far_elsewhere(
     person_N = _log_odds(person_far_N[~np.isnan(person_far_N)] * pairs, pairs)
     camera_variance = camera_N.var() * rates.cameras / (rates.cameras - 1)
     parts = (camera_variance, rates.cameras), (person_N.var(), persons)
-    reach = np.sqrt(sum(2 * variance * student.ppf((1 + LEVEL) / 2, units - 1) ** 2 for variance, units in parts))
+    reach = np.sqrt(sum(2 * variance * stdtrit(units - 1, (1 + LEVEL) / 2) ** 2 for variance, units in parts))
     middle = _log_odds(accepted_CC.sum(), pairs)
     rate = accepted_CC.sum() / pairs
     return Interval(float(rate), float(min(rate, expit(middle - reach))), float(max(rate, expit(middle + reach))))
