@@ -24,6 +24,7 @@ from ccvid.retrieval.gallery.post_processing import (
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances, Scores
 from ccvid.retrieval.ranking.metrics import Evaluation
+from ccvid.retrieval.ranking.protocols import Protocol
 from ccvid.retrieval.ranking.scoring import PICTURED_PROTOCOLS, ScoredRetrieval, leading_result
 from ccvid.retrieval.report.figures import save_figure
 from ccvid.retrieval.report.film_strip import Thumbnails
@@ -125,20 +126,7 @@ def write_results(
         for name, result in evaluation.results.items()
     }
     protocol = leading_result(evaluation).protocol
-    thresholds: Thresholds | None = None
-    without = ""
-    try:
-        thresholds = find_thresholds(
-            scores.distances,
-            evaluation.query,
-            evaluation.gallery,
-            protocol,
-            options.threshold,
-            model=model,
-            first_score_Q=_first_scores(evaluation, protocol.name),
-        )
-    except InputError as error:
-        without = str(error)
+    thresholds, without = _thresholds(scores, protocol, options, model)
     processed = _post_processing(scores, options)  # before anything is written: because it may raise
     write_query_table(evaluation, folder / QUERIES_FILE)
     text = metrics_table(evaluation, scores.single_shot, intervals=intervals, title=title)
@@ -167,6 +155,26 @@ def write_results(
         with atomic_file(folder / file) as handle:
             handle.write(content.encode())
     return metrics
+
+
+def _thresholds(
+    scores: ScoredRetrieval, protocol: Protocol, options: ScoreOptions, model: str
+) -> tuple[Thresholds | None, str]:
+    """The thresholds of a protocol, or why there are none."""
+    evaluation = scores.evaluation
+    try:
+        found = find_thresholds(
+            scores.distances,
+            evaluation.query,
+            evaluation.gallery,
+            protocol,
+            options.threshold,
+            model=model,
+            first_score_Q=_first_scores(evaluation, protocol.name),
+        )
+    except InputError as error:
+        return None, str(error)
+    return found, ""
 
 
 def _first_scores(evaluation: Evaluation, protocol: str) -> Scores:

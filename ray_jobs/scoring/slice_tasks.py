@@ -9,11 +9,9 @@ import ray
 
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner
 from ray_jobs.cluster.tasks import run_tasks
+from ray_jobs.scoring.part_tasks import PAIRS_WORTH_SHARING
 
 Result = TypeVar("Result")
-
-PAIRS_WORTH_SHARING = 10**9
-"""Pairs of tracklets; with fewer, one machine needs only seconds."""
 
 
 class ClusterSlices:

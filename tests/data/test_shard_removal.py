@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from data_tools.storage import StorageFolder
 from tests.data.test_shard_index import verify
 from tests.data.test_shards import contents, small, walk
 from tests.made_shards import make_shards
+from tests.storage_kills import KilledError, killed_at
 
 TRACKLETS, FRAMES = 6, 5
 
@@ -118,28 +118,6 @@ def test_only_what_names_it_leaves_the_quarantine(shards: Path) -> None:
     assert contents(shards) == settled
 
 
-class Killed(BaseException):
-    pass
-
-
-@contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The storage's ``step``-th change is not made, and nothing after it."""
-    done: list[str] = []
-    with monkeypatch.context() as patched:
-        for name in ("new_file", "delete"):
-            original: Any = getattr(StorageFolder, name)
-
-            def change(self: StorageFolder, file: str, original: Any = original, name: str = name) -> Any:
-                if len(done) == step:
-                    raise Killed
-                done.append(f"{name} {file}")
-                return original(self, file)
-
-            patched.setattr(StorageFolder, name, change)
-        yield done
-
-
 def test_a_kill_leaves_the_old_or_the_new_and_the_same_call_completes_it(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +128,7 @@ def test_a_kill_leaves_the_old_or_the_new_and_the_same_call_completes_it(
     assert len(steps) == 7  # two shards, the index, the manifest, and three old files
     for step in range(len(steps)):
         folder = Path(shutil.copytree(made, tmp_path / str(step)))
-        with killed_at(step, monkeypatch), pytest.raises(Killed):
+        with killed_at(step, monkeypatch), pytest.raises(KilledError):
             remove(folder, ids[1], ids[4])
         switched = step > steps.index(f"new_file {MANIFEST_NAME}")
         assert len(ShardFolder(folder).rows) == (TRACKLETS - 2 if switched else TRACKLETS)

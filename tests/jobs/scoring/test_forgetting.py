@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -58,6 +56,7 @@ from tests.jobs.scoring.test_gallery_scoring import EMBEDDER, REQUEST
 from tests.made_shards import make_shards
 from tests.method.identities.made_people import learnt
 from tests.s3_server import S3Server
+from tests.storage_kills import KilledError, killed_at
 
 PEOPLE = {"Ada Byron": 2, "Grace Murray": 3, "Mary Keller": 2}
 """Everybody's number of tracklets."""
@@ -368,28 +367,6 @@ def test_a_person_whom_only_a_table_names(world: World) -> None:
     assert [trace for trace in world.traces() if not trace.startswith("name")] == []
     assert ShardFolder(world.shards).rows.values("id") == ids()[2:]
     assert pq.read_table(world.root / "runs/run/gallery/names.parquet")["person"].to_pylist() == [8]
-
-
-class KilledError(BaseException):
-    pass
-
-
-@contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The storage's ``step``-th change is not made, and nothing after it."""
-    done: list[str] = []
-    with monkeypatch.context() as patched:
-        for name in ("new_file", "delete"):
-            original: Any = getattr(StorageFolder, name)
-
-            def change(self: StorageFolder, file: str, original: Any = original, name: str = name) -> Any:
-                if len(done) == step:
-                    raise KilledError
-                done.append(f"{name} {file}")
-                return original(self, file)
-
-            patched.setattr(StorageFolder, name, change)
-        yield done
 
 
 def test_a_kill_at_any_moment_is_completed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

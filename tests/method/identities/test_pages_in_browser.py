@@ -102,7 +102,8 @@ def test_naming_a_person_copies_a_quoted_line(browser: WebDriver, page: Path) ->
     run(browser, "window.copied = []; navigator.clipboard.writeText = async (text) => { window.copied.push(text); };")
     one(browser, ".name-form input").send_keys('Anna "A", first')
     one(browser, ".name-form button").click()
-    wait(browser, lambda: run(browser, "return window.copied") == ['name,p000/o0/0,"Anna ""A"", first"'])
+    wait(browser, lambda: bool(run(browser, "return window.copied")))
+    assert run(browser, "return window.copied") == ['name,p000/o0/0,"Anna ""A"", first"']
 
 
 def test_a_cameras_day_begins_with_its_questions(browser: WebDriver, page: Path) -> None:
