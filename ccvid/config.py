@@ -15,7 +15,16 @@ from pydantic import (
 )
 
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES, losses_with
-from ccvid.setting_kinds import AutoOrBool, DatasetKind, IdentityLossName, PairLossName, TrackingUri, WorkerCount
+from ccvid.method_choices import METHODS
+from ccvid.setting_kinds import (
+    AutoOrBool,
+    DatasetKind,
+    IdentityLossName,
+    MethodName,
+    PairLossName,
+    TrackingUri,
+    WorkerCount,
+)
 from data_tools.clips import ClipOptions
 from data_tools.datasets.clip_folder import ClipFolderOptions
 from data_tools.datasets.footage_options import FootageOptions
@@ -132,8 +141,13 @@ class ModelOptions(Options):
 
 
 class MethodOptions(Options):
-    """The losses: CAL, or the identity baseline."""
+    """The losses: CAL, the identity baseline, or another method."""
 
+    name: MethodName = Field(
+        default="cal",
+        description=f"Method: {listed((f'{name} ({row.title})' for name, row in METHODS.items()), 'or')}. Settings of "
+        "method itself are those of cal; the others have sections of their own.",
+    )
     clothes_loss: bool = True
     """Use the clothes-based adversarial loss (CAL). False: the identity baseline."""
     start_epoch: int = Field(default=50, ge=0)
@@ -193,6 +207,30 @@ class MethodOptions(Options):
         if self.clothes_memory and not self.clothes_loss:
             raise ValueError("clothes_memory needs clothes_loss")
         return self
+
+    @property
+    def uses_clothes(self) -> bool:
+        """Whether clothes labels are trained with."""
+        return self.name == "cal" and self.clothes_loss
+
+    @property
+    def title(self) -> str:
+        """What reports call it."""
+        return "baseline" if self.name == "cal" and not self.clothes_loss else METHODS[self.name].title
+
+
+if not TYPE_CHECKING:  # with a section for each method that has options of its own
+    MethodOptions = create_model(
+        "MethodOptions",
+        __base__=MethodOptions,
+        __doc__=MethodOptions.__doc__,
+        __module__=__name__,
+        **{
+            name: (row.options, Field(default=row.options(), description=f"Settings of {row.title}."))
+            for name, row in METHODS.items()
+            if row.options is not None
+        },
+    )
 
 
 class OptimOptions(Options):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES
+from ccvid.method_choices import METHODS
 from data_tools.datasets.released import RELEASED_SETS
 from data_tools.options import absolute_path
 from data_tools.wording import shown
@@ -15,10 +16,12 @@ from data_tools.wording import shown
 if TYPE_CHECKING:
     DatasetKind = str
     IdentityLossName = str
+    MethodName = str
     PairLossName = str
 else:  # what there is, the tables say
     DatasetKind = Literal[("synthetic", *RELEASED_SETS, "footage", "clips")]
     IdentityLossName = Literal[tuple(IDENTITY_LOSSES)]
+    MethodName = Literal[tuple(METHODS)]
     PairLossName = Literal[("none", *PAIR_LOSSES)]
 
 

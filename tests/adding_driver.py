@@ -12,7 +12,7 @@ import ccvid
 from ccvid.config import Recipe
 from ccvid.retrieval.report.report import write_report
 from ccvid.trained_model import configured_backbone
-from ccvid.training.build import build_training
+from ccvid.training.cal import build_cal
 from ccvid.training.context import LocalRun
 from ccvid.training.split import split_for
 from data_tools.shards import ShardFolder, verify_shard
@@ -51,11 +51,11 @@ def add_loss(flags: Sequence[str], work: Path) -> None:
     shards = ("--data.shards", str(work / "SHARDS"), "--train.held_out_share", "0", "--train.test_weights", "last")
     recipe = _recipe([*flags, *shards, *small_network])
     split, run = split_for(recipe, ShardFolder(work / "SHARDS")), LocalRun(work / "run")
-    parts, update = build_training(recipe, split, run)
+    parts, update = build_cal(recipe, split, run)
     weights = [parameter.detach().clone() for parameter in parts.model.parameters()]
     persons = torch.tensor([0, 0, 1, 1])
     result = update(torch.rand(4, 2, 3, 32, 16), persons, persons, train_clothes=False, adversarial=False)
-    assert result.identity_loss.isfinite()
+    assert result.losses["identity"].isfinite()
     assert any(not torch.equal(*pair) for pair in zip(weights, parts.model.parameters(), strict=True))
     value = update.identity(torch.tensor([[0.5, 0.4]]), torch.tensor([0]))
     print(recipe.method.identity_loss, f"{value.item():.4f}")

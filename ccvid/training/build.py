@@ -1,47 +1,29 @@
-"""Build what a recipe trains: the model, its moving average, heads, optimizers and the update."""
+"""Builds what a recipe trains, and what all methods share: model, moving average, optimizer and losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ccvid.config import MethodOptions, OptimOptions, Recipe
+from ccvid.config import MethodOptions, OptimOptions, Recipe, TrainOptions
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES
-from ccvid.model import ClothesMemory, CosineClassifier, IdentityClassifier, ReIdModel
+from ccvid.method_choices import METHODS
+from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.trained_model import configured_backbone
-from ccvid.training.checkpoint import TrainedParts
-from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
+from ccvid.training.cal_update import BatchLoss, PairTerm
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import wrap
+from ccvid.training.passes import Training
 from ccvid.training.split import TrainingSplit
 from ccvid.training.sync_batchnorm import synchronise_batchnorm
-from ccvid.training.update import BatchLoss, CalUpdate, PairTerm
 
 
-def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tuple[TrainedParts, CalUpdate]:
-    """The parts that the recipe trains, on the run's device, and the update that trains them."""
-    method, optim = recipe.method, recipe.optim
-    model = _build_model(recipe, len(split.persons), run)
-    average = None if recipe.train.ema_decay is None else moving_average(model, recipe.train.ema_decay)
-    trained = wrap(model, run.device, run.world_size)
-    optimizer = _optimizer(optim, optim.learning_rate, model.parameters())
-    clothes, clothes_optimizer, head = _build_clothes(recipe, split, run, model.backbone.feature_size)
-    if recipe.train.compile:
-        trained.compile()
-    update = CalUpdate(
-        trained,
-        optimizer,
-        head,
-        identity=identity_loss_of(method),
-        adversarial_weight=method.weight,
-        pair=pair_term_of(method, run.world_size),
-        clip_norm=optim.clip_norm,
-    )
-    return TrainedParts(model, optimizer, clothes, clothes_optimizer, average), update
+def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> Training:
+    """What the recipe's method trains, on the run's device, and its passes."""
+    return METHODS[recipe.method.name].resolve()(recipe, split, run)
 
 
 def identity_loss_of(method: MethodOptions) -> BatchLoss:
@@ -62,6 +44,11 @@ def pair_term_of(method: MethodOptions, world_size: int) -> PairTerm | None:
     return PairTerm(loss=loss, weight=method.pair_weight, world_size=world_size)
 
 
+def average_of(model: ReIdModel, train: TrainOptions) -> AveragedModel | None:
+    """The moving average that the recipe asks for."""
+    return None if train.ema_decay is None else moving_average(model, train.ema_decay)
+
+
 def moving_average(model: ReIdModel, decay: float) -> AveragedModel:
     """An exponential moving average of the model; the first ``update_parameters`` copies the model's weights.
 
@@ -71,7 +58,8 @@ def moving_average(model: ReIdModel, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
 
 
-def _build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdModel:
+def build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdModel:
+    """The recipe's backbone and identity classifier, from its seed, on the run's device."""
     torch.manual_seed(recipe.train.seed)
     backbone = configured_backbone(recipe.model, recipe.clip)
     classifier = CosineClassifier if IDENTITY_LOSSES[recipe.method.identity_loss].cosines else IdentityClassifier
@@ -85,26 +73,9 @@ def _build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdMode
     return model.to(run.device)
 
 
-def _build_clothes(
-    recipe: Recipe, split: TrainingSplit, run: RunContext, feature_size: int
-) -> tuple[CosineClassifier | ClothesMemory | None, Optimizer | None, ClothesHead | ClothesMemoryHead | None]:
-    """The clothes classifier or memory, its optimizer, and the head that the update uses."""
-    method, device, optim = recipe.method, run.device, recipe.optim
-    if not method.clothes_loss:
-        return None, None, None
-    owner_N = torch.from_numpy(split.owner_N).to(device)
-    scale, epsilon, classes = method.scale, method.epsilon, len(split.clothes)
-    if method.clothes_memory:
-        memory = ClothesMemory(feature_size, classes, momentum=method.memory_momentum).to(device)
-        head = ClothesMemoryHead(memory, owner_N, scale=scale, epsilon=epsilon, world_size=run.world_size)
-        return memory, None, head
-    classifier = CosineClassifier(feature_size, classes).to(device)
-    optimizer = _optimizer(optim, optim.clothes_learning_rate or optim.learning_rate, classifier.parameters())
-    wrapped = wrap(classifier, device, run.world_size)
-    return classifier, optimizer, ClothesHead(wrapped, optimizer, owner_N, scale=scale, epsilon=epsilon)
-
-
-def _optimizer(options: OptimOptions, learning_rate: float, parameters: Iterable[nn.Parameter]) -> Optimizer:
+def build_optimizer(options: OptimOptions, learning_rate: float, module: nn.Module) -> Optimizer:
+    """The recipe's optimizer of all parameters of a module."""
+    parameters = module.parameters()
     decay = options.weight_decay
     make: dict[str, Callable[[], Optimizer]] = {
         "adam": lambda: Adam(parameters, learning_rate, weight_decay=decay),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +19,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from ccvid.model import ClothesMemory, CosineClassifier, ReIdModel
-from ccvid.run_files import CLOTHES_FILE, PROGRESS_FILE, TRAINER_FILE, UNAVERAGED_FILE, WEIGHTS_FILE
+from ccvid.model import ReIdModel
+from ccvid.run_files import PROGRESS_FILE, TRAINER_FILE, UNAVERAGED_FILE, WEIGHTS_FILE
 from data_tools.documents import first_problem
 from data_tools.errors import InputError
 from data_tools.files import read_document
@@ -60,10 +60,10 @@ class TrainedParts:
     """Everything that training changes."""
 
     model: ReIdModel
-    optimizer: Optimizer
-    clothes: CosineClassifier | ClothesMemory | None
-    clothes_optimizer: Optimizer | None
-    """None without a clothes classifier."""
+    optimizers: Mapping[str, Optimizer]
+    """By their names in ``trainer.pt``; "model" is that of the model."""
+    heads: Mapping[str, nn.Module] = field(default_factory=dict)
+    """What only training needs, such as a clothes classifier, by its file in a checkpoint."""
     average: AveragedModel | None = None
     """Moving average of ``model``; None if the recipe has none."""
 
@@ -79,14 +79,12 @@ class TrainedParts:
 def save_checkpoint(folder: Path, parts: TrainedParts, progress: Progress) -> None:
     """Write a checkpoint into an empty folder."""
     save_weights(parts.scored_model, folder / WEIGHTS_FILE)
-    state: dict[str, Any] = {"model": parts.optimizer.state_dict()}
+    state: dict[str, Any] = {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()}
     if parts.average is not None:
         save_weights(parts.model, folder / UNAVERAGED_FILE)
         state["steps_averaged"] = parts.average.n_averaged
-    if parts.clothes is not None:
-        save_weights(parts.clothes, folder / CLOTHES_FILE)
-    if parts.clothes_optimizer is not None:
-        state["clothes"] = parts.clothes_optimizer.state_dict()
+    for name, head in parts.heads.items():
+        save_weights(head, folder / name)
     torch.save(state, folder / TRAINER_FILE)
     (folder / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
 
@@ -101,19 +99,18 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
     load_weights(parts.scored_model, folder / WEIGHTS_FILE)
     if parts.average is not None:
         load_weights(parts.model, folder / UNAVERAGED_FILE)
-    if parts.clothes is not None:
-        load_weights(parts.clothes, folder / CLOTHES_FILE)
+    for name, head in parts.heads.items():
+        load_weights(head, folder / name)
     path = folder / TRAINER_FILE
     try:
         state = load_torch_file(path)
-        _load_optimizer(parts.optimizer, state["model"])
+        for name, optimizer in parts.optimizers.items():
+            _load_optimizer(optimizer, state[name])
         if parts.average is not None:
             steps = int(state["steps_averaged"])
             if steps < 0:
                 raise ValueError(f"steps_averaged is {steps}, expected 0 or more")
             parts.average.n_averaged.fill_(steps)
-        if parts.clothes_optimizer is not None:
-            _load_optimizer(parts.clothes_optimizer, state["clothes"])
     except Exception as error:  # a damaged pickle or optimizer state can raise almost anything
         raise InputError(f"{path}: not a checkpoint of this recipe: {one_line(error)}") from error
     path = folder / PROGRESS_FILE

@@ -63,7 +63,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
     query, gallery = table.take(queries), table.take(range(len(queries), len(rows)))
     scores = score_embeddings(query, gallery, recipe.score)
     state("writing results and report")
-    method = "CAL" if recipe.method.clothes_loss else "baseline"
+    trained = f"{recipe.method.title} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}"
     results = write_scores(
         run.folder,
         scores,
@@ -73,7 +73,7 @@ def score_test_set(trainer: Trainer) -> Mapping[str, object]:
         StoredPictures([store], read_hiding(recipe.report)),
         recipe.score,
         weights=embedder.model,
-        title=f"{store.manifest.dataset}, {method} {recipe.model.backbone}, {recipe.train.test_weights} epoch {epoch}",
+        title=f"{store.manifest.dataset}, {trained}",
         facts={
             "dataset": store.manifest.dataset,
             "shards": str(recipe.data.shards or store.folder),

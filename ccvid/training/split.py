@@ -41,7 +41,7 @@ def split_for(recipe: Recipe, store: ShardFolder) -> TrainingSplit:
         store,
         recipe.train,
         piece=recipe.clip.piece,
-        needs_clothes=method.clothes_loss or recipe.batch.spread_outfits,
+        needs_clothes=method.uses_clothes or recipe.batch.spread_outfits,
         colour_distance=method.colour_distance if method.clothes_labels == "colours" else None,
         threads=recipe.loader.threads,
     )

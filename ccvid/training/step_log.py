@@ -14,13 +14,15 @@ from typing import Literal, Protocol, TextIO
 import torch
 
 from ccvid.run_files import STEPS_FILE, TENSORBOARD_FOLDER
-from ccvid.training.update import UpdateResult
+from ccvid.training.update_result import UpdateResult
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.progress import TICK_SECONDS, Progress, seconds_left, show
 
 TRAINING = "training"
 """Title of its progress lines."""
+_LOSS = "_loss"
+"""Ends the name of each loss among a step's values."""
 MetricGroup = Literal["train", "speed", "validation", "test"]
 
 logger = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ class StepLog:
         for step, values in steps:
             if broken := [name for name, value in values.items() if not math.isfinite(value)]:
                 raise NonFiniteLossError(step, broken)
-        seconds, device = self.seconds_since_flush, self._pending[-1][2].identity_loss.device
+        seconds, device = self.seconds_since_flush, self._pending[-1][2].identity_accuracy.device
         speed = {
             "clips_per_second": len(steps) * self._clips_per_step / seconds,
             "data_wait_share": (wait_seconds - self._waited) / seconds,
@@ -222,16 +224,10 @@ def _reopen(path: Path, first_step: int) -> TextIO:
 
 
 def _values(learning_rate: float, result: UpdateResult) -> dict[str, float]:
-    measured = {
-        "identity_loss": result.identity_loss,
-        "identity_accuracy": result.identity_accuracy,
-        "clothes_loss": result.clothes_loss,
-        "adversarial_loss": result.adversarial_loss,
-        "pair_loss": result.pair_loss,
-    }
-    present = {name: value for name, value in measured.items() if value is not None}
-    numbers = torch.stack([value.float() for value in present.values()]).tolist()
-    return {"learning_rate": learning_rate, **dict(zip(present, numbers, strict=True))}
+    measured = {f"{name}{_LOSS}": value for name, value in result.losses.items()}
+    measured["identity_accuracy"] = result.identity_accuracy
+    numbers = torch.stack([value.float() for value in measured.values()]).tolist()
+    return {"learning_rate": learning_rate, **dict(zip(measured, numbers, strict=True))}
 
 
 def _gpu_memory(device: torch.device) -> dict[str, float]:
@@ -247,12 +243,11 @@ def _gpu_memory(device: torch.device) -> dict[str, float]:
 def _figures(steps: list[dict[str, float]], speed: dict[str, float]) -> tuple[str, ...]:
     def mean(name: str) -> str:
         values = [step[name] for step in steps if name in step]
-        return f"{sum(values) / len(values):.2f}" if values else "–"
+        return f"{sum(values) / len(values):.2f}"
 
-    pair = f", pair {mean('pair_loss')}" if "pair_loss" in steps[-1] else ""
+    losses = dict.fromkeys(name for step in steps for name in step if name.endswith(_LOSS))
     return (
         f"data wait {speed['data_wait_share']:.0%}",
-        f"loss: identity {mean('identity_loss')}, clothes {mean('clothes_loss')}, "
-        f"adversarial {mean('adversarial_loss')}{pair}",
+        f"loss: {', '.join(f'{name.removesuffix(_LOSS)} {mean(name)}' for name in losses)}",
         f"identity accuracy {mean('identity_accuracy')}",
     )

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copytree, rmtree
 from tempfile import mkdtemp
@@ -25,6 +25,7 @@ from ccvid.training.build import build_training
 from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import Agreement, agree, broadcast_state, gather_rows
+from ccvid.training.passes import BatchUpdate, TrainingPass
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_for
 from ccvid.training.step_log import TRAINING, NonFiniteLossError, StepLog
@@ -35,9 +36,16 @@ from data_tools.identity_sampler import PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
 from data_tools.progress import Meter, message, note_kept, state
 from data_tools.shards import ShardFolder
-from data_tools.transforms import normalise
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LoadedPass:
+    """One pass over the training items of each epoch."""
+
+    loader: ClipLoader
+    update: BatchUpdate
 
 
 class Trainer:
@@ -64,13 +72,10 @@ class Trainer:
                 f"with {recipe.batch.identities} identities x {recipe.batch.clips} clips each; lower batch.identities "
                 "or batch.clips"
             )
-        self.parts, self.update = build_training(recipe, self.split, run)
+        training = build_training(recipe, self.split, run)
+        self.parts = training.parts
         self.model, self.scored_model = self.parts.model, self.parts.scored_model
-        frame_size, resize_filter = (recipe.model.height, recipe.model.width), recipe.model.resize_filter
-        clips = TrainingClips(store, self.split.items, recipe.clip, recipe.augment, frame_size, resize_filter)
-        self.loader = ClipLoader(
-            clips, recipe.loader, pin_memory=run.device.type == "cuda", decoders=run.decoders(clips)
-        )
+        self.passes = [LoadedPass(self._loader(each), each.update) for each in training.passes]
         self.progress = Progress()
         self.agreement = Agreement(run.world_size)
         self._problem: str | None = None
@@ -85,7 +90,7 @@ class Trainer:
             StoppedTogetherError: a rank cannot continue.
             EndedOnRequestError: the run was asked to end.
         """
-        epochs, steps = self.recipe.train.epochs, self.sampler.steps_per_epoch
+        epochs, steps = self.recipe.train.epochs, self.steps_per_epoch
         with self.run.latest_checkpoint() as folder:
             if folder is not None:
                 self.progress = load_checkpoint(folder, self.parts)
@@ -110,7 +115,19 @@ class Trainer:
         finally:
             self.run.rest()
             self.log.close()
-            self.loader.close()
+            for each in self.passes:
+                each.loader.close()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of all passes together."""
+        return len(self.passes) * self.sampler.steps_per_epoch
+
+    def _loader(self, each: TrainingPass) -> ClipLoader:
+        recipe, run = self.recipe, self.run
+        frame_size = (recipe.model.height, recipe.model.width)
+        clips = TrainingClips(self.store, self.split.items, each.clip, each.augment, frame_size, each.resize_filter)
+        return ClipLoader(clips, recipe.loader, pin_memory=run.device.type == "cuda", decoders=run.decoders(clips))
 
     @staticmethod
     def _with_precision(recipe: Recipe, run: RunContext) -> Recipe:
@@ -171,44 +188,52 @@ class Trainer:
         return score_embeddings(table, table).evaluation
 
     def _train_epoch(self, epoch: int) -> None:
-        train, first = self.recipe.train, self.progress.step
-        steps, done_before = self.sampler.steps_per_epoch, self._steps_before
-        cal = epoch >= self.recipe.method.start_epoch
+        train = self.recipe.train
         self.model.train()
-        schedule = self.sampler.schedule(epoch, self.run.rank)
-        with closing(self._batches(schedule, first)) as batches:
-            for step, batch in enumerate(batches, start=first):
+        with closing(self._batches(epoch)) as batches:
+            for step, batch, update in batches:
                 self.run.alive()
                 batch = batch.to(self.run.device, non_blocking=True)
-                factor = learning_rate_factor(self.recipe.optim, epoch + step / steps, train.epochs)
+                number = epoch * self.steps_per_epoch + step
+                factor = learning_rate_factor(self.recipe.optim, epoch + step / self.steps_per_epoch, train.epochs)
                 rate = self._set_learning_rate(factor)
                 # A step's random draws (dropout) depend on its position alone, so that a resumed run draws the same.
-                torch.manual_seed((train.seed << 32) + (epoch * steps + step) * self.run.world_size + self.run.rank)
-                result = self.update(
-                    normalise(batch.frames_BTCHW),
-                    batch.person_B,
-                    batch.clothes_B,
-                    train_clothes=cal,
-                    adversarial=cal,
-                )
+                torch.manual_seed((train.seed << 32) + number * self.run.world_size + self.run.rank)
+                result = update(batch, epoch)
                 if self.parts.average is not None:
                     self.parts.average.update_parameters(self.model)
-                self.log.add(done_before + epoch * steps + step, rate, result, self._place(epoch, step + 1))
+                self.log.add(self._steps_before + number, rate, result, self._place(epoch, step + 1))
                 if self.log.seconds_since_flush >= train.log_every_seconds:
                     self._problem = self._flush_log(epoch, step + 1)
                 self.progress = replace(self.progress, epoch=epoch, step=step + 1, updates=self.progress.updates + 1)
-                if train.checkpoint_every_steps and (step + 1) % train.checkpoint_every_steps == 0 and step + 1 < steps:
+                turn = train.checkpoint_every_steps and (step + 1) % train.checkpoint_every_steps == 0
+                if turn and step + 1 < self.steps_per_epoch:
                     self.agreement.stop_if_any(self._flush_log(epoch, step + 1))
                     self._save({"epoch": epoch, "step": step + 1})
         if self._ending:
             self._end(epoch)
 
-    def _batches(self, schedule: Schedule, first_step: int) -> Generator[ClipBatch]:
+    def _batches(self, epoch: int) -> Generator[tuple[int, ClipBatch, BatchUpdate]]:
+        """The rest of the epoch: each step's place in it, its batch and its update; until the run is asked to end."""
+        start, steps = self.progress.step, self.sampler.steps_per_epoch
+        for number, each in enumerate(self.passes):
+            first = max(start - number * steps, 0)
+            if first >= steps or self._ending:
+                continue
+            with closing(self._batches_of(each.loader, self._schedule(epoch, number), first)) as batches:
+                for step, batch in enumerate(batches, start=number * steps + first):
+                    yield step, batch, each.update
+
+    def _schedule(self, epoch: int, number: int) -> Schedule:
+        """That of one of the epoch's passes."""
+        return self.sampler.schedule(epoch * len(self.passes) + number, self.run.rank)
+
+    def _batches_of(self, loader: ClipLoader, schedule: Schedule, first_step: int) -> Generator[ClipBatch]:
         """The loader's batches, until the run is asked to end.
 
         A problem on any rank, in its loader or its losses, stops all ranks before the next step.
         """
-        with closing(self.loader.batches(schedule, first_step)) as batches:
+        with closing(loader.batches(schedule, first_step)) as batches:
             while True:
                 batch, problem = None, self._problem
                 try:
@@ -232,7 +257,7 @@ class Trainer:
 
     def _finish_epoch(self, epoch: int) -> None:
         train, done = self.recipe.train, epoch + 1
-        self.agreement.stop_if_any(self._flush_log(epoch, self.sampler.steps_per_epoch))
+        self.agreement.stop_if_any(self._flush_log(epoch, self.steps_per_epoch))
         self.progress = replace(self.progress, epoch=done, step=0)
         metrics: dict[str, float] = {"epoch": done}
         is_best = False
@@ -283,7 +308,7 @@ class Trainer:
             folder = Path(mkdtemp(prefix="checkpoint-", dir=self.run.scratch))
             save_checkpoint(folder, self.parts, self.progress)
             recipe, split = self.recipe, self.split
-            clothes = len(split.clothes) if recipe.method.clothes_loss else 0
+            clothes = len(split.clothes) if recipe.method.uses_clothes else 0
             write_description(folder, recipe.model, recipe.clip, persons=len(split.persons), clothes=clothes)
             if is_best:
                 self._keep_best(folder)
@@ -321,30 +346,28 @@ class Trainer:
         optim, workers = self.recipe.optim, self.recipe.compute.workers
         if isinstance(workers, tuple):  # the recipe's learning rate is for the largest number of workers
             factor *= self.run.world_size / workers[1]
-        rates = {self.parts.optimizer: optim.learning_rate * factor}
-        if self.parts.clothes_optimizer is not None:
-            rates[self.parts.clothes_optimizer] = (optim.clothes_learning_rate or optim.learning_rate) * factor
-        for optimizer, rate in rates.items():
+        rates = {"model": optim.learning_rate, "clothes": optim.clothes_learning_rate or optim.learning_rate}
+        for name, optimizer in self.parts.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = rate
-        return rates[self.parts.optimizer]
+                group["lr"] = rates[name] * factor
+        return optim.learning_rate * factor
 
     def _flush_log(self, epoch: int, step: int) -> str | None:
         """Write and show the pending steps; return the problem with them, if any."""
         try:
-            self.log.flush(
-                self._place(epoch, step), self.loader.wait_seconds, epoch=epoch + step / self.sampler.steps_per_epoch
-            )
+            waited = sum(each.loader.wait_seconds for each in self.passes)
+            self.log.flush(self._place(epoch, step), waited, epoch=epoch + step / self.steps_per_epoch)
         except NonFiniteLossError as error:
             return self._breakdown(error)
         return None
 
     def _place(self, epoch: int, step: int) -> str:
-        return f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.sampler.steps_per_epoch}"
+        return f"epoch {epoch + 1}/{self.recipe.train.epochs} step {step}/{self.steps_per_epoch}"
 
     def _breakdown(self, error: NonFiniteLossError) -> str:
-        epoch, step = divmod(error.step - self._steps_before, self.sampler.steps_per_epoch)
-        items = self.sampler.schedule(epoch, self.run.rank).item_SB[step]
+        epoch, step = divmod(error.step - self._steps_before, self.steps_per_epoch)
+        number, place = divmod(step, self.sampler.steps_per_epoch)
+        items = self._schedule(epoch, number).item_SB[place]
         tracklets = sorted(set(self.store.rows.take(self.split.items.row_I[items]).values("id")))
         return (
             f"epoch {epoch + 1}, step {step + 1}: {' and '.join(error.names)} not finite; training has diverged. "

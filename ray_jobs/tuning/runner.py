@@ -99,7 +99,7 @@ def check_search(recipe: Recipe, space: Space, options: SearchOptions) -> tuple[
 def default_grace(recipe: Recipe, space: Space) -> int:
     """A ninth of the epochs, but at least one epoch with CAL's losses, rounded up to a validation before the last."""
     least = -(-_epochs(recipe, space) // 9)
-    if recipe.method.clothes_loss:
+    if recipe.method.uses_clothes:
         start = int(space.largest("method.start_epoch", recipe.method.start_epoch))
         if start < recipe.train.epochs:
             least = max(least, start + 1)

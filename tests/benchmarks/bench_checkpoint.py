@@ -25,7 +25,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from ccvid.config import Recipe, RunOptions
 from ccvid.trained_model import write_description
-from ccvid.training.build import build_training
+from ccvid.training.cal import build_cal
 from ccvid.training.checkpoint import Progress, TrainedParts, is_finite, save_checkpoint
 from data_tools.identity_sampler import PkOptions
 from ray_jobs.cluster.connection import connect
@@ -61,7 +61,7 @@ class _Saver:
 
     def __init__(self, recipe: Recipe, run: RayRun) -> None:
         self._recipe, self._run, split = recipe, run, ccvid_split()
-        self._parts, self._update = build_training(recipe, split, run)
+        self._parts, self._update = build_cal(recipe, split, run)
         self._parts.model.train()
         self._batch = ready_batch(recipe, split, run.device)
 
@@ -100,7 +100,7 @@ def _seconds(action: Callable[[], object]) -> float:
 
 def _copy_aside(parts: TrainedParts) -> list[torch.Tensor]:
     """Bytes that would have to be copied for the rest of the saving to run during training."""
-    states = [parts.model.state_dict(), *parts.optimizer.state.values()]
+    states = [parts.model.state_dict(), *parts.optimizers["model"].state.values()]
     return [tensor.detach().cpu().clone() for state in states for tensor in state.values()]
 
 

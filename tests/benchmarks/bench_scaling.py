@@ -27,10 +27,10 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from ccvid.config import Recipe
-from ccvid.training.build import build_training
+from ccvid.training.cal import build_cal
+from ccvid.training.cal_update import CalUpdate
 from ccvid.training.clothes_heads import ClothesHead
 from ccvid.training.context import LocalRun
-from ccvid.training.update import CalUpdate
 from tests.benchmarks.ccvid_size import OUTFITS, PERSONS, ccvid_recipe, ccvid_split, ready_batch
 
 ALONE, APART, TOGETHER = "one worker", "two processes that do not talk", "two workers"
@@ -62,9 +62,9 @@ class Worker:
         self.rank, self._steps = rank, steps
         run, split = LocalRun(folder / str(rank)), ccvid_split()
         self._batch = ready_batch(recipe, split, run.device)
-        _, self._own = build_training(recipe, split, run)
+        _, self._own = build_cal(recipe, split, run)
         run.rank, run.world_size = rank, 2
-        _, self._shared = build_training(recipe, split, run)
+        _, self._shared = build_cal(recipe, split, run)
 
     def round(self) -> dict[str, float]:
         """Seconds per step of this rank."""

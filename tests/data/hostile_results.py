@@ -41,7 +41,7 @@ from ccvid.retrieval.ranking.scoring import score
 from ccvid.retrieval.report.stored_pictures import open_sources
 from ccvid.retrieval.report.tables import write_query_table
 from ccvid.retrieval.thresholds.calibration import Calibration, write_calibration
-from ccvid.run_files import METRICS_FILE
+from ccvid.run_files import CLOTHES_FILE, METRICS_FILE
 from ccvid.trained_model import configured_backbone, read_trained_model, write_description
 from ccvid.training.checkpoint import Progress, TrainedParts, load_checkpoint, save_checkpoint, save_weights
 from ccvid.training.seeds import SeedSummary, read_seed_metrics
@@ -174,7 +174,7 @@ def _parts(average: bool) -> TrainedParts:
             parameter.grad = torch.zeros_like(parameter)
         rule.step()
     averaged = torch.optim.swa_utils.AveragedModel(model) if average else None
-    return TrainedParts(model, optimizer, clothes, clothes_optimizer, averaged)
+    return TrainedParts(model, {"model": optimizer, "clothes": clothes_optimizer}, {CLOTHES_FILE: clothes}, averaged)
 
 
 def _model(options: ModelOptions) -> ReIdModel:
@@ -250,9 +250,8 @@ def _read_resumed(average: bool, folder: Path) -> None:
     progress = load_checkpoint(folder, parts)
     if not 0 <= progress.in_epochs_of(5).step <= 5 or not -1 <= progress.best_score <= 1:
         raise BrokenPromiseError("a progress that none is")
-    for module in (parts.model, parts.scored_model, parts.clothes):
-        if module is not None:
-            _check_finite(module)
+    for module in (parts.model, parts.scored_model, *parts.heads.values()):
+        _check_finite(module)
 
 
 def _make_export(folder: Path) -> None:

@@ -13,7 +13,7 @@ from ccvid.losses.clothes_adversarial import clothes_adversarial_loss
 from ccvid.losses.cosface import cosface_loss
 from ccvid.losses.identity import identity_loss
 from ccvid.losses.pairs import contrastive_loss, pair_circle_loss, pair_cosface_loss, triplet_loss
-from ccvid.training.update import BatchLoss
+from ccvid.training.cal_update import BatchLoss
 from tests.method.loss_reference import tensor
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
+from ccvid.training.cal_update import CalUpdate
 from ccvid.training.clothes_heads import ClothesHead
-from ccvid.training.update import CalUpdate
 from tests.backbones.reference_values import fill, reference_input
 from tests.method.loss_reference import tensor
 from video_backbones.factory import build_backbone
@@ -45,9 +45,7 @@ class ReleasedTrajectory:
         for step in range(STEPS):
             frames_BTCHW = reference_input(f"train{step}", (8, 3, 4, 64, 32)).to(self._device, self._dtype)
             result = self._update(frames_BTCHW, person_B, clothes_B, train_clothes=True, adversarial=True)
-            assert result.clothes_loss is not None
-            assert result.adversarial_loss is not None
-            yield [result.identity_loss.item(), result.clothes_loss.item(), result.adversarial_loss.item()]
+            yield [result.losses[name].item() for name in ("identity", "clothes", "adversarial")]
 
     def features(self) -> Tensor:
         """The counterpart of ``EXPECTED``'s final_features, (2, 2048); leaves the model in evaluation mode."""

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from data_tools.transforms import normalise
 from tests.benchmarks.gpu.device import cpu_cores, seconds_of, wait
 from tests.benchmarks.gpu.step_ways import recipe_step
 from tests.benchmarks.gpu.task import Task, cal_trainer, ready_batch
@@ -40,19 +39,17 @@ def run(task: Task) -> None:
 def fed_step(task: Task, threads: int) -> tuple[float, float]:
     """The share of time that the training loop waits for its loader, and seconds per step."""
     trainer = cal_trainer(task, threads=threads)
-    schedule = trainer.sampler.schedule(0, 0)
+    schedule, (clips,) = trainer.sampler.schedule(0, 0), trainer.passes
     warm_up = min(10, len(schedule) // 2)
     steps = min(8 * task.sizes.steps, len(schedule) - warm_up)
-    for number, batch in enumerate(islice(trainer.loader.batches(schedule), warm_up + steps)):
-        here = batch.to(task.device, non_blocking=True)
-        frames_BTCHW = normalise(here.frames_BTCHW)
-        trainer.update(frames_BTCHW, here.person_B, here.clothes_B, train_clothes=True, adversarial=True)
+    for number, batch in enumerate(islice(clips.loader.batches(schedule), warm_up + steps)):
+        clips.update(batch.to(task.device, non_blocking=True), trainer.recipe.method.start_epoch)
         if number + 1 == warm_up:
             wait(task.device)
-            waited, started = trainer.loader.wait_seconds, time.perf_counter()
+            waited, started = clips.loader.wait_seconds, time.perf_counter()
     wait(task.device)
     seconds = time.perf_counter() - started
-    return (trainer.loader.wait_seconds - waited) / seconds, seconds / steps
+    return (clips.loader.wait_seconds - waited) / seconds, seconds / steps
 
 
 @contextmanager

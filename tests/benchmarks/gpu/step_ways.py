@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from ccvid.model import CosineClassifier, IdentityClassifier
+from ccvid.training.cal_update import CalUpdate
 from ccvid.training.clothes_heads import ClothesHead
 from ccvid.training.trainer import Trainer
-from ccvid.training.update import CalUpdate
 from data_tools.loader import ClipBatch
 from data_tools.transforms import normalise
 from tests.benchmarks.bench_backbone import Conv3dResNet
@@ -25,8 +25,7 @@ def recipe_step(trainer: Trainer, batch: ClipBatch) -> Step:
     """The trainer's step: frames normalised on the device, both updates."""
 
     def step() -> None:
-        frames_BTCHW = normalise(batch.frames_BTCHW)
-        trainer.update(frames_BTCHW, batch.person_B, batch.clothes_B, train_clothes=True, adversarial=True)
+        trainer.passes[0].update(batch, trainer.recipe.method.start_epoch)
 
     return step
 
@@ -64,8 +63,7 @@ def released_step(trainer: Trainer, batch: ClipBatch, *, passes: int) -> Step:
 
 def captured_step(trainer: Trainer, batch: ClipBatch) -> Step:
     """A whole step as one CUDA graph, for a trainer that has run no step yet; its batch stays in place."""
-    assert isinstance(trainer.update.clothes, ClothesHead)
-    optimizers = trainer.update.optimizer, trainer.update.clothes.optimizer
+    optimizers = trainer.parts.optimizers.values()
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["capturable"] = True

@@ -65,5 +65,5 @@ def cal_trainer(task: Task, *, threads: int = 8) -> Trainer:
 
 def ready_batch(trainer: Trainer) -> ClipBatch:
     """A batch of the trainer's own loader, on its device."""
-    batches = trainer.loader.batches(trainer.sampler.schedule(0, 0))
+    batches = trainer.passes[0].loader.batches(trainer.sampler.schedule(0, 0))
     return next(iter(batches)).to(trainer.run.device)

@@ -16,7 +16,7 @@ from ccvid.losses.circle import circle_loss
 from ccvid.losses.cosface import cosface_loss
 from ccvid.losses.identity import identity_loss
 from ccvid.training.build import identity_loss_of
-from ccvid.training.update import BatchLoss
+from ccvid.training.cal_update import BatchLoss
 
 MARGIN_LOSSES = {"arcface": arcface_loss, "cosface": cosface_loss, "circle": circle_loss}
 PERSON_B = torch.tensor([0, 2, 1])

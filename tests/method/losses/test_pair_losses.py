@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ccvid.config import MethodOptions
 from ccvid.losses.pairs import contrastive_loss, pair_circle_loss, pair_cosface_loss, triplet_loss
 from ccvid.training.build import pair_term_of
+from ccvid.training.cal_update import BatchLoss, PairTerm
 from ccvid.training.distributed import gather_batch
-from ccvid.training.update import BatchLoss, PairTerm
 from tests.method.loss_reference import tensor
 
 LOSSES: dict[str, BatchLoss] = {

@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ccvid.training.step_log import MetricGroup, StepLog, add_test_scores, flatten
-from ccvid.training.update import UpdateResult
+from ccvid.training.update_result import UpdateResult
 
 
 class Heard:
@@ -26,13 +26,8 @@ class Heard:
 
 
 def result(loss: float) -> UpdateResult:
-    return UpdateResult(
-        identity_loss=torch.tensor(loss),
-        identity_accuracy=torch.tensor(0.5),
-        clothes_loss=torch.tensor(1.0),
-        adversarial_loss=None,
-        pair_loss=None,
-    )
+    losses = {"identity": torch.tensor(loss), "clothes": torch.tensor(1.0)}
+    return UpdateResult(losses, identity_accuracy=torch.tensor(0.5))
 
 
 def test_sinks_get_what_the_files_get(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

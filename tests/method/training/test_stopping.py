@@ -17,7 +17,9 @@ from ccvid.config import Recipe
 from ccvid.training.context import LocalRun
 from ccvid.training.stopping import StoppedTogetherError
 from ccvid.training.trainer import Trainer
+from ccvid.training.update_result import UpdateResult
 from data_tools.errors import InputError
+from data_tools.loader import ClipBatch
 from data_tools.shards import ShardFolder
 
 
@@ -35,23 +37,22 @@ def _recipe(shards: str) -> Recipe:
 
 
 def _unreadable_frame(trainer: Trainer) -> None:
-    batches = trainer.loader.batches
+    batches = trainer.passes[0].loader.batches
 
     def broken(*arguments: Any) -> Iterator[Any]:
         yield next(batches(*arguments))
         raise InputError("rank 1: a frame cannot be decoded")
 
-    trainer.loader.batches = broken  # type: ignore[method-assign, assignment]
+    trainer.passes[0].loader.batches = broken  # type: ignore[method-assign, assignment]
 
 
 def _infinite_loss(trainer: Trainer) -> None:
-    update = trainer.update
+    update = trainer.passes[0].update
 
-    def broken(*arguments: Any, **flags: Any) -> Any:
-        result = update(*arguments, **flags)
-        return replace(result, identity_loss=result.identity_loss + torch.inf)
+    def broken(batch: ClipBatch, epoch: int) -> UpdateResult:
+        return replace(update(batch, epoch), losses={"identity": torch.tensor(torch.inf)})
 
-    trainer.update = broken  # type: ignore[assignment]
+    trainer.passes[0].update = broken
 
 
 FAULTS = {"frame": _unreadable_frame, "loss": _infinite_loss}

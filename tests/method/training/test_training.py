@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ccvid.config import OptimOptions, Recipe, TrainOptions
 from ccvid.retrieval.ranking.scoring import single_score
+from ccvid.run_files import CLOTHES_FILE
 from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.checkpoint import Progress, load_checkpoint
 from ccvid.training.context import LocalRun
@@ -24,7 +25,9 @@ from ccvid.training.run import train_and_score
 from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_training
 from ccvid.training.trainer import Trainer
+from ccvid.training.update_result import UpdateResult
 from data_tools.errors import InputError
+from data_tools.loader import ClipBatch
 from data_tools.shards import ShardFolder
 
 
@@ -63,9 +66,8 @@ class DyingRun(LocalRun):
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    assert trainer.parts.clothes is not None
     scored = {f"scored.{name}": tensor for name, tensor in trainer.scored_model.state_dict().items()}
-    return {**trainer.model.state_dict(), **scored, "clothes": trainer.parts.clothes.state_dict()["weight"]}
+    return {**trainer.model.state_dict(), **scored, "clothes": trainer.parts.heads[CLOTHES_FILE].state_dict()["weight"]}
 
 
 ALL_STATE: dict[str, Any] = {
@@ -281,14 +283,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
 
 def test_the_offending_batch_is_named(tiny_shards: Path, tmp_path: Path) -> None:
     trainer = Trainer(tiny_recipe(tiny_shards), ShardFolder(tiny_shards), LocalRun(tmp_path / "run"))
-    update, shown = trainer.update, []
+    update, shown = trainer.passes[0].update, []
 
-    def broken(frames_BTCHW: torch.Tensor, *arguments: Any, **flags: Any) -> Any:
-        result = update(frames_BTCHW, *arguments, **flags)
+    def broken(batch: ClipBatch, epoch: int) -> UpdateResult:
+        result = update(batch, epoch)
         shown.append(result)
-        return replace(result, identity_loss=result.identity_loss * torch.nan) if len(shown) == 2 else result
+        return replace(result, losses={"identity": torch.tensor(torch.nan)}) if len(shown) == 2 else result
 
-    trainer.update = broken  # type: ignore[assignment]
+    trainer.passes[0].update = broken
     with pytest.raises(InputError, match="identity_loss not finite") as stopped:
         trainer.fit()
     epoch, step = divmod(1, trainer.sampler.steps_per_epoch)

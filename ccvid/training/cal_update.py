@@ -11,24 +11,10 @@ from torch.optim import Optimizer
 from ccvid.losses.identity import identity_loss
 from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
 from ccvid.training.distributed import gather_batch
+from ccvid.training.update_result import UpdateResult
 
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 """The mean loss of a batch: (B, …) logits, cosines or features and (B,) int64 classes -> a scalar."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateResult:
-    """Losses and accuracy of one batch before its updates: detached scalars on the device, not waited for."""
-
-    identity_loss: Tensor
-    identity_accuracy: Tensor
-    """Share of the batch whose largest logit is the right person, in [0, 1]."""
-    clothes_loss: Tensor | None
-    """None without a clothes classifier."""
-    adversarial_loss: Tensor | None
-    """None if it was not used."""
-    pair_loss: Tensor | None
-    """Of all ranks' batches together; None without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +82,18 @@ class CalUpdate:
             adversarial: Add L_CA.
         """
         feature_BD, id_logits_BP = self.model(frames_BTCHW)
-        clothes_loss = adversarial_loss = pair_loss = None
-        loss = id_loss = self.identity(id_logits_BP, person_B)
+        loss = self.identity(id_logits_BP, person_B)
+        losses = {"identity": loss}
         if self.clothes is not None:
             clothes_loss = self.clothes.learn(feature_BD, clothes_B, train=train_clothes)
+            if clothes_loss is not None:
+                losses["clothes"] = clothes_loss
             if adversarial:
-                adversarial_loss = self.clothes.adversarial_loss(feature_BD, person_B, clothes_B)
-                loss = loss + self.adversarial_weight * adversarial_loss
+                losses["adversarial"] = self.clothes.adversarial_loss(feature_BD, person_B, clothes_B)
+                loss = loss + self.adversarial_weight * losses["adversarial"]
         if self.pair is not None:
-            pair_loss = self.pair(feature_BD, person_B)
-            loss = loss + self.pair.weight * pair_loss
+            losses["pair"] = self.pair(feature_BD, person_B)
+            loss = loss + self.pair.weight * losses["pair"]
 
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -113,9 +101,6 @@ class CalUpdate:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         return UpdateResult(
-            identity_loss=id_loss.detach(),
+            {name: value.detach() for name, value in losses.items()},
             identity_accuracy=(id_logits_BP.argmax(dim=1) == person_B).float().mean(),
-            clothes_loss=clothes_loss,
-            adversarial_loss=None if adversarial_loss is None else adversarial_loss.detach(),
-            pair_loss=None if pair_loss is None else pair_loss.detach(),
         )

@@ -1,0 +1,59 @@
+"""What a method gives the training loop: the parts that it trains, and its passes over the training items.
+
+Adding a method takes its losses, one function of this kind, and a row of ``ccvid/method_choices.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ccvid.config import Recipe
+from ccvid.training.checkpoint import TrainedParts
+from ccvid.training.context import RunContext
+from ccvid.training.split import TrainingSplit
+from ccvid.training.update_result import UpdateResult
+from data_tools.clips import ClipOptions
+from data_tools.loader import ClipBatch
+from data_tools.loading_options import AugmentOptions, ResizeFilter
+
+
+class BatchUpdate(Protocol):
+    """Trains with one batch."""
+
+    def __call__(self, batch: ClipBatch, epoch: int) -> UpdateResult:
+        """Update all that the method trains.
+
+        Args:
+            batch: uint8 frames with their labels, on the run's device.
+            epoch: Epochs done before this one.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPass:
+    """One pass over the training items: how their clips are made, and the update that each batch serves."""
+
+    clip: ClipOptions
+    augment: AugmentOptions
+    resize_filter: ResizeFilter
+    update: BatchUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """An epoch is each of the passes in turn. All have the same steps: the sampler's."""
+
+    parts: TrainedParts
+    passes: tuple[TrainingPass, ...]
+
+
+class TrainingBuilder(Protocol):
+    """Builds a method."""
+
+    def __call__(self, recipe: Recipe, split: TrainingSplit, run: RunContext) -> Training:
+        """What the recipe trains, on the run's device.
+
+        Raises:
+            InputError: the recipe's network or data do not fit the method.
+        """
