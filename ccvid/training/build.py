@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ccvid.config import MethodOptions, OptimOptions, Recipe
+from ccvid.config import MethodOptions, Recipe
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES
 from ccvid.model import ClothesMemory, CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.trained_model import configured_backbone
@@ -17,6 +16,7 @@ from ccvid.training.checkpoint import TrainedParts
 from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import wrap
+from ccvid.training.optimizers import build_optimizer
 from ccvid.training.split import TrainingSplit
 from ccvid.training.sync_batchnorm import synchronise_batchnorm
 from ccvid.training.update import BatchLoss, CalUpdate, PairTerm
@@ -28,7 +28,7 @@ def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tup
     model = _build_model(recipe, len(split.persons), run)
     average = None if recipe.train.ema_decay is None else moving_average(model, recipe.train.ema_decay)
     trained = wrap(model, run.device, run.world_size)
-    optimizer = _optimizer(optim, optim.learning_rate, model.parameters())
+    optimizer = build_optimizer(optim, optim.learning_rate, model)
     clothes, clothes_optimizer, head = _build_clothes(recipe, split, run, model.backbone.feature_size)
     if recipe.train.compile:
         trained.compile()
@@ -99,16 +99,6 @@ def _build_clothes(
         head = ClothesMemoryHead(memory, owner_N, scale=scale, epsilon=epsilon, world_size=run.world_size)
         return memory, None, head
     classifier = CosineClassifier(feature_size, classes).to(device)
-    optimizer = _optimizer(optim, optim.clothes_learning_rate or optim.learning_rate, classifier.parameters())
+    optimizer = build_optimizer(optim, optim.clothes_learning_rate or optim.learning_rate, classifier)
     wrapped = wrap(classifier, device, run.world_size)
     return classifier, optimizer, ClothesHead(wrapped, optimizer, owner_N, scale=scale, epsilon=epsilon)
-
-
-def _optimizer(options: OptimOptions, learning_rate: float, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    decay = options.weight_decay
-    make: dict[str, Callable[[], Optimizer]] = {
-        "adam": lambda: Adam(parameters, learning_rate, weight_decay=decay),
-        "adamw": lambda: AdamW(parameters, learning_rate, weight_decay=decay),
-        "sgd": lambda: SGD(parameters, learning_rate, momentum=options.momentum, weight_decay=decay),
-    }
-    return make[options.name]()
