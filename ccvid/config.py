@@ -16,6 +16,7 @@ from pydantic import (
 
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES, losses_with
 from ccvid.method_choices import METHODS
+from ccvid.optim_options import OptimOptions
 from ccvid.setting_kinds import (
     AutoOrBool,
     DatasetKind,
@@ -231,31 +232,6 @@ if not TYPE_CHECKING:  # with a section for each method that has options of its 
             if row.options is not None
         },
     )
-
-
-class OptimOptions(Options):
-    """Optimizer and learning rate."""
-
-    name: Literal["adam", "adamw", "sgd"] = "adam"
-    """Optimizer of network and clothes classifier."""
-    learning_rate: float = Field(default=3.5e-4, gt=0)
-    """Peak learning rate for all workers' batches. It is meant for the batches of all workers together."""
-    clothes_learning_rate: Annotated[float | None, Rare()] = Field(default=None, gt=0)
-    """Peak learning rate of the clothes classifier. Default: optim.learning_rate."""
-    weight_decay: float = Field(default=5e-4, ge=0)
-    """Weight decay of all parameters. It is part of the gradient (L2) for adam and sgd, decoupled for adamw."""
-    momentum: Annotated[float, Rare()] = Field(default=0.9, ge=0, lt=1)
-    """Momentum of sgd."""
-    schedule: Literal["multistep", "cosine"] = "multistep"
-    """Learning rate decay. multistep: at each milestone; cosine: down to zero at the last step."""
-    milestones: tuple[int, ...] = (40, 80, 120)
-    """Epochs of the multistep decay."""
-    decay: Annotated[float, Rare()] = Field(default=0.1, gt=0, le=1)
-    """Factor by which the multistep schedule decays the learning rate."""
-    warmup_epochs: float = Field(default=0, ge=0)
-    """Epochs of linear warmup from near zero."""
-    clip_norm: Annotated[float | None, Rare()] = Field(default=None, gt=0)
-    """Clip the gradient of the network to this norm. Default: no clipping."""
 
 
 class TrainOptions(Options):

@@ -41,6 +41,7 @@ IDENTITY_LOSSES: dict[str, Loss] = {
 
 PAIR_LOSSES: dict[str, Loss] = {
     "triplet": Loss("pairs:triplet_loss", ("margin",)),
+    "soft_triplet": Loss("soft_triplet:soft_triplet_loss", ()),
     "contrastive": Loss("pairs:contrastive_loss", ("scale",)),
     "cosface": Loss("pairs:pair_cosface_loss", ("scale", "margin")),
     "circle": Loss("pairs:pair_circle_loss", ("scale", "margin")),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ccvid.config import MethodOptions, OptimOptions, Recipe, TrainOptions
+from ccvid.config import MethodOptions, Recipe, TrainOptions
 from ccvid.loss_choices import IDENTITY_LOSSES, PAIR_LOSSES
 from ccvid.method_choices import METHODS
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
@@ -71,15 +69,3 @@ def build_model(recipe: Recipe, person_count: int, run: RunContext) -> ReIdModel
     if recipe.train.sync_batchnorm and run.world_size > 1:
         synchronise_batchnorm(model, run.device)
     return model.to(run.device)
-
-
-def build_optimizer(options: OptimOptions, learning_rate: float, module: nn.Module) -> Optimizer:
-    """The recipe's optimizer of all parameters of a module."""
-    parameters = module.parameters()
-    decay = options.weight_decay
-    make: dict[str, Callable[[], Optimizer]] = {
-        "adam": lambda: Adam(parameters, learning_rate, weight_decay=decay),
-        "adamw": lambda: AdamW(parameters, learning_rate, weight_decay=decay),
-        "sgd": lambda: SGD(parameters, learning_rate, momentum=options.momentum, weight_decay=decay),
-    }
-    return make[options.name]()

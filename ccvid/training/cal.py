@@ -9,12 +9,13 @@ from torch.optim import Optimizer
 from ccvid.config import Recipe
 from ccvid.model import ClothesMemory, CosineClassifier
 from ccvid.run_files import CLOTHES_FILE
-from ccvid.training.build import average_of, build_model, build_optimizer, identity_loss_of, pair_term_of
+from ccvid.training.build import average_of, build_model, identity_loss_of, pair_term_of
 from ccvid.training.cal_update import CalUpdate
 from ccvid.training.checkpoint import TrainedParts
 from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import wrap
+from ccvid.training.optimizers import build_optimizer
 from ccvid.training.passes import Training, TrainingPass
 from ccvid.training.split import TrainingSplit
 from ccvid.training.update_result import UpdateResult

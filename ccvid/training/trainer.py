@@ -26,7 +26,7 @@ from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import Agreement, agree, broadcast_state, gather_rows
 from ccvid.training.passes import BatchUpdate, TrainingPass
-from ccvid.training.schedules import learning_rate_factor
+from ccvid.training.schedules import learning_rate
 from ccvid.training.split import split_for
 from ccvid.training.step_log import TRAINING, NonFiniteLossError, StepLog
 from ccvid.training.stopping import EndedOnRequestError
@@ -195,8 +195,7 @@ class Trainer:
                 self.run.alive()
                 batch = batch.to(self.run.device, non_blocking=True)
                 number = epoch * self.steps_per_epoch + step
-                factor = learning_rate_factor(self.recipe.optim, epoch + step / self.steps_per_epoch, train.epochs)
-                rate = self._set_learning_rate(factor)
+                rate = self._set_learning_rate(epoch + step / self.steps_per_epoch)
                 # A step's random draws (dropout) depend on its position alone, so that a resumed run draws the same.
                 torch.manual_seed((train.seed << 32) + number * self.run.world_size + self.run.rank)
                 result = update(batch, epoch)
@@ -342,15 +341,15 @@ class Trainer:
         rmtree(best, ignore_errors=True)
         fresh.rename(best)
 
-    def _set_learning_rate(self, factor: float) -> float:
-        optim, workers = self.recipe.optim, self.recipe.compute.workers
-        if isinstance(workers, tuple):  # the recipe's learning rate is for the largest number of workers
-            factor *= self.run.world_size / workers[1]
-        rates = {"model": optim.learning_rate, "clothes": optim.clothes_learning_rate or optim.learning_rate}
-        for name, optimizer in self.parts.optimizers.items():
+    def _set_learning_rate(self, epoch: float) -> float:
+        """Set the rate of every group for this moment, in epochs; return that of the network's usual parameters."""
+        optim, workers, epochs = self.recipe.optim, self.recipe.compute.workers, self.recipe.train.epochs
+        # With a range of workers the recipe's learning rate is for the largest number.
+        share = self.run.world_size / workers[1] if isinstance(workers, tuple) else 1.0
+        for optimizer in self.parts.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = rates[name] * factor
-        return optim.learning_rate * factor
+                group["lr"] = learning_rate(optim, share * group["peak_lr"], epoch, epochs)
+        return learning_rate(optim, share * optim.learning_rate, epoch, epochs)
 
     def _flush_log(self, epoch: int, step: int) -> str | None:
         """Write and show the pending steps; return the problem with them, if any."""

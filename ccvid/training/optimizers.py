@@ -1,0 +1,104 @@
+"""The optimizer of a module, and the groups of parameters that learn or decay at rates of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from ccvid.optim_options import OptimOptions
+from data_tools.errors import InputError
+from data_tools.wording import one_line
+
+TOKENS_AND_PLACES = ("token", "pos_embed", "temporal", "extra")
+"""Words in the names of parameters that no input is multiplied with: class tokens, position tables and the like."""
+
+
+def build_optimizer(options: OptimOptions, learning_rate: float, module: nn.Module) -> Optimizer:
+    """The recipe's optimizer of all parameters of a module.
+
+    A group keeps the peak of its learning rate as ``peak_lr``, which schedules start from. Without settings that tell
+    parameters apart there is one group, in the module's order.
+
+    Args:
+        learning_rate: Peak rate of parameters that no setting gives another one.
+
+    Raises:
+        InputError: the recipe asks for layer-wise decay of a network without blocks, or for a fused optimizer that
+            PyTorch does not have for the module's device.
+    """
+    groups = parameter_groups(options, learning_rate, module)
+    fused = options.fused or None  # False would turn off PyTorch's own choice
+    make: dict[str, Callable[[], Optimizer]] = {
+        "adam": lambda: Adam(groups, learning_rate, fused=fused),
+        "adamw": lambda: AdamW(groups, learning_rate, fused=fused),
+        "sgd": lambda: SGD(groups, learning_rate, momentum=options.momentum, fused=fused),
+    }
+    try:
+        return make[options.name]()
+    except RuntimeError as error:
+        if not fused:
+            raise
+        raise InputError(f"optim.fused: PyTorch cannot fuse {options.name} here: {one_line(error)}") from error
+
+
+def parameter_groups(options: OptimOptions, learning_rate: float, module: nn.Module) -> list[dict[str, Any]]:
+    """A group for each pair of learning rate and weight decay, in the order of their first parameters.
+
+    A parameter's rate is ``learning_rate``, times ``bias_rate`` with "bias" in its name, times ``layer_decay`` for each
+    layer above it.
+    """
+    above = {} if options.layer_decay is None else layers_above(module)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        rate = learning_rate * (options.bias_rate if "bias" in name else 1)
+        if options.layer_decay is not None:
+            rate *= options.layer_decay ** above[name]
+        decay = options.weight_decay if options.decay_all or _is_weight(name, parameter) else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def layers_above(module: nn.Module) -> Mapping[str, int]:
+    """How many layers lie between each parameter and the output of a network that is a list of ``blocks``.
+
+    0 for norms and heads, 1 for the last of L blocks, L for the first, and L + 1 for all before the blocks: patch
+    embedding, tokens and position tables. A module without children, such as a classifier, is all head.
+
+    Raises:
+        InputError: not exactly one module has ``blocks``.
+    """
+    above = dict.fromkeys((name for name, _ in module.named_parameters()), 0)
+    if not any(module.children()):
+        return above
+    lists = (nn.ModuleList, nn.Sequential)
+    owners = [named for named in module.named_modules() if isinstance(getattr(named[1], "blocks", None), lists)]
+    if len(owners) != 1:
+        raise InputError(
+            "optim.layer_decay needs a network with one list of blocks, such as timm/vit_small_patch16_224; this one has "
+            f"{len(owners) or 'none'}"
+        )
+    place, owner = owners[0]
+    layers = list(owner.blocks.children())
+    children = [name for name, _ in owner.named_children()]
+    before = children[: children.index("blocks")]
+    for name in above:
+        if place and not name.startswith(f"{place}."):
+            continue
+        child, _, rest = name[len(place) :].removeprefix(".").partition(".")
+        if child == "blocks":
+            above[name] = len(layers) - int(rest.partition(".")[0])
+        elif not rest or child in before:
+            above[name] = len(layers) + 1
+    return above
+
+
+def _is_weight(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is a matrix or filter that multiplies inputs: no bias, norm, token or position table."""
+    own_name = name.rpartition(".")[2]
+    return parameter.ndim > 1 and not any(word in own_name for word in TOKENS_AND_PLACES)
