@@ -60,7 +60,7 @@ class VideoBackbone(nn.Module, ABC):
         return state
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
-        """Normalised floating-point frames (B, T, 3, H, W), T >= 1 -> features (B, D), after the neck if there is one."""
+        """Normalised floating-point frames (B, T, 3, H, W), T >= 1 -> features (B, D) after the neck, if any."""
         assert frames_BTCHW.ndim == 5, f"got {frames_BTCHW.shape = }"
         maps_BTDHW = self.feature_maps(frames_BTCHW)
         with torch.autocast(maps_BTDHW.device.type, enabled=False):

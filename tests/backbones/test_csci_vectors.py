@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from timm.layers import build_rotary_pos_embed
+from timm.layers.pos_embed_sincos import build_rotary_pos_embed
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
@@ -84,7 +84,7 @@ def test_the_colour_image_network() -> None:
 @torch.no_grad()
 def test_frames_of_a_clip_are_pooled_by_their_mean() -> None:
     for network, name in ((filled(CsciImage), "s2a.feature"), (filled(CsciPlain), "plain.feature")):
-        NEAR(network(images().unflatten(0, (2, 2))), IMAGE[name].unflatten(0, (2, 2)).mean(1))
+        NEAR(network(torch.unflatten(images(), 0, (2, 2))), torch.unflatten(IMAGE[name], 0, (2, 2)).mean(1))
 
 
 @torch.no_grad()

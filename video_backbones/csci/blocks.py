@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from timm.models.eva import EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -27,6 +27,13 @@ class TokenBlock(nn.Module, ABC):
     `temporal_prompt_embeddings` (1, T, D).
     """
 
+    norm1: nn.LayerNorm
+    attn: EvaAttention | Attention
+    drop_path1: nn.Module
+    norm2: nn.LayerNorm
+    mlp: nn.Module
+    drop_path2: nn.Module
+
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         for name, part in block.named_children():
@@ -42,7 +49,7 @@ class TokenBlock(nn.Module, ABC):
 
     def add_prompts(self, frames: int) -> None:
         """Add a prompt for each frame, initialised as released."""
-        size: int = self.norm1.normalized_shape[0]
+        size = self.norm1.normalized_shape[0]
         bound = math.sqrt(6 / (3 * 256 + size))
         self.temporal_prompt_embeddings = nn.Parameter(torch.empty(1, frames, size).uniform_(-bound, bound))
 
@@ -65,7 +72,7 @@ class TokenBlock(nn.Module, ABC):
 
     def _message(self, x_NKD: Tensor, clip_frames: int) -> Tensor:
         """(N, 1, D): each frame's prompt plus its mean token, after attention over the prompts of the clip."""
-        mean_BTD = x_NKD.mean(dim=1).unflatten(0, (-1, clip_frames))
+        mean_BTD = torch.unflatten(x_NKD.mean(dim=1), 0, (-1, clip_frames))
         prompt_BTD = self.temporal_prompt_embeddings + mean_BTD
         return self._attention(self.norm1(prompt_BTD), None, joint).flatten(0, 1).unsqueeze(1)
 
@@ -80,11 +87,15 @@ class TokenBlock(nn.Module, ABC):
 
     def _by_head(self, x_NKD: Tensor) -> Tensor:
         """(N, K, H * E) -> (N, H, K, E)."""
-        return x_NKD.unflatten(2, (self.attn.num_heads, -1)).transpose(1, 2)
+        return torch.unflatten(x_NKD, 2, (self.attn.num_heads, -1)).transpose(1, 2)
 
 
 class EvaTokenBlock(TokenBlock):
     """EVA-02's: no bias of the keys, projections apart or together, layer scale as parameters."""
+
+    attn: EvaAttention
+    gamma_1: Tensor | None
+    gamma_2: Tensor | None
 
     def __init__(self, block: EvaBlock) -> None:
         super().__init__(block)
@@ -98,17 +109,22 @@ class EvaTokenBlock(TokenBlock):
                 self._by_head(attn.k_proj(x_NKD)),
                 self._by_head(attn.v_proj(x_NKD)),
             )
-        bias = None if attn.q_bias is None else torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
+        of_query, of_value = attn.q_bias, attn.v_bias
+        bias = None if of_query is None else torch.cat((of_query, torch.zeros_like(of_query), of_value))
         query, key, value = linear(x_NKD, attn.qkv.weight, bias).chunk(3, dim=2)
         return self._by_head(query), self._by_head(key), self._by_head(value)
 
     def _scaled(self, y_NKD: Tensor, part: int) -> Tensor:
-        gamma_D: Tensor | None = self.gamma_1 if part == 1 else self.gamma_2
+        gamma_D = self.gamma_1 if part == 1 else self.gamma_2
         return y_NKD if gamma_D is None else gamma_D * y_NKD
 
 
 class VitTokenBlock(TokenBlock):
     """ViT's: projections together, layer scale as a module."""
+
+    attn: Attention
+    ls1: nn.Module
+    ls2: nn.Module
 
     def _projected(self, x_NKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.attn.qkv(x_NKD).chunk(3, dim=2)
@@ -125,8 +141,9 @@ def open_block(block: nn.Module) -> TokenBlock:
     Raises:
         BackboneError: It is none of the two that CSCI knows.
     """
-    kinds = {(EvaBlock, EvaAttention): EvaTokenBlock, (Block, Attention): VitTokenBlock}
-    kind = kinds.get((type(block), type(getattr(block, "attn", None))))
-    if kind is None or block.attn.gate is not None:
-        raise BackboneError(f"its blocks ({type(block).__name__}) have another attention than EVA-02's and ViT's")
-    return kind(block)
+    attn = getattr(block, "attn", None)
+    if type(block) is EvaBlock and type(attn) is EvaAttention and attn.gate is None:
+        return EvaTokenBlock(block)
+    if type(block) is Block and type(attn) is Attention and attn.gate is None:
+        return VitTokenBlock(block)
+    raise BackboneError(f"its blocks ({type(block).__name__}) have another attention than EVA-02's and ViT's")

@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from timm.layers import LayerNorm, SwiGLU, trunc_normal_
+from timm.layers.mlp import SwiGLU
+from timm.layers.norm import LayerNorm
+from timm.layers.patch_embed import PatchEmbed
+from timm.layers.weight_init import trunc_normal_
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -47,11 +52,19 @@ class CsciNetwork(VideoBackbone):
     """
 
     heads = (*VideoBackbone.heads, "head_image.", "mlp.", "norm2.", "cloth_embed")
+    patch_embed: PatchEmbed
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+    """(1, K, D): the head tokens' places, then the patches'."""
+    norm_pre: nn.Module
     blocks: nn.ModuleList
     """In order of depth."""
+    norm: nn.Module
 
-    def __init__(self, network: nn.Module, choices: BackboneChoices, rotary: RotaryTable | None) -> None:
+    def __init__(self, network: Eva | VisionTransformer, choices: BackboneChoices, rotary: RotaryTable | None) -> None:
         super().__init__(network.embed_dim, choices.spatial_pool, choices.temporal_pool, neck=False)
+        assert network.cls_token is not None
+        assert network.pos_embed is not None
         self.cls_token, self.pos_embed = network.cls_token, network.pos_embed
         self.patch_embed, self.norm_pre, self.norm = network.patch_embed, network.norm_pre, network.norm
         self.blocks = nn.ModuleList(open_block(block) for block in network.blocks)
@@ -113,7 +126,7 @@ class CsciPlain(CsciNetwork):
 class CsciImage(CsciNetwork):
     """The colour image network: a class token and a colour token for each frame. Any T >= 1."""
 
-    def __init__(self, network: nn.Module, choices: BackboneChoices, rotary: RotaryTable | None) -> None:
+    def __init__(self, network: Eva | VisionTransformer, choices: BackboneChoices, rotary: RotaryTable | None) -> None:
         super().__init__(network, choices, rotary)
         self.extra_token1 = _new_token(self.cls_token)
         self.pos_embed = nn.Parameter(torch.cat((self.pos_embed[:, :1], self.pos_embed), dim=1).detach())
@@ -135,7 +148,7 @@ class CsciVideo(CsciNetwork):
     Both share the blocks; the image way has its own class token and the colour token.
     """
 
-    def __init__(self, network: nn.Module, choices: BackboneChoices, rotary: RotaryTable | None) -> None:
+    def __init__(self, network: Eva | VisionTransformer, choices: BackboneChoices, rotary: RotaryTable | None) -> None:
         super().__init__(network, choices, rotary)
         frames, size = choices.clip_size[0], self.feature_size
         self.temporal_tokens = nn.Parameter(torch.zeros(1, frames, size))

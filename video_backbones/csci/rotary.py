@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from timm.layers import apply_rot_embed_cat
+from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor, nn
 
 _BASE = 10000.0

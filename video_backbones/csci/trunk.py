@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from timm.layers import RotaryEmbeddingCat
+from timm.layers.pos_embed_sincos import RotaryEmbeddingCat
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from video_backbones.choices import CSCI_OWN_SIZES, BackboneChoices, BackboneError, csci_parts
 from video_backbones.csci.networks import CsciImage, CsciNetwork, CsciPlain, CsciVideo
@@ -20,6 +20,8 @@ _KINDS: Mapping[str, type[CsciNetwork]] = {
     "csci_image": CsciImage,
     "csci_video": CsciVideo,
 }
+_TIMM_MODULES = tuple(f"timm.models.{part}" for part in ("eva", "vision_transformer", "deit"))
+"""Where timm's networks of these two classes come from."""
 _EVA_CLIP: Mapping[str, Any] = {
     "mlp_ratio": 8 / 3,
     "qkv_fused": False,
@@ -88,14 +90,14 @@ def _own(inner: str, choices: BackboneChoices) -> Eva:
     )
 
 
-def _timms(name: str, choices: BackboneChoices) -> nn.Module:
+def _timms(name: str, choices: BackboneChoices) -> Eva | VisionTransformer:
     """timm's network, pooled by its class token."""
     module = timm_for(name).models.model_entrypoint(csci_parts(name)[1]).__module__
-    if module not in (Eva.__module__, VisionTransformer.__module__):
+    if module not in _TIMM_MODULES:
         raise BackboneError(f"{name}: expected one of timm's EVA-02 or ViT networks, not one of {module}")
     pooled = {"global_pool": "token", "drop_path_rate": choices.drop_path}
     network = create_timm(name, choices, pretrained=False, **pooled, **_patch(choices))
-    if type(network) not in (Eva, VisionTransformer):
+    if not isinstance(network, Eva | VisionTransformer) or type(network) not in (Eva, VisionTransformer):
         raise BackboneError(f"{name}: expected one of timm's EVA-02 or ViT networks, got {type(network).__name__}")
     places = None if network.pos_embed is None else network.pos_embed.shape[1]
     if network.cls_token is None or network.num_prefix_tokens != 1 or places != network.patch_embed.num_patches + 1:
@@ -107,7 +109,7 @@ def _patch(choices: BackboneChoices) -> dict[str, Any]:
     return {} if choices.patch is None else {"patch_size": choices.patch}
 
 
-def _rotary(network: nn.Module) -> RotaryTable | None:
+def _rotary(network: Eva | VisionTransformer) -> RotaryTable | None:
     """The network's rotary positions, if it has them.
 
     Raises:
@@ -119,4 +121,8 @@ def _rotary(network: nn.Module) -> RotaryTable | None:
     kind = (rope.temperature, rope.grid_offset, rope.grid_indexing, rope.in_pixels, rope.rotate_half)
     if type(rope) is not RotaryEmbeddingCat or kind != (10000.0, 0.0, "ij", False, False):
         raise BackboneError("its rotary positions are of another kind than EVA-02's")
-    return RotaryTable(tuple(rope.feat_shape), rope.dim, rope.ref_feat_shape and tuple(rope.ref_feat_shape))
+    grid, reference = (
+        None if shape is None else (shape[0], shape[1]) for shape in (rope.feat_shape, rope.ref_feat_shape)
+    )
+    assert grid is not None
+    return RotaryTable(grid, rope.dim, reference)
