@@ -37,7 +37,15 @@ from data_tools.shard_cache import CacheOptions
 from data_tools.shard_plan import ShardOptions
 from data_tools.walkers import WalkerOptions
 from data_tools.wording import listed
-from video_backbones import SpatialPoolName, TemporalPoolName, backbone_names, check_name, published_kinds
+from video_backbones import (
+    AttentionName,
+    SpatialPoolName,
+    TemporalPoolName,
+    backbone_names,
+    check_name,
+    csci_names,
+    published_kinds,
+)
 
 
 class RunOptions(Options):
@@ -120,12 +128,13 @@ class ModelOptions(Options):
 
     backbone: Annotated[str, AfterValidator(check_name)] = Field(
         default="c2d_resnet50",
-        description=f"Network from clip to feature: {', '.join(backbone_names())}, or timm/NAME.",
+        description=f"Network from clip to feature: {', '.join([*backbone_names(), *csci_names()])}, or timm/NAME. "
+        "CSCI's are built on any EVA-02 or ViT of timm, too: csci_video/NAME.",
     )
     weights: str = Field(
         default="imagenet",
         description=f"Initial weights: {', '.join(['random', *published_kinds()])} or a file. Published weights are "
-        "torchvision's; a file is .safetensors, a state dict saved with torch.save, or a released .pth.tar.",
+        "torchvision's or timm's; a file is .safetensors, a state dict saved with torch.save, or a released .pth.tar.",
     )
     last_stride: Annotated[Literal[1, 2], Rare()] = 1
     """Stride of the last stage; 1 keeps twice the resolution."""
@@ -139,6 +148,16 @@ class ModelOptions(Options):
     """How a frame's feature map is pooled to one vector. max_avg concatenates both, which doubles the feature size."""
     temporal_pool: Annotated[TemporalPoolName, Rare()] = "mean"
     """How the frame features of a clip are pooled to one vector."""
+    patch: Annotated[int | None, Rare()] = Field(default=None, ge=1, le=256)
+    """Height and width in pixels of a patch of CSCI's networks. Default: that of the named network."""
+    drop_path: Annotated[float, Rare()] = Field(default=0, ge=0, lt=1)
+    """Stochastic depth of CSCI's networks: probability that the last block is skipped, less for earlier ones."""
+    checkpoint_blocks: Annotated[bool, Rare()] = False
+    """Recompute each block of CSCI's networks in the backward pass. It saves memory and costs time; results are the
+    same."""
+    attention: Annotated[AttentionName, Rare()] = "s2a"
+    """How class and colour token of CSCI's networks see each other. s2a: not, as published; masked: not, in one
+    softmax; joint: fully."""
 
 
 class MethodOptions(Options):

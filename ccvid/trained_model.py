@@ -128,6 +128,10 @@ def configured_backbone(
         spatial_pool=options.spatial_pool,
         temporal_pool=options.temporal_pool,
         clip_size=(frames, options.height, options.width),
+        patch=options.patch,
+        drop_path=options.drop_path,
+        checkpoint_blocks=options.checkpoint_blocks,
+        attention=options.attention,
         whole=trained is not None,
     )
 

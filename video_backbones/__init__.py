@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 
 from video_backbones.choices import (
+    AttentionName,
     BackboneError,
     SpatialPoolName,
     TemporalPoolName,
     WeightsError,
     backbone_names,
     check_name,
+    csci_names,
     published_kinds,
 )
 
 __all__ = [
+    "AttentionName",
     "BackboneError",
     "SpatialPoolName",
     "TemporalPoolName",
     "WeightsError",
     "backbone_names",
     "check_name",
+    "csci_names",
     "published_kinds",
 ]
 

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 SpatialPoolName = Literal["max", "avg", "gem", "max_avg"]
 TemporalPoolName = Literal["mean", "attention", "gem"]
+AttentionName = Literal["s2a", "masked", "joint"]
 
 TIMM_PREFIX = "timm/"
+CSCI_FAMILIES = ("csci_plain", "csci_image", "csci_video")
+"""Each is built on an EVA-02 or ViT: `csci_plain/NAME`."""
 
 
 class BackboneError(ValueError):
@@ -34,6 +37,28 @@ class BackboneChoices:
     temporal_pool: TemporalPoolName = "mean"
     clip_size: tuple[int, int, int] = (8, 256, 128)
     """(T, H, W) of the clips; used only if the number of parameters depends on it."""
+    patch: int | None = None
+    """Height and width of a patch; None: the named network's."""
+    drop_path: float = 0.0
+    """Probability that an image skips the last block; it rises linearly from 0 at the first."""
+    checkpoint_blocks: bool = False
+    """Recompute each block in the backward pass, which saves memory and costs a second forward pass."""
+    attention: AttentionName = "s2a"
+    """How an image's class and colour token see each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class CsciSize:
+    """A network of EVA-02-CLIP's structure."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+
+
+CSCI_OWN_SIZES: Mapping[str, CsciSize] = {"eva_slim": CsciSize(width=96, depth=5, heads=3, patch=8)}
+"""For small pictures and CPUs; every other NAME is timm's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +96,62 @@ made: that takes seconds, and most processes make none."""
 
 
 def backbone_names() -> list[str]:
-    """Every name that `build_backbone` accepts, besides `timm/NAME`."""
+    """Every name that `build_backbone` accepts, besides `timm/NAME` and CSCI's."""
     return list(NETWORKS)
 
 
+def csci_names() -> list[str]:
+    """CSCI's networks of our own sizes."""
+    return [f"{family}/{size}" for size in CSCI_OWN_SIZES for family in CSCI_FAMILIES]
+
+
+def is_csci(name: str) -> bool:
+    """Whether the backbone is one of CSCI's."""
+    return name.partition("/")[0] in CSCI_FAMILIES and "/" in name
+
+
+def csci_parts(name: str) -> tuple[str, str]:
+    """Family and network of one of CSCI's."""
+    family, _, inner = name.partition("/")
+    return family, inner
+
+
 def check_name(name: str) -> str:
-    """The name itself, if `build_backbone` accepts it; only timm can check what follows `timm/`.
+    """The name itself, if `build_backbone` accepts it; only timm can check what follows a `/`.
 
     Raises:
         BackboneError: There is no such backbone.
     """
-    if not name.startswith(TIMM_PREFIX):
+    if not name.startswith(TIMM_PREFIX) and not is_csci(name):
         network_named(name)
     return name
 
 
+def check_choices(name: str, choices: BackboneChoices) -> None:
+    """Refuse a choice that has no effect on the backbone.
+
+    Raises:
+        BackboneError: There is one.
+    """
+    coloured = name.startswith(("csci_image/", "csci_video/"))
+    without_effect = {
+        "patch": choices.patch is not None and not is_csci(name),
+        "drop_path": choices.drop_path > 0 and not is_csci(name),
+        "checkpoint_blocks": choices.checkpoint_blocks and not is_csci(name),
+        "attention": choices.attention != "s2a" and not coloured,
+    }
+    for setting, refused in without_effect.items():
+        if refused:
+            needed = CSCI_FAMILIES[1:] if setting == "attention" else CSCI_FAMILIES
+            raise BackboneError(
+                f"{name} has no {setting} to set: it is a setting of {', '.join(f'{family}/NAME' for family in needed)}"
+            )
+
+
 def published_weights(name: str) -> list[str]:
     """Valid values of `weights`, besides a file."""
+    if is_csci(name):
+        return ["random"] if csci_parts(name)[1] in CSCI_OWN_SIZES else ["random", "imagenet"]
     return ["random", "imagenet"] if name.startswith(TIMM_PREFIX) else ["random", *network_named(name).published]
 
 
@@ -103,5 +167,8 @@ def network_named(name: str) -> Network:
         BackboneError: There is none.
     """
     if name not in NETWORKS:
-        raise BackboneError(f"no backbone {name!r}, expected one of {', '.join(NETWORKS)} or {TIMM_PREFIX}NAME")
+        families = ", ".join(f"{family}/NAME" for family in CSCI_FAMILIES)
+        raise BackboneError(
+            f"no backbone {name!r}, expected one of {', '.join(NETWORKS)}, {families} or {TIMM_PREFIX}NAME"
+        )
     return NETWORKS[name]

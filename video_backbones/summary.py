@@ -1,4 +1,4 @@
-"""A table of the backbones with their sizes and costs. All accept clips of any number of frames.
+"""A table of the backbones with their sizes and costs.
 
     python -m video_backbones.summary [NAME ...] [--clip 8 256 128] [--markdown]
 
@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from video_backbones.choices import BackboneError, backbone_names, published_weights
+from video_backbones.choices import BackboneError, backbone_names, csci_names, published_weights
 from video_backbones.factory import build_backbone
 
 HEADINGS = ("backbone", "features", "parameters (M)", "GFLOPs", "initial weights besides a file")
@@ -95,7 +95,12 @@ def _cells(name: str, clip_size: tuple[int, int, int]) -> tuple[str, ...]:
 def main(arguments: Sequence[str]) -> int:
     """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser("python -m video_backbones.summary", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="backbones, also timm/NAME. Default: all but timm's")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="backbones, also timm/NAME and csci_video/NAME. Default: all but timm's",
+    )
     parser.add_argument(
         "--clip",
         nargs=3,
@@ -109,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     frames, height, width = given.clip
     if min(frames, height, width) < 1:
         parser.error(f"--clip {frames} {height} {width}: expected numbers above 0")
-    names, clip_size = given.names or backbone_names(), (frames, height, width)
+    names, clip_size = given.names or [*backbone_names(), *csci_names()], (frames, height, width)
     if given.markdown:
         print(markdown_table(names, clip_size))
     else:

@@ -35,7 +35,7 @@ class TimmFrames(VideoBackbone):
                 f"{TIMM_PREFIX}{name} pools over space itself: expected spatial pool avg or max, got "
                 f"{choices.spatial_pool}"
             )
-        network = _create(name, choices, pretrained=pretrained)
+        network = create_timm(f"{TIMM_PREFIX}{name}", choices, pretrained=pretrained)
         height, width = choices.clip_size[1:]
         was_training = network.training
         try:
@@ -89,41 +89,74 @@ def _resized(name: str, choices: BackboneChoices, backbone: TimmFrames, state: d
         return kept
     bare = {n.removeprefix("network."): kept[n] for n in own}
     try:
-        network = _create(name, choices, pretrained=True, pretrained_cfg_overlay={"state_dict": bare})
+        network = create_timm(
+            f"{TIMM_PREFIX}{name}", choices, pretrained=True, pretrained_cfg_overlay={"state_dict": bare}
+        )
     except BackboneError:  # tensors of another network under the same names
         return kept
     return {**kept, **{f"network.{n}": value for n, value in network.state_dict().items()}}
 
 
-def _create(name: str, choices: BackboneChoices, *, pretrained: bool, **more: Any) -> nn.Module:
+def require_timm(name: str) -> Any:
+    """The module timm, for the backbone of this name.
+
+    Raises:
+        BackboneError: It is not installed.
+    """
     try:
         import timm
     except ImportError:
-        raise BackboneError(f"{TIMM_PREFIX}{name} needs timm: pip install 'ccvid[timm]'") from None
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(TIMM_PREFIX + found for found in close)}?" if close else ""
-        raise BackboneError(f"timm has no model {name!r}{hint}")
+        raise BackboneError(f"{name} needs timm: pip install 'ccvid[timm]'") from None
+    return timm
+
+
+def timm_for(name: str) -> Any:
+    """The module timm, which knows the network in the backbone's name: what follows `timm/` or `csci_plain/`.
+
+    Raises:
+        BackboneError: timm is not installed, or has no such network.
+    """
+    timm = require_timm(name)
+    prefix, _, inner = name.partition("/")
+    if not timm.is_model(inner):
+        close = difflib.get_close_matches(inner, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(f'{prefix}/{found}' for found in close)}?" if close else ""
+        raise BackboneError(f"timm has no model {inner!r}{hint}")
+    return timm
+
+
+def create_timm(name: str, choices: BackboneChoices, *, pretrained: bool, **more: Any) -> nn.Module:
+    """timm's network without its classifier, for frames of the chosen size.
+
+    Args:
+        name: The whole backbone's: `timm/NAME` or `csci_plain/NAME`.
+        choices: `clip_size` counts.
+        pretrained: With timm's weights.
+        more: For timm.
+
+    Raises:
+        BackboneError: timm is not installed, does not know the name, or cannot build it for frames of this size.
+        WeightsError: timm's weights for it cannot be obtained.
+    """
+    timm, inner = timm_for(name), name.partition("/")[2]
     sized: dict[str, Any] = {"img_size": choices.clip_size[1:]}
     for arguments in (sized, {}):  # networks whose parameters do not depend on the frame size do not accept one
         try:
-            network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments, **more)
+            network: nn.Module = timm.create_model(inner, pretrained=pretrained, num_classes=0, **arguments, **more)
             return network
         except TypeError as error:
             if "img_size" not in str(error):
                 raise
         except (OSError, RuntimeError) as error:  # OSError: from the hub; RuntimeError: nothing is published
             if not pretrained:
-                raise BackboneError(f"{TIMM_PREFIX}{name}: {first_line(error)}") from error
+                raise BackboneError(f"{name}: {first_line(error)}") from error
             raise WeightsError(
-                f"cannot get timm's weights for {name}: {first_line(error)}; give the path of a weights file, "
+                f"cannot get timm's weights for {inner}: {first_line(error)}; give the path of a weights file, "
                 "or use random weights"
             ) from error
         except (AssertionError, ValueError) as error:
-            raise BackboneError(
-                f"{TIMM_PREFIX}{name} with frames of {sized['img_size']}: {first_line(error)}"
-            ) from error
-    raise BackboneError(f"timm cannot build {name}")
+            raise BackboneError(f"{name} with frames of {sized['img_size']}: {first_line(error)}") from error
+    raise BackboneError(f"timm cannot build {inner}")
 
 
 def _is_head(name: str) -> bool:

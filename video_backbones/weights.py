@@ -22,7 +22,6 @@ from video_backbones.choices import WeightsError, published_kinds
 from video_backbones.pickles import count_values
 
 _TIMEOUT_SECONDS = 15.0
-_CLASSIFIERS = ("fc.", "head.", "classifier.")
 _ZIP = b"PK\x03\x04"
 _MOST_REPEATED_BYTES = 2**28
 """Largest tensor that may repeat one stored value."""
@@ -30,7 +29,6 @@ MOST_VALUES = 10**7
 """Most values in a pickle, besides tensors; a network has about ten thousand."""
 _LONGEST_SHOWN = 80
 """Longest name or shape in a message, which lists up to ten of them."""
-_TAIL = ("bn.", "spatial_pool.", "temporal_pool.")
 _NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "b1")),
@@ -145,17 +143,17 @@ def _is_plain(value: Tensor) -> bool:
 def load_weights(backbone: VideoBackbone, state: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> None:
     """Copy `state` into the backbone: all of it or, on an error, nothing. NaN and infinity are errors.
 
-    A classification layer (`fc.*`, `head.*`, `classifier.*`) is ignored. The counters `num_batches_tracked` may be
-    missing and, unless `whole`, so may the neck (`bn.*`) and learned pools (`spatial_pool.*`, `temporal_pool.*`); they
-    keep their values.
+    What only training needs (`backbone.heads`: classification layers) is ignored. The counters `num_batches_tracked`
+    may be missing and, unless `whole`, so may what a starting point lacks (`backbone.is_new`: neck, learned pools);
+    they keep their values.
 
     Raises:
         WeightsError: Names are missing or unexpected, or shapes or types differ (the first ten are listed), or a value
             is not finite (the message names its tensor).
     """
     own = backbone.state_dict()
-    given = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIERS)}
-    needed = [n for n in own if (whole or not n.startswith(_TAIL)) and not n.endswith(".num_batches_tracked")]
+    given = {name: value for name, value in state.items() if not name.startswith(backbone.heads)}
+    needed = [n for n in own if (whole or not backbone.is_new(n)) and not n.endswith(".num_batches_tracked")]
     check_fit(given, own, needed, f"{origin}: does not fit {type(backbone).__name__}")
     check_finite({name: value.to(own[name].dtype) for name, value in given.items()}, origin)
     backbone.load_state_dict({**own, **given})
