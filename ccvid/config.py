@@ -44,6 +44,7 @@ from video_backbones import (
     backbone_names,
     check_name,
     csci_names,
+    is_csci,
     published_kinds,
 )
 
@@ -234,6 +235,11 @@ class MethodOptions(Options):
         return self.name == "cal" and self.clothes_loss
 
     @property
+    def own(self) -> Options | None:
+        """The settings of the method, where it has a section of its own."""
+        return getattr(self, self.name, None)
+
+    @property
     def title(self) -> str:
         """What reports call it."""
         return "baseline" if self.name == "cal" and not self.clothes_loss else METHODS[self.name].title
@@ -412,6 +418,11 @@ class Recipe(Options):
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
         if self.method.pair_loss != "none" and self.batch.clips == 1:
             raise ValueError("method.pair_loss needs batch.clips of 2 or more: it compares clips of the same person")
+        if self.method.name == "csci" and not is_csci(self.model.backbone):
+            raise ValueError(
+                f"method.name csci needs model.backbone csci_plain/NAME, csci_image/NAME or csci_video/NAME, not "
+                f"{self.model.backbone}"
+            )
         data = self.data
         own_sources = {"synthetic": data.synthetic, "footage": data.footage, "clips": data.clips}
         if own_sources.get(data.kind, data.root) is None and data.shards is None:

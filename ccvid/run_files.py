@@ -9,7 +9,8 @@
     │   │                             recipe says so
     │   ├── unaveraged.safetensors    the same as the optimizer left them, where the recipe averages
     │   ├── clothes.safetensors       clothes classifier or memory, where the recipe has CAL
-    │   ├── trainer.pt                both optimizers, and how many steps the average has seen
+    │   ├── csci_heads.safetensors    colour head and the pictures' person classifier, where the method is CSCI
+    │   ├── trainer.pt                the optimizers, and how many steps the average has seen
     │   └── progress.json             epochs and steps done, best validation
     ├── best/                         the best checkpoint on the held-out identities, without trainer.pt
     ├── metrics.json                  figures with intervals; written last: a run that has it is scored
@@ -59,6 +60,7 @@ DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 UNAVERAGED_FILE = "unaveraged.safetensors"
 CLOTHES_FILE = "clothes.safetensors"
+CSCI_FILE = "csci_heads.safetensors"
 TRAINER_FILE = "trainer.pt"
 PROGRESS_FILE = "progress.json"
 

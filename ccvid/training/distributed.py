@@ -15,11 +15,18 @@ Item = TypeVar("Item")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def wrap(module: ModuleT, device: torch.device, world_size: int) -> ModuleT | DistributedDataParallel:
-    """Wrap the module in DDP, which averages gradients over the ranks; with one rank, return the module itself."""
+def wrap(
+    module: ModuleT, device: torch.device, world_size: int, *, partly_used: bool = False
+) -> ModuleT | DistributedDataParallel:
+    """Wrap the module in DDP, which averages gradients over the ranks; with one rank, return the module itself.
+
+    Args:
+        partly_used: Whether some steps use only some of the parameters; the others then get no gradient.
+    """
     if world_size == 1:
         return module
-    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=partly_used)
 
 
 def broadcast_state(module: nn.Module, world_size: int) -> None:
