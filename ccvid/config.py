@@ -264,6 +264,9 @@ class TrainOptions(Options):
 
     epochs: int = Field(default=150, ge=1)
     """Passes over the clips of the training identities."""
+    first_stage: Annotated[str | None, Rare()] = None
+    """Recipe to train first, by name or file, on the same data as run NAME-stage1. Its last weights are then
+    model.weights. Default: none."""
     seed: int = Field(default=1, ge=0, lt=2**32)
     """Seed of weights, batches, clips and augmentation."""
     held_out_share: float = Field(default=0, ge=0, lt=1)

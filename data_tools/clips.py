@@ -10,13 +10,13 @@ Every position is 0-based within the tracklet.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from data_tools.options import Options
+from data_tools.options import Options, Rare
 
 Positions = NDArray[np.int64]
 
@@ -30,6 +30,25 @@ class ClipOptions(Options):
     """Frames from one frame of a clip to the next."""
     piece: int = Field(default=64, ge=0)
     """Frames of a training piece; 0: do not cut. Training tracklets are cut into pieces, each an item of its own."""
+    test_length: Annotated[int | None, Rare()] = Field(default=None, ge=1, le=256)
+    """Frames of a test-time clip before clip.test_places leaves some out. Default: clip.length."""
+    test_places: Annotated[tuple[int, ...], Rare()] = ()
+    """Which frames of a test-time clip of clip.test_length are kept, as many as clip.length. 0 is the first."""
+
+    @model_validator(mode="after")
+    def _kept_places_fit(self) -> ClipOptions:
+        if (self.test_length is None) != (not self.test_places):
+            raise ValueError("test_length and test_places go together: set both or neither")
+        places = list(self.test_places)
+        if self.test_length is not None and (
+            len(places) != self.length
+            or places != sorted(set(places))
+            or not 0 <= places[0] <= places[-1] < self.test_length
+        ):
+            raise ValueError(
+                f"test_places {places}: expected length ({self.length}) rising places from 0 to {self.test_length - 1}"
+            )
+        return self
 
 
 def dense_pieces(frame_count: int, piece: int) -> list[tuple[int, int]]:
@@ -68,24 +87,27 @@ def all_clips(frame_count: int, clip: ClipOptions) -> Positions:
 
     Each window of L·S frames is de-interleaved into S clips. The frames left over form one window at the largest
     stride that they fill (⌊rest / L⌋). The last frames, fewer than L, are repeated in order until they fill a clip.
+    With ``test_length`` L is that, and of each clip only the frames at ``test_places`` are kept.
 
     Returns:
         int64, shape (clips, L), each in [0, frame_count).
     """
     assert frame_count > 0, f"{frame_count=}"
-    windows, rest = divmod(frame_count, clip.length * clip.stride)
-    rest_stride, tail = divmod(rest, clip.length)
-    full = _windows(windows, clip.length, clip.stride)
-    clips = [full, full.size + _windows(1, clip.length, rest_stride)]
+    length = clip.test_length or clip.length
+    windows, rest = divmod(frame_count, length * clip.stride)
+    rest_stride, tail = divmod(rest, length)
+    full = _windows(windows, length, clip.stride)
+    clips = [full, full.size + _windows(1, length, rest_stride)]
     if tail:
-        clips.append(np.resize(np.arange(frame_count - tail, frame_count), (1, clip.length)))
-    return np.concatenate(clips)
+        clips.append(np.resize(np.arange(frame_count - tail, frame_count), (1, length)))
+    return np.concatenate(clips)[:, clip.test_places or slice(None)]
 
 
 def count_clips(frame_count_N: NDArray[np.integer[Any]], clip: ClipOptions) -> NDArray[np.int64]:
     """How many clips :func:`all_clips` makes of each tracklet, int64 (N,), from its number of frames (N,)."""
-    windows_N, rest_N = np.divmod(frame_count_N.astype(np.int64), clip.length * clip.stride)
-    rest_stride_N, tail_N = np.divmod(rest_N, clip.length)
+    length = clip.test_length or clip.length
+    windows_N, rest_N = np.divmod(frame_count_N.astype(np.int64), length * clip.stride)
+    rest_stride_N, tail_N = np.divmod(rest_N, length)
     return windows_N * clip.stride + rest_stride_N + (tail_N > 0)
 
 

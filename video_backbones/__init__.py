@@ -13,6 +13,7 @@ from video_backbones.choices import (
     backbone_names,
     check_name,
     csci_names,
+    is_csci,
     published_kinds,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "backbone_names",
     "check_name",
     "csci_names",
+    "is_csci",
     "published_kinds",
 ]
 

@@ -34,6 +34,7 @@ from ray_jobs.cluster.workers import Workers
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 from ray_jobs.training.guard import claim, run_stoppable
 from ray_jobs.training.node_network import NodeNetwork
+from ray_jobs.training.stages import after_first_stage
 
 WAITING_SECONDS = 30.0
 """After this time without workers, a message says so."""
@@ -50,6 +51,7 @@ def train(recipe: Recipe) -> StorageFolder:
         EndedOnRequestError: a signal asked the run to stop.
         OSError: the run folder cannot be written.
     """
+    recipe = after_first_stage(recipe, train)
     folder = StorageFolder(recipe.run.storage) / recipe.run.name
     guard = claim(str(folder))
     shards = ensure_shards(recipe.data)
