@@ -135,7 +135,8 @@ class ModelOptions(Options):
     weights: str = Field(
         default="imagenet",
         description=f"Initial weights: {', '.join(['random', *published_kinds()])} or a file. Published weights are "
-        "torchvision's or timm's; a file is .safetensors, a state dict saved with torch.save, or a released .pth.tar.",
+        "torchvision's or timm's; a file, by path or URI, is .safetensors, a state dict saved with torch.save, or a "
+        "released .pth.tar.",
     )
     last_stride: Annotated[Literal[1, 2], Rare()] = 1
     """Stride of the last stage; 1 keeps twice the resolution."""
@@ -292,7 +293,10 @@ class TrainOptions(Options):
     sync_batchnorm: Annotated[bool, Rare()] = False
     """Compute batch statistics over the clips of all workers."""
     compile: Annotated[bool, Rare()] = False
-    """Compile the network with torch.compile."""
+    """Compile the network with torch.compile. A network that is a list of blocks is compiled block by block."""
+    batch_parts: Annotated[int, Rare()] = Field(default=1, ge=1)
+    """Compute a worker's batch in this many parts, one after another, in the memory of one. The losses are those of the
+    whole batch; only BatchNorm within the network sees the parts. It costs a second forward pass."""
     ema_decay: Annotated[float | None, Rare()] = Field(default=None, gt=0, lt=1)
     """Score with an exponential moving average of the weights, with this decay. Default: no average."""
 
@@ -426,6 +430,9 @@ class Recipe(Options):
                 f"method.name csci needs model.backbone csci_plain/NAME, csci_image/NAME or csci_video/NAME, not "
                 f"{self.model.backbone}"
             )
+        clips = self.batch.identities * self.batch.clips
+        if self.train.batch_parts > clips:
+            raise ValueError(f"train.batch_parts {self.train.batch_parts}: a worker's batch has only {clips} clips")
         data = self.data
         own_sources = {"synthetic": data.synthetic, "footage": data.footage, "clips": data.clips}
         if own_sources.get(data.kind, data.root) is None and data.shards is None:

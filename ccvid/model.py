@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, one_hot
 
+from ccvid.batch_parts import in_parts
 from data_tools.transforms import normalise
 from video_backbones.backbone import VideoBackbone
 
@@ -91,6 +92,7 @@ class ReIdModel(nn.Module):
         identity_classifier: Computes logits or cosines from the feature.
         autocast_dtype: `torch.bfloat16` runs the backbone under autocast, None in its own precision. The neck
             and the classifier are at least float32 in either case.
+        parts: How many parts of a training batch are computed one after another, see `ccvid.batch_parts`.
     """
 
     def __init__(
@@ -99,18 +101,23 @@ class ReIdModel(nn.Module):
         identity_classifier: nn.Module,
         *,
         autocast_dtype: torch.dtype | None = None,
+        parts: int = 1,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.identity_classifier = identity_classifier
         self.autocast_dtype = autocast_dtype
+        self.parts = parts
 
     def embed(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> feature (B, D): all that evaluation needs."""
-        device, dtype = frames_BTCHW.device.type, self.autocast_dtype
-        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        with self.autocast():
             feature_BD: Tensor = self.backbone(frames_BTCHW)
         return feature_BD
+
+    def autocast(self) -> torch.autocast:
+        """What the backbone runs under."""
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
     def embed_frames(self, frames_BTCHW: Tensor) -> Tensor:
         """uint8 RGB (B, T, 3, H, W) -> feature (B, D), in evaluation mode."""
@@ -127,5 +134,7 @@ class ReIdModel(nn.Module):
 
     def forward(self, frames_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 3, H, W) -> feature (B, D), identity logits or cosines (B, P)."""
-        feature_BD = self.embed(frames_BTCHW)
+        with self.autocast():
+            pooled_BD = in_parts(self.backbone, self.backbone.pooled, frames_BTCHW, self.parts)
+        feature_BD = self.backbone.necked(pooled_BD)
         return feature_BD, self.identity_classifier(feature_BD)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Literal
 
 import torch
@@ -20,7 +24,8 @@ from data_tools.files import read_document
 from data_tools.manifest import write_model
 from data_tools.options import Options
 from data_tools.storage import StorageFolder
-from video_backbones import BackboneError
+from data_tools.wording import one_line
+from video_backbones import BackboneError, WeightsError
 from video_backbones.backbone import VideoBackbone
 from video_backbones.factory import build_backbone
 
@@ -123,7 +128,7 @@ def configured_backbone(
     frames = (clip or ClipOptions()).length
     return build_backbone(
         options.backbone,
-        weights=trained or options.weights,
+        weights=trained or local_weights(options.weights),
         last_stride=options.last_stride,
         spatial_pool=options.spatial_pool,
         temporal_pool=options.temporal_pool,
@@ -134,6 +139,27 @@ def configured_backbone(
         attention=options.attention,
         whole=trained is not None,
     )
+
+
+def local_weights(weights: str) -> str:
+    """Initial weights as `build_backbone` takes them: a file at a URI is fetched, once a process.
+
+    Raises:
+        WeightsError: it cannot be fetched.
+    """
+    return _fetched(weights) if "://" in weights else weights
+
+
+@cache
+def _fetched(uri: str) -> str:
+    folder = Path(mkdtemp(prefix="ccvid-weights-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    try:
+        place = StorageFolder(uri)
+        place.parent.download(place.name, folder / place.name)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{uri}: cannot be fetched: {one_line(getattr(error, 'strerror', None) or error)}") from None
+    return str(folder / place.name)
 
 
 def backbone_fingerprint(backbone: torch.nn.Module) -> str:

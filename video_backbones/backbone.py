@@ -61,9 +61,18 @@ class VideoBackbone(nn.Module, ABC):
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
         """Normalised floating-point frames (B, T, 3, H, W), T >= 1 -> features (B, D) after the neck, if any."""
+        return self.necked(self.pooled(frames_BTCHW))
+
+    def pooled(self, frames_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, D) before the neck: each clip on its own, but for BatchNorm within the network."""
         assert frames_BTCHW.ndim == 5, f"got {frames_BTCHW.shape = }"
         maps_BTDHW = self.feature_maps(frames_BTCHW)
         with torch.autocast(maps_BTDHW.device.type, enabled=False):
-            pooled_BTD = self.spatial_pool(maps_BTDHW)
-            feature_BD: Tensor = self.bn(self.temporal_pool(pooled_BTD))
+            pooled_BD: Tensor = self.temporal_pool(self.spatial_pool(maps_BTDHW))
+        return pooled_BD
+
+    def necked(self, pooled_BD: Tensor) -> Tensor:
+        """(B, D) -> features (B, D)."""
+        with torch.autocast(pooled_BD.device.type, enabled=False):
+            feature_BD: Tensor = self.bn(pooled_BD)
         return feature_BD

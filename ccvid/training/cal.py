@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from ccvid.config import Recipe
 from ccvid.model import ClothesMemory, CosineClassifier
 from ccvid.run_files import CLOTHES_FILE
-from ccvid.training.build import average_of, build_model, identity_loss_of, pair_term_of
+from ccvid.training.build import average_of, build_model, compile_network, identity_loss_of, pair_term_of
 from ccvid.training.cal_update import CalUpdate
 from ccvid.training.checkpoint import TrainedParts
 from ccvid.training.clothes_heads import ClothesHead, ClothesMemoryHead
@@ -47,7 +47,7 @@ def build_cal(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tuple[Tr
     optimizer = build_optimizer(optim, optim.learning_rate, model)
     classifier, clothes_optimizer, head = _build_clothes(recipe, split, run, model.backbone.feature_size)
     if recipe.train.compile:
-        trained.compile()
+        compile_network(trained, model.backbone)
     update = CalUpdate(
         trained,
         optimizer,

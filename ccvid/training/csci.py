@@ -11,7 +11,8 @@ from ccvid.config import Recipe
 from ccvid.csci_options import CsciOptions
 from ccvid.model import IdentityClassifier
 from ccvid.run_files import CSCI_FILE
-from ccvid.training.build import average_of, build_model
+from ccvid.trained_model import local_weights
+from ccvid.training.build import average_of, build_model, compile_network
 from ccvid.training.checkpoint import TrainedParts
 from ccvid.training.context import RunContext
 from ccvid.training.csci_model import CsciHeads, CsciModel, new_classifier
@@ -75,7 +76,7 @@ def build_csci(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tuple[T
     trained = wrap(whole, run.device, run.world_size, partly_used=isinstance(backbone, CsciVideo))
     optimizer = build_optimizer(optim, optim.learning_rate, whole)
     if recipe.train.compile:
-        trained.compile()
+        compile_network(trained, model.backbone)
     update = CsciUpdate(trained, optimizer, options, world_size=run.world_size, clip_norm=optim.clip_norm)
     files: dict[str, nn.Module] = {} if heads is None else {CSCI_FILE: heads}
     return TrainedParts(model, {"model": optimizer}, files, average), update
@@ -91,7 +92,7 @@ def _started(classifier: IdentityClassifier, weights: str) -> IdentityClassifier
     """The classifier with the weights of the file that the network starts from, if that tells as many persons apart."""
     if weights in ("random", *published_kinds()):
         return classifier
-    content = read_checkpoint(Path(weights))
+    content = read_checkpoint(Path(local_weights(weights)))
     state = named_tensors(content.get("model_state_dict", content), weights)
     own = classifier.state_dict()
     for prefix in ("identity_classifier.classifier.", "head."):

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ccvid.batch_parts import in_parts
 from ccvid.losses.vectors import precise
 from ccvid.model import IdentityClassifier, ReIdModel
 from video_backbones.csci.networks import ColourHead, CsciImage, CsciVideo
@@ -66,8 +67,8 @@ class CsciModel(nn.Module):
     def _clip(self, frames_BTCHW: Tensor) -> CsciOutput:
         backbone = self.model.backbone
         assert isinstance(backbone, CsciVideo)
-        with self._autocast(frames_BTCHW):
-            frame_BTD = backbone.frame_features(frames_BTCHW)
+        with self.model.autocast():
+            frame_BTD = in_parts(backbone, backbone.frame_features, frames_BTCHW, self.model.parts)
         frame_BTD = precise(frame_BTD)
         feature_BD = frame_BTD.mean(dim=1)
         return CsciOutput(feature_BD, self.model.identity_classifier(feature_BD), frame_BTD=frame_BTD)
@@ -76,14 +77,11 @@ class CsciModel(nn.Module):
         backbone, heads = self.model.backbone, self.heads
         assert isinstance(backbone, CsciImage | CsciVideo)
         assert heads is not None
-        with self._autocast(frames_BCHW):
-            feature_BD, colour_BD = map(precise, backbone.image_way(frames_BCHW))
+        with self.model.autocast():
+            tokens = in_parts(backbone, backbone.image_way, frames_BCHW, self.model.parts)
+        feature_BD, colour_BD = map(precise, tokens)
         classifier = self.model.identity_classifier if heads.head_image is None else heads.head_image
         return CsciOutput(feature_BD, classifier(feature_BD), colour_BD=colour_BD, colours_BE=heads.colour(colour_BD))
-
-    def _autocast(self, frames: Tensor) -> torch.autocast:
-        dtype = self.model.autocast_dtype
-        return torch.autocast(frames.device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def new_classifier(feature_size: int, persons: int) -> IdentityClassifier:

@@ -80,8 +80,8 @@ def layers_above(module: nn.Module) -> Mapping[str, int]:
     owners = [named for named in module.named_modules() if isinstance(getattr(named[1], "blocks", None), lists)]
     if len(owners) != 1:
         raise InputError(
-            "optim.layer_decay needs a network with one list of blocks, such as timm/vit_small_patch16_224; this one has "
-            f"{len(owners) or 'none'}"
+            "optim.layer_decay needs a network with one list of blocks, such as timm/vit_small_patch16_224; this one "
+            f"has {len(owners) or 'none'}"
         )
     place, owner = owners[0]
     layers = list(owner.blocks.children())
