@@ -41,7 +41,7 @@ def in_parts(network: nn.Module, compute: Callable[[Tensor], Output], frames: Te
     ]
     if isinstance(found[0], Tensor):
         return torch.cat(found)  # type: ignore[arg-type, return-value]
-    return type(found[0])(*map(torch.cat, zip(*found, strict=True)))  # type: ignore[arg-type]
+    return type(found[0])(*map(torch.cat, zip(*found, strict=True)))
 
 
 @contextmanager
@@ -49,13 +49,14 @@ def held_statistics(network: nn.Module) -> Iterator[None]:
     """BatchNorm layers compute as in training, but leave their running statistics alone."""
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
-    counts = [None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone() for layer in layers]
+    counted = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
+    counts = [count.clone() for count in counted]
     for layer in layers:
         layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, momentum, count in zip(layers, momenta, counts, strict=True):
+        for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-            if count is not None:
-                layer.num_batches_tracked.copy_(count)
+        for count, before in zip(counted, counts, strict=True):
+            count.copy_(before)

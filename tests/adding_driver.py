@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 import ccvid
 from ccvid.config import Recipe
 from ccvid.retrieval.report.report import write_report
+from ccvid.run_files import STEPS_FILE
 from ccvid.trained_model import configured_backbone
 from ccvid.training.cal import build_cal
 from ccvid.training.context import LocalRun
 from ccvid.training.split import split_for
+from ccvid.training.trainer import Trainer
 from data_tools.shards import ShardFolder, verify_shard
 from ray_jobs.cli import parse_recipe
 from ray_jobs.sharding.sources import read_dataset, shard_folder
@@ -61,6 +64,16 @@ def add_loss(flags: Sequence[str], work: Path) -> None:
     print(recipe.method.identity_loss, f"{value.item():.4f}")
 
 
+def add_method(flags: Sequence[str], work: Path) -> None:
+    """An epoch of the method that the recipe names."""
+    small_network = ("--model.backbone", "c2d_resnet18_slim", "--model.weights", "random", *SMALL_FRAMES)
+    shards = ("--data.shards", str(work / "SHARDS"), "--train.held_out_share", "0", "--train.test_weights", "last")
+    recipe = _recipe([*flags, *shards, *small_network, "--train.epochs", "1"])
+    Trainer(recipe, ShardFolder(work / "SHARDS"), LocalRun(work / "run")).fit()
+    last = json.loads((work / "run" / STEPS_FILE).read_text().splitlines()[-1])
+    print(recipe.method.title, *sorted(name for name in last if name.endswith("_loss")))
+
+
 def add_chart(flags: Sequence[str], work: Path) -> None:  # noqa: ARG001
     """A report."""
     write_report(small(), work / "report")
@@ -74,6 +87,7 @@ ADDED: dict[str, Callable[[Sequence[str], Path], None]] = {
     "A data set": add_data_set,
     "A backbone": add_backbone,
     "A loss": add_loss,
+    "A method": add_method,
     "A chart": add_chart,
 }
 

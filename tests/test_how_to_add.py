@@ -125,6 +125,13 @@ def test_a_loss(tmp_path: Path, tiny_shards: Path) -> None:
     assert "identity losses arcface, cosface, circle and hinge" in shown
 
 
+def test_a_method(tmp_path: Path, tiny_shards: Path) -> None:
+    copy = added("A method", tmp_path)
+    (tmp_path / "SHARDS").symlink_to(tiny_shards)
+    assert use("A method", copy, tmp_path).split() == ["Centred", "identity_loss", "length_loss"]
+    assert "cal (CAL), csci (CSCI) or centred (Centred)" in help_of(copy)
+
+
 def test_a_chart(tmp_path: Path) -> None:
     copy = added("A chart", tmp_path)
     use("A chart", copy, tmp_path)
@@ -135,7 +142,7 @@ def test_a_chart(tmp_path: Path) -> None:
 
 
 def test_every_section_is_tried_and_half_a_screen_long() -> None:
-    assert list(sections()) == ["A data set", "A backbone", "A loss", "A chart"]
+    assert list(sections()) == ["A data set", "A backbone", "A loss", "A method", "A chart"]
     assert {name: len(text.splitlines()) for name, text in sections().items() if text.count("\n") > HALF_A_SCREEN} == {}
 
 

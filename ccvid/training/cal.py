@@ -32,10 +32,7 @@ def build_cal_training(recipe: Recipe, split: TrainingSplit, run: RunContext) ->
         frames_BTCHW = normalise(batch.frames_BTCHW)
         return update(frames_BTCHW, batch.person_B, batch.clothes_B, train_clothes=begun, adversarial=begun)
 
-    clips = TrainingPass(
-        clip=recipe.clip, augment=recipe.augment, resize_filter=recipe.model.resize_filter, update=update_from
-    )
-    return Training(parts, (clips,))
+    return Training(parts, (TrainingPass.of(recipe, update_from),))
 
 
 def build_cal(recipe: Recipe, split: TrainingSplit, run: RunContext) -> tuple[TrainedParts, CalUpdate]:

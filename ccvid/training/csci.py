@@ -47,12 +47,11 @@ def build_csci_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -
         step = update.plain if isinstance(parts.model.backbone, CsciPlain) else update.clips
         return step(normalise(batch.frames_BTCHW), batch.person_B)
 
-    usual = {"clip": recipe.clip, "augment": recipe.augment, "resize_filter": recipe.model.resize_filter}
-    clips = TrainingPass(**usual, update=of_clips)
+    if isinstance(parts.model.backbone, CsciImage):
+        return Training(parts, (TrainingPass.of(recipe, of_pictures),))
+    clips = TrainingPass.of(recipe, of_clips)
     if isinstance(parts.model.backbone, CsciPlain):
         return Training(parts, (clips,))
-    if isinstance(parts.model.backbone, CsciImage):
-        return Training(parts, (TrainingPass(**usual, update=of_pictures),))
     pictures = TrainingPass(
         clip=PICTURE, augment=options.picture_augment, resize_filter=options.picture_filter, update=of_pictures
     )

@@ -39,6 +39,12 @@ class TrainingPass:
     resize_filter: ResizeFilter
     update: BatchUpdate
 
+    @classmethod
+    def of(cls, recipe: Recipe, update: BatchUpdate) -> TrainingPass:
+        """With the recipe's own clips."""
+        resize_filter = recipe.model.resize_filter
+        return cls(clip=recipe.clip, augment=recipe.augment, resize_filter=resize_filter, update=update)
+
 
 @dataclass(frozen=True, slots=True)
 class Training:

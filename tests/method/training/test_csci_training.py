@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tests.method.training.test_training import DyingRun, Killed
 from tests.method.training.test_world_size import distance_apart, train, train_rank
 
 
-def csci_recipe(shards: Path, network: str = "csci_video", **sections: Mapping[str, Any]) -> Recipe:
+def csci_recipe(shards: Path, network: str = "csci_video", **sections: dict[str, Any]) -> Recipe:
     values: dict[str, dict[str, Any]] = {
         "data": {"kind": "footage", "shards": str(shards)},
         "clip": {"length": 1 if network == "csci_image" else 2, "stride": 2, "piece": 0},

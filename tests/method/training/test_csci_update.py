@@ -134,7 +134,7 @@ def test_a_loss_of_weight_zero_is_told_but_not_trained_with(loss: str) -> None:
     states = []
     for weight in (0.0, 1.0):
         trained = Trained(CsciImage)
-        options = CsciOptions(**{f"{loss}_weight": weight})
+        options = CsciOptions.model_validate({f"{loss}_weight": weight})
         update = CsciUpdate(trained.whole, trained.optimizer, options)
         trained.begin(1)
         compare(update.pictures(pictures(1), EXPECTED["targets1"], EXPECTED["pids"]), "image.step1")

@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ccvid.config import OptimOptions, Recipe, TrainOptions
+from ccvid.config import Recipe, TrainOptions
+from ccvid.optim_options import OptimOptions
 from ccvid.retrieval.ranking.scoring import single_score
 from ccvid.run_files import CLOTHES_FILE
 from ccvid.trained_model import backbone_fingerprint
