@@ -40,7 +40,7 @@ def in_parts(network: nn.Module, compute: Callable[[Tensor], Output], frames: Te
         checkpoint(compute, part, use_reentrant=False, context_fn=contexts) for part in frames.chunk(parts)
     ]
     if isinstance(found[0], Tensor):
-        return torch.cat(found)  # type: ignore[arg-type, return-value]
+        return torch.cat(found)
     return type(found[0])(*map(torch.cat, zip(*found, strict=True)))
 
 

@@ -68,7 +68,7 @@ def add_method(flags: Sequence[str], work: Path) -> None:
     """An epoch of the method that the recipe names."""
     small_network = ("--model.backbone", "c2d_resnet18_slim", "--model.weights", "random", *SMALL_FRAMES)
     shards = ("--data.shards", str(work / "SHARDS"), "--train.held_out_share", "0", "--train.test_weights", "last")
-    recipe = _recipe([*flags, *shards, *small_network, "--train.epochs", "1"])
+    recipe = _recipe([*flags, *shards, *small_network, "--batch.identities", "3", "--train.epochs", "1"])
     Trainer(recipe, ShardFolder(work / "SHARDS"), LocalRun(work / "run")).fit()
     last = json.loads((work / "run" / STEPS_FILE).read_text().splitlines()[-1])
     print(recipe.method.title, *sorted(name for name in last if name.endswith("_loss")))
