@@ -118,8 +118,8 @@ class ModelOptions(Options):
 
     backbone: Annotated[str, AfterValidator(check_name)] = Field(
         default="c2d_resnet50",
-        description=f"Network from clip to feature: {', '.join([*backbone_names(), *csci_names()])}, or timm/NAME. "
-        "CSCI's are built on any EVA-02 or ViT of timm, too: csci_video/NAME.",
+        description=f"Network from clip to feature: {', '.join(backbone_names())}, or timm/NAME. "
+        f"CSCI's are {listed(csci_names())}, or the same with any EVA-02 or ViT of timm.",
     )
     weights: str = Field(
         default="imagenet",

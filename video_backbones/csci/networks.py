@@ -109,7 +109,7 @@ class CsciNetwork(VideoBackbone):
     def _image_tokens(self, frames_BCHW: Tensor, colour_11D: Tensor, class_11D: Tensor) -> ImageTokens:
         """The image way, given both head tokens with their places."""
         patches_BPD = self._patches(frames_BCHW)
-        x_BKD = self._through(_between(colour_11D, patches_BPD, class_11D), self.attend)
+        x_BKD = self._through(_tokens(patches_BPD, class_11D, colour_11D), self.attend)
         return ImageTokens(feature_BD=x_BKD[:, -1], colour_BD=x_BKD[:, 0])
 
 
@@ -119,7 +119,7 @@ class CsciPlain(CsciNetwork):
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T, D, 1, 1)."""
         patches_NPD = self._patches(frames_BTCHW.flatten(0, 1))
-        x_NKD = self._through(_between(patches_NPD, self.cls_token + self.pos_embed[:, :1]), joint)
+        x_NKD = self._through(_tokens(patches_NPD, self.cls_token + self.pos_embed[:, :1]), joint)
         return _as_maps(torch.unflatten(x_NKD[:, -1], 0, frames_BTCHW.shape[:2]))
 
 
@@ -178,7 +178,7 @@ class CsciVideo(CsciNetwork):
         expected, frames = self.temporal_tokens.shape[1], frames_BTCHW.shape[1]
         if frames != expected:
             raise BackboneError(f"the network was made for clips of {expected} frames, got {frames}")
-        x_NKD = _between(self._patches(frames_BTCHW.flatten(0, 1)), self.cls_token + self.pos_embed[:, :1])
+        x_NKD = _tokens(self._patches(frames_BTCHW.flatten(0, 1)), self.cls_token + self.pos_embed[:, :1])
         x_BTKD = torch.unflatten(x_NKD, 0, (-1, frames)) + self.temporal_tokens.unsqueeze(2)
         return torch.unflatten(self._through(x_BTKD.flatten(0, 1), joint, frames)[:, -1], 0, (-1, frames))
 
@@ -208,10 +208,11 @@ class ColourHead(nn.Module):
         return output_BE
 
 
-def _between(*tokens: Tensor) -> Tensor:
-    """Tokens side by side; those of one image are repeated for all."""
-    count = max(len(part) for part in tokens)
-    return torch.cat([part.expand(count, -1, -1) for part in tokens], dim=1)
+def _tokens(patches_NPD: Tensor, class_11D: Tensor, *first: Tensor) -> Tensor:
+    """[first, patches, class] of each image; the first may be missing."""
+    count = patches_NPD.shape[0]
+    parts = (*first, patches_NPD, class_11D)
+    return torch.cat([part.expand(count, -1, -1) for part in parts], dim=1)
 
 
 def _as_maps(feature_BTD: Tensor) -> Tensor:
