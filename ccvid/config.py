@@ -143,8 +143,8 @@ class ModelOptions(Options):
     drop_path: Annotated[float, Rare()] = Field(default=0, ge=0, lt=1)
     """Stochastic depth of CSCI's networks: probability that the last block is skipped, less for earlier ones."""
     checkpoint_blocks: Annotated[bool, Rare()] = False
-    """Recompute each block of CSCI's networks in the backward pass. It saves memory and costs time; results are the
-    same."""
+    """Recompute each block of the network in the backward pass. It saves memory and costs time; results are the same.
+    Networks timm/NAME cannot."""
     attention: Annotated[AttentionName, Rare()] = "s2a"
     """How class and colour token of CSCI's networks see each other. s2a: not, as published; masked: not, in one
     softmax; joint: fully."""

@@ -16,7 +16,6 @@ from timm.layers.weight_init import trunc_normal_
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from video_backbones.backbone import VideoBackbone
 from video_backbones.choices import BackboneChoices, BackboneError
@@ -44,7 +43,7 @@ class CsciNetwork(VideoBackbone):
 
     Args:
         network: timm's Eva or VisionTransformer with a class token and a learned place for each token.
-        choices: The attention of images, whether blocks are recomputed in the backward pass, and the temporal pool.
+        choices: The attention of images, and the temporal pool.
         rotary: The network's rotary positions.
 
     Raises:
@@ -52,6 +51,7 @@ class CsciNetwork(VideoBackbone):
     """
 
     heads = (*VideoBackbone.heads, "head_image.", "mlp.", "norm2.", "cloth_embed")
+    recomputes = True
     patch_embed: PatchEmbed
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
@@ -70,7 +70,6 @@ class CsciNetwork(VideoBackbone):
         self.blocks = nn.ModuleList(open_block(block) for block in network.blocks)
         self.rotary = rotary
         self.attend = ATTENTION[choices.attention]
-        self.checkpoint_blocks = choices.checkpoint_blocks
 
     def is_new(self, name: str) -> bool:
         """Also the tokens and prompts that only CSCI has."""
@@ -99,10 +98,7 @@ class CsciNetwork(VideoBackbone):
         """All blocks and the final norm."""
         x_NKD = self.norm_pre(x_NKD)
         for block in self.blocks:
-            if self.checkpoint_blocks and self.training:
-                x_NKD = checkpoint(block, x_NKD, self.rotary, attend, clip_frames, use_reentrant=False)
-            else:
-                x_NKD = block(x_NKD, self.rotary, attend, clip_frames)
+            x_NKD = self.run_block(block, x_NKD, self.rotary, attend, clip_frames)
         normed_NKD: Tensor = self.norm(x_NKD)
         return normed_NKD
 
