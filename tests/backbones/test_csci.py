@@ -92,6 +92,16 @@ def test_any_number_of_frames_but_for_the_video_network() -> None:
             tiny(CsciVideo)(frames(2, 7))
 
 
+@torch.no_grad()
+def test_both_ways_end_in_float32_under_autocast() -> None:
+    network = tiny(CsciVideo).eval()
+    exact = network.frame_features(frames(2, FRAMES)), *network.image_way(frames(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network.frame_features(frames(2, FRAMES)), *network.image_way(frames(2))
+    assert {feature.dtype for feature in rough} == {torch.float32}
+    assert all((one - other).norm() < 0.05 * other.norm() for one, other in zip(rough, exact, strict=True))
+
+
 @pytest.mark.parametrize(
     ("name", "choices", "problem"),
     [

@@ -1,5 +1,8 @@
 """CSCI's three networks. Their state has the released names, without the heads that only training needs.
 
+An image way gives what the losses need of pictures; `forward` gives the clip's feature, which is all that a trained
+network is used for.
+
 Shape letters: B clips or images, T frames, N = B * T frames, P patches, K tokens, D features, C H W the picture.
 """
 
@@ -23,6 +26,7 @@ from video_backbones.csci.attention import ATTENTION, Attend, joint
 from video_backbones.csci.blocks import TokenBlock, open_block
 from video_backbones.csci.initial_weights import trunk_state
 from video_backbones.csci.rotary import RotaryTable
+from video_backbones.pooling import widened
 
 _EPSILON = 1e-6
 
@@ -95,12 +99,11 @@ class CsciNetwork(VideoBackbone):
         return patches_NPD + self.pos_embed[:, -self.patch_embed.num_patches :]
 
     def _through(self, x_NKD: Tensor, attend: Attend, clip_frames: int = 0) -> Tensor:
-        """All blocks and the final norm."""
+        """All blocks and the final norm; in at least float32, also under autocast."""
         x_NKD = self.norm_pre(x_NKD)
         for block in self.blocks:
             x_NKD = self.run_block(block, x_NKD, self.rotary, attend, clip_frames)
-        normed_NKD: Tensor = self.norm(x_NKD)
-        return normed_NKD
+        return widened(self.norm(x_NKD))
 
     def _image_tokens(self, frames_BCHW: Tensor, colour_11D: Tensor, class_11D: Tensor) -> ImageTokens:
         """The image way, given both head tokens with their places."""
@@ -189,7 +192,7 @@ class ColourHead(nn.Module):
 
     Args:
         feature_size: D.
-        colour_size: E, the size of the colour target. The head has about 8 E (D + E) / 3 + 8 E D / 3 weights.
+        colour_size: E, the size of the colour target. The head has about 8/3 E² + 16/3 D E weights.
     """
 
     def __init__(self, feature_size: int, colour_size: int) -> None:
