@@ -108,7 +108,7 @@ def test_both_ways_end_in_float32_under_autocast() -> None:
         ("csci_plain/resnet18", {}, "expected one of timm's EVA-02 or ViT networks, not one of timm.models.resnet"),
         ("csci_plain/vit_tiny_patch16_22", {}, "timm has no model .*; did you mean csci_plain/vit_tiny_patch16_224"),
         ("csci_plain/vit_relpos_small_patch16_224", {}, "expected one of timm's EVA-02 or ViT networks"),
-        ("csci_plain/vit_small_patch16_rope_mixed_ape_224", {}, "its rotary positions are of another kind"),
+        ("csci_plain/vit_pe_core_tiny_patch16_384", {}, "its rotary positions are of another kind"),
         ("csci_plain/vit_small_patch14_reg4_dinov2", {"patch": 16}, "a class token alone and a learned place for each"),
         (
             "csci_plain/vit_tiny_patch16_224",
