@@ -20,8 +20,8 @@ FURTHEST = 3.0
 """The outermost centres of an RGB-uv histogram lie at log-ratios of -3 and 3; colours beyond only reach their tails."""
 DARKEST = 1e-6
 """Added to a channel before its logarithm."""
-CHUNK_VALUES = 2**24
-"""Kernel values computed at a time: 64 MiB in float32."""
+CHUNK_VALUES = 2**22
+"""Kernel values computed at a time: 16 MiB in float32. Fewer or many more are slower on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
