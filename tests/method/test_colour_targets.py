@@ -65,14 +65,15 @@ def test_targets_equal_the_released_ones(profile: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PICTURES)
-@pytest.mark.parametrize("profile", [41, 44])
-def test_float32_is_as_close_as_the_release_in_float32(profile: int, name: str) -> None:
+@pytest.mark.parametrize(("profile", "tolerance"), [(9, 5e-4), (17, 1e-5), (41, 1e-5), (44, 1e-5), (49, 1e-5)])
+def test_float32_is_close(profile: int, tolerance: float, name: str) -> None:
+    """Relative to the largest value; differences of logarithms are coarse beside a sigma of 0.001 (profile 9)."""
     target, weight = PROFILES[profile]
     found, exact = weight * target(picture(name, torch.float32)), REFERENCE[f"target.profile{profile}.{name}"]
     assert found.dtype == torch.float32
-    largest = exact.max()
-    np.testing.assert_allclose(found, REFERENCE[f"target.profile{profile}.{name}.as_released"], atol=2e-5 * largest)
-    np.testing.assert_allclose(found, exact, atol=1e-5 * largest)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=tolerance * exact.max())
+    as_released = REFERENCE.get(f"target.profile{profile}.{name}.as_released", exact)
+    np.testing.assert_allclose(found, as_released, rtol=0, atol=2 * tolerance * exact.max())
 
 
 @pytest.mark.parametrize("name", PICTURES)
