@@ -129,8 +129,8 @@ class ModelOptions(Options):
 
     backbone: Annotated[str, AfterValidator(check_name)] = Field(
         default="c2d_resnet50",
-        description=f"Network from clip to feature: {', '.join([*backbone_names(), *csci_names()])}, or timm/NAME. "
-        "CSCI's are built on any EVA-02 or ViT of timm, too: csci_video/NAME.",
+        description=f"Network from clip to feature: {', '.join(backbone_names())}, or timm/NAME. "
+        f"CSCI's are {listed(csci_names())}, or the same with any EVA-02 or ViT of timm.",
     )
     weights: str = Field(
         default="imagenet",
@@ -155,8 +155,8 @@ class ModelOptions(Options):
     drop_path: Annotated[float, Rare()] = Field(default=0, ge=0, lt=1)
     """Stochastic depth of CSCI's networks: probability that the last block is skipped, less for earlier ones."""
     checkpoint_blocks: Annotated[bool, Rare()] = False
-    """Recompute each block of CSCI's networks in the backward pass. It saves memory and costs time; results are the
-    same."""
+    """Recompute each block of the network in the backward pass. It saves memory and costs time; results are the same.
+    Networks timm/NAME cannot."""
     attention: Annotated[AttentionName, Rare()] = "s2a"
     """How class and colour token of CSCI's networks see each other. s2a: not, as published; masked: not, in one
     softmax; joint: fully."""

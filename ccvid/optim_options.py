@@ -32,14 +32,14 @@ class OptimOptions(Options):
     fused: Annotated[bool, Rare()] = False
     """Use PyTorch's fused optimizers, which update all parameters in one kernel. Results differ in the last digits."""
     schedule: Literal["multistep", "cosine", "epoch_cosine"] = "multistep"
-    """Learning rate decay. multistep: at each milestone; cosine: down to zero at the last step; epoch_cosine: down to
-    optim.final_rate in the last epoch, set once an epoch."""
+    """Learning rate decay. multistep: at each milestone; cosine: to zero at the last step; epoch_cosine: by epochs, to
+    optim.final_rate."""
     milestones: tuple[int, ...] = (40, 80, 120)
     """Epochs of the multistep decay."""
     decay: Annotated[float, Rare()] = Field(default=0.1, gt=0, le=1)
     """Factor by which the multistep schedule decays the learning rate."""
     warmup_epochs: float = Field(default=0, ge=0)
-    """Epochs of linear warmup from near zero, or with epoch_cosine from optim.warmup_rate."""
+    """Epochs of linear warmup. It starts near zero, or at optim.warmup_rate with epoch_cosine."""
     warmup_rate: Annotated[float, Rare()] = Field(default=0, ge=0)
     """Learning rate from which the warmup of epoch_cosine starts, the same for all parameters."""
     final_rate: Annotated[float, Rare()] = Field(default=0, ge=0)

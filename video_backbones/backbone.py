@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from video_backbones.checkpointing import recomputed
 from video_backbones.choices import SpatialPoolName, TemporalPoolName
 from video_backbones.pooling import build_spatial_pool, build_temporal_pool
 
@@ -31,6 +32,10 @@ class VideoBackbone(nn.Module, ABC):
 
     heads: ClassVar[tuple[str, ...]] = ("fc.", "head.", "classifier.")
     """Starts of names in weights files that are ignored: they classify."""
+    recomputes: ClassVar[bool] = False
+    """Whether the blocks go through `run_block`, so that `checkpoint_blocks` has an effect."""
+    checkpoint_blocks: bool = False
+    """Whether blocks are recomputed in the backward pass."""
 
     def __init__(
         self, map_size: int, spatial_pool: SpatialPoolName, temporal_pool: TemporalPoolName, *, neck: bool = True
@@ -46,6 +51,10 @@ class VideoBackbone(nn.Module, ABC):
     @abstractmethod
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T', D, H', W'); T' may be smaller than T, never 0."""
+
+    def run_block(self, block: nn.Module, *inputs: Any) -> Any:
+        """`block(*inputs)`, in training recomputed in the backward pass if that was chosen."""
+        return recomputed(block, *inputs) if self.checkpoint_blocks and self.training else block(*inputs)
 
     def is_new(self, name: str) -> bool:
         """Whether a starting point may lack this tensor, which then keeps its initial value."""

@@ -26,6 +26,8 @@ class C2DResNet(VideoBackbone):
         width: channels after the stem, 64 in the paper.
     """
 
+    recomputes = True
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
@@ -50,9 +52,10 @@ class C2DResNet(VideoBackbone):
 
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T, D, H', W'); H' = H/16 with last stride 1, else H/32, rounded up."""
-        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(frames_BTCHW)))))
-        maps_BTDHW: Tensor = x.unflatten(0, frames_BTCHW.shape[:2])
-        return maps_BTDHW
+        x = self.stem(frames_BTCHW)
+        for block in (*self.layer1, *self.layer2, *self.layer3, *self.layer4):
+            x = self.run_block(block, x)
+        return torch.unflatten(x, 0, frames_BTCHW.shape[:2])
 
     def stem(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B * T, width, H/4, W/4) on channels-last memory."""

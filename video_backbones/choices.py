@@ -42,7 +42,8 @@ class BackboneChoices:
     drop_path: float = 0.0
     """Probability that an image skips the last block; it rises linearly from 0 at the first."""
     checkpoint_blocks: bool = False
-    """Recompute each block in the backward pass, which saves memory and costs a second forward pass."""
+    """Recompute each block in the backward pass, which saves memory and costs a second forward pass; not for
+    `timm/NAME`."""
     attention: AttentionName = "s2a"
     """How an image's class and colour token see each other."""
 
@@ -137,7 +138,6 @@ def check_choices(name: str, choices: BackboneChoices) -> None:
     without_effect = {
         "patch": choices.patch is not None and not is_csci(name),
         "drop_path": choices.drop_path > 0 and not is_csci(name),
-        "checkpoint_blocks": choices.checkpoint_blocks and not is_csci(name),
         "attention": choices.attention != "s2a" and not coloured,
     }
     for setting, refused in without_effect.items():

@@ -13,6 +13,7 @@ from video_backbones.choices import (
     TIMM_PREFIX,
     AttentionName,
     BackboneChoices,
+    BackboneError,
     SpatialPoolName,
     TemporalPoolName,
     WeightsError,
@@ -56,7 +57,7 @@ def build_backbone(
         clip_size: (T, H, W) of the clips; used only if the number of parameters depends on it.
         patch: Height and width of a patch, of CSCI's networks alone. Default: that of the named network.
         drop_path: Stochastic depth of the last block, of CSCI's networks alone.
-        checkpoint_blocks: Recompute blocks in the backward pass, of CSCI's networks alone.
+        checkpoint_blocks: Recompute blocks in the backward pass, of all but timm's networks.
         attention: How class and colour token see each other, of `csci_image` and `csci_video` alone.
         whole: A file must also contain the neck, the learned pools and whatever else is new in the network: it is a
             trained model, not a starting point.
@@ -78,10 +79,12 @@ def build_backbone(
     check_choices(name, choices)
     if name.startswith(TIMM_PREFIX):
         image_network, image_state = build_timm(name, choices, weights=weights, whole=whole)
+        _choose_recomputing(image_network, name, choices)
         if image_state:
             load_weights(image_network, image_state, str(weights), whole=whole)
         return image_network
     backbone = _made(name, choices)
+    _choose_recomputing(backbone, name, choices)
     if weights == "random":
         return backbone
     if weights in published_kinds():
@@ -101,6 +104,12 @@ def _made(name: str, choices: BackboneChoices) -> VideoBackbone:
     from video_backbones.csci.trunk import build_csci  # needs timm, which may be missing
 
     return build_csci(name, choices)
+
+
+def _choose_recomputing(backbone: VideoBackbone, name: str, choices: BackboneChoices) -> None:
+    if choices.checkpoint_blocks and not backbone.recomputes:
+        raise BackboneError(f"{name} cannot recompute its blocks: checkpoint_blocks must be false")
+    backbone.checkpoint_blocks = choices.checkpoint_blocks
 
 
 def _published(name: str, kind: str, choices: BackboneChoices) -> Mapping[str, Tensor]:

@@ -20,21 +20,21 @@ class SpatialMaxPool(nn.Module):
     """(B, T, D, H, W) -> (B, T, D): the largest value of each channel in each frame."""
 
     def forward(self, maps_BTDHW: Tensor) -> Tensor:
-        return _widened(maps_BTDHW.amax(dim=(-2, -1)))
+        return widened(maps_BTDHW.amax(dim=(-2, -1)))
 
 
 class SpatialMeanPool(nn.Module):
     """(B, T, D, H, W) -> (B, T, D): the mean of each channel in each frame."""
 
     def forward(self, maps_BTDHW: Tensor) -> Tensor:
-        return _widened(maps_BTDHW).mean(dim=(-2, -1))
+        return widened(maps_BTDHW).mean(dim=(-2, -1))
 
 
 class SpatialMaxMeanPool(nn.Module):
     """(B, T, D, H, W) -> (B, T, 2D): the largest values, then the means."""
 
     def forward(self, maps_BTDHW: Tensor) -> Tensor:
-        mean_BTD = _widened(maps_BTDHW).mean(dim=(-2, -1))
+        mean_BTD = widened(maps_BTDHW).mean(dim=(-2, -1))
         return torch.cat((maps_BTDHW.amax(dim=(-2, -1)).to(mean_BTD.dtype), mean_BTD), dim=-1)
 
 
@@ -50,7 +50,7 @@ class SpatialGemPool(nn.Module):
         self.p = nn.Parameter(torch.full((1,), 3.0))
 
     def forward(self, maps_BTDHW: Tensor) -> Tensor:
-        return _generalised_mean(_widened(maps_BTDHW), self.p, dim=(-2, -1))
+        return _generalised_mean(widened(maps_BTDHW), self.p, dim=(-2, -1))
 
 
 class TemporalMeanPool(nn.Module):
@@ -117,5 +117,6 @@ def _generalised_mean(x: Tensor, p: Tensor, dim: tuple[int, ...]) -> Tensor:
     return x.clamp(min=_SMALLEST).pow(p).mean(dim).pow(1 / p)
 
 
-def _widened(x: Tensor) -> Tensor:
+def widened(x: Tensor) -> Tensor:
+    """In at least float32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

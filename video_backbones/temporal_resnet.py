@@ -56,7 +56,7 @@ class TemporalResNet50(C2DResNet):
         frames = frames_BTCHW.shape[1]
         x = self.stem(frames_BTCHW)
         for block in (*self.layer1, *self.layer2, *self.layer3, *self.layer4):
-            x = block(x, frames) if isinstance(block, ClipLayer) else block(x)
+            x = self.run_block(block, x, frames) if isinstance(block, ClipLayer) else self.run_block(block, x)
         return torch.unflatten(x, 0, (-1, frames))
 
     def from_published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

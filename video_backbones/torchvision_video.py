@@ -23,6 +23,8 @@ from video_backbones.choices import BackboneChoices
 class TorchvisionVideo(VideoBackbone):
     """A network made of torchvision's layers."""
 
+    recomputes = True
+
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T', D, H', W'); T and T' depend on the network."""
         x_BCTHW = frames_BTCHW.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
@@ -53,7 +55,9 @@ class ResNet3D18(TorchvisionVideo):
         self.to(memory_format=torch.channels_last_3d)
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:
-        maps: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x_BCTHW)))))
+        maps: Tensor = self.stem(x_BCTHW)
+        for block in (*self.layer1, *self.layer2, *self.layer3, *self.layer4):
+            maps = self.run_block(block, maps)
         return maps
 
 
@@ -89,8 +93,9 @@ class S3D(TorchvisionVideo):
         self.to(memory_format=torch.channels_last_3d)
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:
-        maps: Tensor = self.features(x_BCTHW)
-        return maps
+        for block in self.features:
+            x_BCTHW = self.run_block(block, x_BCTHW)
+        return x_BCTHW
 
 
 class _HalvingPool(nn.Module):
@@ -112,7 +117,11 @@ class Swin3D(TorchvisionVideo):
         self.patch_embed, self.features, self.norm = network.patch_embed, network.features, network.norm
 
     def _maps(self, x_BCTHW: Tensor) -> Tensor:
-        maps_BTHWC: Tensor = self.norm(self.features(self.patch_embed(x_BCTHW)))
+        maps_BTHWC: Tensor = self.patch_embed(x_BCTHW)
+        for stage in self.features:
+            for block in stage if isinstance(stage, nn.Sequential) else (stage,):
+                maps_BTHWC = self.run_block(block, maps_BTHWC)
+        maps_BTHWC = self.norm(maps_BTHWC)
         return maps_BTHWC.permute(0, 4, 1, 2, 3)
 
 
@@ -147,7 +156,7 @@ class MViTv2(TorchvisionVideo):
         size_THW = tuple(patches_BCTHW.shape[2:])
         x_BPC = self.pos_encoding(patches_BCTHW.flatten(2).transpose(1, 2))
         for block in self.blocks:
-            x_BPC, size_THW = block(x_BPC, size_THW)
+            x_BPC, size_THW = self.run_block(block, x_BPC, size_THW)
         maps_BTHWC: Tensor = torch.unflatten(self.norm(x_BPC[:, 1:]), 1, size_THW)  # without the class token
         return maps_BTHWC.permute(0, 4, 1, 2, 3)
 

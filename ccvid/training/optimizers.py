@@ -10,7 +10,6 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ccvid.optim_options import OptimOptions
 from data_tools.errors import InputError
-from data_tools.wording import one_line
 
 TOKENS_AND_PLACES = ("token", "pos_embed", "temporal", "extra")
 """Words in the names of parameters that no input is multiplied with: class tokens, position tables and the like."""
@@ -26,22 +25,16 @@ def build_optimizer(options: OptimOptions, learning_rate: float, module: nn.Modu
         learning_rate: Peak rate of parameters that no setting gives another one.
 
     Raises:
-        InputError: the recipe asks for layer-wise decay of a network without blocks, or for a fused optimizer that
-            PyTorch does not have for the module's device.
+        InputError: the recipe asks for layer-wise decay of a network without blocks.
     """
     groups = parameter_groups(options, learning_rate, module)
-    fused = options.fused or None  # False would turn off PyTorch's own choice
+    fused = options.fused or None  # PyTorch has them for CPUs and GPUs; False would also turn off its other fast ways
     make: dict[str, Callable[[], Optimizer]] = {
         "adam": lambda: Adam(groups, learning_rate, fused=fused),
         "adamw": lambda: AdamW(groups, learning_rate, fused=fused),
         "sgd": lambda: SGD(groups, learning_rate, momentum=options.momentum, fused=fused),
     }
-    try:
-        return make[options.name]()
-    except RuntimeError as error:
-        if not fused:
-            raise
-        raise InputError(f"optim.fused: PyTorch cannot fuse {options.name} here: {one_line(error)}") from error
+    return make[options.name]()
 
 
 def parameter_groups(options: OptimOptions, learning_rate: float, module: nn.Module) -> list[dict[str, Any]]:
@@ -67,8 +60,9 @@ def parameter_groups(options: OptimOptions, learning_rate: float, module: nn.Mod
 def layers_above(module: nn.Module) -> Mapping[str, int]:
     """How many layers lie between each parameter and the output of a network that is a list of ``blocks``.
 
-    0 for norms and heads, 1 for the last of L blocks, L for the first, and L + 1 for all before the blocks: patch
-    embedding, tokens and position tables. A module without children, such as a classifier, is all head.
+    1 for the last of L blocks, L for the first, and L + 1 for what comes before them: patch embedding, tokens and
+    position tables, that is the network's own parameters and its children that are registered before the blocks. 0 for
+    all else: norms and heads. A module without children, such as a classifier, is all head.
 
     Raises:
         InputError: not exactly one module has ``blocks``.
@@ -76,26 +70,30 @@ def layers_above(module: nn.Module) -> Mapping[str, int]:
     above = dict.fromkeys((name for name, _ in module.named_parameters()), 0)
     if not any(module.children()):
         return above
-    lists = (nn.ModuleList, nn.Sequential)
-    owners = [named for named in module.named_modules() if isinstance(getattr(named[1], "blocks", None), lists)]
-    if len(owners) != 1:
+    place, network, blocks = _only_blocks(module)
+    children, block_names = ([name for name, _ in one.named_children()] for one in (network, blocks))
+    heads = children[children.index("blocks") + 1 :]
+    for name in above:
+        child, *within = name.removeprefix(place).split(".")
+        if not name.startswith(place) or child in heads:
+            continue
+        above[name] = len(blocks) - block_names.index(within[0]) if child == "blocks" else len(blocks) + 1
+    return above
+
+
+def _only_blocks(module: nn.Module) -> tuple[str, nn.Module, nn.ModuleList | nn.Sequential]:
+    """What precedes the names of the network that has ``blocks``, the network, and the blocks."""
+    found = []
+    for place, network in module.named_modules():
+        blocks = getattr(network, "blocks", None)
+        if isinstance(blocks, nn.ModuleList | nn.Sequential):
+            found.append((f"{place}." if place else "", network, blocks))
+    if len(found) != 1:
         raise InputError(
             "optim.layer_decay needs a network with one list of blocks, such as timm/vit_small_patch16_224; this one "
-            f"has {len(owners) or 'none'}"
+            f"has {len(found) or 'none'}"
         )
-    place, owner = owners[0]
-    layers = list(owner.blocks.children())
-    children = [name for name, _ in owner.named_children()]
-    before = children[: children.index("blocks")]
-    for name in above:
-        if place and not name.startswith(f"{place}."):
-            continue
-        child, _, rest = name[len(place) :].removeprefix(".").partition(".")
-        if child == "blocks":
-            above[name] = len(layers) - int(rest.partition(".")[0])
-        elif not rest or child in before:
-            above[name] = len(layers) + 1
-    return above
+    return found[0]
 
 
 def _is_weight(name: str, parameter: nn.Parameter) -> bool:

@@ -28,11 +28,9 @@ def vectors(file: str) -> dict[str, Tensor]:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-def tiny(
-    kind: type[Kind], *, attention: AttentionName = "s2a", checkpointed: bool = False, drop_path: float = 0
-) -> Kind:
+def tiny(kind: type[Kind], *, attention: AttentionName = "s2a", drop_path: float = 0) -> Kind:
     """D = 32, 3 blocks of 2 heads; random weights, in float32."""
-    choices = BackboneChoices(clip_size=(FRAMES, *SIZE), attention=attention, checkpoint_blocks=checkpointed)
+    choices = BackboneChoices(clip_size=(FRAMES, *SIZE), attention=attention)
     network = eva_clip(SIZE, PATCH, width=32, depth=3, heads=2, drop_path=drop_path)
     return kind(network, choices, RotaryTable(GRID, 16))
 

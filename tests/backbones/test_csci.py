@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import timm
@@ -41,7 +42,7 @@ def frames(*shape: int, seed: int = 1) -> Tensor:
 )
 def test_the_plain_network_gives_timms_class_token(name: str, patch: int | None) -> None:
     backbone = build_backbone(f"csci_plain/{name}", weights="random", clip_size=CLIP, patch=patch).eval()
-    more = {} if patch is None else {"patch_size": patch}
+    more: dict[str, Any] = {} if patch is None else {"patch_size": patch}
     theirs = timm.create_model(name, num_classes=0, img_size=CLIP[1:], global_pool="token", **more).eval()
     theirs.load_state_dict(backbone.state_dict())
     clip = torch.randn(2, 3, 3, 64, 32, generator=torch.Generator().manual_seed(1))
@@ -91,12 +92,23 @@ def test_any_number_of_frames_but_for_the_video_network() -> None:
             tiny(CsciVideo)(frames(2, 7))
 
 
+@torch.no_grad()
+def test_both_ways_end_in_float32_under_autocast() -> None:
+    network = tiny(CsciVideo).eval()
+    exact = network.frame_features(frames(2, FRAMES)), *network.image_way(frames(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network.frame_features(frames(2, FRAMES)), *network.image_way(frames(2))
+    assert {feature.dtype for feature in rough} == {torch.float32}
+    assert all((one - other).norm() < 0.05 * other.norm() for one, other in zip(rough, exact, strict=True))
+
+
 @pytest.mark.parametrize(
     ("name", "choices", "problem"),
     [
         ("csci_plain/resnet18", {}, "expected one of timm's EVA-02 or ViT networks, not one of timm.models.resnet"),
         ("csci_plain/vit_tiny_patch16_22", {}, "timm has no model .*; did you mean csci_plain/vit_tiny_patch16_224"),
         ("csci_plain/vit_relpos_small_patch16_224", {}, "expected one of timm's EVA-02 or ViT networks"),
+        ("csci_plain/vit_pe_core_tiny_patch16_384", {}, "its rotary positions are of another kind"),
         ("csci_plain/vit_small_patch14_reg4_dinov2", {"patch": 16}, "a class token alone and a learned place for each"),
         (
             "csci_plain/vit_tiny_patch16_224",
@@ -130,10 +142,10 @@ def gradients(network: CsciNetwork) -> tuple[Tensor, ...]:
     torch.manual_seed(2)
     clip = frames(3, FRAMES)
     outputs = [network(clip)]
-    if not isinstance(network, CsciPlain):
-        outputs += network.image_way(clip[:, 0])  # type: ignore[operator]
-    sum((output * torch.randn_like(output)).sum() for output in outputs).backward()  # type: ignore[union-attr]
-    return *outputs, *(parameter.grad for parameter in network.parameters())  # type: ignore[return-value]
+    if isinstance(network, CsciImage | CsciVideo):
+        outputs += network.image_way(clip[:, 0])
+    torch.autograd.backward(torch.stack([(output * torch.randn_like(output)).sum() for output in outputs]).sum())
+    return *outputs, *(torch.zeros(0) if p.grad is None else p.grad for p in network.parameters())
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.4])

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from video_backbones import WeightsError
 from video_backbones.backbone import VideoBackbone
-from video_backbones.choices import CSCI_FAMILIES
+from video_backbones.choices import CSCI_FAMILIES, BackboneChoices
 from video_backbones.csci import trunk
 from video_backbones.csci.networks import ColourHead
 from video_backbones.factory import build_backbone
+from video_backbones.timm_frames import create_timm
 
 CLIP = (2, 48, 32)
 State = dict[str, Tensor]
@@ -175,17 +176,16 @@ def test_timms_own_weights(family: str, monkeypatch: pytest.MonkeyPatch) -> None
     """As timm gives them where it reaches its server, for a network that it pools by the mean."""
     torch.manual_seed(1)
     theirs = timm.create_model("eva02_tiny_patch14_224", num_classes=0, img_size=(64, 32), patch_size=16)
-    asked: list[tuple[str, bool, dict[str, Any]]] = []
+    asked: list[tuple[str, bool]] = []
 
-    def create(name: str, _: object, *, pretrained: bool, **more: Any) -> torch.nn.Module:
-        asked.append((name, pretrained, more))
-        return theirs if pretrained else make(name, _, pretrained=pretrained, **more)  # type: ignore[arg-type]
+    def create(name: str, choices: BackboneChoices, *, pretrained: bool, **more: Any) -> torch.nn.Module:
+        asked.append((name, pretrained))
+        return theirs if pretrained else create_timm(name, choices, pretrained=False, **more)
 
-    make = trunk.create_timm
     monkeypatch.setattr(trunk, "create_timm", create)
     name = f"{family}/eva02_tiny_patch14_224"
     backbone = build_backbone(name, weights="imagenet", clip_size=(2, 64, 32), patch=16)
-    assert [(given, pretrained) for given, pretrained, _ in asked] == [(name, False), (name, True)]
+    assert asked == [(name, False), (name, True)]
     own, given = backbone.state_dict(), theirs.state_dict()
     assert torch.equal(own["blocks.11.mlp.fc2.weight"], given["blocks.11.mlp.fc2.weight"])
     assert torch.equal(own["norm.weight"], given["fc_norm.weight"])

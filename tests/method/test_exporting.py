@@ -23,6 +23,7 @@ from data_tools.clips import ClipOptions
 from data_tools.errors import InputError
 from data_tools.transforms import normalise
 from video_backbones import temporal_resnet
+from video_backbones.choices import CSCI_OWN_SIZES, CsciSize
 
 CLIP = ClipOptions(length=4, stride=1, piece=0)
 
@@ -98,6 +99,15 @@ def test_networks_over_time(
     taken = f"{least} or more" if most is None else f"exactly {most}"
     with pytest.raises(InputError, match=rf"model\.onnx: takes clips of {taken} frames, got 2$"):
         onnx.embed_frames(clips(model)[:, :2])
+
+
+def test_the_video_way_of_a_network_with_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of exactly as many frames as its parameters; the colour token is in the weights alone."""
+    monkeypatch.setitem(CSCI_OWN_SIZES, "eva_slim", CsciSize(width=16, depth=1, heads=2, patch=8))
+    model = trained("csci_video/eva_slim", 2)
+    card = export_model(model, clips(model, 2), tmp_path)
+    assert (card.least_frames, card.most_frames, card.feature_size) == (2, 2, 16)
+    assert set(card.checked) == {"model.safetensors", PROGRAM_FILE, ONNX_FILE}
 
 
 def test_runs_without_the_training(exported: tuple[TrainedModel, Path]) -> None:

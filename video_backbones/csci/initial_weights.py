@@ -35,7 +35,7 @@ def trunk_state(
         patch: Our patch's height and width.
         places: Our learned places: one for each patch, and one or two for the head tokens.
     """
-    given = {_renamed(name, state): value for name, value in _image_part(state).items() if "rope." not in name}
+    given = _timm_names(_image_part(state))
     filters = given.get("patch_embed.proj.weight")
     if filters is not None and filters.ndim == 4 and filters.shape[2:] != patch:
         given["patch_embed.proj.weight"] = resample_patch_embed(filters, list(patch))
@@ -53,12 +53,20 @@ def _image_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _renamed(name: str, state: Mapping[str, Tensor]) -> str:
-    """timm's name; a norm after average pooling becomes that of the class token."""
-    separate = any(other.endswith("blocks.0.attn.q_proj.weight") for other in state)
-    for theirs, ours in {**_RENAMED, **(_SEPARATE_BIASES if separate else {})}.items():
-        name = name.replace(theirs, ours)
-    return name.replace("fc_norm.", "norm.") if name.startswith("fc_norm.") else name
+def _timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without tables of rotary positions, which are computed; the norm after average pooling as the class token's."""
+    renamed = dict(_RENAMED)
+    if "blocks.0.attn.q_proj.weight" in state:
+        renamed |= _SEPARATE_BIASES
+    if "norm.weight" not in state:
+        renamed["fc_norm."] = "norm."
+    found = {}
+    for name, value in state.items():
+        for theirs, ours in renamed.items():
+            name = name.replace(theirs, ours)
+        if "rope." not in name:
+            found[name] = value
+    return found
 
 
 def _placed(place_1KD: Tensor, heads: int, grid: tuple[int, int], places: int) -> Tensor:

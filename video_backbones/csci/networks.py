@@ -1,5 +1,8 @@
 """CSCI's three networks. Their state has the released names, without the heads that only training needs.
 
+An image way gives what the losses need of pictures; `forward` gives the clip's feature, which is all that a trained
+network is used for.
+
 Shape letters: B clips or images, T frames, N = B * T frames, P patches, K tokens, D features, C H W the picture.
 """
 
@@ -16,7 +19,6 @@ from timm.layers.weight_init import trunc_normal_
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from video_backbones.backbone import VideoBackbone
 from video_backbones.choices import BackboneChoices, BackboneError
@@ -24,6 +26,7 @@ from video_backbones.csci.attention import ATTENTION, Attend, joint
 from video_backbones.csci.blocks import TokenBlock, open_block
 from video_backbones.csci.initial_weights import trunk_state
 from video_backbones.csci.rotary import RotaryTable
+from video_backbones.pooling import widened
 
 _EPSILON = 1e-6
 
@@ -44,7 +47,7 @@ class CsciNetwork(VideoBackbone):
 
     Args:
         network: timm's Eva or VisionTransformer with a class token and a learned place for each token.
-        choices: The attention of images, whether blocks are recomputed in the backward pass, and the temporal pool.
+        choices: The attention of images, and the temporal pool.
         rotary: The network's rotary positions.
 
     Raises:
@@ -52,6 +55,7 @@ class CsciNetwork(VideoBackbone):
     """
 
     heads = (*VideoBackbone.heads, "head_image.", "mlp.", "norm2.", "cloth_embed")
+    recomputes = True
     patch_embed: PatchEmbed
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
@@ -70,7 +74,6 @@ class CsciNetwork(VideoBackbone):
         self.blocks = nn.ModuleList(open_block(block) for block in network.blocks)
         self.rotary = rotary
         self.attend = ATTENTION[choices.attention]
-        self.checkpoint_blocks = choices.checkpoint_blocks
 
     def is_new(self, name: str) -> bool:
         """Also the tokens and prompts that only CSCI has."""
@@ -96,20 +99,16 @@ class CsciNetwork(VideoBackbone):
         return patches_NPD + self.pos_embed[:, -self.patch_embed.num_patches :]
 
     def _through(self, x_NKD: Tensor, attend: Attend, clip_frames: int = 0) -> Tensor:
-        """All blocks and the final norm."""
+        """All blocks and the final norm; in at least float32, also under autocast."""
         x_NKD = self.norm_pre(x_NKD)
         for block in self.blocks:
-            if self.checkpoint_blocks and self.training:
-                x_NKD = checkpoint(block, x_NKD, self.rotary, attend, clip_frames, use_reentrant=False)
-            else:
-                x_NKD = block(x_NKD, self.rotary, attend, clip_frames)
-        normed_NKD: Tensor = self.norm(x_NKD)
-        return normed_NKD
+            x_NKD = self.run_block(block, x_NKD, self.rotary, attend, clip_frames)
+        return widened(self.norm(x_NKD))
 
     def _image_tokens(self, frames_BCHW: Tensor, colour_11D: Tensor, class_11D: Tensor) -> ImageTokens:
         """The image way, given both head tokens with their places."""
         patches_BPD = self._patches(frames_BCHW)
-        x_BKD = self._through(_between(colour_11D, patches_BPD, class_11D), self.attend)
+        x_BKD = self._through(_tokens(patches_BPD, class_11D, colour_11D), self.attend)
         return ImageTokens(feature_BD=x_BKD[:, -1], colour_BD=x_BKD[:, 0])
 
 
@@ -119,7 +118,7 @@ class CsciPlain(CsciNetwork):
     def feature_maps(self, frames_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T, D, 1, 1)."""
         patches_NPD = self._patches(frames_BTCHW.flatten(0, 1))
-        x_NKD = self._through(_between(patches_NPD, self.cls_token + self.pos_embed[:, :1]), joint)
+        x_NKD = self._through(_tokens(patches_NPD, self.cls_token + self.pos_embed[:, :1]), joint)
         return _as_maps(torch.unflatten(x_NKD[:, -1], 0, frames_BTCHW.shape[:2]))
 
 
@@ -178,7 +177,7 @@ class CsciVideo(CsciNetwork):
         expected, frames = self.temporal_tokens.shape[1], frames_BTCHW.shape[1]
         if frames != expected:
             raise BackboneError(f"the network was made for clips of {expected} frames, got {frames}")
-        x_NKD = _between(self._patches(frames_BTCHW.flatten(0, 1)), self.cls_token + self.pos_embed[:, :1])
+        x_NKD = _tokens(self._patches(frames_BTCHW.flatten(0, 1)), self.cls_token + self.pos_embed[:, :1])
         x_BTKD = torch.unflatten(x_NKD, 0, (-1, frames)) + self.temporal_tokens.unsqueeze(2)
         return torch.unflatten(self._through(x_BTKD.flatten(0, 1), joint, frames)[:, -1], 0, (-1, frames))
 
@@ -193,7 +192,7 @@ class ColourHead(nn.Module):
 
     Args:
         feature_size: D.
-        colour_size: E, the size of the colour target. The head has about 8 E (D + E) / 3 + 8 E D / 3 weights.
+        colour_size: E, the size of the colour target. The head has about 8/3 E² + 16/3 D E weights.
     """
 
     def __init__(self, feature_size: int, colour_size: int) -> None:
@@ -208,10 +207,11 @@ class ColourHead(nn.Module):
         return output_BE
 
 
-def _between(*tokens: Tensor) -> Tensor:
-    """Tokens side by side; those of one image are repeated for all."""
-    count = max(len(part) for part in tokens)
-    return torch.cat([part.expand(count, -1, -1) for part in tokens], dim=1)
+def _tokens(patches_NPD: Tensor, class_11D: Tensor, *first: Tensor) -> Tensor:
+    """[first, patches, class] of each image; the first may be missing."""
+    count = patches_NPD.shape[0]
+    parts = (*first, patches_NPD, class_11D)
+    return torch.cat([part.expand(count, -1, -1) for part in parts], dim=1)
 
 
 def _as_maps(feature_BTD: Tensor) -> Tensor:

@@ -118,7 +118,8 @@ def _rotary(network: Eva | VisionTransformer) -> RotaryTable | None:
     rope = getattr(network, "rope", None)
     if rope is None:
         return None
-    kind = (rope.temperature, rope.grid_offset, rope.grid_indexing, rope.in_pixels, rope.rotate_half)
+    settings = ("temperature", "grid_offset", "grid_indexing", "in_pixels", "rotate_half")
+    kind = tuple(getattr(rope, setting, None) for setting in settings)
     if type(rope) is not RotaryEmbeddingCat or kind != (10000.0, 0.0, "ij", False, False):
         raise BackboneError("its rotary positions are of another kind than EVA-02's")
     grid, reference = (

@@ -23,7 +23,6 @@ from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.checkpoint import Progress, load_checkpoint
 from ccvid.training.context import LocalRun
 from ccvid.training.run import train_and_score
-from ccvid.training.schedules import learning_rate_factor
 from ccvid.training.split import split_training
 from ccvid.training.trainer import Trainer
 from ccvid.training.update_result import UpdateResult
@@ -252,15 +251,6 @@ def test_a_progress_that_is_none_is_an_input_error(
     (tmp_path / "checkpoint" / "progress.json").write_text(content)
     with pytest.raises(InputError, match=rf"progress\.json: {message}"):
         load_checkpoint(tmp_path / "checkpoint", trainer.parts)
-
-
-def test_learning_rates() -> None:
-    steps = OptimOptions(milestones=(40, 80), decay=0.1)
-    assert [learning_rate_factor(steps, epoch, 150) for epoch in (0, 39.9, 40, 80)] == pytest.approx([1, 1, 0.1, 0.01])
-    warm = OptimOptions(milestones=(), warmup_epochs=10)
-    assert [learning_rate_factor(warm, epoch, 20) for epoch in (0, 5, 10)] == pytest.approx([0.01, 0.505, 1])
-    cosine = OptimOptions(schedule="cosine")
-    assert [learning_rate_factor(cosine, epoch, 20) for epoch in (0, 10, 20)] == pytest.approx([1, 0.5, 0])
 
 
 @pytest.mark.parametrize("log_every_seconds", [0.001, 1000.0])
