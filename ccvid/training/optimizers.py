@@ -15,6 +15,10 @@ TOKENS_AND_PLACES = ("token", "pos_embed", "temporal", "extra")
 """Words in the names of parameters that no input is multiplied with: class tokens, position tables and the like."""
 
 
+TAIL = ("norm", "spatial_pool", "temporal_pool", "bn")
+"""What follows the blocks wherever it is registered: final norm, pools and neck."""
+
+
 def build_optimizer(options: OptimOptions, learning_rate: float, module: nn.Module) -> Optimizer:
     """The recipe's optimizer of all parameters of a module.
 
@@ -62,7 +66,7 @@ def layers_above(module: nn.Module) -> Mapping[str, int]:
 
     1 for the last of L blocks, L for the first, and L + 1 for what comes before them: patch embedding, tokens and
     position tables, that is the network's own parameters and its children that are registered before the blocks. 0 for
-    all else: norms and heads. A module without children, such as a classifier, is all head.
+    all else: final norm, pools, neck and heads. A module without children, such as a classifier, is all head.
 
     Raises:
         InputError: not exactly one module has ``blocks``.
@@ -72,7 +76,7 @@ def layers_above(module: nn.Module) -> Mapping[str, int]:
         return above
     place, network, blocks = _only_blocks(module)
     children, block_names = ([name for name, _ in one.named_children()] for one in (network, blocks))
-    heads = children[children.index("blocks") + 1 :]
+    heads = [*children[children.index("blocks") + 1 :], *TAIL]
     for name in above:
         child, *within = name.removeprefix(place).split(".")
         if not name.startswith(place) or child in heads:

@@ -15,7 +15,7 @@ from ccvid.model import ReIdModel
 from ccvid.optim_options import OptimOptions
 from ccvid.training.csci_model import CsciHeads, CsciModel, new_classifier
 from ccvid.training.csci_update import CsciUpdate
-from ccvid.training.optimizers import build_optimizer
+from ccvid.training.optimizers import build_optimizer, layers_above
 from ccvid.training.schedules import learning_rate
 from ccvid.training.update_result import UpdateResult
 from tests.backbones.csci_networks import FRAMES, SIZE, Kind, filled
@@ -140,3 +140,16 @@ def test_a_loss_of_weight_zero_is_told_but_not_trained_with(loss: str) -> None:
         compare(update.pictures(pictures(1), EXPECTED["targets1"], EXPECTED["pids"]), "image.step1")
         states.append(trained.whole.state_dict())
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_norm_and_heads_are_no_layers_and_tokens_come_before_the_first() -> None:
+    above = layers_above(Trained(CsciVideo).whole)
+    own = "model.backbone."
+    blocks = {
+        name.removeprefix(f"{own}blocks.").partition(".")[0]: layer for name, layer in above.items() if "blocks" in name
+    }
+    assert blocks == {"0": 3, "1": 2, "2": 1}
+    for name, layer in above.items():
+        if not name.startswith(f"{own}blocks."):
+            is_head = name.startswith(("heads.", "model.identity_classifier.", f"{own}norm."))
+            assert layer == (0 if is_head else 4), name
