@@ -208,8 +208,7 @@ def test_the_trainer_sets_every_groups_rate(tiny_shards: Path, tmp_path: Path) -
     recipe = recipe.model_validate({**recipe.model_dump(), "optim": optim})
     trainer = Trainer(recipe, ShardFolder(tiny_shards), LocalRun(tmp_path))
     assert trainer._set_learning_rate(19.5) == pytest.approx(2e-6 + 1.8e-5 * 0.75, rel=1e-12)
-    rates = [group["lr"] for group in trainer.parts.optimizer.param_groups]
+    rates = [group["lr"] for group in trainer.parts.optimizers["model"].param_groups]
     assert rates == pytest.approx([2e-6 + 1.8e-5 * 0.75, 2e-6 + 3.8e-5 * 0.75], rel=1e-12)
-    assert trainer.parts.clothes_optimizer is not None
-    (group,) = trainer.parts.clothes_optimizer.param_groups
+    (group,) = trainer.parts.optimizers["clothes"].param_groups
     assert group["lr"] == pytest.approx(2e-6 + 2.8e-5 * 0.75, rel=1e-12)
