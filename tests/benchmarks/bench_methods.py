@@ -40,7 +40,15 @@ Values = dict[str, dict[str, Any]]
 Found = Mapping[str, Mapping[int, dict[str, Any]]]
 """metrics.json by variant and seed."""
 
-RECIPE = Path(__file__).parents[2] / "ray_jobs" / "recipes" / "synthetic.yaml"
+RECIPES = Path(__file__).parents[2] / "ray_jobs" / "recipes"
+RECIPE, CSCI_RECIPE = RECIPES / "synthetic.yaml", RECIPES / "synthetic_csci.yaml"
+CSCI: Values = {
+    name: section
+    for name, section in yaml.safe_load(CSCI_RECIPE.read_text()).items()
+    if name in ("augment", "model", "method", "optim")
+}
+PLAIN: Values = {"model": {"backbone": "csci_plain/eva_slim"}}
+"""CSCI's small network alone."""
 REFERENCE = "cal"
 AVERAGED = "cal_ema"
 """Trained like plain CAL, so that its weights before averaging are also scored as plain CAL's."""
@@ -52,6 +60,10 @@ VARIANTS: dict[str, Values] = {
     "cal_outfits": {"batch": {"spread_outfits": True}},
     "cal_attention": {"model": {"temporal_pool": "attention"}},
     "cal_colours": {"method": {"clothes_labels": "colours"}},
+    "cal_long": {"train": {"epochs": 30}, "method": {"start_epoch": 10}},
+    "csci": CSCI,
+    "csci_plain": {**CSCI, "model": {**CSCI["model"], **PLAIN["model"]}},
+    "cal_eva": {"optim": CSCI["optim"], "model": {**CSCI["model"], **PLAIN["model"]}},
 }
 """The changes of each variant to the recipe, section by section."""
 PROTOCOLS = ("clothes_changing", "same_clothes", "general")
