@@ -430,6 +430,8 @@ class Recipe(Options):
                 f"method.name csci needs model.backbone csci_plain/NAME, csci_image/NAME or csci_video/NAME, not "
                 f"{self.model.backbone}"
             )
+        if self.method.name == "csci" and self.model.backbone.startswith("csci_video/") and self.clip.length == 1:
+            raise ValueError("csci_video/NAME needs clip.length of 2 or more: its motion loss compares frames")
         clips = self.batch.identities * self.batch.clips
         if self.train.batch_parts > clips:
             raise ValueError(f"train.batch_parts {self.train.batch_parts}: a worker's batch has only {clips} clips")

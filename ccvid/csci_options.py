@@ -26,7 +26,7 @@ class CsciOptions(Options):
     """Weight of the motion loss relative to the identity loss."""
     triplets_of_all_workers: Annotated[bool, Rare()] = True
     """Mine the triplets in the batches of all workers together. False: each worker in its own, as published."""
-    picture_augment: AugmentOptions = AugmentOptions(flip=0.5, crop=0.5, erase=0.5)
+    picture_augment: Annotated[AugmentOptions, Rare()] = AugmentOptions(flip=0.5, crop=0.5, erase=0.5)
     """Random changes to the single pictures that a video network learns colours from."""
     picture_filter: Annotated[ResizeFilter, Rare()] = "bilinear"
     """How those pictures are resized."""

@@ -31,11 +31,8 @@ class RecipeField:
     info: FieldInfo
     schema: Mapping[str, Any]
     """Its JSON schema."""
-
-    @property
-    def rare(self) -> bool:
-        """Whether only ``--help all`` shows it."""
-        return any(isinstance(mark, Rare) for mark in self.info.metadata)
+    rare: bool
+    """Whether only ``--help all`` shows it: it or a section around it is marked so."""
 
     @property
     def default(self) -> object:
@@ -170,13 +167,14 @@ def nearest(name: str, names: Collection[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _fields(model: type[BaseModel], place: str = "") -> Iterator[RecipeField]:
+def _fields(model: type[BaseModel], place: str = "", *, within_rare: bool = False) -> Iterator[RecipeField]:
     schemas = model.model_json_schema()["properties"]
     for name, info in model.model_fields.items():
+        rare = within_rare or any(isinstance(mark, Rare) for mark in info.metadata)
         if section := _section(info):
-            yield from _fields(section, f"{place}{name}.")
+            yield from _fields(section, f"{place}{name}.", within_rare=rare)
         else:
-            yield RecipeField(f"{place}{name}", info, schemas[name])
+            yield RecipeField(f"{place}{name}", info, schemas[name], rare)
 
 
 def _sections(model: type[BaseModel], place: str = "") -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pkgutil import resolve_name
 
 import torch
 from torch import nn
@@ -15,14 +16,15 @@ from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.trained_model import configured_backbone
 from ccvid.training.cal_update import BatchLoss, PairTerm
 from ccvid.training.context import RunContext
-from ccvid.training.passes import Training
+from ccvid.training.passes import Training, TrainingBuilder
 from ccvid.training.split import TrainingSplit
 from ccvid.training.sync_batchnorm import synchronise_batchnorm
 
 
 def build_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -> Training:
     """What the recipe's method trains, on the run's device, and its passes."""
-    return METHODS[recipe.method.name].resolve()(recipe, split, run)
+    builder: TrainingBuilder = resolve_name(f"ccvid.training.{METHODS[recipe.method.name].builder}")
+    return builder(recipe, split, run)
 
 
 def identity_loss_of(method: MethodOptions) -> BatchLoss:
