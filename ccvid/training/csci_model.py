@@ -70,7 +70,7 @@ class CsciModel(nn.Module):
         with self.model.autocast():
             frame_BTD = in_parts(backbone, backbone.frame_features, frames_BTCHW, self.model.parts)
         frame_BTD = precise(frame_BTD)
-        feature_BD = frame_BTD.mean(dim=1)
+        feature_BD = backbone.temporal_pool(frame_BTD)
         return CsciOutput(feature_BD, self.model.identity_classifier(feature_BD), frame_BTD=frame_BTD)
 
     def _picture(self, frames_BCHW: Tensor) -> CsciOutput:

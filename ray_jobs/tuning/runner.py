@@ -77,6 +77,11 @@ def check_search(recipe: Recipe, space: Space, options: SearchOptions) -> tuple[
     train = recipe.train
     if train.held_out_share == 0:
         raise UsageError("--train.held_out_share is 0, but trials are compared on held-out identities; try 0.1")
+    if train.first_stage is not None:
+        raise UsageError(
+            f"--train.first_stage {train.first_stage}: a search trains one stage; train that recipe first, then search "
+            "with --train.first_stage none --model.weights FILE"
+        )
     if isinstance(recipe.compute.workers, tuple):
         raise UsageError("--compute.workers: expected a fixed number, so that trials can be compared")
     if len(recipe.run.name) > LONGEST_NAME:

@@ -248,6 +248,8 @@ def test_flags_that_make_no_search_are_reported_before_anything_starts(tmp_path:
 
     no_held_out = recipe.model_copy(update={"train": TrainOptions()})
     assert "--train.held_out_share is 0, but trials are compared on held-out identities" in message(no_held_out, usual)
+    staged = recipe.model_copy(update={"train": recipe.train.model_copy(update={"first_stage": "ccvid_csci_stage1"})})
+    assert "--train.first_stage ccvid_csci_stage1: a search trains one stage" in message(staged, usual)
     elastic = recipe.model_copy(update={"compute": ComputeOptions(workers=(1, 2))})
     assert "--compute.workers: expected a fixed number" in message(elastic, usual)
     assert "--searcher grid: the space has ranges of floats" in message(
