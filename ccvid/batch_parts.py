@@ -7,14 +7,13 @@ one part, and time that of a second forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
+
+from video_backbones.checkpointing import recomputed
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
@@ -32,31 +31,7 @@ def in_parts(network: nn.Module, compute: Callable[[Tensor], Output], frames: Te
     """
     if parts == 1 or not torch.is_grad_enabled():
         return compute(frames)
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), held_statistics(network)
-
-    found: list[Output] = [
-        checkpoint(compute, part, use_reentrant=False, context_fn=contexts) for part in frames.chunk(parts)
-    ]
+    found: list[Output] = [recomputed(compute, part, network=network) for part in frames.chunk(parts)]
     if isinstance(found[0], Tensor):
         return torch.cat(found)
     return type(found[0])(*map(torch.cat, zip(*found, strict=True)))
-
-
-@contextmanager
-def held_statistics(network: nn.Module) -> Iterator[None]:
-    """BatchNorm layers compute as in training, but leave their running statistics alone."""
-    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    counted = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
-    counts = [count.clone() for count in counted]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-        for count, before in zip(counted, counts, strict=True):
-            count.copy_(before)

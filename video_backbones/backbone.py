@@ -54,7 +54,7 @@ class VideoBackbone(nn.Module, ABC):
 
     def run_block(self, block: nn.Module, *inputs: Any) -> Any:
         """`block(*inputs)`, in training recomputed in the backward pass if that was chosen."""
-        return recomputed(block, *inputs) if self.checkpoint_blocks and self.training else block(*inputs)
+        return recomputed(block, *inputs, network=block) if self.checkpoint_blocks and self.training else block(*inputs)
 
     def is_new(self, name: str) -> bool:
         """Whether a starting point may lack this tensor, which then keeps its initial value."""

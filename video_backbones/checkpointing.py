@@ -1,8 +1,8 @@
-"""Recomputing a block in the backward pass, which saves its activations' memory and costs its forward pass again."""
+"""Recomputing in the backward pass, which saves the memory of activations and costs the forward pass again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,20 +11,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(block: nn.Module, *inputs: Any) -> Any:
-    """`block(*inputs)`, of which only the inputs are kept for the backward pass.
+def recomputed(compute: Callable[..., Any], *inputs: Any, network: nn.Module) -> Any:
+    """`compute(*inputs)`, of which only the inputs are kept for the backward pass.
 
     Random numbers are the same both times, and BatchNorm's running statistics are updated only once. Results and
     gradients are those of an ordinary pass, on a CPU to the bit.
+
+    Args:
+        compute: A module, or a function that runs through `network`.
+        network: What has the BatchNorm layers.
     """
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if not norms:  # torch.compile knows no contexts
-        return checkpoint(block, *inputs, use_reentrant=False)
+        return checkpoint(compute, *inputs, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _unchanged_statistics(norms)
 
-    return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(compute, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager

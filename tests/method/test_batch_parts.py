@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ccvid.batch_parts import held_statistics, in_parts
+from ccvid.batch_parts import in_parts
 from ccvid.losses.pairs import triplet_loss
 from ccvid.model import CosineClassifier, IdentityClassifier, ReIdModel
 from ccvid.training.cal_update import CalUpdate, PairTerm
@@ -99,12 +99,3 @@ def test_random_depth_is_drawn_alike_when_a_part_is_computed_again() -> None:
         found.square().sum().backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in copied.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-14)
-
-
-def test_held_statistics_end_with_the_block() -> None:
-    network = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False))
-    with held_statistics(network):
-        network(torch.randn(4, 3))
-    assert [layer.momentum for layer in network] == [0.1, 0.1]
-    assert not any(value.any() for name, value in network.state_dict().items() if "running_mean" in name)
-    assert network.state_dict()["0.num_batches_tracked"] == 0
