@@ -82,6 +82,8 @@ class VideoBackbone(nn.Module, ABC):
 
     def necked(self, pooled_BD: Tensor) -> Tensor:
         """(B, D) -> features (B, D)."""
+        if isinstance(self.bn, nn.Identity):
+            return pooled_BD
         with torch.autocast(pooled_BD.device.type, enabled=False):
             feature_BD: Tensor = self.bn(pooled_BD)
         return feature_BD
