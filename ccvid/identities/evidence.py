@@ -39,6 +39,7 @@ SHRINKAGE = 0.3
 FOLDS = 4
 """Of persons: the scores of each are whitened by the others', as those of a user's tracklets will be."""
 LEAST_PERSONS = 2 * FOLDS
+PAIRS_AT_A_TIME = 4096
 
 
 class Relation(IntEnum):
@@ -109,6 +110,10 @@ class Evidence:
         share = np.array([SAME_CLOTHES[kind] for kind in Relation])[relation]
         return _millionths(np.logaddexp(same + np.log(share), other + np.log1p(-share)))
 
+    def most_log_odds(self, plain: Scores, whitened: Scores) -> Indices:
+        """What ``log_odds`` are at most, whenever two tracklets are from."""
+        return _millionths(np.maximum(*self._of_each(plain, whitened))) + 1  # for rounding
+
     def clothes_log_odds(self, plain: Scores, whitened: Scores, relation: npt.NDArray[np.int8]) -> Indices:
         """Log-odds in millionths that one person wears the same clothes in both; arrays as for ``log_odds``."""
         same, other = self._of_each(plain, whitened)
@@ -145,6 +150,15 @@ class Evidence:
         )
 
 
+def cosines(first_ND: Scores, second_ND: Scores, first_P: Indices, second_P: Indices) -> Scores:
+    """Of P pairs of unit vectors on the grid, one of each side."""
+    found_P = np.empty(len(first_P))
+    for start in range(0, len(first_P), PAIRS_AT_A_TIME):
+        part = slice(start, start + PAIRS_AT_A_TIME)
+        found_P[part] = np.einsum("pd,pd->p", first_ND[first_P[part]], second_ND[second_P[part]])
+    return found_P
+
+
 def learn_evidence(labelled: EmbeddingTable, *, seed: int = 0) -> Evidence:
     """Learn from tracklets with known persons, none of whom should be in the model's training set.
 
@@ -174,7 +188,8 @@ def learn_evidence(labelled: EmbeddingTable, *, seed: int = 0) -> Evidence:
     curves = [
         fit_calibration(
             PairSample(
-                _cosines(vector_ND, first_P[chosen_P], second_P[chosen_P]), _cosines(vector_ND, first_I, second_I)
+                cosines(vector_ND, vector_ND, first_P[chosen_P], second_P[chosen_P]),
+                cosines(vector_ND, vector_ND, first_I, second_I),
             ),
             "logistic",
             model=labelled.model,
@@ -248,14 +263,6 @@ def _whitened(plain_ND: Scores, mean_D: Scores, whitening_DD: Scores) -> Scores:
     zero_N = ~np.abs(moved_ND).max(axis=1, initial=0).astype(bool)  # an embedding that is the mean has no direction
     moved_ND[zero_N] = 1.0
     return on_grid(moved_ND)
-
-
-def _cosines(vector_ND: Scores, first_P: Indices, second_P: Indices) -> Scores:
-    found_P = np.empty(len(first_P))
-    for start in range(0, len(first_P), 4096):
-        part = slice(start, start + 4096)
-        found_P[part] = np.einsum("pd,pd->p", vector_ND[first_P[part]], vector_ND[second_P[part]])
-    return found_P
 
 
 def _millionths(log_odds: Scores) -> Indices:

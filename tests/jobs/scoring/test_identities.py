@@ -12,7 +12,7 @@ import pytest
 
 from ccvid.config import Recipe
 from ccvid.identities.evidence import learn_evidence
-from ccvid.identities.persons import Persons
+from ccvid.identities.persons import Persons, Question
 from ccvid.identities.register import Register
 from ccvid.identities.videos import draw_boxes
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store
@@ -25,6 +25,7 @@ from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from ray_jobs.identify import main
 from ray_jobs.scoring import identities as module
+from ray_jobs.scoring import identity_candidates
 from ray_jobs.scoring.identities import Found, IdentityRequest, find_evidence, find_persons
 from ray_jobs.scoring.identity_results import identities_table, write_footage, write_questions
 from tests.data.made_footage import make_gate, mot
@@ -171,6 +172,32 @@ def test_only_some_tracklets_of_large_persons_are_compared(
     assert len(after.met) < 60
     assert len(groups(after.persons)) == 2
     assert len(after.persons) == 60
+
+
+@pytest.mark.parametrize("videos", [False, True])
+def test_neighbours_that_cannot_matter_change_nothing(
+    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, videos: bool
+) -> None:
+    """Whether new tracklets begin where known ones in the same videos ended, or not."""
+    times = {"video": "gate", "start_seconds": "0", "end_seconds": "9", "last_box": "0,0,10,20"}
+    after = {**times, "start_seconds": "9.5", "end_seconds": "12", "first_box": "1,0,10,20"}
+    made = people(30, 3, 2, noise=0.7, seed=5)
+    seen = {id: after if "/o2/" in id else times for id in made.rows.text("id").to_pylist() if "/o1/" not in id}
+    *days, last = by_day(as_stored(with_attributes(made, seen if videos else {})))
+    other = open_store(StorageFolder(str(tmp_path / "other")), EMBEDDER)
+    asked: list[Question] = []
+    for day in (*days, last.take(np.arange(4))):
+        store.add(day)
+        found = run(store)
+        other.add(day)
+        with monkeypatch.context() as every:
+            every.setattr(identity_candidates, "DOUBTFUL", 1000.0)
+            whole = run(other)
+        assert found.persons.table().equals(whole.persons.table())
+        assert found.met <= whole.met
+        assert set(whole.questions) <= set(found.questions) <= {*whole.questions, *asked}, "others stay open"
+        asked = found.questions
+    assert videos or len(found.met) < len(whole.met)
 
 
 def test_tables_and_questions(store: EmbeddingStore, tmp_path: Path) -> None:
