@@ -24,13 +24,15 @@ from data_tools.storage import StorageFolder
 from ray_jobs.identify import main as identify
 from tests.benchmarks.process_tree import TreeMeter
 
-DIMENSIONS, NOISE = 256, 0.7
+DIMENSIONS, NOISE = 256, 0.3
 """Of made embeddings."""
 EACH, EACH_A_DAY = 8, 4
 """Tracklets of a known person, and of a person on the last day."""
 KNOWN_SHARE = 0.8
 """Of the persons of the last day."""
 LABELLED = 2000
+PRIOR = 1e-3
+"""Much more than the share of pairs that are of one person: so small a prior no evidence from labelled pairs outweighs."""
 EMBEDDER = EmbedderDescription.of("made", DIMENSIONS, Recipe())
 
 
@@ -79,6 +81,7 @@ def write_gallery(folder: Path, size: Size) -> None:
 def identified(folder: Path, size: Size) -> None:
     """Run identify.py, and compare what it finds with who they are."""
     flags = {"gallery": folder / "gallery", "run.storage": folder, "run.name": "who", "score.report": "false"}
+    flags |= {"score.threshold.prior": PRIOR}
     with TreeMeter() as meter:
         identify([str(word) for name, value in flags.items() for word in (f"--{name}", value)])
     found = Register(StorageFolder(str(folder / "gallery"))).persons()
