@@ -32,7 +32,7 @@ KNOWN_SHARE = 0.8
 """Of the persons of the last day."""
 LABELLED = 2000
 PRIOR = 1e-3
-"""Much more than the share of pairs that are of one person: so small a prior no evidence from labelled pairs outweighs."""
+"""Much more than the share of pairs that are of one person, which no evidence from labelled pairs outweighs."""
 EMBEDDER = EmbedderDescription.of("made", DIMENSIONS, Recipe())
 
 

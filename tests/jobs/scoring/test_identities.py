@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,7 +186,7 @@ def test_neighbours_that_cannot_matter_change_nothing(
     seen = {id: after if "/o2/" in id else times for id in made.rows.text("id").to_pylist() if "/o1/" not in id}
     *days, last = by_day(as_stored(with_attributes(made, seen if videos else {})))
     other = open_store(StorageFolder(str(tmp_path / "other")), EMBEDDER)
-    asked: list[Question] = []
+    asked: Sequence[Question] = []
     for day in (*days, last.take(np.arange(4))):
         store.add(day)
         found = run(store)
