@@ -89,6 +89,14 @@ class Evidence:
         """Fingerprint of the embedder."""
         return self.curves.same_clothes.model
 
+    @property
+    def strongest(self) -> int:
+        """The most that resemblance can say for one person: log-odds in millionths."""
+        return max(
+            _millionths(np.array(curve.log_odds[-1])).item()
+            for curve in (self.curves.same_clothes, self.curves.clothes_changing)
+        )
+
     def prior(self, tracklets: int, share: float | None = None) -> int:
         """Log-odds, in millionths, that any two of a gallery's tracklets show one person, before they are compared.
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ccvid.config import Recipe
 from ccvid.identities.corrections import Corrections, read_corrections
-from ccvid.identities.evidence import Evidence, learn_evidence
+from ccvid.identities.evidence import UNIT, Evidence, learn_evidence
 from ccvid.identities.grouping import Pairs
 from ccvid.identities.identify import identify
 from ccvid.identities.persons import Event, Grouped, Persons, Question, open_questions, renewed
@@ -151,6 +151,12 @@ def find_persons(
     if request.approximate:
         keep_indexes(store.parts)
     prior_log_odds = evidence.prior(len(rows), prior)
+    if new and evidence.strongest + prior_log_odds <= 0:
+        message(
+            f"{store.folder}: among so many tracklets ({len(rows)}), no resemblance makes one person probable: the "
+            f"labelled pairs show odds of at most {round(np.exp(evidence.strongest / UNIT))} to 1. Learn from more of "
+            "them, or say which share of all pairs is of one person, with --score.threshold.prior"
+        )
     candidates = find_candidates(
         store, new, evidence, prior_log_odds, request.neighbours, approximate=request.approximate
     )

@@ -57,7 +57,9 @@ def store(tmp_path: Path) -> EmbeddingStore:
     return open_store(StorageFolder(str(tmp_path / "gallery")), EMBEDDER)
 
 
-def run(store: EmbeddingStore, corrections: str | None = None, **changes: object) -> Found:
+def run(
+    store: EmbeddingStore, corrections: str | None = None, *, prior: float | None = None, **changes: object
+) -> Found:
     path = None
     if corrections is not None:
         path = Path(str(store.folder)).with_name("corrections.csv")
@@ -65,7 +67,7 @@ def run(store: EmbeddingStore, corrections: str | None = None, **changes: object
     request = IdentityRequest(store.folder, corrections=path, **changes)  # type: ignore[arg-type]
     register = Register(store.folder)
     with register.writing():
-        return find_persons(store, register, EVIDENCE, request, {}, None)
+        return find_persons(store, register, EVIDENCE, request, {}, prior)
 
 
 def by_day(table: EmbeddingTable) -> list[EmbeddingTable]:
@@ -286,6 +288,17 @@ def test_refused_input(store: EmbeddingStore) -> None:
     with pytest.raises(InputError, match=r"corrections\.csv:2: .* are different, but the same by"):
         run(store, "different,p000/o0/0,p000/o0/1\nname,p000/o0/0,A\nname,p000/o0/1,A\n")
     assert Register(store.folder).persons().table().equals(before.table())
+
+
+def test_a_gallery_too_large_for_the_evidence_is_told(
+    store: EmbeddingStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.add(PEOPLE)
+    found = run(store, prior=1e-7)
+    assert len(groups(found.persons)) == len(PEOPLE.rows)
+    assert (
+        "no resemblance makes one person probable: the labelled pairs show odds of at most" in capsys.readouterr().out
+    )
 
 
 def test_corrections_of_unknown_tracklets_are_told(store: EmbeddingStore, capsys: pytest.CaptureFixture[str]) -> None:
