@@ -4,8 +4,8 @@
     python -m tests.benchmarks.bench_identities --only tracks --videos FOLDER [--folder FOLDER]
     python -m tests.benchmarks.bench_identities --only size --day 100000 --known 2000000
 
-**Walkers**: the bare recipe's model (last epoch), and its walkers with three times as many test people: each 40 of them
-are a gallery, for which the next 40 are the labelled tracklets. Four cameras, four outfits, two tracklets each. First
+**Walkers**: the bare recipe's model (last epoch; mirrored clips are embedded, too), and its walkers with three times as
+many test people: each 40 of them are a gallery, for which the next 40 are the labelled tracklets. Four cameras, four outfits, two tracklets each. First
 without any time of day; then with an outfit a day, also in four batches, a day each, and in random batches.
 
 **Tracks**: real footage with true tracks beside it, each cut into pieces of 25 frames, with the model and the labelled
@@ -55,13 +55,15 @@ from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
-from tests.benchmarks.bench_methods import REFERENCE, base_values, run_folder, run_variant, shards_of
+from tests.benchmarks.bench_methods import REFERENCE, base_values, merged, run_folder, run_variant, shards_of
 from tests.benchmarks.identity_size import Size, measure_size
 from tests.made_shards import make_shards
 
 PEOPLE = 40
 NEIGHBOURS = 20
 PIECE = 25
+MIRRORED = {"score": {"flip": True}}
+"""Embeddings are of clips and their mirror images, which costs twice the time."""
 Figures = dict[str, float]
 
 
@@ -113,7 +115,7 @@ def trained(options: argparse.Namespace, folder: Path, seed: int) -> Path:
         train_people=options.train_people,
         epochs=options.epochs,
     )
-    values = base_values(asked)
+    values = merged(base_values(asked), MIRRORED)
     store = shards_of(Recipe.model_validate(values), folder)
     run_variant(values, REFERENCE, seed, folder, store)
     return run_folder(folder, REFERENCE, seed)
@@ -268,7 +270,7 @@ def measure_tracks(options: argparse.Namespace, folder: Path) -> None:
     dataset.raise_on_errors()
     shards = folder / "pieces"
     asked = argparse.Namespace(walkers=1, test_people=PEOPLE, train_people=None, epochs=None)
-    recipe = Recipe.model_validate(base_values(asked))
+    recipe = Recipe.model_validate(merged(base_values(asked), MIRRORED))
     if not shards.exists():
         make_shards(dataset, shards, recipe.data.frames)
     store = ShardFolder(shards)
