@@ -5,8 +5,9 @@
     python -m tests.benchmarks.bench_identities --only size --day 100000 --known 2000000
 
 **Walkers**: the bare recipe's model (last epoch; mirrored clips are embedded, too), and its walkers with three times as
-many test people: each 40 of them are a gallery, for which the next 40 are the labelled tracklets. Four cameras, four outfits, two tracklets each. First
-without any time of day; then with an outfit a day, also in four batches, a day each, and in random batches.
+many test people: each 40 of them are a gallery, for which the next 40 are the labelled tracklets. Four cameras, four
+outfits, two tracklets each. First without any time of day; then with an outfit a day, also in four batches, a day each,
+and in random batches.
 
 **Tracks**: real footage with true tracks beside it, each cut into pieces of 25 frames, with the model and the labelled
 walkers of the first seed; nothing says which pieces were one track. IDF1 (Ristani et al., 2016) and AssA (Luiten et
@@ -62,7 +63,7 @@ from tests.made_shards import make_shards
 PEOPLE = 40
 NEIGHBOURS = 20
 PIECE = 25
-MIRRORED = {"score": {"flip": True}}
+SCORING = {"score": {"flip": True, "report": False}}
 """Embeddings are of clips and their mirror images, which costs twice the time."""
 Figures = dict[str, float]
 
@@ -115,7 +116,7 @@ def trained(options: argparse.Namespace, folder: Path, seed: int) -> Path:
         train_people=options.train_people,
         epochs=options.epochs,
     )
-    values = merged(base_values(asked), MIRRORED)
+    values = merged(base_values(asked), SCORING)
     store = shards_of(Recipe.model_validate(values), folder)
     run_variant(values, REFERENCE, seed, folder, store)
     return run_folder(folder, REFERENCE, seed)
@@ -270,7 +271,7 @@ def measure_tracks(options: argparse.Namespace, folder: Path) -> None:
     dataset.raise_on_errors()
     shards = folder / "pieces"
     asked = argparse.Namespace(walkers=1, test_people=PEOPLE, train_people=None, epochs=None)
-    recipe = Recipe.model_validate(merged(base_values(asked), MIRRORED))
+    recipe = Recipe.model_validate(merged(base_values(asked), SCORING))
     if not shards.exists():
         make_shards(dataset, shards, recipe.data.frames)
     store = ShardFolder(shards)
