@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ccvid.config import Recipe
 from ccvid.identities.corrections import Corrections
@@ -20,6 +22,7 @@ from ccvid.identities.register import Register
 from ccvid.retrieval.embedding.store import EmbedderDescription, open_store
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.ranking.distances import Floats, Indices
+from ccvid.run_files import IDENTITIES_FILE
 from data_tools.storage import StorageFolder
 from ray_jobs.identify import main as identify
 from tests.benchmarks.process_tree import TreeMeter
@@ -88,11 +91,14 @@ def identified(folder: Path, size: Size) -> None:
     number_N = found.person_N[: size.day]  # "day" is before "known"
     person_N = size.person_of_day()
     is_known_N, joined_N = person_N < size.persons, number_N <= size.persons
+    met = pq.read_table(folder / "who" / IDENTITIES_FILE, columns=["met"])["met"]
     right = (number_N == person_N + 1)[is_known_N].mean()
+    looked_at = pc.sum(met).as_py() - size.day
     print(
-        f"{size.day:,} tracklets against {size.known:,}: {meter.seconds:.0f} s, {meter.cpu_seconds:.0f} CPU s, "
-        f"{meter.peak_bytes / 2**30:.1f} GiB at most; of those of known persons {right:.1%} found theirs and "
-        f"{(joined_N[is_known_N].mean() - right):.1%} another, of new ones {joined_N[~is_known_N].mean():.1%} one",
+        f"{size.day:,} tracklets against {size.known:,}, of which {looked_at:,} were looked at: {meter.seconds:.0f} s, "
+        f"{meter.cpu_seconds:.0f} CPU s, {meter.peak_bytes / 2**30:.1f} GiB at most; of those of known persons "
+        f"{right:.1%} found theirs and {(joined_N[is_known_N].mean() - right):.1%} another, of new ones "
+        f"{joined_N[~is_known_N].mean():.1%} one",
         flush=True,
     )
 
