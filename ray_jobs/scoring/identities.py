@@ -154,8 +154,8 @@ def find_persons(
     if new and evidence.strongest + prior_log_odds <= 0:
         message(
             f"{store.folder}: among so many tracklets ({len(rows)}), no resemblance makes one person probable: the "
-            f"labelled pairs show odds of at most {round(np.exp(evidence.strongest / UNIT))} to 1. Learn from more of "
-            "them, or say which share of all pairs is of one person, with --score.threshold.prior"
+            f"labelled pairs show odds of at most {round(np.exp(evidence.strongest / UNIT))} to 1. Say how large the "
+            "share of pairs of one person is among those that may be, with --score.threshold.prior"
         )
     candidates = find_candidates(
         store, new, evidence, prior_log_odds, request.neighbours, approximate=request.approximate
