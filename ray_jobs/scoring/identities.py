@@ -152,11 +152,7 @@ def find_persons(
         keep_indexes(store.parts)
     prior_log_odds = evidence.prior(len(rows), prior)
     if new and evidence.strongest + prior_log_odds <= 0:
-        message(
-            f"{store.folder}: among so many tracklets ({len(rows)}), no resemblance makes one person probable: the "
-            f"labelled pairs show odds of at most {round(np.exp(evidence.strongest / UNIT))} to 1. Say how large the "
-            "share of pairs of one person is among those that may be, with --score.threshold.prior"
-        )
+        _tell_too_large(store, evidence, len(rows))
     candidates = find_candidates(
         store, new, evidence, prior_log_odds, request.neighbours, approximate=request.approximate
     )
@@ -245,6 +241,14 @@ def _concerned(
 def _nobody() -> Grouped:
     nothing = np.empty(0, np.int64)
     return Grouped((), nothing, nothing, np.empty(0), np.empty(0))
+
+
+def _tell_too_large(store: EmbeddingStore, evidence: Evidence, tracklets: int) -> None:
+    message(
+        f"{store.folder}: among {tracklets} tracklets no resemblance makes one person probable, because the labelled "
+        f"pairs show odds of at most {round(np.exp(evidence.strongest / UNIT))} to 1; --score.threshold.prior says how "
+        "often two tracklets are of one person before they are compared"
+    )
 
 
 def _tell(found: Found, gallery: StorageFolder) -> None:

@@ -297,7 +297,8 @@ def test_a_gallery_too_large_for_the_evidence_is_told(
     found = run(store, prior=1e-7)
     assert len(groups(found.persons)) == len(PEOPLE.rows)
     assert (
-        "no resemblance makes one person probable: the labelled pairs show odds of at most" in capsys.readouterr().out
+        "no resemblance makes one person probable, because the labelled pairs show odds of at most"
+        in capsys.readouterr().out
     )
 
 
