@@ -114,6 +114,12 @@ def _check_watching(recipe: Recipe, own: argparse.Namespace) -> None:
 
 def _own_flags() -> argparse.ArgumentParser:
     own = argparse.ArgumentParser(add_help=False)
+    for add in (_add_gallery, _add_filters, _add_evidence, _add_watching, _add_forgetting):
+        add(own)
+    return own
+
+
+def _add_gallery(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--checkpoint",
         type=place_flag,
@@ -133,6 +139,9 @@ def _own_flags() -> argparse.ArgumentParser:
         metavar="PATH",
         help="gallery whose tracklets are the queries. Default: the split query",
     )
+
+
+def _add_filters(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--top", type=whole_number_flag(10**6), default=20, metavar="K", help="matches per query. Default: 20"
     )
@@ -147,6 +156,9 @@ def _own_flags() -> argparse.ArgumentParser:
         action="store_true",
         help="search with an index (usearch): faster for millions of tracklets, but may miss some; prints its recall",
     )
+
+
+def _add_evidence(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--decisions",
         type=place_flag,
@@ -173,6 +185,9 @@ def _own_flags() -> argparse.ArgumentParser:
         help="also group the tracklets of the gallery into probable people (clusters.parquet and pages); a larger "
         f"reach, between 0 and 1, makes larger groups. {REACH} without a value. Default: do not group",
     )
+
+
+def _add_watching(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--watch",
         type=path_flag,
@@ -189,6 +204,9 @@ def _own_flags() -> argparse.ArgumentParser:
         help="watch: a video is complete when its track file is there and neither has changed for so long. Default: 10",
     )
     own.add_argument("--watch-once", action="store_true", help="watch: end when all that is complete is taken in")
+
+
+def _add_forgetting(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--remove-person",
         action="append",
@@ -205,7 +223,6 @@ def _own_flags() -> argparse.ArgumentParser:
         help="the same for all tracklets that start earlier, such as 2026-11-20 or 2026-11-20T08:00 (UTC unless it "
         "names a zone)",
     )
-    return own
 
 
 def _time(text: str) -> TimeLimit:

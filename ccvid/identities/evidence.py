@@ -39,6 +39,7 @@ SHRINKAGE = 0.3
 FOLDS = 4
 """Of persons: the scores of each are whitened by the others', as those of a user's tracklets will be."""
 LEAST_PERSONS = 2 * FOLDS
+PAIRS_AT_A_TIME = 4096
 
 
 class Relation(IntEnum):
@@ -88,6 +89,14 @@ class Evidence:
         """Fingerprint of the embedder."""
         return self.curves.same_clothes.model
 
+    @property
+    def strongest(self) -> int:
+        """The most that resemblance can say for one person: log-odds in millionths."""
+        return max(
+            _millionths(np.array(curve.log_odds[-1])).item()
+            for curve in (self.curves.same_clothes, self.curves.clothes_changing)
+        )
+
     def prior(self, tracklets: int, share: float | None = None) -> int:
         """Log-odds, in millionths, that any two of a gallery's tracklets show one person, before they are compared.
 
@@ -108,6 +117,10 @@ class Evidence:
         same, other = self._of_each(plain, whitened)
         share = np.array([SAME_CLOTHES[kind] for kind in Relation])[relation]
         return _millionths(np.logaddexp(same + np.log(share), other + np.log1p(-share)))
+
+    def most_log_odds(self, plain: Scores, whitened: Scores) -> Indices:
+        """What ``log_odds`` are at most, whenever two tracklets are from."""
+        return _millionths(np.maximum(*self._of_each(plain, whitened))) + 1  # for rounding
 
     def clothes_log_odds(self, plain: Scores, whitened: Scores, relation: npt.NDArray[np.int8]) -> Indices:
         """Log-odds in millionths that one person wears the same clothes in both; arrays as for ``log_odds``."""
@@ -145,6 +158,15 @@ class Evidence:
         )
 
 
+def cosines(first_ND: Scores, second_ND: Scores, first_P: Indices, second_P: Indices) -> Scores:
+    """Of P pairs of unit vectors on the grid, one of each side."""
+    found_P = np.empty(len(first_P))
+    for start in range(0, len(first_P), PAIRS_AT_A_TIME):
+        part = slice(start, start + PAIRS_AT_A_TIME)
+        found_P[part] = np.einsum("pd,pd->p", first_ND[first_P[part]], second_ND[second_P[part]])
+    return found_P
+
+
 def learn_evidence(labelled: EmbeddingTable, *, seed: int = 0) -> Evidence:
     """Learn from tracklets with known persons, none of whom should be in the model's training set.
 
@@ -174,7 +196,8 @@ def learn_evidence(labelled: EmbeddingTable, *, seed: int = 0) -> Evidence:
     curves = [
         fit_calibration(
             PairSample(
-                _cosines(vector_ND, first_P[chosen_P], second_P[chosen_P]), _cosines(vector_ND, first_I, second_I)
+                cosines(vector_ND, vector_ND, first_P[chosen_P], second_P[chosen_P]),
+                cosines(vector_ND, vector_ND, first_I, second_I),
             ),
             "logistic",
             model=labelled.model,
@@ -248,14 +271,6 @@ def _whitened(plain_ND: Scores, mean_D: Scores, whitening_DD: Scores) -> Scores:
     zero_N = ~np.abs(moved_ND).max(axis=1, initial=0).astype(bool)  # an embedding that is the mean has no direction
     moved_ND[zero_N] = 1.0
     return on_grid(moved_ND)
-
-
-def _cosines(vector_ND: Scores, first_P: Indices, second_P: Indices) -> Scores:
-    found_P = np.empty(len(first_P))
-    for start in range(0, len(first_P), 4096):
-        part = slice(start, start + 4096)
-        found_P[part] = np.einsum("pd,pd->p", vector_ND[first_P[part]], vector_ND[second_P[part]])
-    return found_P
 
 
 def _millionths(log_odds: Scores) -> Indices:

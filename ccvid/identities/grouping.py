@@ -20,11 +20,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccvid.identities.evidence import UNIT, Evidence, UnitVectors
+from ccvid.identities.evidence import UNIT, Evidence, UnitVectors, cosines
 from ccvid.identities.sightings import Exclusions
 from ccvid.retrieval.ranking.distances import Indices, Scores
 
-PAIRS_AT_A_TIME = 4096
+DOUBTFUL = 2.0
+"""Log-odds in nats, up to which the decision on two groups is a doubt."""
 MOST_AT_A_TIME = 2**20
 """Of a block's pairs."""
 
@@ -43,13 +44,8 @@ class Pairs:
 
     def log_odds(self, first_P: Indices, second_P: Indices) -> Indices:
         """Of P pairs by their resemblance, in millionths, the prior's included."""
-        found_P = np.empty(len(first_P), np.int64)
-        for start in range(0, len(first_P), PAIRS_AT_A_TIME):
-            part = slice(start, start + PAIRS_AT_A_TIME)
-            first, second = first_P[part], second_P[part]
-            plain, whitened = (np.einsum("pd,pd->p", each[first], each[second]) for each in self._vectors)
-            found_P[part] = self.evidence.log_odds(plain, whitened, self._relation(first, second))
-        return found_P + self.prior
+        plain, whitened = (cosines(each, each, first_P, second_P) for each in self._vectors)
+        return self.evidence.log_odds(plain, whitened, self._relation(first_P, second_P)) + self.prior
 
     def between(self, here_A: Indices, there_B: Indices) -> Indices:
         """Of each of A tracklets and each of B others: (A, B), as ``log_odds``, to the last digit."""
@@ -120,7 +116,7 @@ def group(
     *,
     together: Linked = (),
     apart: Linked = (),
-    doubtful: float = 2.0,
+    doubtful: float = DOUBTFUL,
 ) -> Grouping:
     """Group N tracklets.
 

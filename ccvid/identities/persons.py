@@ -206,18 +206,22 @@ def _numbers(known: Mapping[str, int], found: Grouped, next_person: int) -> tupl
     events = [
         Event(event="merged", person=number, into=numbers[0]) for numbers in kept.values() for number in numbers[1:]
     ]
+    origins = _origins(shares)
     for group in sorted(begin.keys() - number_of.keys(), key=begin.__getitem__):
-        number_of[group], origin = next_person, _origin(shares, group)
+        number_of[group], origin = next_person, origins.get(group)
         kind: Literal["opened", "split"] = "opened" if origin is None else "split"
         events.append(Event.model_validate({"event": kind, "person": next_person, "from": origin}))
         next_person += 1
     return number_of, next_person, sorted(events, key=lambda event: (event.event != "merged", event.person))
 
 
-def _origin(shares: Mapping[int, Counter[int]], group: int) -> int | None:
-    """The number that most of a group's known tracklets had."""
-    counts = [(-groups[group], number) for number, groups in shares.items() if group in groups]
-    return min(counts)[1] if counts else None
+def _origins(shares: Mapping[int, Counter[int]]) -> dict[int, int]:
+    """The number that most of a group's known tracklets had, by group."""
+    found: dict[int, tuple[int, int]] = {}
+    for number, groups in shares.items():
+        for group, count in groups.items():
+            found[group] = min(found.get(group, (0, number)), (-count, number))
+    return {group: number for group, (_, number) in found.items()}
 
 
 def _joined(

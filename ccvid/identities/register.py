@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -77,13 +76,17 @@ class Register:
 
     def persons(self) -> Persons:
         """All persons; none if there is no register. Raises InputError if the file cannot be read."""
-        return self._read()[0]
+        if not self.folder.exists(PERSONS_FILE):
+            return Persons()
+        with self.folder.fetched(PERSONS_FILE) as path, open_parquet(path) as file:
+            table = file.read()
+        return _persons(table, self._state(), self.folder / PERSONS_FILE)
 
     def events(self) -> list[Event]:
         """The record. Raises InputError if a line cannot be read."""
         return [
             parse_model(Event, line.encode(), f"{self.folder / RECORD_FILE}:{number}")
-            for number, line in enumerate(self._lines(self._read()[1].events), start=1)
+            for number, line in enumerate(self._lines(self._state().events), start=1)
         ]
 
     def evidence(self) -> Evidence | None:
@@ -118,7 +121,7 @@ class Register:
         evidence: Evidence,
     ) -> None:
         """Replace the persons and add to the record; call it only while ``writing``."""
-        lines = [*self._lines(self._read()[1].events), *(event.line() for event in events)]
+        lines = [*self._lines(self._state().events), *(event.line() for event in events)]
         self._write(persons, lines, questions, corrections, evidence)
 
     def mentions(self, ids: Collection[str], names: Collection[str]) -> dict[str, int]:
@@ -187,14 +190,12 @@ class Register:
             raise InputError(f"{self.folder / RECORD_FILE}: has {len(lines)} lines, expected at least {count}")
         return lines[:count]
 
-    def _read(self) -> tuple[Persons, _State]:
+    def _state(self) -> _State:
         if not self.folder.exists(PERSONS_FILE):
-            return Persons(), _State(next_person=1, events=0)
-        place = self.folder / PERSONS_FILE
+            return _State(next_person=1, events=0)
         with self.folder.fetched(PERSONS_FILE) as path, open_parquet(path) as file:
-            table, metadata = file.read(), file.schema_arrow.metadata or {}
-        state = parse_model(_State, metadata.get(STATE, b""), place)
-        return _persons(table, state, place), state
+            metadata = file.schema_arrow.metadata or {}
+        return parse_model(_State, metadata.get(STATE, b""), self.folder / PERSONS_FILE)
 
 
 def _persons(table: pa.Table, state: _State, place: StorageFolder) -> Persons:
@@ -205,8 +206,8 @@ def _persons(table: pa.Table, state: _State, place: StorageFolder) -> Persons:
         raise InputError(f"{place}: expected the columns {', '.join(SCHEMA.names)}: {one_line(error)}") from None
     if any(table[name].null_count for name in SCHEMA.names[:-1]):
         raise InputError(f"{place}: a row is not complete")
-    ids, person_N = table["id"].to_pylist(), table["person"].to_numpy()
-    if any(first >= second for first, second in pairwise(ids)):
+    ids, person_N = table["id"], table["person"].to_numpy()
+    if pc.any(pc.greater_equal(ids.slice(0, max(0, len(ids) - 1)), ids.slice(1))).as_py():
         raise InputError(f"{place}: ids are not sorted, or one is there twice")
     if len(ids) and (person_N.min() < 1 or person_N.max() >= state.next_person):
         raise InputError(f"{place}: a person's number is not from 1 to {state.next_person - 1}")
@@ -214,7 +215,7 @@ def _persons(table: pa.Table, state: _State, place: StorageFolder) -> Persons:
     names = dict(zip(named["person"].to_pylist(), named["name"].cast(pa.string()).to_pylist(), strict=True))
     confidence_N: npt.NDArray[np.float64] = table["confidence"].to_numpy()
     return Persons(
-        tuple(ids),
+        tuple(ids.to_pylist()),
         person_N.astype(np.int64),
         table["outfit"].to_numpy().astype(np.int64),
         confidence_N,

@@ -13,18 +13,17 @@ import pyarrow.compute as pc
 
 from ccvid.config import Recipe
 from ccvid.identities.corrections import Corrections, read_corrections
-from ccvid.identities.evidence import Evidence, learn_evidence
+from ccvid.identities.evidence import UNIT, Evidence, learn_evidence
 from ccvid.identities.grouping import Pairs
 from ccvid.identities.identify import identify
 from ccvid.identities.persons import Event, Grouped, Persons, Question, open_questions, renewed
 from ccvid.identities.register import Register
 from ccvid.identities.sightings import Exclusions, Sightings, TravelTimes, read_travel_times
 from ccvid.retrieval.embedding.store import EmbeddingStore, read_store
-from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, read_embeddings
+from ccvid.retrieval.embedding.table import EmbeddingRows, read_embeddings
 from ccvid.retrieval.gallery.clusters import score_clusters
 from ccvid.retrieval.gallery.part_search import keep_indexes
 from ccvid.retrieval.gallery.times import moments
-from ccvid.retrieval.ranking.distances import Indices
 from ccvid.run_files import CONFIG_FILE, EMBEDDINGS_FILE
 from data_tools.datasets.track_rewriting import Way
 from data_tools.errors import InputError
@@ -33,8 +32,7 @@ from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.embedding import embed_data, keep_precision, read_model
-from ray_jobs.scoring.entries import EntryFilter
-from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
+from ray_jobs.scoring.identity_candidates import Candidates, find_candidates, gathered
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
 
 MOST_COMPARED = 64
@@ -152,18 +150,23 @@ def find_persons(
     new = [id for id in ids if id not in known]
     if request.approximate:
         keep_indexes(store.parts)
-    neighbours = _Neighbours.of(store, new, request)
-    met = _concerned(rows, known, new, neighbours, corrections)
-    table = _gathered(store, met)
+    prior_log_odds = evidence.prior(len(rows), prior)
+    if new and evidence.strongest + prior_log_odds <= 0:
+        _tell_too_large(store, evidence, len(rows))
+    candidates = find_candidates(
+        store, new, evidence, prior_log_odds, request.neighbours, approximate=request.approximate
+    )
+    met = _concerned(rows, known, new, candidates, corrections)
+    table = gathered(store, met)
     met_ids: list[str] = table.rows.text("id").to_pylist()
     pairs = Pairs(
         evidence,
         evidence.vectors(table.embedding_ND),
         Exclusions.of(Sightings.of(table.rows), travel),
-        evidence.prior(len(rows), prior),
+        prior_log_odds,
     )
     grouped, new_questions = (
-        identify(met_ids, pairs, neighbours.among(met_ids), corrections.among(set(met_ids)), known=known)
+        identify(met_ids, pairs, candidates.among(met_ids), corrections.among(set(met_ids)), known=known)
         if met_ids
         else (_nobody(), [])
     )
@@ -179,36 +182,6 @@ def find_persons(
     return Found(rows, persons, events, questions, frozenset(met_ids))
 
 
-@dataclass(frozen=True, slots=True)
-class _Neighbours:
-    """The most similar tracklets of each of Q new ones: ``place_QK`` int64 in ``found``, −1 for none."""
-
-    asked: Sequence[str]
-    found: Sequence[str]
-    place_QK: Indices
-
-    @classmethod
-    def of(cls, store: EmbeddingStore, new: Sequence[str], request: IdentityRequest) -> _Neighbours:
-        if len(new) == 0:
-            return cls([], [], np.empty((0, 0), np.int64))
-        queries = _gathered(store, new)
-        message(f"searching {request.neighbours} neighbours of {len(new)} new tracklets")
-        entries = EntryFilter(without_queries=False)
-        asked = GallerySearch(store, queries, entries, request.neighbours + 1, (), approximate=request.approximate)
-        result = search_gallery(asked).found  # itself among them: a gallery of one tracklet has nothing else to rank
-        return cls(queries.rows.text("id").to_pylist(), result.rows.text("id").to_pylist(), result.nearest.gallery_QK)
-
-    def among(self, ids: Sequence[str]) -> tuple[Indices, Indices]:
-        """Pairs of a new tracklet and a neighbour, as places in ``ids``."""
-        place_of = {id: place for place, id in enumerate(ids)}
-        found_F = np.array([*(place_of.get(id, -1) for id in self.found), -1], np.int64)
-        asked_Q = np.array([place_of[id] for id in self.asked], np.int64)
-        second_QK = found_F[self.place_QK]
-        first_QK = np.broadcast_to(asked_Q[:, None], second_QK.shape)
-        kept_QK = second_QK >= 0
-        return first_QK[kept_QK], second_QK[kept_QK]
-
-
 def _all_rows(store: EmbeddingStore) -> EmbeddingRows:
     """The labels of all tracklets, by id."""
     tables = [part.rows.columns for _, part in store.parts.each()]
@@ -216,12 +189,6 @@ def _all_rows(store: EmbeddingStore) -> EmbeddingRows:
         raise InputError(f"{store.folder}: has no tracklets")
     rows = EmbeddingRows(pa.concat_tables(tables))
     return rows.take(pc.sort_indices(rows.columns["id"]).to_numpy())
-
-
-def _gathered(store: EmbeddingStore, ids: Sequence[str]) -> EmbeddingTable:
-    """Some tracklets with their embeddings, by id."""
-    tables = [part.table.take(np.flatnonzero(part.rows.is_in("id", ids))) for _, part in store.parts.each()]
-    return EmbeddingTable.joined([table for table in tables if len(table.rows)] or tables[:1])
 
 
 def _corrections(register: Register, path: Path | None, ids: frozenset[str]) -> Corrections:
@@ -240,7 +207,7 @@ def _concerned(
     rows: EmbeddingRows,
     known: Mapping[str, int],
     new: Sequence[str],
-    neighbours: _Neighbours,
+    candidates: Candidates,
     corrections: Corrections,
 ) -> list[str]:
     """The new tracklets, and of each known person that they may be, or that a correction changes, enough to compare."""
@@ -250,7 +217,7 @@ def _concerned(
         for pair in pairs
         if (known.get(pair[0], -1) == known.get(pair[1], -2)) != same
     ]
-    needed = {*neighbours.found, *(id for pair in changed for id in pair)} & known.keys()
+    needed = {*candidates.found, *(id for pair in changed for id in pair)} & known.keys()
     parted = {known[one] for one, other in changed if known.get(one) == known.get(other, -1)}
     persons = {known[id] for id in needed}
     members = rows.take(np.flatnonzero(rows.is_in("id", [id for id in known if known[id] in persons])))
@@ -274,6 +241,14 @@ def _concerned(
 def _nobody() -> Grouped:
     nothing = np.empty(0, np.int64)
     return Grouped((), nothing, nothing, np.empty(0), np.empty(0))
+
+
+def _tell_too_large(store: EmbeddingStore, evidence: Evidence, tracklets: int) -> None:
+    message(
+        f"{store.folder}: among {tracklets} tracklets no resemblance makes one person probable, because the labelled "
+        f"pairs show odds of at most {round(np.exp(evidence.strongest / UNIT))} to 1; --score.threshold.prior says how "
+        "often two tracklets are of one person before they are compared"
+    )
 
 
 def _tell(found: Found, gallery: StorageFolder) -> None:

@@ -2,18 +2,21 @@
 
     OMP_NUM_THREADS=2 python -m tests.benchmarks.bench_identities [--seeds 1 2] [--folder FOLDER]
     python -m tests.benchmarks.bench_identities --only tracks --videos FOLDER [--folder FOLDER]
-    python -m tests.benchmarks.bench_identities --only size --tracklets 20000 50000
+    python -m tests.benchmarks.bench_identities --only size --day 100000 --known 2000000
 
-**Walkers**: the bare recipe's model (last epoch), and its walkers with three times as many test people: each 40 of them
-are a gallery, for which the next 40 are the labelled tracklets. Four cameras, four outfits, two tracklets each. First
-without any time of day; then with an outfit a day, also in four batches, a day each, and in random batches.
+**Walkers**: the bare recipe's model (last epoch; mirrored clips are embedded, too), and its walkers with three times as
+many test people: each 40 of them are a gallery, for which the next 40 are the labelled tracklets. Four cameras, four
+outfits, two tracklets each. First without any time of day; then with an outfit a day, also in four batches, a day each,
+and in random batches.
 
 **Tracks**: real footage with true tracks beside it, each cut into pieces of 25 frames, with the model and the labelled
 walkers of the first seed; nothing says which pieces were one track. IDF1 (Ristani et al., 2016) and AssA (Luiten et
 al., 2020) of given boxes, of which none is missed or too many: a matrix of counts, matched by the Hungarian method.
 trackeval computes the same, but is not a dependency.
 
-**Size**: made embeddings, eight a person, in memory: seconds of searching and of grouping.
+**Size**: identify.py on a gallery of made embeddings on this machine's disk, in which those of earlier days have their
+persons, eight tracklets each, and the last day's, four each, do not; four fifths of the day's people are known. Needs
+Linux.
 
 FOLDER keeps the trained models; see bench_methods.
 """
@@ -23,11 +26,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from ccvid.identities.persons import Grouped, Persons, renewed
 from ccvid.identities.sightings import Exclusions, Sightings
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embedding.embed import embed_tracklets
-from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable, read_embeddings
+from ccvid.retrieval.embedding.table import EmbeddingRows, EmbeddingTable, read_embeddings
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters, score_clusters
 from ccvid.retrieval.gallery.search import search
 from ccvid.retrieval.gallery.vectors import MatrixVectors
@@ -55,14 +56,15 @@ from data_tools.datasets.footage import read_footage
 from data_tools.datasets.footage_options import FootageOptions
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
-from tests.benchmarks.bench_methods import REFERENCE, base_values, run_folder, run_variant, shards_of
+from tests.benchmarks.bench_methods import REFERENCE, base_values, merged, run_folder, run_variant, shards_of
+from tests.benchmarks.identity_size import Size, measure_size
 from tests.made_shards import make_shards
 
 PEOPLE = 40
 NEIGHBOURS = 20
 PIECE = 25
-DIMENSIONS, NOISE = 256, 0.7
-"""Of made embeddings."""
+SCORING = {"score": {"flip": True, "report": False}}
+"""Embeddings are of clips and their mirror images, which costs twice the time."""
 Figures = dict[str, float]
 
 
@@ -75,7 +77,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of training; default: the recipe's")
     parser.add_argument("--train-people", type=int, help="default: the recipe's")
     parser.add_argument("--videos", type=Path, help="footage with true tracks beside it")
-    parser.add_argument("--tracklets", type=int, nargs="+", default=[20_000, 50_000])
+    parser.add_argument("--day", type=int, default=5_000, help="tracklets of the last day")
+    parser.add_argument("--known", type=int, default=100_000, help="tracklets of earlier days")
     parser.add_argument("--folder", type=Path, help="kept; nothing: a temporary one")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
@@ -87,8 +90,7 @@ def main() -> None:
         if options.only in (None, "tracks") and options.videos:
             measure_tracks(options, folder)
         if options.only in (None, "size"):
-            for tracklets in options.tracklets:
-                measure_size(tracklets)
+            measure_size(Size(options.day, options.known))
 
 
 # --- walkers ---
@@ -114,7 +116,7 @@ def trained(options: argparse.Namespace, folder: Path, seed: int) -> Path:
         train_people=options.train_people,
         epochs=options.epochs,
     )
-    values = base_values(asked)
+    values = merged(base_values(asked), SCORING)
     store = shards_of(Recipe.model_validate(values), folder)
     run_variant(values, REFERENCE, seed, folder, store)
     return run_folder(folder, REFERENCE, seed)
@@ -269,7 +271,7 @@ def measure_tracks(options: argparse.Namespace, folder: Path) -> None:
     dataset.raise_on_errors()
     shards = folder / "pieces"
     asked = argparse.Namespace(walkers=1, test_people=PEOPLE, train_people=None, epochs=None)
-    recipe = Recipe.model_validate(base_values(asked))
+    recipe = Recipe.model_validate(merged(base_values(asked), SCORING))
     if not shards.exists():
         make_shards(dataset, shards, recipe.data.frames)
     store = ShardFolder(shards)
@@ -306,48 +308,6 @@ def embedded(store: ShardFolder, run: Path, recipe: Recipe, model: str) -> Embed
     found = embed_tracklets(network, store, rows, own)
     table = EmbeddingTable.of(store, rows, *found, model)
     return table.take(np.argsort(table.rows.text("id").to_pylist()))
-
-
-# --- size ---
-
-
-def measure_size(tracklets: int) -> None:
-    labelled, _ = made_table(2000, seed=3)
-    evidence = learn_evidence(labelled)
-    table, person_N = made_table(tracklets, seed=2)
-    seconds: dict[str, float] = {}
-
-    def timed(what: str, work: Callable[[], object]) -> object:
-        began = time.perf_counter()
-        found = work()
-        seconds[what] = time.perf_counter() - began
-        return found
-
-    timed("search", lambda: search(table.embedding_ND, table.embedding_ND, NEIGHBOURS + 1))
-    grouped = timed("all", lambda: persons_of(table, np.arange(tracklets), evidence, {}))
-    assert isinstance(grouped, Grouped)
-    scores = score_clusters(grouped.group_R, [str(number) for number in person_N.tolist()])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    grouping = seconds["all"] - seconds["search"]
-    print(
-        f"{tracklets:,} tracklets: search {seconds['search']:.1f} s, grouping {grouping:.1f} s, "
-        f"{peak:.2f} GiB at most; B-cubed precision {scores.precision:.1%}, recall {scores.recall:.1%}",
-        flush=True,
-    )
-
-
-def made_table(tracklets: int, seed: int) -> tuple[EmbeddingTable, Indices]:
-    """Eight tracklets a person, in random order; the coordinates vary less and less, as a trained network's do."""
-    random = np.random.default_rng(seed)
-    person_N = random.permutation(np.arange(tracklets) // 8)
-    scale_D = 1 / np.sqrt(1 + np.arange(DIMENSIONS) / 16)
-    centre_MD = random.standard_normal((person_N.max() + 1, DIMENSIONS))
-    embedding_ND = (centre_MD[person_N] + NOISE * random.standard_normal((tracklets, DIMENSIONS))) * scale_D
-    rows = EmbeddingRows.of(
-        EmbeddingRow(f"t{number:08}", str(person), None, f"c{number % 4}", "gallery", {}, 1, "made")
-        for number, person in enumerate(person_N.tolist())
-    )
-    return EmbeddingTable(rows, embedding_ND.astype(np.float32), "made"), person_N
 
 
 if __name__ == "__main__":

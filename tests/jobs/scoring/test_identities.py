@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from ccvid.config import Recipe
 from ccvid.identities.evidence import learn_evidence
-from ccvid.identities.persons import Persons
+from ccvid.identities.persons import Persons, Question
 from ccvid.identities.register import Register
 from ccvid.identities.videos import draw_boxes
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store
@@ -25,6 +26,7 @@ from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from ray_jobs.identify import main
 from ray_jobs.scoring import identities as module
+from ray_jobs.scoring import identity_candidates
 from ray_jobs.scoring.identities import Found, IdentityRequest, find_evidence, find_persons
 from ray_jobs.scoring.identity_results import identities_table, write_footage, write_questions
 from tests.data.made_footage import make_gate, mot
@@ -55,7 +57,9 @@ def store(tmp_path: Path) -> EmbeddingStore:
     return open_store(StorageFolder(str(tmp_path / "gallery")), EMBEDDER)
 
 
-def run(store: EmbeddingStore, corrections: str | None = None, **changes: object) -> Found:
+def run(
+    store: EmbeddingStore, corrections: str | None = None, *, prior: float | None = None, **changes: object
+) -> Found:
     path = None
     if corrections is not None:
         path = Path(str(store.folder)).with_name("corrections.csv")
@@ -63,7 +67,7 @@ def run(store: EmbeddingStore, corrections: str | None = None, **changes: object
     request = IdentityRequest(store.folder, corrections=path, **changes)  # type: ignore[arg-type]
     register = Register(store.folder)
     with register.writing():
-        return find_persons(store, register, EVIDENCE, request, {}, None)
+        return find_persons(store, register, EVIDENCE, request, {}, prior)
 
 
 def by_day(table: EmbeddingTable) -> list[EmbeddingTable]:
@@ -173,6 +177,32 @@ def test_only_some_tracklets_of_large_persons_are_compared(
     assert len(after.persons) == 60
 
 
+@pytest.mark.parametrize("videos", [False, True])
+def test_neighbours_that_cannot_matter_change_nothing(
+    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, videos: bool
+) -> None:
+    """Whether new tracklets begin where known ones in the same videos ended, or not."""
+    times = {"video": "gate", "start_seconds": "0", "end_seconds": "9", "last_box": "0,0,10,20"}
+    after = {**times, "start_seconds": "9.5", "end_seconds": "12", "first_box": "1,0,10,20"}
+    made = people(30, 3, 2, noise=0.7, seed=5)
+    seen = {id: after if "/o2/" in id else times for id in made.rows.text("id").to_pylist() if "/o1/" not in id}
+    *days, last = by_day(as_stored(with_attributes(made, seen if videos else {})))
+    other = open_store(StorageFolder(str(tmp_path / "other")), EMBEDDER)
+    asked: Sequence[Question] = []
+    for day in (*days, last.take(np.arange(4))):
+        store.add(day)
+        found = run(store)
+        other.add(day)
+        with monkeypatch.context() as every:
+            every.setattr(identity_candidates, "DOUBTFUL", 1000.0)
+            whole = run(other)
+        assert found.persons.table().equals(whole.persons.table())
+        assert found.met <= whole.met
+        assert set(whole.questions) <= set(found.questions) <= {*whole.questions, *asked}, "others stay open"
+        asked = found.questions
+    assert videos or len(found.met) < len(whole.met)
+
+
 def test_tables_and_questions(store: EmbeddingStore, tmp_path: Path) -> None:
     store.add(as_stored(people(10, 3, 2, noise=1.1, seed=5)))
     found = run(store)
@@ -258,6 +288,18 @@ def test_refused_input(store: EmbeddingStore) -> None:
     with pytest.raises(InputError, match=r"corrections\.csv:2: .* are different, but the same by"):
         run(store, "different,p000/o0/0,p000/o0/1\nname,p000/o0/0,A\nname,p000/o0/1,A\n")
     assert Register(store.folder).persons().table().equals(before.table())
+
+
+def test_a_gallery_too_large_for_the_evidence_is_told(
+    store: EmbeddingStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.add(PEOPLE)
+    found = run(store, prior=1e-7)
+    assert len(groups(found.persons)) == len(PEOPLE.rows)
+    assert (
+        "no resemblance makes one person probable, because the labelled pairs show odds of at most"
+        in capsys.readouterr().out
+    )
 
 
 def test_corrections_of_unknown_tracklets_are_told(store: EmbeddingStore, capsys: pytest.CaptureFixture[str]) -> None:
