@@ -21,9 +21,11 @@ class Method:
     """`module:function` within ccvid.training: see :class:`ccvid.training.passes.TrainingBuilder`."""
     options: type[Options] | None = None
     """Its own section of the recipe, `method.NAME`; None: it has none."""
+    head_sizes: tuple[str, ...] = ()
+    """Whole-number settings that make the method's heads smaller, for a network that does not fit."""
 
 
 METHODS: dict[str, Method] = {
     "cal": Method("CAL", "cal:build_cal_training"),
-    "csci": Method("CSCI", "csci:build_csci_training", CsciOptions),
+    "csci": Method("CSCI", "csci:build_csci_training", CsciOptions, ("method.csci.colours.bins",)),
 }

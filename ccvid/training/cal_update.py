@@ -81,6 +81,7 @@ class CalUpdate:
             train_clothes: Update the clothes classifier; if False, its loss is only computed.
             adversarial: Add L_CA.
         """
+        self.optimizer.zero_grad()  # before activations need the memory
         feature_BD, id_logits_BP = self.model(frames_BTCHW)
         loss = self.identity(id_logits_BP, person_B)
         losses = {"identity": loss}
@@ -95,7 +96,6 @@ class CalUpdate:
             losses["pair"] = self.pair(feature_BD, person_B)
             loss = loss + self.pair.weight * losses["pair"]
 
-        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)

@@ -11,7 +11,7 @@ from ccvid.losses.disentangling import disentangling_loss
 from ccvid.losses.identity import identity_loss
 from ccvid.losses.motion import motion_loss
 from ccvid.losses.soft_triplet import soft_triplet_loss
-from ccvid.training.csci_model import CsciOutput
+from ccvid.training.csci_model import CsciOutput, Way
 from ccvid.training.distributed import gather_batch
 from ccvid.training.update_result import UpdateResult
 
@@ -50,12 +50,12 @@ class CsciUpdate:
 
     def plain(self, frames_BTCHW: Tensor, person_B: Tensor) -> UpdateResult:
         """The baseline and stage 1: who."""
-        seen = self.model(frames_BTCHW, "plain")
+        seen = self._seen(frames_BTCHW, "plain")
         return self._step(seen, person_B, {})
 
     def pictures(self, frames_BCHW: Tensor, colours_BE: Tensor, person_B: Tensor) -> UpdateResult:
         """Who and which colours, in tokens of their own that are kept apart."""
-        seen = self.model(frames_BCHW, "picture")
+        seen = self._seen(frames_BCHW, "picture")
         own = {
             "colour": colour_loss(seen.colours_BE, colours_BE),
             "disentangling": disentangling_loss(seen.colour_BD, seen.feature_BD),
@@ -64,8 +64,13 @@ class CsciUpdate:
 
     def clips(self, frames_BTCHW: Tensor, person_B: Tensor) -> UpdateResult:
         """Who, from frames that differ."""
-        seen = self.model(frames_BTCHW, "clip")
+        seen = self._seen(frames_BTCHW, "clip")
         return self._step(seen, person_B, {"motion": motion_loss(seen.frame_BTD)})
+
+    def _seen(self, frames: Tensor, way: Way) -> CsciOutput:
+        self.optimizer.zero_grad()  # before activations need the memory
+        seen: CsciOutput = self.model(frames, way)
+        return seen
 
     def _step(self, seen: CsciOutput, person_B: Tensor, own: dict[str, Tensor]) -> UpdateResult:
         features, persons = (gather_batch(each, self.mined_ranks) for each in (seen.feature_BD, person_B))
@@ -76,7 +81,6 @@ class CsciUpdate:
         }
         loss = sum(self.weights[name] * value for name, value in losses.items())
         assert isinstance(loss, Tensor)
-        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)

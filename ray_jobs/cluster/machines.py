@@ -32,18 +32,20 @@ class Machine:
     bf16_pays: bool
     decoders: str
     """Installed decoders with versions."""
+    gpu_bytes: int | None = None
+    """Memory of its GPU; None: it computes on its processor."""
 
 
 def look(model: ModelOptions, clip: ClipOptions, use_gpu: bool, cpus: int, try_bf16: bool) -> Machine:
     """Inspect this machine; runs in its own process."""
-    device, speed, pays = processor_name(), None, False
+    device, speed, pays, gpu_bytes = processor_name(), None, False, None
     if use_gpu or try_bf16:
         import torch  # takes seconds, which only this process should spend
 
         from ccvid.precision import WORTH_IT, bf16_speed
 
         if use_gpu:
-            device = torch.cuda.get_device_name()
+            device, gpu_bytes = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
         if try_bf16:
             speed = bf16_speed(model, clip, torch.device("cuda" if use_gpu else "cpu"))
             pays = speed >= WORTH_IT
@@ -53,13 +55,22 @@ def look(model: ModelOptions, clip: ClipOptions, use_gpu: bool, cpus: int, try_b
         bf16_speed=speed,
         bf16_pays=pays,
         decoders=", ".join(f"{name} {version}" for name, version in decoder_versions().items()),
+        gpu_bytes=gpu_bytes,
     )
 
 
 def decide_precision(recipe: Recipe, workers: Workers) -> Recipe:
+    """:func:`precision_and_memory` where the memory does not matter."""
+    return precision_and_memory(recipe, workers)[0]
+
+
+def precision_and_memory(recipe: Recipe, workers: Workers) -> tuple[Recipe, int | None]:
     """Inspect every node with room for a worker, report the findings, and decide ``train.bf16`` if it is auto.
 
     A mixed cluster uses bfloat16 only if all kinds of nodes benefit from it.
+
+    Returns:
+        The recipe with its precision decided, and the bytes of the smallest GPU; None without GPUs.
 
     Raises:
         BackboneError: there is no such network.
@@ -70,7 +81,8 @@ def decide_precision(recipe: Recipe, workers: Workers) -> Recipe:
     message(_findings(machines, bf16, asked))
     if bf16:
         _warn_of_emulation(machines)
-    return recipe.with_bf16(bf16)
+    gpus = [machine.gpu_bytes for machine in machines if machine.gpu_bytes is not None]
+    return recipe.with_bf16(bf16), min(gpus, default=None)
 
 
 def processor_name() -> str:

@@ -26,7 +26,7 @@ from ray_jobs.begun_runs import as_begun
 from ray_jobs.cli import write_config
 from ray_jobs.cluster.connection import logs_folder
 from ray_jobs.cluster.job_console import message_if_silent, settle
-from ray_jobs.cluster.machines import decide_precision
+from ray_jobs.cluster.machines import precision_and_memory
 from ray_jobs.cluster.orphans import release_orphans
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.worker_events import WorkerEvents
@@ -65,8 +65,8 @@ def train(recipe: Recipe) -> StorageFolder:
     read_hiding(recipe.report)  # refuse an unusable detector before training, not after it
     state("checking the machines and the recipe")
     workers = Workers(recipe.compute)
-    recipe = decide_precision(recipe, workers)
-    run_task(check_start, recipe, shards, workers)
+    recipe, gpu_bytes = precision_and_memory(recipe, workers)
+    run_task(check_start, recipe, shards, workers, gpu_bytes)
     folder.write(CONFIG_FILE, write_config(recipe).encode())
     message(f"run {recipe.run.name} under {folder}, {workers}")
     events = WorkerEvents(recipe.compute.max_failures)
@@ -177,11 +177,11 @@ def _train_worker(config: dict[str, Any]) -> WorkerOutcome:
     return train_worker(config)
 
 
-def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
+def check_start(recipe: Recipe, shards: str, workers: Workers, gpu_bytes: int | None) -> None:
     """:func:`ray_jobs.training.worker.check_start` as a task on the cluster."""
     from ray_jobs.training.worker import check_start
 
-    check_start(recipe, shards, workers)
+    check_start(recipe, shards, workers, gpu_bytes)
 
 
 def _failure(error: TrainingFailedError, folder: StorageFolder) -> str:

@@ -16,12 +16,16 @@ from data_tools.identity_sampler import PkSampler
 from data_tools.shard_cache import open_shards
 from ray_jobs.cluster.workers import Workers
 from ray_jobs.training.gauges import metric_sinks
+from ray_jobs.training.memory import check_memory
 from ray_jobs.training.ray_context import RayRun
 from ray_jobs.training.run import WorkerOutcome
 
 
-def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
+def check_start(recipe: Recipe, shards: str, workers: Workers, gpu_bytes: int | None) -> None:
     """Find input errors before the start, on a node of the cluster, instead of in every worker.
+
+    Args:
+        gpu_bytes: Memory of the smallest GPU; None: the workers have none.
 
     Raises:
         InputError, BackboneError: the recipe or the data cannot be used.
@@ -30,10 +34,13 @@ def check_start(recipe: Recipe, shards: str, workers: Workers) -> None:
         check_mlflow(recipe.run.mlflow)
     store = open_shards(shards, recipe.data.cache)
     configured_backbone(recipe.model, recipe.clip)
-    items = split_for(recipe, store).items
+    split = split_for(recipe, store)
+    items = split.items
     counts = workers.wanted if isinstance(workers.wanted, tuple) else (workers.wanted,)
     for count in counts:
         PkSampler(items.person_I, recipe.batch, world_size=count, seed=recipe.train.seed, clothes_I=items.clothes_I)
+    if gpu_bytes is not None:
+        check_memory(recipe, len(split.persons), len(split.clothes), workers=max(counts), gpu_bytes=gpu_bytes)
 
 
 def train_worker(config: dict[str, Any]) -> WorkerOutcome:

@@ -20,7 +20,7 @@ from data_tools.progress import message
 from data_tools.storage import StorageFolder
 from ray_jobs.begun_runs import MAY_CHANGE
 from ray_jobs.cli import UsageError
-from ray_jobs.cluster.machines import decide_precision
+from ray_jobs.cluster.machines import precision_and_memory
 from ray_jobs.cluster.tasks import run_task
 from ray_jobs.cluster.workers import Workers
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
@@ -136,9 +136,9 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
         shards = ensure_shards(recipe.data)
         compare_checksums(recipe.data)
         workers = Workers(room.compute)
-        decided = decide_precision(decided, workers)
+        decided, gpu_bytes = precision_and_memory(decided, workers)
         records.keep_precision(decided)
-        run_task(check_start, decided, shards, workers)
+        run_task(check_start, decided, shards, workers, gpu_bytes)
         records.save()
         message(f"search {recipe.run.name} under {folder}, {source.left} of {count} trials to do, {room}")
         job = TrialJob(decided, str(shards), folder / "trials", guard)
