@@ -90,9 +90,8 @@ def estimate_memory(
 def held_between_steps(parts: TrainedParts) -> MemoryEstimate:
     """What these parts hold now, without a batch."""
     trained = [parts.model, *parts.heads.values()]
-    states = [
-        value for made in parts.optimizers.values() for of_one in made.state.values() for value in of_one.values()
-    ]
+    states = [state for optimizer in parts.optimizers.values() for state in optimizer.state.values()]
+    values = [value for state in states for value in state.values() if isinstance(value, Tensor)]
     return MemoryEstimate(
         network=bytes_of(held_by(parts.model)),
         heads=bytes_of(tensor for head in parts.heads.values() for tensor in held_by(head)),
