@@ -1,4 +1,4 @@
-"""Everything that a GPU has to show, each with its aim, in under eight minutes on one H100.
+"""Everything that a GPU has to show, each with its aim, in under ten minutes on one H100.
 
     python -m tests.benchmarks.bench_gpu [--only step search] [--json FILE] [--tiny] [--compile] [--one-process]
 
@@ -10,14 +10,15 @@ The parts, each in a process of its own with a time limit, so that one that brea
     embedding  clips/s against the bare forward, at the batch size that is found
     search     the exact top-20 of 10,000 x 1,000,000 x 512 against one float32 product of that size
     ranks      ranks, metrics and searches, which must be the CPU's to the last digit
+    large      CSCI on EVA-02-L against the released formulation; its estimated memory; its largest batch
 
 Without a GPU it runs at tiny sizes by itself, with no aim of speed judged, and compiles only if asked (`--compile`).
 The exit code is 1 where something could not be measured, and 0 where an aim is missed.
 
 It needs neither Ray, decord nor PyAV. Beside torch, torchvision and numpy it imports pydantic, simplejpeg,
-pytorch-metric-learning, pyarrow, fsspec, safetensors, pyyaml, pillow, scikit-learn, threadpoolctl and tensorboard.
+pytorch-metric-learning, pyarrow, fsspec, safetensors, pyyaml, pillow, scikit-learn, threadpoolctl, tensorboard, timm.
 To a machine without network, carry the wheels of those that it lacks; where all but the first three are there, as in
-most images made for machine learning, these are seven (5 MB):
+most images made for machine learning, these are seven (5 MB), and timm:
 
     to="--only-binary :all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64"
     pip download $to -d wheels pydantic

@@ -34,6 +34,7 @@ NEEDED = (
     "simplejpeg",
     "tensorboard",
     "threadpoolctl",
+    "timm",
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 COMMAND = [sys.executable, "-m", "tests.benchmarks.bench_gpu", "--tiny"]

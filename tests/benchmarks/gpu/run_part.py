@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks.gpu import embedding, loading, ranks, released, search, step
+from tests.benchmarks.gpu import embedding, large, loading, ranks, released, search, step
 from tests.benchmarks.gpu.results import Results, reason_of
 from tests.benchmarks.gpu.sizes import BUDGETS, FULL, TINY
 from tests.benchmarks.gpu.task import Task
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[Task], None]] = {
     "embedding": embedding.run,
     "search": search.run,
     "ranks": ranks.run,
+    "large": large.run,
 }
 
 

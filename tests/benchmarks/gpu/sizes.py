@@ -31,6 +31,14 @@ class Sizes:
     """Queries, gallery, dimensions."""
     ranks: tuple[int, int, int]
     """Queries, gallery, dimensions of the comparison with the CPU."""
+    csci: str
+    """CSCI's video network."""
+    csci_frame: tuple[int, int]
+    """Height and width of its pictures."""
+    csci_clips: int
+    """Clips of four frames in a batch, and pictures: the released number on a GPU."""
+    csci_most_clips: int
+    """Of the batches that are tried."""
     product: int
     """Rows and columns of the matrices whose product shows the card's speed."""
 
@@ -48,6 +56,10 @@ FULL = Sizes(
     embedded=1536,
     search=(10_000, 1_000_000, 512),
     ranks=(4000, 40_000, 512),
+    csci="csci_video/eva02_large_patch14_clip_224",
+    csci_frame=(224, 224),
+    csci_clips=8,
+    csci_most_clips=1024,
     product=8192,
 )
 TINY = Sizes(
@@ -63,9 +75,13 @@ TINY = Sizes(
     embedded=4,
     search=(20, 3000, 16),
     ranks=(30, 400, 16),
+    csci="csci_video/eva_slim",
+    csci_frame=(32, 16),
+    csci_clips=2,
+    csci_most_clips=2,
     product=128,
 )
 
-BUDGETS = {"released": 60, "step": 180, "loading": 75, "embedding": 60, "search": 55, "ranks": 40}
-"""The parts in their order, and the seconds after which each is stopped: under eight minutes in all. (At tiny sizes,
+BUDGETS = {"released": 60, "step": 180, "loading": 75, "embedding": 60, "search": 55, "ranks": 40, "large": 100}
+"""The parts in their order, and the seconds after which each is stopped: under ten minutes in all. (At tiny sizes,
 which are for machines of any speed, after ten times as many.)"""
