@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors made within it, while they live. Views of one storage count once.
 
     Attributes:
@@ -23,7 +23,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._known: set[int] = set()
 
@@ -70,7 +70,7 @@ def _widened(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return in_float32
 
 
-class ZeroScalars(TorchDispatchMode):
+class ZeroScalars(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Numbers read from tensors without data are 0, such as timm's rates of random depth."""
 
     def __torch_dispatch__(

@@ -18,11 +18,11 @@ The exit code is 1 where something could not be measured, and 0 where an aim is 
 It needs neither Ray, decord nor PyAV. Beside torch, torchvision and numpy it imports pydantic, simplejpeg,
 pytorch-metric-learning, pyarrow, fsspec, safetensors, pyyaml, pillow, scikit-learn, threadpoolctl, tensorboard, timm.
 To a machine without network, carry the wheels of those that it lacks; where all but the first three are there, as in
-most images made for machine learning, these are seven (5 MB), and timm:
+most images made for machine learning, these are eight (8 MB):
 
     to="--only-binary :all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64"
     pip download $to -d wheels pydantic
-    pip download $to --no-deps -d wheels simplejpeg pytorch-metric-learning
+    pip download $to --no-deps -d wheels simplejpeg pytorch-metric-learning timm
 
 and there, in the repository's root (with `--target DIR` and PYTHONPATH=DIR where its Python is to stay as it is):
 

@@ -48,8 +48,8 @@ RECIPES: dict[str, Make] = {
     "CSCI, plain": csci("csci_plain"),
     "CSCI, images, AdamW": csci("csci_image", optim={"name": "adamw", "learning_rate": 1e-3}),
     "CSCI, video": csci(),
-    "CSCI, video, recomputed, in parts, bfloat16": csci(
-        model={"checkpoint_blocks": True}, train={"batch_parts": 4, "bf16": True}
+    "CSCI, images, recomputed, in parts, bfloat16": csci(
+        "csci_image", model={"checkpoint_blocks": True}, train={"batch_parts": 2, "bf16": True}
     ),
 }
 
