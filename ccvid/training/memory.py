@@ -4,7 +4,7 @@ The method's own builder and updates run under PyTorch's FakeTensorMode, which k
 made and freed. So all that changes memory counts, whatever the method and the settings: passes, losses, checkpointing,
 a batch in parts, temporary values of the optimizer.
 
-Not counted: what a GPU's libraries take besides tensors (``BESIDE``), a compiled network's savings, random depth.
+Not counted: what a GPU's libraries take besides tensors, a compiled network's savings, random depth.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MemoryEstimate:
     optimizer: int
     """Its states, such as momentum."""
     buckets: int
-    """Gradients once more, as several workers exchange them."""
+    """Gradients of all weights once more, as several workers exchange them."""
     activations: int
     """All else: frames, what the backward pass needs, temporary values."""
 
@@ -83,8 +83,8 @@ def estimate_memory(
     except Exception:  # PyTorch has many ways to refuse, and an estimate is never worth a run
         logger.debug("no estimate of the memory", exc_info=True)
         return None
-    averaged, several = recipe.train.ema_decay is not None, workers > 1
-    return replace(found, average=found.network if averaged else 0, buckets=found.gradients if several else 0)
+    average = found.network if recipe.train.ema_decay is not None else 0
+    return replace(found, average=average, buckets=found.buckets if workers > 1 else 0)
 
 
 def held_between_steps(parts: TrainedParts) -> MemoryEstimate:
@@ -111,10 +111,10 @@ def _rehearsed(recipe: Recipe, split: TrainingSplit, folder: Path, memory: LiveM
     if gpu:
         _update_all_at_once(training.parts)
     _make_states(training.parts)
-    return max(
-        (_measured(recipe, training.parts, each, memory) for each in training.passes),
-        key=lambda estimate: estimate.total,
-    )
+    found = [_measured(recipe, training.parts, each, memory) for each in training.passes]
+    trained = (training.parts.model, *training.parts.heads.values())
+    buckets = bytes_of(parameter for module in trained for parameter in module.parameters())  # used by a pass or not
+    return replace(max(found, key=lambda estimate: estimate.total), buckets=buckets)
 
 
 def _measured(recipe: Recipe, parts: TrainedParts, each: TrainingPass, memory: LiveMemory) -> MemoryEstimate:
@@ -137,7 +137,11 @@ def _step(recipe: Recipe, each: TrainingPass) -> None:
 
 @contextmanager
 def _without_data(*, gpu: bool) -> Iterator[LiveMemory]:
-    """Tensors made within have no data; modules stay where they are, for parameters without data cannot be moved."""
+    """Tensors made within have no data.
+
+    Modules stay where they are, for parameters without data cannot be moved: in the whole process, so that no other
+    thread should move any.
+    """
     precision = gpu_precision() if gpu else nullcontext()
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with patch.object(nn.Module, "to", lambda module, *_, **__: module), fake, precision, LiveMemory() as memory:
