@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -67,10 +69,10 @@ class CsciUpdate:
         seen = self._seen(frames_BTCHW, "clip")
         return self._step(seen, person_B, {"motion": motion_loss(seen.frame_BTD)})
 
-    def _seen(self, frames: Tensor, way: Way) -> CsciOutput:
+    def _seen(self, frames: Tensor, way: Way) -> Any:
+        """A `CsciOutput` with what that way gives."""
         self.optimizer.zero_grad()  # before activations need the memory
-        seen: CsciOutput = self.model(frames, way)
-        return seen
+        return self.model(frames, way)
 
     def _step(self, seen: CsciOutput, person_B: Tensor, own: dict[str, Tensor]) -> UpdateResult:
         features, persons = (gather_batch(each, self.mined_ranks) for each in (seen.feature_BD, person_B))

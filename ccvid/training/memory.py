@@ -105,7 +105,7 @@ def held_between_steps(parts: TrainedParts) -> MemoryEstimate:
 
 def _rehearsed(recipe: Recipe, split: TrainingSplit, folder: Path, memory: LiveMemory, *, gpu: bool) -> MemoryEstimate:
     """The dearest of the method's passes."""
-    with ZeroScalars():
+    with ZeroScalars():  # type: ignore[no-untyped-call]
         training = build_training(recipe, split, LocalRun(folder, CPU))
     training.parts.model.train()
     if gpu:

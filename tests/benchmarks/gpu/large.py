@@ -28,12 +28,13 @@ PERSONS = 75
 CARD = 80 * 2**30
 """The card whose largest batch is looked for."""
 CLIPS_EACH = 4
+WAYS: tuple[Way, ...] = ("clip", "picture")
 
 
 def run(task: Task) -> None:
     with plain_float32():
         _same_numbers(task)
-    for way in ("clip", "picture"):
+    for way in WAYS:
         _against_released(task, way)
     _estimate(task)
     _largest_batch(task)
@@ -105,7 +106,8 @@ def _same_numbers(task: Task) -> None:
     """Both formulations compute the same features."""
     ours = Ours(task, recipe_of(task, 2, bf16=False))
     with torch.no_grad():
-        for way, name in (("clip", "frame_BTD"), ("picture", "colour_BD")):
+        names: dict[Way, str] = {"clip": "frame_BTD", "picture": "colour_BD"}
+        for way, name in names.items():
             frames, _, _ = ours.batch(way)
             found, expected = (getattr(made.update.model(frames, way), name) for made in (ours, ours.released()))
             error = ((found - expected).abs().max() / expected.abs().max()).item()
@@ -140,7 +142,7 @@ def _estimate(task: Task) -> None:
         if estimate is None or task.device.type != "cuda":
             continue
         made = Ours(task, recipe)
-        peak = max(_peak_bytes(made.step(way), task.device) for way in ("clip", "picture"))
+        peak = max(_peak_bytes(made.step(way), task.device) for way in WAYS)
         task.results.fact(f"{name}: GiB", estimate.total / 2**30, "{:.1f}")
         task.results.at_most(
             f"{name}: how far from the card's {peak / 2**30:.1f} GiB", abs(estimate.total / peak - 1), ESTIMATE

@@ -12,7 +12,7 @@ from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from ccvid.training.csci_model import CsciModel, CsciOutput, Way
-from video_backbones.csci.blocks import EvaTokenBlock, TokenBlock
+from video_backbones.csci.blocks import EvaTokenBlock
 from video_backbones.csci.networks import CsciVideo
 
 
@@ -23,9 +23,10 @@ class ReleasedCsci(nn.Module):
         super().__init__()
         assert isinstance(whole.model.backbone, CsciVideo)
         assert whole.heads is not None
+        assert whole.heads.head_image is not None
         self.whole, self.network, self.heads = whole, whole.model.backbone, whole.heads
-        assert self.heads.head_image is not None
-        self.head_image = self.heads.head_image
+        self.head_image = whole.heads.head_image
+        self.blocks = [_eva(block) for block in self.network.blocks]
 
     def forward(self, frames: Tensor, way: Way) -> CsciOutput:
         """As `CsciModel`, of the ways `picture` and `clip`."""
@@ -36,7 +37,7 @@ class ReleasedCsci(nn.Module):
         with self.whole.model.autocast():
             colour_11D = network.extra_token1 + network.extra_pos_in_temporal
             x_NKD = self._tokens(frames_NCHW, colour_11D, network.cls_token_img + network.pos_embed[:, :1])
-            for block in network.blocks:
+            for block in self.blocks:
                 x_NKD = x_NKD + self._separate(block, block.norm1(x_NKD))
                 x_NKD = x_NKD + block.mlp(block.norm2(x_NKD))
             x_NKD = network.norm(x_NKD)
@@ -49,15 +50,16 @@ class ReleasedCsci(nn.Module):
         network, frames = self.network, frames_BTCHW.shape[1]
         with self.whole.model.autocast():
             x_NKD = self._tokens(frames_BTCHW.flatten(0, 1), network.cls_token + network.pos_embed[:, :1])
-            x_NKD = (x_NKD.unflatten(0, (-1, frames)) + network.temporal_tokens[:, :, None]).flatten(0, 1)
-            for block in network.blocks:
-                prompt_BTD = block.temporal_prompt_embeddings + x_NKD.mean(dim=1).unflatten(0, (-1, frames))
+            x_BTKD = torch.unflatten(x_NKD, 0, (-1, frames)) + network.temporal_tokens[:, :, None]
+            x_NKD = x_BTKD.flatten(0, 1)
+            for block in self.blocks:
+                prompt_BTD = block.temporal_prompt_embeddings + torch.unflatten(x_NKD.mean(dim=1), 0, (-1, frames))
                 message_BTD = self._attention(block, block.norm1(prompt_BTD), rotated=False)
                 with_message = torch.cat((message_BTD.flatten(0, 1)[:, None], x_NKD), dim=1)
                 with_message = with_message + self._attention(block, block.norm1(with_message))
                 x_NKD = with_message[:, 1:]
                 x_NKD = x_NKD + block.mlp(block.norm2(x_NKD))
-            frame_BTD = network.norm(x_NKD)[:, 0].unflatten(0, (-1, frames)).float()
+            frame_BTD = torch.unflatten(network.norm(x_NKD)[:, 0], 0, (-1, frames)).float()
         feature_BD = frame_BTD.mean(dim=1)
         return CsciOutput(feature_BD, self.whole.model.identity_classifier(feature_BD), frame_BTD=frame_BTD)
 
@@ -68,17 +70,12 @@ class ReleasedCsci(nn.Module):
         heads = [head_11D.expand(len(patches_NPD), -1, -1) for head_11D in heads_11D]
         return self.network.norm_pre(torch.cat((*heads, patches_NPD), dim=1))  # type: ignore[no-any-return]
 
-    def _projected(self, block: TokenBlock, y_NKD: Tensor, *, rotated: bool) -> list[Tensor]:
+    def _projected(self, block: EvaTokenBlock, y_NKD: Tensor, *, rotated: bool) -> list[Tensor]:
         """Queries, keys and values, (N, H, K, E); those of patches turned by their places."""
-        assert isinstance(block, EvaTokenBlock)
-        attn, rotary = block.attn, self.network.rotary
-        assert rotary is not None
-        q, k, v = (
-            project(y_NKD).unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
-            for project in (attn.q_proj, attn.k_proj, attn.v_proj)
-        )
+        q, k, v = block._projected(y_NKD)
         if rotated:
-            table_PF = rotary.table_NF[1:-1]
+            assert self.network.rotary is not None
+            table_PF = self.network.rotary.table_NF[1:-1]
             heads = y_NKD.shape[1] - len(table_PF)
             q, k = (
                 torch.cat((x[:, :, :heads], apply_rot_embed_cat(x[:, :, heads:], table_PF)), dim=2).type_as(v)
@@ -86,10 +83,10 @@ class ReleasedCsci(nn.Module):
             )
         return [q, k, v]
 
-    def _attention(self, block: TokenBlock, y_NKD: Tensor, *, rotated: bool = True) -> Tensor:
+    def _attention(self, block: EvaTokenBlock, y_NKD: Tensor, *, rotated: bool = True) -> Tensor:
         return self._joined(block, _softmax_attention(*self._projected(block, y_NKD, rotated=rotated)))
 
-    def _separate(self, block: TokenBlock, y_NKD: Tensor) -> Tensor:
+    def _separate(self, block: EvaTokenBlock, y_NKD: Tensor) -> Tensor:
         """One attention for each of the two head tokens with the patches; patches get the mean of both."""
         projected = self._projected(block, y_NKD, rotated=True)
         seen = [
@@ -99,11 +96,17 @@ class ReleasedCsci(nn.Module):
         patches = torch.stack([each[:, :, 1:] for each in seen]).mean(dim=0)
         return self._joined(block, torch.cat((*(each[:, :, :1] for each in seen), patches), dim=2))
 
-    def _joined(self, block: TokenBlock, seen: Tensor) -> Tensor:
+    def _joined(self, block: EvaTokenBlock, seen: Tensor) -> Tensor:
         attn = block.attn
         return attn.proj(attn.norm(seen.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
 
 
+def _eva(block: nn.Module) -> EvaTokenBlock:
+    assert isinstance(block, EvaTokenBlock), f"expected EVA-02's, got {type(block).__name__}"
+    return block
+
+
 def _softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     weight_NHKK = ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)).softmax(dim=-1)
-    return weight_NHKK.type_as(value) @ value
+    seen: Tensor = weight_NHKK.type_as(value) @ value
+    return seen
