@@ -63,7 +63,7 @@ def find_savings(recipe: Recipe, needed: int, room: int, estimator: Estimator) -
             changed = with_setting(recipe, setting, value)
             estimate = estimator(changed)
             if estimate is None or estimate.total >= needed:  # a network that cannot, or that gains nothing
-                continue
+                break
             recipe, needed = changed, estimate.total
             yield Saving(setting, value, needed)
             if needed <= room:
