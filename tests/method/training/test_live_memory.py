@@ -14,12 +14,13 @@ from ccvid.config import Recipe
 from ccvid.training.build import build_training
 from ccvid.training.checkpoint import TrainedParts
 from ccvid.training.context import LocalRun
-from ccvid.training.live_memory import LiveMemory, held_by
+from ccvid.training.live_memory import LiveMemory, bytes_of, held_by
 from ccvid.training.memory import MemoryEstimate, estimate_memory, held_between_steps, split_of
 from ccvid.training.passes import TrainingPass
 from data_tools.loader import ClipBatch
 from tests.method.training.test_csci_training import csci_recipe
 from tests.method.training.test_training import tiny_recipe
+from video_backbones.factory import build_backbone
 
 PERSONS, CLOTHES = 6, 12
 Make = Callable[[Path], Recipe]
@@ -104,3 +105,21 @@ def test_steps_without_data_take_what_steps_with_data_take(name: str, tmp_path: 
     assert estimate is not None
     assert replace(estimate, activations=0) == replace(real, activations=0)
     assert estimate.activations == pytest.approx(real.activations, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["csci_plain/eva_slim", "c2d_resnet18_slim", "timm/vit_tiny_patch16_224"])
+def test_what_lives_after_a_forward_pass_is_what_autograd_saved(name: str) -> None:
+    """Counted in another way: by the hooks that see every tensor that is saved."""
+    backbone = build_backbone(name, weights="random", clip_size=(2, 32, 32)).train()
+    frames, saved = torch.randn(2, 2, 3, 32, 32), list[torch.Tensor]()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with LiveMemory() as memory:
+        for tensor in (frames, *held_by(backbone)):
+            memory.add(tensor)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            feature = backbone(frames)
+    assert memory.live == bytes_of((frames, *held_by(backbone), *saved, feature))
