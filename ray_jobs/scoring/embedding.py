@@ -124,17 +124,18 @@ def embed_data(
     """
     workers, clip = Workers(recipe.compute), recipe.clip
     recipe = decide_precision(keep_precision(used, recipe, place), workers)
-    embeddings = open_store(place, used.describe(recipe))
+    embeddings = open_store(place, used.describe(recipe), recipe.data.cache)
     embeddings.add_source(shards)
     stored = store.rows.take(rows)
     fingerprints = store.fingerprints(stored).cast(pa.string()).to_pylist()
-    lacking = embeddings.missing(dict(zip(stored.values("id"), fingerprints, strict=True)))
-    message(
-        f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{recipe.model.height}x{recipe.model.width}, {workers}"
-    )
-    warnings = _doubts(used, store, rows, recipe) if lacking else []
-    unreadable = embed_into(embeddings, lacking, used.computing(recipe), store, rows, recipe, shards, workers)
+    with embeddings.adding():
+        lacking = embeddings.missing(dict(zip(stored.values("id"), fingerprints, strict=True)))
+        message(
+            f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride "
+            f"{clip.stride}, {recipe.model.height}x{recipe.model.width}, {workers}"
+        )
+        warnings = _doubts(used, store, rows, recipe) if lacking else []
+        unreadable = embed_into(embeddings, lacking, used.computing(recipe), store, rows, recipe, shards, workers)
     for problem in unreadable:
         message(f"left out: {problem}")
     return Embedded(embeddings, lacking, unreadable, warnings)
