@@ -5,8 +5,8 @@ CACHE/files/FOLDER/VERSION-NAME       a file, complete, or not there; FOLDER is 
                                       locked (shared) by every process that reads it; its mtime is the last use
 CACHE/files/FOLDER/.lock-XX           held while one of the files is fetched that share it
 
-VERSION is a file's size and the time when it was written. S3 tells seconds, so the cache is for files whose names change
-with their content. The shards of data sets in the same cache (``shard_cache``) are counted apart.
+VERSION is a file's size and the time when it was written, which S3 tells in seconds: the cache is for files whose names
+change with their content. The shards of data sets in the same cache (``shard_cache``) are counted apart.
 """
 
 from __future__ import annotations

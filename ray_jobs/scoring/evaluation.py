@@ -171,7 +171,6 @@ def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder, *,
     with_own(recipe.score.protocols)
     hiding = read_hiding(recipe.report)
     store = read_store(source, recipe.data.cache)
-    folder.check_writable()
 
     def score_now(now: EmbeddingStore) -> None:
         _score_store(recipe, source, now, folder, fuse, hiding)
@@ -192,6 +191,7 @@ def _score_store(
     retrieval = read_retrieval(store, run=on_cluster if _is_large(store) else here)
     if retrieval.is_large:
         connect()
+    folder.check_writable()
     scores, fused = fuse_stored(retrieval, fuse, recipe.score)
     fusion = None if fused is None else fused.fusion
     own = retrieval.query.model

@@ -87,7 +87,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     store = open_shards(shards, recipe.data.cache)
     folder.check_writable()
     rows = np.flatnonzero(~store.rows.is_in("split", ["train"])).tolist()
-    added = embed_data(used, recipe, shards, store, rows, request.gallery)
+    added = embed_data(used, recipe, shards, store, rows, request.gallery, recipe.data.cache)
     added.embeddings.merge_small_parts()
     if request.approximate:
         keep_indexes(added.embeddings.parts)

@@ -117,7 +117,8 @@ def add_footage(recipe: Recipe, checkpoint: StorageFolder, gallery: StorageFolde
     compare_checksums(recipe.data)
     store = open_shards(shards, recipe.data.cache)
     every = list(range(len(store.rows)))
-    embed_data(used, recipe, shards, store, every, gallery).embeddings.merge_small_parts()
+    added = embed_data(used, recipe, shards, store, every, gallery, recipe.data.cache)
+    added.embeddings.merge_small_parts()
 
 
 def find_evidence(register: Register, calibration: StorageFolder | None) -> Evidence:

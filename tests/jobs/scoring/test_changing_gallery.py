@@ -21,6 +21,7 @@ from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, Embeddi
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters
 from ccvid.retrieval.gallery.vectors import MatrixVectors, read_stored
 from ccvid.retrieval.ranking.scoring import score
+from ccvid.retrieval.results import write_results
 from ccvid.run_files import METRICS_FILE, QUERIES_FILE, SCORED
 from data_tools import storage_lock
 from data_tools.shard_cache import CacheOptions
@@ -150,7 +151,7 @@ def recipe_of(folder: Path) -> Recipe:
 def test_who_is_removed_while_results_are_written_is_not_in_them(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_results, changing = evaluation.write_results, once(remove, store)
+    changing = once(remove, store)
     results = StorageFolder(str(tmp_path / "runs" / "scores"))
     monkeypatch.setattr(evaluation, "write_results", lambda *a, **k: (write_results(*a, **k), changing())[0])
     queries = {id for row in store.read().rows if (id := row.id) and row.person == "p3" and row.split == "query"}
@@ -166,7 +167,6 @@ def test_who_is_removed_while_results_are_written_is_not_in_them(
 def test_one_that_changes_each_time_is_an_error_and_leaves_nothing(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_results = evaluation.write_results
     results = StorageFolder(str(tmp_path / "runs" / "scores"))
 
     def write_and_remove(*arguments: object, **options: object) -> None:
@@ -202,12 +202,12 @@ def test_a_node_downloads_each_part_once_and_only_those_it_needs(s3: S3Server, r
     names = remote.parts.names()
     rows, vectors = read_stored(replace(remote, cache=None).parts)
 
-    def take(part: int) -> None:
+    def take(part: int) -> np.ndarray:
         with replace(vectors, parts=remote.parts).opened() as opened:
-            opened.take(np.flatnonzero(vectors.matrix_N == part)[:2])
+            return opened.take(np.flatnonzero(vectors.matrix_N == part)[:2])
 
     assert part_reads(s3, lambda: take(3)) == [names[3]]
-    assert part_reads(s3, lambda: (take(3), take(5))) == [names[5]]
+    assert part_reads(s3, lambda: [take(part) for part in (3, 5)]) == [names[5]]
     others = [name for number, name in enumerate(names) if number not in (3, 5)]
 
     def grouped_and_scored() -> dict[str, object]:
@@ -245,7 +245,12 @@ def test_writers_on_object_storage_take_turns(remote: EmbeddingStore, monkeypatc
     monkeypatch.setattr(storage_lock, "PAUSE_SECONDS", (0.05, 0.2))
     monkeypatch.setattr(part_folder, "MOST_SMALL_PARTS", 3)
     replace_parts, merging, removed = part_folder.PartFolder.replace, threading.Event(), threading.Event()
-    remover = threading.Thread(target=lambda: (remote.remove(persons=["p3"]), removed.set()))
+
+    def remove_meanwhile() -> None:
+        remove(remote)
+        removed.set()
+
+    remover = threading.Thread(target=remove_meanwhile)
 
     def slowly(parts: part_folder.PartFolder, names: list[str], table: EmbeddingTable) -> None:
         if not merging.is_set():
