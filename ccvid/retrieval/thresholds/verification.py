@@ -294,7 +294,7 @@ class ImpostorBlock:
 
     query_start: int
     entry_N: Indices
-    score_QN: Scores
+    score_QN: Floats
 
 
 Sums = npt.NDArray[Any]

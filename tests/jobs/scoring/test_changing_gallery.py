@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -266,6 +268,27 @@ def test_writers_on_object_storage_take_turns(remote: EmbeddingStore, monkeypatc
     assert "p3" not in rows.values("person")
     assert len(rows) > 200
     assert not [name for name in remote.folder.names() if name.startswith(".writing")]
+
+
+@pytest.mark.slow
+def test_two_jobs_that_add_the_same_to_object_storage_add_it_once(
+    remote: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_lock, "PAUSE_SECONDS", (0.05, 0.2))
+    rows = EmbeddingRows.of(EmbeddingRow(f"x{n}", None, None, "c0", "gallery", {}, 1, "s") for n in range(4))
+    table = EmbeddingTable(rows, np.ones((4, 3), np.float32), EMBEDDER.fingerprint)
+
+    def embed(wanted: list[int]) -> None:
+        with remote.adding():
+            lacking = remote.missing({f"x{number}": "s" for number in wanted})
+            time.sleep(0.2)
+            for number in wanted:  # a part each, as by several workers
+                if f"x{number}" in lacking:
+                    remote.add(table.take([number]))
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(embed, ([0, 1, 2], [1, 2, 3])))
+    assert [id for id in remote.read().rows.values("id") if id.startswith("x")] == ["x0", "x1", "x2", "x3"]
 
 
 @pytest.mark.slow
