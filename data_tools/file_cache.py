@@ -1,6 +1,6 @@
 """A node's cache of single remote files, such as the parts of a gallery: each is downloaded once per node.
 
-CACHE/files/.lock                     held while space is freed
+CACHE/files/.lock                     held while files are removed
 CACHE/files/FOLDER/VERSION-NAME       a file, complete, or not there; FOLDER is the SHA-256 of where it is kept. It is
                                       locked (shared) by every process that reads it; its mtime is the last use
 CACHE/files/FOLDER/.lock-XX           held while one of the files is fetched that share it
@@ -95,7 +95,8 @@ def _fetch(remote: StorageFolder, name: str, path: Path, cache: CacheOptions) ->
     _make_room(remote / name, remote.size(name) or 0, cache)
     remote.download(name, path)
     if not remote.exists(name):  # whoever removed it may have dropped the copies before this one was there
-        path.unlink(missing_ok=True)
+        with locked(cache.folder / FILES_FOLDER / ".lock"):  # nobody is looking for what to evict
+            path.unlink(missing_ok=True)
         raise FileNotFoundError(f"{remote / name}: was removed while it was fetched")
 
 
