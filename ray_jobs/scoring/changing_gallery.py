@@ -7,7 +7,7 @@ from it. The removal wins: what was made, and written, of the gallery is dropped
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ccvid.retrieval.embedding.part_folder import PartsChangedError
@@ -24,22 +24,25 @@ def although_it_changes(
     store: EmbeddingStore,
     read: Callable[[EmbeddingStore], Result],
     *,
+    also: Sequence[EmbeddingStore] = (),
     undo: Callable[[], None] = lambda: None,
 ) -> Result:
     """What ``read`` makes of the gallery as it is at a moment, all of which is still there when it is done.
 
     Args:
         read: called again, with the gallery as it is then, up to ``ATTEMPTS`` times.
+        also: further galleries that it reads, as they are then.
         undo: removes what ``read`` has written, if it was made of parts that are gone.
 
     Raises:
         PartsChangedError: parts were gone each time.
     """
     for left in range(ATTEMPTS - 1, -1, -1):
-        then = store.as_it_is()
+        then, *others = (each.as_it_is() for each in (store, *also))
         try:
             result = read(then)
-            then.parts.check_unchanged()
+            for each in (then, *others):
+                each.parts.check_unchanged()
             return result
         except PartsChangedError:
             undo()

@@ -95,7 +95,8 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     def rank_now(now: EmbeddingStore) -> None:
         _rank_and_write(recipe, checkpoint, request, folder, replace(added, embeddings=now), decisions, fused, hiding)
 
-    although_it_changes(added.embeddings, rank_now, undo=lambda: delete_all(folder, RANKED))
+    also = [] if request.queries is None else [read_store(request.queries)]
+    although_it_changes(added.embeddings, rank_now, also=also, undo=lambda: delete_all(folder, RANKED))
 
 
 def _rank_and_write(

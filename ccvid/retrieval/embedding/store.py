@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -163,7 +163,8 @@ class EmbeddingStore:
     def _add_remotely(self, table: EmbeddingTable) -> None:
         """Without the lock, which a killed worker would leave behind, and a new part needs not.
 
-        Whoever removes notes the ids before looking for parts. So either this sees the note, or that sees the part.
+        Whoever removes notes the ids, then looks for parts that are new. So either this sees the note, or that sees the
+        part.
         """
         table = self._without_removed(table)
         if not len(table.rows):
@@ -213,12 +214,14 @@ class EmbeddingStore:
         the same call completes an interrupted removal, and embedding the same data again does not bring them back.
         """
         with self.parts.writing() as check:
-            found = self.found(persons=persons, ids=ids)
-            removed = sorted(id for gone in found.values() for id in gone)
-            noted = self._removed()
-            if not noted >= (noting := {digest_of(id) for id in (*removed, *ids)}):
-                self.folder.write(REMOVED_FILE, json.dumps(sorted(noted | noting), indent=0).encode())
-            if removed:
+            self._note_removed(ids)
+            found: dict[str, list[str]] = {}
+            looked: set[str] = set()
+            while names := sorted({*self.parts.names()} - looked):  # on object storage, others add meanwhile
+                found |= replace(self, fixed=tuple(names)).found(persons=persons, ids=ids)
+                self._note_removed(id for gone in found.values() for id in gone)
+                looked.update(names)
+            if found:
                 self._use_layout()
             for name, gone in found.items():
                 with self.parts.opened([name]) as (part,):
@@ -226,7 +229,7 @@ class EmbeddingStore:
                     check()
                     self.parts.replace([name], kept)
             self.parts.remove_leftovers()  # they may hold them, too
-        return removed
+        return sorted(id for gone in found.values() for id in gone)
 
     def sources(self) -> list[str]:
         """Locations of the shards that were embedded, sorted; InputError if the list cannot be read."""
@@ -241,6 +244,11 @@ class EmbeddingStore:
 
     def _removed(self) -> frozenset[str]:
         return frozenset(self._list(REMOVED_FILE))
+
+    def _note_removed(self, ids: Iterable[str]) -> None:
+        noted, noting = self._removed(), {digest_of(id) for id in ids}
+        if not noted >= noting:
+            self.folder.write(REMOVED_FILE, json.dumps(sorted(noted | noting), indent=0).encode())
 
     def _list(self, name: str) -> list[str]:
         try:

@@ -145,6 +145,19 @@ def test_a_search(store: EmbeddingStore, change: Change, monkeypatch: pytest.Mon
     assert found.ranked == expected.ranked
 
 
+def test_another_gallery_that_is_read_too(store: EmbeddingStore, tmp_path: Path) -> None:
+    queries = store_of(tmp_path / "queries", 30, 2)
+    changing = once(remove, queries)
+
+    def read(_: EmbeddingStore) -> list[str]:
+        persons = queries.read().rows.values("person")
+        changing()
+        return persons
+
+    assert "p3" not in although_it_changes(store, read, also=[queries])
+    assert changing() == 3
+
+
 def recipe_of(folder: Path) -> Recipe:
     score = ScoreOptions(report=False, threshold=OPTIONS.threshold)
     return Recipe(run=RunOptions(name="scores", storage=str(folder / "runs")), score=score)
@@ -292,12 +305,12 @@ def test_two_jobs_that_add_the_same_to_object_storage_add_it_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noted", ["before", "after"])
+@pytest.mark.parametrize("noted", ["before", "after", "not yet"])
 def test_an_addition_on_object_storage_does_not_bring_back_who_is_removed_meanwhile(
     remote: EmbeddingStore, noted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Noted before the part is written, or after, by a removal that did not see it."""
-    rows = [EmbeddingRow(id, "p99", None, "c0", "gallery", {}, 1, "s") for id in ("x1", "x2")]
+    """Noted before the part is written, or after by a removal that did not see it; or seen before it is noted."""
+    rows = [EmbeddingRow(f"x{n}", f"p{98 + n}", None, "c0", "gallery", {}, 1, "s") for n in (1, 2)]
     table = EmbeddingTable(EmbeddingRows.of(rows), np.ones((2, 3), np.float32), EMBEDDER.fingerprint)
     write, first = part_folder.PartFolder.write, True
 
@@ -310,8 +323,21 @@ def test_an_addition_on_object_storage_does_not_bring_back_who_is_removed_meanwh
         if noted == "after" and is_first:
             remote.folder.write(REMOVED_FILE, json.dumps([digest_of("x1")]).encode())
 
-    monkeypatch.setattr(part_folder.PartFolder, "write", write_and_note)
-    remote.add(table)
+    def find_and_add(store: EmbeddingStore, **asked: list[str]) -> dict[str, list[str]]:
+        nonlocal first
+        is_first, first = first, False
+        seen = found(store, **asked)
+        if is_first:
+            remote.add(table)
+        return seen
+
+    if noted == "not yet":
+        found = EmbeddingStore.found
+        monkeypatch.setattr(EmbeddingStore, "found", find_and_add)
+        assert "x1" in remote.remove(persons=["p99"])
+    else:
+        monkeypatch.setattr(part_folder.PartFolder, "write", write_and_note)
+        remote.add(table)
     ids = remote.read().rows.values("id")
     assert "x2" in ids
     assert "x1" not in ids
