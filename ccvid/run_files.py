@@ -77,6 +77,10 @@ MATCHES_TABLE, MATCHES_FILE = "matches.parquet", "matches.csv"
 LIVE_MATCHES_FILE, WATCH_FILE = "matches.jsonl", "watched.jsonl"
 CLUSTERS_FILE = "clusters.parquet"
 GROUPS_FOLDER = "groups"
+SCORED = (METRICS_FILE, TABLES_FILE, QUERIES_FILE, THRESHOLDS_FILE, CALIBRATION_FILE, FUSION_FILE, REPORT_FOLDER)
+"""What is written of a labelled gallery."""
+RANKED = (MATCHES_FILE, MATCHES_TABLE, CLUSTERS_FILE, GROUPS_FOLDER, REPORT_FOLDER)
+"""What is written of one without labels."""
 
 IDENTITIES_FILE, QUESTIONS_FILE = "identities.parquet", "questions.csv"
 PERSONS_FOLDER, TRACKS_FOLDER, ANNOTATED_FOLDER = "persons", "tracks", "annotated"

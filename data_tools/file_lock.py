@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import IO
 
 
-def lock_file(path: Path, *, shared: bool = False, wait: bool = True) -> IO[bytes] | None:
+def lock_file(path: Path, *, shared: bool = False, wait: bool = True, create: bool = True) -> IO[bytes] | None:
     """Open a file, creating it if needed, and lock it until it is closed.
 
     Args:
         shared: take a shared lock instead of an exclusive one.
         wait: wait for a conflicting lock; if False, return None instead.
+        create: if False, raise FileNotFoundError if there is no such file.
     """
     import fcntl  # missing on Windows, where only the shard cache does not work
 
-    file = path.open("a+b")
+    file = path.open("a+b" if create else "rb")
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -141,6 +141,21 @@ class StorageFolder:
         """Bytes of each file directly in it."""
         return {info.base_name: info.size for info in self._list("", recursive=False) if info.is_file}
 
+    def times(self) -> dict[str, int | None]:
+        """When each file directly in it was written: nanoseconds by the storage's clock; None where it does not say."""
+        return {info.base_name: info.mtime_ns for info in self._list("", recursive=False) if info.is_file}
+
+    def version(self, name: str) -> str:
+        """A text that differs after the file was written again.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        info = self._info(name)
+        if not info.is_file:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(self / name))
+        return f"{info.size:x}-{info.mtime_ns or 0:x}"
+
     def read(self, name: str) -> bytes:
         """A file's whole content, consistent even if the file is rewritten at the same time.
 

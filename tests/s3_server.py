@@ -77,6 +77,10 @@ class S3Server:
         """Bytes of all answers since the start."""
         return int(self._control("bytes"))
 
+    def reads(self) -> list[str]:
+        """The paths of all objects that were asked for since the start, each as often as it was."""
+        return self._control("reads").split()
+
     def refuse_writes(self) -> None:
         """Answer 503 to every write until :meth:`accept`."""
         self._control("refuse", *WRITES)
@@ -124,6 +128,7 @@ class _Counted:
     def __init__(self, application: Any) -> None:
         self._application = application
         self._sent, self._lock = 0, threading.Lock()
+        self._reads: list[str] = []
         self._status, self._refused, self._delay = "", frozenset[str](), 0.0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -137,6 +142,7 @@ class _Counted:
             start_response(self._status, [("Content-Length", "0")])
             return []
         if method == "GET":
+            self._reads.append(path)
             time.sleep(self._delay)
         return self._count(self._application(environ, start_response))
 
@@ -146,6 +152,8 @@ class _Counted:
             self._refused = frozenset(words)
         elif command == "delay":
             self._delay = float(words[0])
+        elif command == "reads":
+            return "\n".join(map(quote, self._reads))
         return str(self._sent)
 
     def _count(self, body: Iterable[bytes]) -> Iterator[bytes]:

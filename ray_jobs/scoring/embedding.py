@@ -18,6 +18,7 @@ from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore,
 from ccvid.trained_model import TrainedModel, find_checkpoint, read_trained_model
 from data_tools.clips import ClipOptions
 from data_tools.progress import message
+from data_tools.shard_cache import CacheOptions
 from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.machines import decide_precision
@@ -111,12 +112,19 @@ def keep_precision(used: UsedModel, recipe: Recipe, place: StorageFolder, others
 
 
 def embed_data(
-    used: UsedModel, recipe: Recipe, shards: str, store: ShardFolder, rows: list[int], place: StorageFolder
+    used: UsedModel,
+    recipe: Recipe,
+    shards: str,
+    store: ShardFolder,
+    rows: list[int],
+    place: StorageFolder,
+    cache: CacheOptions | None = None,
 ) -> Embedded:
     """Embed the stored tracklets that the embedding store at ``place`` lacks, in its precision.
 
     Args:
         recipe: what ``used.applied_to`` returns.
+        cache: where nodes keep copies of the store's parts; None for a store that is soon deleted.
 
     Raises:
         InputError: the store belongs to another model, or as ``embed_into``.
@@ -124,17 +132,18 @@ def embed_data(
     """
     workers, clip = Workers(recipe.compute), recipe.clip
     recipe = decide_precision(keep_precision(used, recipe, place), workers)
-    embeddings = open_store(place, used.describe(recipe))
+    embeddings = open_store(place, used.describe(recipe), cache)
     embeddings.add_source(shards)
     stored = store.rows.take(rows)
     fingerprints = store.fingerprints(stored).cast(pa.string()).to_pylist()
-    lacking = embeddings.missing(dict(zip(stored.values("id"), fingerprints, strict=True)))
-    message(
-        f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride {clip.stride}, "
-        f"{recipe.model.height}x{recipe.model.width}, {workers}"
-    )
-    warnings = _doubts(used, store, rows, recipe) if lacking else []
-    unreadable = embed_into(embeddings, lacking, used.computing(recipe), store, rows, recipe, shards, workers)
+    with embeddings.adding():
+        lacking = embeddings.missing(dict(zip(stored.values("id"), fingerprints, strict=True)))
+        message(
+            f"embedding {len(lacking)} of {len(rows)} tracklets, clips of {clip.length} frames at stride "
+            f"{clip.stride}, {recipe.model.height}x{recipe.model.width}, {workers}"
+        )
+        warnings = _doubts(used, store, rows, recipe) if lacking else []
+        unreadable = embed_into(embeddings, lacking, used.computing(recipe), store, rows, recipe, shards, workers)
     for problem in unreadable:
         message(f"left out: {problem}")
     return Embedded(embeddings, lacking, unreadable, warnings)

@@ -13,16 +13,17 @@ from ccvid.retrieval.ranking.given import GivenRetrieval
 from ccvid.retrieval.ranking.given_doubts import doubts_of_order, without_junk
 from ccvid.retrieval.ranking.protocols import with_own
 from ccvid.retrieval.ranking.scoring import labelled_rows, score
-from ccvid.retrieval.report.mosaic import read_hiding
+from ccvid.retrieval.report.mosaic import HeadHiding, read_hiding
 from ccvid.retrieval.report.stored_pictures import StoredPictures, open_sources
 from ccvid.retrieval.results import write_results, write_scores
-from ccvid.run_files import CONFIG_FILE, METRICS_FILE
+from ccvid.run_files import CONFIG_FILE, METRICS_FILE, SCORED
 from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
+from ray_jobs.scoring.changing_gallery import although_it_changes, delete_all
 from ray_jobs.scoring.embedding import embed_data, read_model
 from ray_jobs.scoring.evidence import facts_of, fuse_evidence, fuse_stored, fused_title
 from ray_jobs.scoring.part_tasks import here, on_cluster
@@ -165,10 +166,26 @@ def score_store(recipe: Recipe, source: StorageFolder, folder: StorageFolder, *,
 
     Raises:
         InputError: there is no gallery, it has no labelled queries and entries, or the cluster cannot be used.
+        PartsChangedError: others kept removing from the gallery, or merging in it; nothing is written then.
     """
     with_own(recipe.score.protocols)
     hiding = read_hiding(recipe.report)
-    store = read_store(source)
+    store = read_store(source, recipe.data.cache)
+
+    def score_now(now: EmbeddingStore) -> None:
+        _score_store(recipe, source, now, folder, fuse, hiding)
+
+    although_it_changes(store, score_now, undo=lambda: delete_all(folder, SCORED))
+
+
+def _score_store(
+    recipe: Recipe,
+    source: StorageFolder,
+    store: EmbeddingStore,
+    folder: StorageFolder,
+    fuse: Sequence[Path],
+    hiding: HeadHiding,
+) -> None:
     if _is_large(store):
         connect()
     retrieval = read_retrieval(store, run=on_cluster if _is_large(store) else here)

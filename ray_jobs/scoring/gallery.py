@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
 from ccvid.retrieval.gallery.fused_search import FusedEvidence
 from ccvid.retrieval.gallery.matches import RankedMatches, write_matches
 from ccvid.retrieval.gallery.part_search import keep_indexes
-from ccvid.retrieval.report.mosaic import read_hiding
+from ccvid.retrieval.report.mosaic import HeadHiding, read_hiding
 from ccvid.retrieval.report.stored_pictures import StoredPictures, open_sources
 from ccvid.retrieval.report.unlabelled import search_view, write_views
 from ccvid.run_files import (
     CONFIG_FILE,
     MATCHES_FILE,
+    RANKED,
     REPORT_FOLDER,
 )
 from data_tools.errors import InputError
@@ -28,7 +29,8 @@ from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
-from ray_jobs.scoring.embedding import UsedModel, embed_data, keep_precision, read_model
+from ray_jobs.scoring.changing_gallery import although_it_changes, delete_all
+from ray_jobs.scoring.embedding import Embedded, UsedModel, embed_data, keep_precision, read_model
 from ray_jobs.scoring.entries import EntryFilter, queries_in, random_scores
 from ray_jobs.scoring.gallery_groups import write_groups
 from ray_jobs.scoring.gallery_search import GallerySearch, search_gallery
@@ -70,7 +72,7 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
 
     Raises:
         InputError: the checkpoint, the data, the gallery or the cluster does not allow it, or there is nothing to rank.
-        OSError: a place cannot be written.
+        OSError: a place cannot be written, or others kept removing from the gallery, or merging in it.
     """
     if folder.exists(CONFIG_FILE):
         raise InputError(f"{folder}: contains a training run, which is not overwritten; choose another --run.name")
@@ -85,10 +87,28 @@ def score_gallery(recipe: Recipe, checkpoint: StorageFolder, request: GalleryReq
     store = open_shards(shards, recipe.data.cache)
     folder.check_writable()
     rows = np.flatnonzero(~store.rows.is_in("split", ["train"])).tolist()
-    added = embed_data(used, recipe, shards, store, rows, request.gallery)
+    added = embed_data(used, recipe, shards, store, rows, request.gallery, recipe.data.cache)
     added.embeddings.merge_small_parts()
     if request.approximate:
         keep_indexes(added.embeddings.parts)
+
+    def rank_now(now: EmbeddingStore) -> None:
+        _rank_and_write(recipe, checkpoint, request, folder, replace(added, embeddings=now), decisions, fused, hiding)
+
+    also = [] if request.queries is None else [read_store(request.queries)]
+    although_it_changes(added.embeddings, rank_now, also=also, undo=lambda: delete_all(folder, RANKED))
+
+
+def _rank_and_write(
+    recipe: Recipe,
+    checkpoint: StorageFolder,
+    request: GalleryRequest,
+    folder: StorageFolder,
+    added: Embedded,
+    decisions: Decisions | None,
+    fused: FusedEvidence | None,
+    hiding: HeadHiding,
+) -> None:
     queries = find_queries(request, added.embeddings)
     matches, ranked = rank(queries, added.embeddings, request, added.ids, fused)
     message(f"ranked {ranked} tracklets for {len(queries.rows)} queries")

@@ -6,10 +6,9 @@ than one task's parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import pyarrow.compute as pc
 
@@ -25,9 +24,6 @@ from ray_jobs.scoring import part_tasks
 from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
 from ray_jobs.scoring.part_tasks import here, on_cluster, opened_parts
 
-Result = TypeVar("Result")
-
-ATTEMPTS = 3
 LARGE_TABLE = 2**14
 """Rows of a part that is searched where it is."""
 
@@ -86,6 +82,7 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     Raises:
         NothingToRankError: there is nothing to rank, or a camera is unknown.
         InputError: a part is damaged.
+        PartsChangedError: a part is gone because another command replaced it.
     """
     groups, sizes = asked.store.parts.groups(), asked.store.folder.sizes()
     vectors = sum(sizes.get(name, 0) for group in groups for name in group) // (4 * asked.store.embedder.dimensions)
@@ -109,28 +106,12 @@ def search_gallery(asked: GallerySearch) -> PartsFound:
     return result
 
 
-def although_it_changes(read: Callable[[], Result]) -> Result:
-    """What ``read`` makes of a gallery, tried again where another command may have replaced its parts meanwhile.
-
-    Raises:
-        NothingToRankError: raised by ``read``.
-        InputError: raised by ``read`` each time.
-    """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return read()
-        except NothingToRankError:
-            raise
-        except InputError:
-            continue
-    return read()
-
-
 def search_parts(groups: Sequence[Sequence[str]], asked: GallerySearch) -> tuple[int, PartsFound]:
     """The entries ranked, and what was found in groups of parts: one after another, no more than one is held at a time.
 
     Raises:
-        InputError: a part is damaged, or gone because another command replaced it.
+        InputError: a part is damaged.
+        PartsChangedError: a part is gone because another command replaced it.
     """
     result = PartsFound.none(asked)
     for names in groups:

@@ -31,6 +31,7 @@ from data_tools.progress import message
 from data_tools.shard_cache import open_shards
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
+from ray_jobs.scoring.changing_gallery import although_it_changes
 from ray_jobs.scoring.embedding import embed_data, keep_precision, read_model
 from ray_jobs.scoring.identity_candidates import Candidates, find_candidates, gathered
 from ray_jobs.sharding.shards import compare_checksums, ensure_shards
@@ -87,14 +88,16 @@ def identify_gallery(recipe: Recipe, request: IdentityRequest, folder: StorageFo
     evidence = find_evidence(register, request.calibration)
     if request.checkpoint is not None:
         add_footage(recipe, request.checkpoint, request.gallery, evidence.model)
-    store = read_store(request.gallery)
+    store = read_store(request.gallery, recipe.data.cache)
     if evidence.model != store.embedder.fingerprint:
         raise InputError(
             f"{request.calibration or register.folder}: embeddings of another model or other clips than those of "
             f"{request.gallery}, so its probabilities do not hold there"
         )
     with register.writing():
-        found = find_persons(store, register, evidence, request, travel, recipe.score.threshold.prior)
+        found = although_it_changes(
+            store, lambda now: find_persons(now, register, evidence, request, travel, recipe.score.threshold.prior)
+        )
     _tell(found, request.gallery)
     return found
 
@@ -112,7 +115,8 @@ def add_footage(recipe: Recipe, checkpoint: StorageFolder, gallery: StorageFolde
     compare_checksums(recipe.data)
     store = open_shards(shards, recipe.data.cache)
     every = list(range(len(store.rows)))
-    embed_data(used, recipe, shards, store, every, gallery).embeddings.merge_small_parts()
+    added = embed_data(used, recipe, shards, store, every, gallery, recipe.data.cache)
+    added.embeddings.merge_small_parts()
 
 
 def find_evidence(register: Register, calibration: StorageFolder | None) -> Evidence:

@@ -82,10 +82,11 @@ class Intake:
             return TakenIn(frozenset(), 0)
         store = open_shards(str(place), self._data.cache)
         rows_of = self._rows(taken, store)
-        lacking = self._missing(rows_of, store)
-        rows = sorted(row for rows in rows_of.values() for row in rows)
-        self._embeddings.add_source(str(place))
-        unreadable = self._embedders.embed(lacking, store, rows, str(place))
+        with self._embeddings.adding():
+            lacking = self._missing(rows_of, store)
+            rows = sorted(row for rows in rows_of.values() for row in rows)
+            self._embeddings.add_source(str(place))
+            unreadable = self._embedders.embed(lacking, store, rows, str(place))
         for problem in unreadable:
             message(f"left out: {problem}")
         return TakenIn(frozenset(store.rows[row].id for row in rows), len(unreadable))

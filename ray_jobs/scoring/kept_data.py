@@ -44,6 +44,7 @@ from data_tools.shard_removal import StoredLabels, read_labels, remove_tracklets
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.cluster.every_node import on_every_node
+from ray_jobs.scoring.cached_parts import copies_with, drop_copies_with
 from ray_jobs.scoring.evaluation import PARTS_FOLDER
 from ray_jobs.scoring.named_rows import TABLE_KINDS, Named, named_ids, without_rows
 from ray_jobs.scoring.watch_log import WatchLog, without_reasons
@@ -291,6 +292,22 @@ def _remove_copies(places: Places, named: Named) -> None:
         on_every_node(drop_cached, places.cache, manifests)
 
 
+def _find_part_copies(places: Places, named: Named) -> Iterator[Held]:
+    if places.gallery.folder.local is None:
+        connect()
+        for node, copies in on_every_node(copies_with, places.gallery, places.cache, named).items():
+            for path, (rows, size) in copies.items():
+                yield Held(
+                    what="copies of embeddings on the nodes", place=f"{node}:{path}", rows=rows, bytes=size, sha256=None
+                )
+
+
+def _remove_part_copies(places: Places, named: Named) -> None:
+    if places.gallery.folder.local is None:
+        connect()
+        on_every_node(drop_copies_with, places.gallery, places.cache, named)
+
+
 KEPT = (
     Kept("what killed writers have left in the results and the gallery", _find_left, _remove_left),
     Kept("matches, groups, pages and pictures", _find_derived, _remove_derived),
@@ -300,6 +317,7 @@ KEPT = (
     Kept("embeddings and their indexes", _find_embeddings, _remove_embeddings),
     Kept("frames and labels in shards", _find_frames, _remove_frames),
     Kept("copies of shards on the nodes", _find_copies, _remove_copies),
+    Kept("copies of embeddings on the nodes", _find_part_copies, _remove_part_copies),
 )
 """In the order of removal. Tables of other features in the gallery or the results (CSV, lines of JSON, Parquet) are
 covered by the third row, if one row of the table is about one tracklet or person."""

@@ -16,9 +16,9 @@ from ccvid.retrieval.gallery.decisions import Decisions
 from ccvid.retrieval.gallery.matches import RankedMatches
 from data_tools.documents import parse_model
 from data_tools.line_file import LineFile
+from ray_jobs.scoring.changing_gallery import although_it_changes
 from ray_jobs.scoring.entries import NothingToRankError
 from ray_jobs.scoring.gallery import GalleryRequest, find_queries, rank
-from ray_jobs.scoring.gallery_search import although_it_changes
 from ray_jobs.scoring.watch_log import now
 
 Match = dict[str, Any]
@@ -67,7 +67,7 @@ class Ranking:
         return [match | {"rank": rank_of.get((match["query_id"], match["gallery_id"]))} for match in reached]
 
     def _ranked(self, request: GalleryRequest, store: EmbeddingStore, ids: frozenset[str]) -> tuple[RankedMatches, int]:
-        matches, ranked = although_it_changes(lambda: rank(find_queries(request, store), store, request, ids))
+        matches, ranked = although_it_changes(store, lambda now: rank(find_queries(request, now), now, request, ids))
         if self.decisions is not None:
             matches = self.decisions.add_probabilities(matches, model=store.embedder.fingerprint, prior=self.prior)
         return matches, ranked

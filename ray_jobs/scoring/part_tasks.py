@@ -76,15 +76,11 @@ def opened_parts(parts: PartFolder, names: Sequence[str], doing: str) -> Iterato
     """Parts for reading within the block, whose input errors say what was being done to which parts.
 
     Raises:
-        InputError: a part is damaged, or gone because another command replaced it.
+        InputError: a part is damaged.
+        PartsChangedError: a part is gone because another command replaced it.
     """
     try:
         with parts.opened(names) as opened:
             yield opened
-    except FileNotFoundError as error:
-        gone = error.filename or " or ".join(names)
-        raise InputError(
-            f"{gone}: was removed or merged by another command meanwhile; run the same command again"
-        ) from None
     except InputError as error:
         raise InputError(f"{doing} {', '.join(names)}: {error}") from None

@@ -17,6 +17,7 @@ from pydantic import Field, FiniteFloat
 from ray.exceptions import GetTimeoutError, RayError
 
 from ccvid.config import Recipe
+from ccvid.retrieval.embedding.part_folder import PartsChangedError
 from ccvid.retrieval.embedding.store import EmbeddingStore, open_store, read_store
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.gallery.decisions import Decisions, read_decisions
@@ -34,12 +35,13 @@ from ray_jobs.cluster.tasks import results_of
 from ray_jobs.cluster.token import make_token
 from ray_jobs.cluster.workers import Workers
 from ray_jobs.scoring.actors import resident_actor, with_batches
+from ray_jobs.scoring.changing_gallery import although_it_changes
 from ray_jobs.scoring.clip_upload import ClipActor
 from ray_jobs.scoring.embedding import keep_precision, read_model
 from ray_jobs.scoring.endpoint import JSON, Endpoint, Limits
 from ray_jobs.scoring.entries import EntryFilter, NothingToRankError
 from ray_jobs.scoring.gallery import say_what_is_missing
-from ray_jobs.scoring.gallery_search import GallerySearch, although_it_changes, search_gallery
+from ray_jobs.scoring.gallery_search import GallerySearch, PartsFound, search_gallery
 from ray_jobs.scoring.http_requests import RefusedError
 from ray_jobs.training.guard import run_stoppable
 
@@ -113,12 +115,15 @@ class SearchService:
         model = self._store.embedder.fingerprint
         row = EmbeddingRow(str(uuid4()), None, None, "", "query", {}, 1, "")  # no tracklet has this id
         query = EmbeddingTable(EmbeddingRows.of([row]), embedding_D[None], model)
-        search = GallerySearch(self._store, query, ANY_ENTRY, top, ("id",))
+
+        def search(store: EmbeddingStore) -> PartsFound:
+            return search_gallery(GallerySearch(store, query, ANY_ENTRY, top, ("id",)))
+
         try:
-            found = although_it_changes(lambda: search_gallery(search)).found
+            found = although_it_changes(self._store, search).found
         except NothingToRankError:
             return []
-        except InputError as error:
+        except (InputError, PartsChangedError) as error:
             message(f"error while searching: {error}")
             raise RefusedError(503, "the gallery cannot be read", {"Retry-After": "10"}) from None
         matches = RankedMatches(query.rows, found.rows, found.nearest.gallery_QK, found.nearest.score_QK)
@@ -169,7 +174,7 @@ def serve(
     connect()
     workers = Workers(recipe.compute)
     recipe = with_batches(decide_precision(recipe, workers), used.embedder, workers)
-    store = open_store(gallery, used.describe(recipe))
+    store = open_store(gallery, used.describe(recipe), recipe.data.cache)
     state("loading the model")
     actor, arguments = resident_actor(ClipActor, workers), (ray.put(used.computing(recipe)), recipe, workers.cpus)
     results_of([actor.prepare.remote(arguments)])

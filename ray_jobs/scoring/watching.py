@@ -222,7 +222,7 @@ def _make_watch(
     places = _shard_folder(recipe, folder, log)
     workers = Workers(recipe.compute)
     recipe = decide_precision(recipe, workers)
-    embeddings = open_store(ranking.request.gallery, used.describe(recipe))
+    embeddings = open_store(ranking.request.gallery, used.describe(recipe), recipe.data.cache)
     embedders = ResidentEmbedders(embeddings, used.computing(recipe), recipe, workers)
     intake = Intake(log, recipe.data, places, embeddings, embedders)
 

@@ -1,7 +1,9 @@
-"""A driver that groups and re-ranks a stored gallery in Ray tasks: `python -m tests.jobs.grouping_driver FOLDER`.
+"""A driver that groups and re-ranks a stored gallery in Ray tasks.
 
-Each task leaves a file in FOLDER/tasks. One writes its process to FOLDER/waiting, and waits to be killed. Prints
-whether the results equal those of one process.
+    python -m tests.jobs.grouping_driver FOLDER [PLACE]
+
+The gallery is in FOLDER or at PLACE, its copies in FOLDER/cache. Each task leaves a file in FOLDER/tasks. One writes
+its process to FOLDER/waiting, and waits to be killed. Prints whether the results equal those of one process.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ccvid.retrieval.gallery.clusters import Presence, find_clusters
 from ccvid.retrieval.gallery.reranking import reciprocal_neighbours
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner
 from ccvid.retrieval.gallery.vectors import MatrixVectors, Vectors, read_stored
+from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring import slice_tasks
@@ -30,7 +33,7 @@ from ray_jobs.scoring.slice_tasks import ClusterSlices
 PARTS, ROWS, DIMENSIONS = 3, 400, 8
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, place: str) -> None:
     """A gallery with many equal scores, and indexes of its halves."""
     connect()
     plain = slice_tasks._rows_and_result
@@ -48,7 +51,8 @@ def main(folder: Path) -> None:
     random = np.random.default_rng(0)
     values = random.integers(-2, 3, (ROWS, DIMENSIONS)).astype(np.float32) + np.float32(0.1)
     rows = EmbeddingRows.of(EmbeddingRow(f"{n:04}", None, None, "c", "gallery", {}, 1, "s") for n in range(ROWS))
-    table, parts = EmbeddingTable(rows, values, "m"), PartFolder(StorageFolder(str(folder)), "m", DIMENSIONS)
+    table = EmbeddingTable(rows, values, "m")
+    parts = PartFolder(StorageFolder(place), "m", DIMENSIONS, CacheOptions(folder=folder / "cache"))
     for part in range(PARTS):
         parts.write(table.take(np.arange(part, ROWS, PARTS)))
     read, stored = read_stored(parts, ClusterSlices())
@@ -64,4 +68,4 @@ def everything(vectors: Vectors, rows: EmbeddingRows, run: SliceRunner) -> list[
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[-1])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,12 @@ from ccvid.retrieval.embedding.part_file import Part, open_part, write_part
 from ccvid.retrieval.embedding.table import EmbeddingTable, check_finite
 from data_tools.documents import parse_model
 from data_tools.errors import InputError
+from data_tools.file_cache import cached_file
 from data_tools.file_lock import locked
 from data_tools.options import Options
+from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
+from data_tools.storage_lock import storage_locked
 
 REPLACING_FILE = "replacing.json"
 LOCK_FILE = ".lock"
@@ -31,6 +35,10 @@ LEFTOVER = rf"\.({PART_NAME}|{INDEX_NAME})\..*\.tmp"
 SMALL_BYTES, LARGE_BYTES = 2**23, 2**26
 """Parts smaller than the first are merged to at least the second, once there are more than ``MOST_SMALL_PARTS``."""
 MOST_SMALL_PARTS = 16
+
+
+class PartsChangedError(OSError):
+    """A part that is being read was removed or merged by another command: what is made of it is of the past."""
 
 
 class _Replacing(Options):
@@ -47,9 +55,25 @@ class PartFolder:
     folder: StorageFolder
     model: str
     dimensions: int
+    cache: CacheOptions | None = None
+    """Where each node keeps copies of remote parts; None: they are fetched each time."""
+    fixed: tuple[str, ...] | None = None
+    """The only parts that are read: those that were there at some moment."""
+
+    def as_it_is(self) -> PartFolder:
+        """This folder with the parts that are there now, whatever others do to it; only for reading."""
+        return replace(self, fixed=tuple(self._present()))
+
+    def check_unchanged(self) -> None:
+        """Raise ``PartsChangedError`` if one of the ``fixed`` parts is no longer there; further ones may be."""
+        if self.fixed and (gone := set(self.fixed) - set(self._present())):
+            raise self._changed(min(gone))
 
     def names(self) -> list[str]:
         """Names of the parts, sorted."""
+        return self._present() if self.fixed is None else list(self.fixed)
+
+    def _present(self) -> list[str]:
         names = self.folder.names()
         replacing = self._replacing() if REPLACING_FILE in names else None
         gone = replacing.replaced if replacing is not None and replacing.into in names else ()
@@ -61,11 +85,26 @@ class PartFolder:
 
         Raises:
             InputError: a part cannot be read, or is from another embedder.
-            FileNotFoundError: a part is gone.
+            PartsChangedError: a part is gone.
         """
         with ExitStack() as fetched:
-            paths = [fetched.enter_context(self.folder.fetched(name)) for name in names]
-            yield [open_part(path, model=self.model, dimensions=self.dimensions) for path in paths]
+            yield [self._open(name, fetched) for name in names]
+
+    def _open(self, name: str, fetched: ExitStack) -> Part:
+        try:
+            path = fetched.enter_context(self._fetched(name))
+            return open_part(path, model=self.model, dimensions=self.dimensions)
+        except FileNotFoundError:
+            raise self._changed(name) from None
+
+    def _fetched(self, name: str) -> AbstractContextManager[Path]:
+        if self.cache is None or self.folder.local is not None:
+            return self.folder.fetched(name)
+        return cached_file(self.folder, name, self.cache)
+
+    def _changed(self, name: str) -> PartsChangedError:
+        reason = "was removed or merged by another command meanwhile; run the same command again"
+        return PartsChangedError(errno.ESTALE, reason, str(self.folder / name))
 
     @contextmanager
     def table(self, names: Sequence[str]) -> Iterator[EmbeddingTable]:
@@ -94,8 +133,14 @@ class PartFolder:
         return None if local is None else local / _index_name(name)
 
     def groups(self) -> list[list[str]]:
-        """The names of all parts, in groups of about ``LARGE_BYTES``."""
+        """The names of all parts, in groups of about ``LARGE_BYTES``.
+
+        Raises:
+            PartsChangedError: a part is gone.
+        """
         names, sizes = self.names(), self.folder.sizes()
+        if gone := set(names) - set(sizes):
+            raise self._changed(min(gone))
         return list(_filled(names, [sizes[name] for name in names]))
 
     def each(self) -> Iterator[tuple[str, Part]]:
@@ -105,15 +150,20 @@ class PartFolder:
                 yield name, parts[0]
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the folder's lock, and complete what another writer began.
+    def writing(self) -> Iterator[Callable[[], None]]:
+        """Hold the folder's lock, and complete what another writer began; other writers wait meanwhile.
 
-        On a local or shared disk, writers wait for one another; on object storage there must be one at a time.
+        Call what it yields before each write: on object storage it raises ``TimeoutError`` if the lock may be lost,
+        see ``storage_lock``.
         """
-        local = self.folder.local
-        with locked(local / LOCK_FILE) if local is not None else nullcontext():
+        with ExitStack() as stack:
+            check: Callable[[], None] = _always_held
+            if (local := self.folder.local) is not None:
+                stack.enter_context(locked(local / LOCK_FILE))
+            else:
+                check = stack.enter_context(storage_locked(self.folder, "writing")).check
             self._finish_replacing()
-            yield
+            yield check
 
     def write(self, table: EmbeddingTable) -> None:
         """Write a part, atomically."""
@@ -131,10 +181,10 @@ class PartFolder:
         for name in names:
             self._delete(name)
 
-    def merge_small(self) -> None:
+    def merge_small(self, check: Callable[[], None]) -> None:
         """Make large parts of small ones if there are many, so that each row is rewritten a few times at most.
 
-        A search opens every part, and each embedding job adds many small ones.
+        A search opens every part, and each embedding job adds many small ones. ``check`` is what ``writing`` yields.
         """
         sizes = self.folder.sizes()
         small = [name for name in self.names() if sizes[name] < SMALL_BYTES]
@@ -142,6 +192,7 @@ class PartFolder:
             return
         for group in _filled(small, [sizes[name] for name in small]):
             with self.table(group) as table:
+                check()
                 self.replace(group, table)
 
     def remove_leftovers(self) -> None:
@@ -171,6 +222,10 @@ class PartFolder:
             return parse_model(_Replacing, self.folder.read(REPLACING_FILE), self.folder / REPLACING_FILE)
         except FileNotFoundError:
             return None
+
+
+def _always_held() -> None:
+    """A lock that the kernel keeps cannot be lost."""
 
 
 def _index_name(part: str) -> str:

@@ -6,7 +6,7 @@
     removed.json        SHA-256 of the removed ids, so that they do not come back
     sources.json        the shards that tracklets came from, where reports find their frames
     replacing.json      while a part takes the place of others: what to complete if the writer is killed
-    .lock               locked by a writer
+    .lock               locked by a writer; on object storage, .writing-ID.lock and .adding-ID.lock of each who wants to
 
 Adding tracklets writes new parts; removing a person rewrites the parts that hold the person; small parts are merged now
 and then. No other file is touched. Parts of earlier versions are Parquet, and stay until they are rewritten.
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,9 @@ from data_tools.documents import differences, parse_json, parse_model
 from data_tools.errors import InputError
 from data_tools.loading_options import ResizeFilter
 from data_tools.options import Options
+from data_tools.shard_cache import CacheOptions
 from data_tools.storage import StorageFolder
+from data_tools.storage_lock import storage_locked
 
 STORE_FILE = "store.json"
 REMOVED_FILE = "removed.json"
@@ -90,11 +93,30 @@ class EmbeddingStore:
 
     folder: StorageFolder
     embedder: EmbedderDescription
+    cache: CacheOptions | None = None
+    """Where each node keeps copies of parts on object storage."""
+    fixed: tuple[str, ...] | None = None
+    """See ``PartFolder``."""
 
     @property
     def parts(self) -> PartFolder:
         """Its embeddings."""
-        return PartFolder(self.folder, self.embedder.fingerprint, self.embedder.dimensions)
+        return PartFolder(self.folder, self.embedder.fingerprint, self.embedder.dimensions, self.cache, self.fixed)
+
+    def as_it_is(self) -> EmbeddingStore:
+        """The store with the parts that it has now, whatever others do to it; only for reading."""
+        return replace(self, fixed=self.parts.as_it_is().fixed)
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """Add what is ``missing`` in the block: on object storage, others who want to wait meanwhile.
+
+        On a disk they may add at the same time, because each addition looks again what is missing.
+        """
+        with ExitStack() as stack:
+            if self.folder.local is None:
+                stack.enter_context(storage_locked(self.folder, "adding"))
+            yield
 
     def missing(self, shard_of: Mapping[str, str]) -> frozenset[str]:
         """The tracklets that are neither in the store nor removed from it.
@@ -126,20 +148,41 @@ class EmbeddingStore:
         """
         if table.model != self.embedder.fingerprint:
             raise InputError(f"{self.folder}: cannot add embeddings made with another model or other clips")
+        if self.folder.local is None:
+            self._add_remotely(table)
+            return
         with self.parts.writing():
-            if self.folder.local is not None:  # another command may have added or removed them meanwhile
-                ids, shards = (table.rows.columns[name].to_pylist() for name in ("id", "shard"))
-                new = self.missing(dict(zip(ids, shards, strict=True)))
-                table = table.take([number for number, id in enumerate(ids) if id in new])
+            # Another command may have added or removed them meanwhile.
+            ids, shards = (table.rows.columns[name].to_pylist() for name in ("id", "shard"))
+            new = self.missing(dict(zip(ids, shards, strict=True)))
+            table = table.take([number for number, id in enumerate(ids) if id in new])
             if len(table.rows):
                 self._use_layout()
                 self.parts.write(table)
 
+    def _add_remotely(self, table: EmbeddingTable) -> None:
+        """Without the lock, which a killed worker would leave behind, and a new part needs not.
+
+        Whoever removes notes the ids, then looks for parts that are new. So either this sees the note, or that sees the
+        part.
+        """
+        table = self._without_removed(table)
+        if not len(table.rows):
+            return
+        self._use_layout()
+        self.parts.write(table)
+        if len(kept := self._without_removed(table).rows) < len(table.rows):
+            self.remove(ids=sorted({*table.rows.values("id")} - {*kept.values("id")}))
+
+    def _without_removed(self, table: EmbeddingTable) -> EmbeddingTable:
+        removed = self._removed()
+        return table.take([row for row, id in enumerate(table.rows.values("id")) if digest_of(id) not in removed])
+
     def merge_small_parts(self) -> None:
         """Make large parts of small ones, if there are many."""
-        with self.parts.writing():
+        with self.parts.writing() as check:
             self._use_layout()
-            self.parts.merge_small()
+            self.parts.merge_small(check)
 
     def read(self) -> EmbeddingTable:
         """All embeddings by id; in memory, unless they are in one part on this machine, which is mapped.
@@ -170,20 +213,23 @@ class EmbeddingStore:
         Only the parts that hold them are written. The SHA-256 of the ids, and of all that are given, is written first:
         the same call completes an interrupted removal, and embedding the same data again does not bring them back.
         """
-        with self.parts.writing():
-            found = self.found(persons=persons, ids=ids)
-            removed = sorted(id for gone in found.values() for id in gone)
-            noted = self._removed()
-            if not noted >= (noting := {digest_of(id) for id in (*removed, *ids)}):
-                self.folder.write(REMOVED_FILE, json.dumps(sorted(noted | noting), indent=0).encode())
-            if removed:
+        with self.parts.writing() as check:
+            self._note_removed(ids)
+            found: dict[str, list[str]] = {}
+            looked: set[str] = set()
+            while names := sorted({*self.parts.names()} - looked):  # on object storage, others add meanwhile
+                found |= replace(self, fixed=tuple(names)).found(persons=persons, ids=ids)
+                self._note_removed(id for gone in found.values() for id in gone)
+                looked.update(names)
+            if found:
                 self._use_layout()
             for name, gone in found.items():
                 with self.parts.opened([name]) as (part,):
                     kept = part.table.take(np.flatnonzero(~part.rows.is_in("id", gone)))
+                    check()
                     self.parts.replace([name], kept)
             self.parts.remove_leftovers()  # they may hold them, too
-        return removed
+        return sorted(id for gone in found.values() for id in gone)
 
     def sources(self) -> list[str]:
         """Locations of the shards that were embedded, sorted; InputError if the list cannot be read."""
@@ -199,6 +245,11 @@ class EmbeddingStore:
     def _removed(self) -> frozenset[str]:
         return frozenset(self._list(REMOVED_FILE))
 
+    def _note_removed(self, ids: Iterable[str]) -> None:
+        noted, noting = self._removed(), {digest_of(id) for id in ids}
+        if not noted >= noting:
+            self.folder.write(REMOVED_FILE, json.dumps(sorted(noted | noting), indent=0).encode())
+
     def _list(self, name: str) -> list[str]:
         try:
             return TypeAdapter(list[str]).validate_json(self.folder.read(name))
@@ -213,8 +264,10 @@ class EmbeddingStore:
             _write_description(self.folder, self.embedder)
 
 
-def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> EmbeddingStore:
-    """Open the store in a folder, creating it if there is none.
+def open_store(
+    folder: StorageFolder, embedder: EmbedderDescription, cache: CacheOptions | None = None
+) -> EmbeddingStore:
+    """Open the store in a folder, creating it if there is none; for ``cache`` see ``EmbeddingStore``.
 
     Raises:
         InputError: the store is from another embedder; the message lists the differences.
@@ -228,15 +281,15 @@ def open_store(folder: StorageFolder, embedder: EmbedderDescription) -> Embeddin
         raise InputError(
             f"{folder}: holds embeddings made differently ({changes}), which cannot be compared; use another store"
         )
-    return EmbeddingStore(folder, embedder)
+    return EmbeddingStore(folder, embedder, cache)
 
 
-def read_store(folder: StorageFolder) -> EmbeddingStore:
+def read_store(folder: StorageFolder, cache: CacheOptions | None = None) -> EmbeddingStore:
     """An existing store; InputError if there is none."""
     found = read_embedder(folder)
     if found is None:
         raise InputError(f"{folder}: not an embedding store, no {STORE_FILE} in it")
-    return EmbeddingStore(folder, found)
+    return EmbeddingStore(folder, found, cache)
 
 
 def read_embedder(folder: StorageFolder) -> EmbedderDescription | None:

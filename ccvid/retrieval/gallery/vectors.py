@@ -1,15 +1,15 @@
 """Embeddings of N tracklets in numbered rows, wherever they lie: in memory, or in the mapped parts of a store.
 
-Whoever works on some of the rows opens all of them, which reads nothing yet, and takes what it needs. Both kinds can be
-pickled: a stored one holds only where each row is.
+Whoever works on some of the rows opens all of them, which reads nothing yet, and takes what it needs: a part is opened
+when the first of its rows is taken. Both kinds can be pickled: a stored one holds only where each row is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Protocol
 
@@ -18,13 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ccvid.retrieval.embedding.part_file import Part
 from ccvid.retrieval.embedding.part_folder import PartFolder
 from ccvid.retrieval.embedding.table import EmbeddingRows, check_distinct
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner, slices_of
 from ccvid.retrieval.ranking.distances import CosineDistances, Floats, Indices, Scores
 from data_tools.errors import InputError
-from data_tools.wording import one_line
 
 PAIRS = 2048
 """Pairs that a thread scores exactly at a time: their vectors fit a core's cache."""
@@ -36,28 +34,31 @@ AnyNumbers = npt.NDArray[np.signedinteger]
 
 @dataclass(frozen=True, slots=True)
 class OpenVectors:
-    """N embeddings in matrices (R, D), in memory or mapped: row n is row ``place_N[n]`` of matrix ``matrix_N[n]``."""
+    """N embeddings in matrices (R, D), in memory or mapped: row n is row ``place_N[n]`` of ``matrix(matrix_N[n])``."""
 
-    matrices: Sequence[Floats]
+    matrix: Callable[[int], Floats]
+    """Opens it, if need be."""
+    matrices: int
     matrix_N: Numbers
     place_N: Numbers
+    dimensions: int
 
     def each(self) -> Iterator[tuple[Indices, Floats]]:
         """The numbers of each matrix's rows, ascending, and their embeddings, which are a copy unless it is whole."""
-        for number, matrix_RD in enumerate(self.matrices):
+        for number in range(self.matrices):
             row_R = np.flatnonzero(self.matrix_N == number)
-            place_R = self.place_N[row_R]
-            is_whole = np.array_equal(place_R, np.arange(len(matrix_RD)))
             if len(row_R):
+                matrix_RD, place_R = self.matrix(number), self.place_N[row_R]
+                is_whole = np.array_equal(place_R, np.arange(len(matrix_RD)))
                 yield row_R, matrix_RD if is_whole else matrix_RD[place_R]
 
     def take(self, row_M: AnyNumbers) -> Floats:
         """A copy (M, D) of some rows."""
-        taken_MD = np.empty((len(row_M), self.matrices[0].shape[1]), self.matrices[0].dtype)
+        taken_MD = np.empty((len(row_M), self.dimensions), np.float32)
         matrix_M, place_M = self.matrix_N[row_M], self.place_N[row_M]
         for number in np.unique(matrix_M).tolist():
             here = np.flatnonzero(matrix_M == number)
-            taken_MD[here] = self.matrices[number][place_M[here]]
+            taken_MD[here] = self.matrix(number)[place_M[here]]
         return taken_MD
 
     def pairs(self, first_P: AnyNumbers, second_P: AnyNumbers) -> Scores:
@@ -98,15 +99,17 @@ class MatrixVectors:
         return self._embedding_ND.shape[0], self._embedding_ND.shape[1]
 
     def opened(self) -> AbstractContextManager[OpenVectors]:
-        rows = self.shape[0]
-        return nullcontext(OpenVectors([self._embedding_ND], np.zeros(rows, np.int32), np.arange(rows, dtype=np.int32)))
+        rows, dimensions = self.shape
+        number_N = np.arange(rows, dtype=np.int32)
+        return nullcontext(OpenVectors(lambda _: self._embedding_ND, 1, np.zeros_like(number_N), number_N, dimensions))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredVectors:
     """The embeddings of a store by id; see ``read_stored``. Memory: 8 bytes a row.
 
-    Opening maps the parts; those on object storage are copied to this machine's disk meanwhile.
+    Only the parts whose rows are used are opened, and then mapped; those on object storage are copied to this machine's
+    disk, see ``PartFolder``.
     """
 
     parts: PartFolder
@@ -125,14 +128,15 @@ class StoredVectors:
 
     @contextmanager
     def opened(self) -> Iterator[OpenVectors]:
-        """For reading within the block.
-
-        Raises:
-            InputError: a part is damaged, or gone because another command replaced it.
-        """
+        """For reading within the block. Using its rows raises as ``PartFolder.opened``."""
         with ExitStack() as stack:
-            opened = _enter(stack, self.parts, self.names)
-            yield OpenVectors([part.embedding_ND for part in opened], self.matrix_N, self.place_N)
+
+            @cache
+            def matrix(number: int) -> Floats:
+                (part,) = stack.enter_context(self.parts.opened([self.names[number]]))
+                return part.embedding_ND
+
+            yield OpenVectors(matrix, len(self.names), self.matrix_N, self.place_N, self.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +153,14 @@ class JoinedVectors:
     @contextmanager
     def opened(self) -> Iterator[OpenVectors]:
         with self.first.opened() as first, self.second.opened() as second:
-            matrix_N = np.concatenate((first.matrix_N, second.matrix_N + np.int32(len(first.matrices))))
+            matrix_N = np.concatenate((first.matrix_N, second.matrix_N + np.int32(first.matrices)))
             place_N = np.concatenate((first.place_N, second.place_N))
-            yield OpenVectors([*first.matrices, *second.matrices], matrix_N, place_N)
+
+            def matrix(number: int) -> Floats:
+                own = number < first.matrices
+                return first.matrix(number) if own else second.matrix(number - first.matrices)
+
+            yield OpenVectors(matrix, first.matrices + second.matrices, matrix_N, place_N, self.shape[1])
 
 
 def read_stored(parts: PartFolder, run: SliceRunner = IN_THREADS) -> tuple[EmbeddingRows, StoredVectors]:
@@ -180,18 +189,7 @@ def read_stored(parts: PartFolder, run: SliceRunner = IN_THREADS) -> tuple[Embed
 
 def _labels_of(parts: PartFolder, names: Sequence[str], which: slice) -> list[EmbeddingRows]:
     """The labels of some parts, whose embeddings are checked."""
-    with ExitStack() as stack:
-        opened = _enter(stack, parts, names[which])
+    with parts.opened(names[which]) as opened:
         for part in opened:
             CosineDistances(part.embedding_ND[:1], part.embedding_ND, origin=str(part.path))  # raises
         return [part.rows for part in opened]
-
-
-def _enter(stack: ExitStack, parts: PartFolder, names: Sequence[str]) -> list[Part]:
-    try:
-        return stack.enter_context(parts.opened(names))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{parts.folder}: parts were removed or merged by another command meanwhile; run the same command again "
-            f"({one_line(error)})"
-        ) from None

@@ -18,8 +18,8 @@ import scipy.sparse as sp
 from scipy.special import expit, logit, stdtrit
 
 from ccvid.retrieval.ranking.bootstrap import LEVEL, Interval, draw_persons
-from ccvid.retrieval.ranking.distances import GalleryPart, Indices, Scores
-from ccvid.retrieval.thresholds.verification import VerificationPairs, impostor_blocks
+from ccvid.retrieval.ranking.distances import Indices, Scores
+from ccvid.retrieval.thresholds.verification import BlockWork, ImpostorBlock, VerificationPairs, sums_over_impostors
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,11 @@ class RatesByCamera:
     @classmethod
     def of(cls, pairs: VerificationPairs, threshold: float) -> RatesByCamera:
         """In one pass over the distances."""
-        count = partial(
-            _accepted,
-            query_person_Q=pairs.query_person_Q,
-            gallery_person_G=pairs.gallery_person_G,
-            query_camera_Q=pairs.query_camera_Q,
-            gallery_camera_G=pairs.gallery_camera_G,
-            cameras=pairs.cameras,
-            threshold=threshold,
-        )
-        accepted_CC: Indices = pairs.distances.fold(count, np.add)
+        return cls(_impostors(pairs), *sums_over_impostors(pairs, [accepted_by_camera(pairs, threshold)]))
+
+    @classmethod
+    def counted(cls, pairs: VerificationPairs, accepted_CC: Indices) -> RatesByCamera:
+        """From the sum of ``accepted_by_camera``."""
         return cls(_impostors(pairs), accepted_CC)
 
     @property
@@ -85,23 +80,17 @@ def _log_odds(accepted: Scores, impostors: Scores | float) -> Scores:
     return odds
 
 
-def _accepted(
-    part: GalleryPart,
-    query_person_Q: Indices,
-    gallery_person_G: Indices,
-    query_camera_Q: Indices,
-    gallery_camera_G: Indices,
-    cameras: int,
-    threshold: float,
-) -> Indices:
-    """(C, C): impostor pairs in a part that reach the threshold."""
-    found = np.zeros(cameras**2, np.int64)
-    camera_N = gallery_camera_G[part.entry_N]
-    for query_start, gallery_start, score_QN in impostor_blocks(part, query_person_Q, gallery_person_G):
-        query, entry = np.nonzero(score_QN >= threshold)
-        code = query_camera_Q[query_start + query] * cameras + camera_N[gallery_start + entry]
-        found += np.bincount(code, minlength=cameras**2)
-    return found.reshape(cameras, cameras)
+def accepted_by_camera(pairs: VerificationPairs, threshold: float) -> BlockWork:
+    """Counts (C, C) impostor pairs that reach the threshold, for ``sums_over_impostors``."""
+    cameras = pairs.query_camera_Q, pairs.gallery_camera_G, pairs.cameras
+    return partial(_accepted, cameras=cameras, threshold=threshold)
+
+
+def _accepted(block: ImpostorBlock, cameras: tuple[Indices, Indices, int], threshold: float) -> Indices:
+    query_camera_Q, gallery_camera_G, count = cameras
+    query, entry = np.nonzero(block.score_QN >= threshold)
+    code = query_camera_Q[block.query_start + query] * count + gallery_camera_G[block.entry_N[entry]]
+    return np.bincount(code, minlength=count**2).reshape(count, count)
 
 
 def _impostors(pairs: VerificationPairs) -> Indices:

@@ -12,10 +12,17 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from ccvid.retrieval.ranking.bootstrap import DRAWS, LEVEL, Counts, Interval, draw_persons
-from ccvid.retrieval.ranking.distances import GalleryPart, Indices, Scores
+from ccvid.retrieval.ranking.distances import Indices, Scores
 from ccvid.retrieval.ranking.quick_scores import row_groups
-from ccvid.retrieval.thresholds.elsewhere import RatesByCamera, far_elsewhere
-from ccvid.retrieval.thresholds.verification import Verification, VerificationPairs, impostor_blocks
+from ccvid.retrieval.thresholds.elsewhere import RatesByCamera, accepted_by_camera, far_elsewhere
+from ccvid.retrieval.thresholds.verification import (
+    BlockWork,
+    ImpostorBlock,
+    OperatingPoint,
+    Verification,
+    VerificationPairs,
+    sums_over_impostors,
+)
 
 LIKELY = 4
 """No draw's threshold is likely to let through so many times the asked false accepts."""
@@ -61,9 +68,9 @@ def recommend_threshold(
     """The lowest threshold of ``verification`` (of these pairs) with a FAR of at most ``far``, with intervals.
 
     The threshold's interval is read off a ladder of thresholds, in steps of 4 % of the FAR near ``far`` and coarser
-    ones up to 64 times ``far``. Takes two more passes over the distances, or three if a draw's threshold lies far
-    below; the result does not depend on the blocks, nor on the parts of the gallery. With few persons the interval is
-    too narrow. Memory: 2 bytes per draw and person, and a few numbers per draw and rung.
+    ones up to 64 times ``far``. Takes one more pass over the distances, or two if a draw's threshold lies far below;
+    the result does not depend on the blocks, nor on the parts of the gallery. With few persons the interval is too
+    narrow. Memory: 2 bytes per draw and person, and a few numbers per draw and rung.
 
     Raises:
         InputError: ``far`` is outside (0, 1).
@@ -72,7 +79,7 @@ def recommend_threshold(
     if point.threshold is None or point.far is None or point.tar is None:
         return RecommendedThreshold(far, pairs.persons, draws, reason=point.reason)
     count_NP = draw_persons(pairs.persons, draws, seed)
-    rung_T, far_NT = _far_by_draw(pairs, verification, far, count_NP)
+    rung_T, far_NT, accepted_CC = _far_by_draw(pairs, verification, point, count_NP)
     person_G, accepted_G = pairs.query_person_Q[pairs.genuine_query_P], pairs.genuine_scores() >= point.threshold
     genuine_P, accepted_P = (np.bincount(person_G, weights, pairs.persons) for weights in (None, accepted_G))
     with np.errstate(invalid="ignore"):  # a draw may have no genuine pairs
@@ -80,7 +87,7 @@ def recommend_threshold(
     has_impostors_N = ~np.isnan(far_NT[:, 0])
     threshold_N = np.where(has_impostors_N, rung_T[np.argmax(far_NT <= far, axis=1)], np.nan)
     far_N = far_NT[:, np.searchsorted(rung_T, point.threshold)]
-    by_camera = RatesByCamera.of(pairs, point.threshold)
+    by_camera = RatesByCamera.counted(pairs, accepted_CC)
     return RecommendedThreshold(
         far,
         pairs.persons,
@@ -94,25 +101,30 @@ def recommend_threshold(
 
 
 def _far_by_draw(
-    pairs: VerificationPairs, verification: Verification, far: float, count_NP: Counts
-) -> tuple[Scores, Scores]:
+    pairs: VerificationPairs, verification: Verification, point: OperatingPoint, count_NP: Counts
+) -> tuple[Scores, Scores, Indices]:
     """The upper rungs of the ladder (T,), and the FAR of each draw there (N, T), NaN without an impostor pair.
 
-    No draw's threshold is below them: most pairs reach only the lower rungs, which are rarely needed.
+    No draw's threshold is below them: most pairs reach only the lower rungs, which are rarely needed. Also what
+    ``accepted_by_camera`` counts at the point.
     """
     query_P, gallery_P = (
         np.bincount(side, minlength=pairs.persons) for side in (pairs.query_person_Q, pairs.gallery_person_G)
     )
     impostors_N = by_draw(count_NP, lambda count: (count @ query_P) * (count @ gallery_P))
     impostors_N -= by_draw(count_NP, lambda count: count**2 @ (query_P * gallery_P))
+    assert point.threshold is not None
+    far, by_camera = point.asked_far, accepted_by_camera(pairs, point.threshold)
     ladder = threshold_ladder(verification, far)
     far_L = verification.far[np.searchsorted(verification.threshold_T, ladder)]
     for lowest in sorted({int(np.searchsorted(-far_L, -LIKELY * far)), 0}, reverse=True):
+        works = weighted_by_draw(pairs, ladder[lowest:], count_NP), by_camera
+        accepted_NT, accepted_CC = sums_over_impostors(pairs, works)
         with np.errstate(invalid="ignore"):  # a draw of a single person has no impostor pairs
-            far_NT = weighted_impostors(pairs, ladder[lowest:], count_NP) / impostors_N[:, None]
+            far_NT = _reaching(accepted_NT) / impostors_N[:, None]
         if not (far_NT[:, 0] <= far).any():
             break
-    return ladder[lowest:], far_NT
+    return ladder[lowest:], far_NT, accepted_CC
 
 
 def threshold_ladder(verification: Verification, far: float) -> Scores:
@@ -130,41 +142,38 @@ def weighted_impostors(pairs: VerificationPairs, threshold_T: Scores, count_NP: 
 
     The sums are of whole numbers that float64 holds exactly, so that their order does not matter.
     """
-    count = partial(
-        _weighted_impostors,
-        query_person_Q=pairs.query_person_Q,
-        gallery_person_G=pairs.gallery_person_G,
-        threshold_T=threshold_T,
-        count_NP=count_NP.astype(np.min_scalar_type(count_NP.max())),
-    )
-    accepted_NT: Scores = pairs.distances.fold(count, np.add)
+    return _reaching(*sums_over_impostors(pairs, [weighted_by_draw(pairs, threshold_T, count_NP)]))
+
+
+def weighted_by_draw(pairs: VerificationPairs, threshold_T: Scores, count_NP: Counts) -> BlockWork:
+    """Counts those that reach a threshold, but not the next; see ``weighted_impostors``."""
+    persons = pairs.query_person_Q, pairs.gallery_person_G
+    count_NP = count_NP.astype(np.min_scalar_type(count_NP.max()))
+    return partial(_weighted_impostors, persons=persons, threshold_T=threshold_T, count_NP=count_NP)
+
+
+def _reaching(accepted_NT: Scores) -> Scores:
     return np.cumsum(accepted_NT[:, ::-1], axis=1)[:, ::-1]
 
 
 def _weighted_impostors(
-    part: GalleryPart,
-    query_person_Q: Indices,
-    gallery_person_G: Indices,
-    threshold_T: Scores,
-    count_NP: Counts,
+    block: ImpostorBlock, persons: tuple[Indices, Indices], threshold_T: Scores, count_NP: Counts
 ) -> Scores:
-    """(N, T): those in a part that reach a threshold, but not the next."""
-    accepted_NT = np.zeros((len(count_NP), len(threshold_T)))
-    person_N = gallery_person_G[part.entry_N]
-    for query_start, gallery_start, score_QN in impostor_blocks(part, query_person_Q, gallery_person_G):
-        query, entry = np.nonzero(score_QN >= threshold_T[0])
-        rung = np.searchsorted(threshold_T, score_QN[query, entry], side="right") - 1
-        others, column = np.unique(person_N[gallery_start + entry], return_inverse=True)
-        shape = len(score_QN) * len(threshold_T), len(others)
-        kind = np.float32 if score_QN.shape[1] * int(count_NP.max()) < 2**24 else np.float64  # exact
-        ones = np.ones(len(query), kind)
-        reached = sp.csr_array((ones, (query * len(threshold_T) + rung, column)), shape)
-        asked = query_person_Q[query_start : query_start + len(score_QN)]
-        for draws in row_groups(range(len(count_NP)), DRAWS_TOGETHER):
-            weight_NP = count_NP[draws.start : draws.stop]
-            reached_QTN = (reached @ weight_NP[:, others].T.astype(kind)).reshape(len(asked), len(threshold_T), -1)
-            weighted = np.einsum("qtn,nq->nt", reached_QTN, weight_NP[:, asked], dtype=np.float64)
-            accepted_NT[draws.start : draws.stop] += weighted
+    accepted_NT, score_QN = np.empty((len(count_NP), len(threshold_T))), block.score_QN
+    query_person_Q, gallery_person_G = persons
+    query, entry = np.nonzero(score_QN >= threshold_T[0])
+    rung = np.searchsorted(threshold_T, score_QN[query, entry], side="right") - 1
+    others, column = np.unique(gallery_person_G[block.entry_N[entry]], return_inverse=True)
+    shape = len(score_QN) * len(threshold_T), len(others)
+    kind = np.float32 if score_QN.shape[1] * int(count_NP.max()) < 2**24 else np.float64  # exact
+    ones = np.ones(len(query), kind)
+    reached = sp.csr_array((ones, (query * len(threshold_T) + rung, column)), shape)
+    asked = query_person_Q[block.query_start : block.query_start + len(score_QN)]
+    for draws in row_groups(range(len(count_NP)), DRAWS_TOGETHER):
+        weight_NP = count_NP[draws.start : draws.stop]
+        reached_QTN = (reached @ weight_NP[:, others].T.astype(kind)).reshape(len(asked), len(threshold_T), -1)
+        weighted = np.einsum("qtn,nq->nt", reached_QTN, weight_NP[:, asked], dtype=np.float64)
+        accepted_NT[draws.start : draws.stop] = weighted
     return accepted_NT
 
 

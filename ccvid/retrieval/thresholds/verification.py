@@ -10,13 +10,14 @@ distances the cosine. Genuine scores are few and are kept; impostors are counted
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ccvid.retrieval.ranking.distances import DistanceBlock, Distances, Floats, GalleryPart, Indices, Scores
 from ccvid.retrieval.ranking.labels import RetrievalLabels, joint_codes
@@ -285,6 +286,39 @@ def impostor_blocks(part: GalleryPart, query_person_Q: Indices, gallery_person_G
         block_person = person_N[gallery_start : gallery_start + values.shape[1]]
         score_QN[query_person_Q[query_start : query_start + len(values), None] == block_person] = -np.inf
         yield DistanceBlock(query_start, gallery_start, score_QN)
+
+
+@dataclass(frozen=True, slots=True)
+class ImpostorBlock:
+    """Scores of some queries from ``query_start`` on and the entries (N,), −infinity for pairs of the same person."""
+
+    query_start: int
+    entry_N: Indices
+    score_QN: Floats
+
+
+Sums = npt.NDArray[Any]
+BlockWork = Callable[[ImpostorBlock], Sums]
+
+
+def sums_over_impostors(pairs: VerificationPairs, works: Sequence[BlockWork]) -> tuple[Sums, ...]:
+    """The sum over all blocks of what each of some works makes of a block, in one pass over the distances."""
+    sums = partial(_sums, works=works, query_person_Q=pairs.query_person_Q, gallery_person_G=pairs.gallery_person_G)
+    return pairs.distances.fold(sums, _added)
+
+
+def _sums(
+    part: GalleryPart, works: Sequence[BlockWork], query_person_Q: Indices, gallery_person_G: Indices
+) -> tuple[Sums, ...]:
+    blocks = (
+        ImpostorBlock(query, part.entry_N[entry : entry + score_QN.shape[1]], score_QN)
+        for query, entry, score_QN in impostor_blocks(part, query_person_Q, gallery_person_G)
+    )
+    return reduce(_added, (tuple(work(block) for work in works) for block in blocks))
+
+
+def _added(first: tuple[Sums, ...], second: tuple[Sums, ...]) -> tuple[Sums, ...]:
+    return tuple(map(np.add, first, second))
 
 
 def _scores(distance: Floats) -> Scores:

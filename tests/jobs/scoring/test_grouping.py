@@ -14,16 +14,22 @@ from ccvid.retrieval.gallery.clusters import Clusters
 from ray_jobs.scoring import gallery_groups
 from ray_jobs.scoring.gallery_groups import shown_groups
 from ray_jobs.scoring.slice_tasks import in_order
+from tests.jobs.grouping_driver import PARTS
 from tests.jobs.head import ROOT, Head
 from tests.processes import PATIENCE_SECONDS, wait_for
+from tests.s3_server import S3Server
 
-TASKS = 3 + 4 * 4 + 2 + 4 * 4
+TASKS = PARTS + 4 * 4 + 2 + 4 * 4
 """Reading the parts; four stages of groups; indexes; neighbours, recall, weights and averages, all of four slices."""
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_only_its_slice(head: Head, tmp_path: Path) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_killed_worker_loses_only_its_slice(head: Head, s3_process: S3Server, tmp_path: Path, remote: bool) -> None:
+    """On object storage all tasks of the node, and the driver, share one copy of each part."""
     command = [str(head.python), "-m", "tests.jobs.grouping_driver", str(tmp_path)]
+    command += [f"{s3_process.bucket()}/gallery"] if remote else []
+    read_before = len(s3_process.reads())
     process = subprocess.Popen(command, env=head.driver_environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
     waiting = tmp_path / "waiting"
@@ -35,6 +41,8 @@ def test_a_killed_worker_loses_only_its_slice(head: Head, tmp_path: Path) -> Non
         process.kill()
     assert "FOUND [True, True, True, True, True, True, True]" in output
     assert len(list(tmp_path.glob("tasks/*"))) == TASKS + 1, "another task than the killed one ran again"
+    reads = [path for path in s3_process.reads()[read_before:] if path.endswith(".arrow")]
+    assert (len(reads), len({*reads})) == ((PARTS, PARTS) if remote else (0, 0))
 
 
 def test_results_that_come_too_early_wait() -> None:

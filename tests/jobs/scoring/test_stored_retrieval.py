@@ -18,6 +18,7 @@ from ray.cloudpickle import dumps, loads
 
 from ccvid.config import ProtocolOptions, ScoreOptions, ThresholdOptions
 from ccvid.retrieval.embedding import part_folder
+from ccvid.retrieval.embedding.part_folder import PartsChangedError
 from ccvid.retrieval.embedding.store import EmbedderDescription, EmbeddingStore, open_store
 from ccvid.retrieval.embedding.table import (
     EmbeddingRow,
@@ -43,7 +44,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.scoring import part_tasks, stored_distances, stored_retrieval
 from ray_jobs.scoring.part_tasks import PartRunner
 from ray_jobs.scoring.stored_distances import StoredDistances
-from ray_jobs.scoring.stored_retrieval import read_retrieval
+from ray_jobs.scoring.stored_retrieval import StoredRetrieval, read_retrieval
 
 Result = TypeVar("Result")
 
@@ -134,6 +135,10 @@ def in_memory(store: EmbeddingStore) -> tuple[CosineDistances, EmbeddingTable, E
     return CosineDistances(query.embedding_ND, gallery.embedding_ND), query, gallery
 
 
+def labels_of(found: StoredRetrieval) -> tuple[RetrievalLabels, RetrievalLabels]:
+    return RetrievalLabels.from_rows(found.query.rows), RetrievalLabels.from_rows(found.gallery)
+
+
 def results(evaluation: Evaluation) -> dict[str, list[object]]:
     return {
         name: [
@@ -181,8 +186,7 @@ def test_everything_equals_one_process_whatever_the_parts_and_tasks(tmp_path: Pa
                 found = read_retrieval(store, run=shuffled(parts))
             assert [row.id for row in found.query.rows] == [row.id for row in query.rows]
             assert list(found.gallery) == list(gallery.rows)
-            own = [RetrievalLabels.from_rows(side) for side in (found.query.rows, found.gallery)]
-            assert everything(found.distances, own[0], own[1]) == expected
+            assert everything(found.distances, *labels_of(found)) == expected
 
 
 def test_post_processing_equals_that_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +294,7 @@ def test_parts_that_are_damaged_gone_or_hold_an_id_twice_are_named(tmp_path: Pat
     store = store_of(tmp_path / "gone", 60, 3)
     found = read_retrieval(store)
     store.folder.delete(store.parts.names()[1])
-    with pytest.raises(InputError, match=r"part-\w+\.arrow: was removed or merged by another command meanwhile"):
+    with pytest.raises(PartsChangedError, match=r"was removed or merged by another command meanwhile.*part-\w+\.arrow"):
         found.distances.pairs(np.array([0]), np.array([0]))
     first, second = store_of(tmp_path / "first", 60, 1), store_of(tmp_path / "second", 60, 3)
     for name in second.parts.names():

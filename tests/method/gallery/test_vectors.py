@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccvid.retrieval.embedding.part_folder import PartFolder
+from ccvid.retrieval.embedding.part_folder import PartFolder, PartsChangedError
 from ccvid.retrieval.embedding.table import EmbeddingRow, EmbeddingRows, EmbeddingTable
 from ccvid.retrieval.gallery import own_neighbours as neighbours_module
 from ccvid.retrieval.gallery import slices, vectors
@@ -145,7 +145,7 @@ def test_stores_that_are_refused(tmp_path: Path) -> None:
         read_stored(parts)
     (tmp_path / found.names[0]).unlink()
     with pytest.raises(
-        InputError, match=f"parts were removed or merged by another command meanwhile; .*{found.names[0]}"
+        PartsChangedError, match=f"was removed or merged by another command meanwhile.*{found.names[0]}"
     ):
         own_neighbours(found, 3)
 
