@@ -15,7 +15,7 @@ from ccvid.retrieval.ranking.comparison import Comparison, QueryScores, compare,
 from ccvid.retrieval.report.changes import RankedResult, change_view
 from ccvid.retrieval.report.filmstrips import Tracklets
 from ccvid.retrieval.report.mosaic import HeadHiding, read_hiding
-from ccvid.retrieval.report.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
+from ccvid.retrieval.report.stored_pictures import Place, open_sources, stored_thumbnails
 from ccvid.retrieval.report.tables import comparison_table
 from ccvid.retrieval.report.unlabelled import write_views
 from ccvid.run_files import EMBEDDINGS_FILE, METRICS_FILE, QUERIES_FILE, REPORT_FOLDER
@@ -59,7 +59,7 @@ def compare_results(
         comparison_table(protocols, title=f"{other} against {first}") for other, protocols in compared.items()
     )
     with folder.filled(last=COMPARISON_FILE) as path:
-        if tracklets := _tracklets(sources, cache):
+        if tracklets := stored_tracklets(sources, cache):
             _write_pages(path / REPORT_FOLDER, first, compared, results, tracklets, hiding)
         _write(path, first, compared, text)
     message(text)
@@ -85,7 +85,7 @@ def _compare(
         raise InputError(f"{first} and {other}: {error}") from None
 
 
-def _tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tuple[EmbeddingRow, Place]]:
+def stored_tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tuple[EmbeddingRow, Place]]:
     """The distinct tracklets of all results, and where their frames are."""
     rows: dict[str, EmbeddingRow] = {}
     shards: set[str] = set()
