@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,11 @@ if __name__ == "__main__":  # run as a script, the packages stand beside this fo
 
 from ccvid.config import Recipe, RunOptions
 from ccvid.retrieval.ranking.given import read_distances, read_features
-from data_tools.manifest import MANIFEST_NAME, read_manifest
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import UsageError, parse_recipe, path_flag, place_flag, recipe_names, run_job, show_results
-from ray_jobs.recipe_flags import nearest
+from ray_jobs.cli import UsageError, parse_recipe, path_flag, place_flag, run_job, show_results
 from ray_jobs.scoring.comparison import compare_results
 from ray_jobs.scoring.evaluation import name_after, results_folder, score_checkpoint, score_given, score_store
+from ray_jobs.scoring.judged_sets import judged_sets
 from ray_jobs.scoring.referee import judge
 from ray_jobs.scoring.standing import show_standing
 
@@ -46,8 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError("--datasets: only with --checkpoints")
     if flags.checkpoints:
         run = _named(recipe.run, flags, "referee")
-        datasets = _datasets(flags.datasets, recipe, partial(_parse, arguments))
-        judge(flags.checkpoints, datasets, run)
+        judge(flags.checkpoints, judged_sets(flags.datasets, recipe, partial(_parse, arguments)), run)
         return
     if flags.standing:
         show_standing(flags.standing, _named(recipe.run, flags, "standing"), recipe)
@@ -85,43 +83,6 @@ def _parse(arguments: Sequence[str], *further: str) -> tuple[Recipe, argparse.Na
 def _named(run: RunOptions, flags: argparse.Namespace, default: str) -> RunOptions:
     """The run with its ``default`` name, unless a flag gives one."""
     return run if vars(flags).get("run.name") else run.model_copy(update={"name": default})
-
-
-def _datasets(
-    named: Sequence[str], recipe: Recipe, parse: Callable[..., tuple[Recipe, argparse.Namespace]]
-) -> dict[str, Recipe]:
-    """For each data set the recipe with the flags laid over it; without ``named`` ones the recipe itself.
-
-    Raises:
-        UsageError: one is neither a recipe nor finished shards, or two have one name.
-    """
-    if not named:
-        return {recipe.data.kind: recipe}
-    found: dict[str, Recipe] = {}
-    for text in named:
-        name = Path(text).stem if text.endswith((".yaml", ".yml")) else text.rstrip("/").rpartition("/")[2]
-        if name in found:
-            raise UsageError(f"--datasets {text}: a second data set of the name {name!r}")
-        if text in recipe_names() or text.endswith((".yaml", ".yml")):
-            found[name], _ = parse("--recipe", text)
-        else:
-            found[name] = _of_shards(text, recipe)
-    return found
-
-
-def _of_shards(text: str, recipe: Recipe) -> Recipe:
-    """The recipe with finished shards as its data."""
-    shards = place_flag(text)
-    if not shards.exists(MANIFEST_NAME):
-        names = recipe_names()
-        raise UsageError(
-            f"--datasets {text}: neither a recipe nor a folder with finished shards ({MANIFEST_NAME}); recipes: "
-            f"{', '.join(names)}{nearest(text, names)}"
-        )
-    manifest = read_manifest(shards)
-    frames = recipe.data.frames.model_copy(update={"format": manifest.storage})
-    own = {"kind": manifest.dataset, "shards": str(shards), "frames": frames}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=own)})
 
 
 def _file_or_store(place: StorageFolder) -> Path | StorageFolder:
@@ -176,9 +137,9 @@ def _own_flags() -> argparse.ArgumentParser:
         "--datasets",
         nargs="+",
         default=[],
-        metavar="RECIPE_OR_SHARDS",
-        help="with --checkpoints: recipes of the project, YAML files, or folders or URIs of finished shards. Default: "
-        "the data of --recipe",
+        metavar="SET",
+        help="with --checkpoints: RECIPE=SHARDS (a recipe of the project or a YAML file, and a folder or URI of its "
+        "shards), a YAML file that names its data itself, or finished shards. Default: the data of --recipe",
     )
     own.add_argument(
         "--fuse",

@@ -15,7 +15,7 @@ from ccvid.retrieval.ranking.comparison import Comparison, QueryScores, compare,
 from ccvid.retrieval.report.changes import RankedResult, change_view
 from ccvid.retrieval.report.filmstrips import Tracklets
 from ccvid.retrieval.report.mosaic import HeadHiding, read_hiding
-from ccvid.retrieval.report.stored_pictures import Place, open_sources, stored_thumbnails
+from ccvid.retrieval.report.stored_pictures import Place, find_tracklets, open_sources, stored_thumbnails
 from ccvid.retrieval.report.tables import comparison_table
 from ccvid.retrieval.report.unlabelled import write_views
 from ccvid.run_files import EMBEDDINGS_FILE, METRICS_FILE, QUERIES_FILE, REPORT_FOLDER

@@ -1,7 +1,8 @@
 """What makes queries hard: how much lower the average precision is where a label has a certain value.
 
 For example a value of −12 % for "camera pair: gate → yard" means that queries of the gate that are searched in the yard
-have an average precision 12 points lower than the rest. It tells where a model stands, not why: values may come together.
+have an average precision 12 points lower than the rest. It tells where a model stands, not why: values may come
+together.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,11 +47,6 @@ def protocol_hashes(evaluation: Evaluation) -> dict[str, str]:
     """The hash of each protocol that was scored, by its name."""
     sides = evaluation.query, evaluation.gallery
     return {name: protocol_hash(result.protocol, *sides) for name, result in evaluation.results.items()}
-
-
-def differing(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    """The protocols of both whose hashes differ."""
-    return [name for name, found in first.items() if second.get(name, found) != found]
 
 
 def _arrow(column: Column) -> pa.Array:
