@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from ray.exceptions import RayError
 
 from ccvid.config import Recipe, RunOptions
@@ -147,7 +148,13 @@ def _described(found: _Set, scored: Sequence[Scored]) -> ScoredSet:
     oracle = found.controls.oracle.evaluation
     hashes = protocol_hashes(oracle)
     facts = {
-        name: ProtocolFacts(result.protocol.describe(), hashes[name], result.chance)
+        name: ProtocolFacts(
+            result.protocol.describe(),
+            result.queries - result.queries_without_match,
+            len(set(np.asarray(oracle.query.person)[result.has_match])),
+            hashes[name],
+            result.chance,
+        )
         for name, result in oracle.results.items()
     }
     return ScoredSet(found.name, licence_of(found.recipe.data.kind), facts, scored, found.controls.problems)
@@ -218,4 +225,7 @@ def _place(folder: StorageFolder, name: str, found: _Set, source: str) -> Storag
 
 
 def _scored(name: str, kind: Kind, result: Result) -> Scored:
-    return Scored(name, kind, result.figures, result.gap, result.cost)
+    page = f"{REPORT_FOLDER}/index.html"
+    has_page = result.place.exists(page)
+    address = f"../{PAIRS_FOLDER}/{result.place.name}/{page}" if has_page else None
+    return Scored(name, kind, result.figures, result.gap, result.cost, address)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,8 @@ class Scored:
     protocols: Mapping[str, Figures]
     gap: Interval | None = None
     cost: ModelCost | None = None
+    page: str | None = None
+    """The address of its own report, seen from the referee's page."""
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -69,9 +73,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolFacts:
-    """What a match is, the protocol's hash on this data set, and top-1 of a random order."""
+    """What a match is, how many queries have one, the protocol's hash on this data set, and top-1 of a random order."""
 
     meaning: str
+    queries: int
+    persons: int
     hash: str
     chance: float
 
@@ -96,10 +102,7 @@ class ScoredSet:
         return {
             "licence": self.licence,
             "problems": list(self.problems),
-            "protocols": {
-                name: {"meaning": facts.meaning, "hash": facts.hash, "chance": facts.chance}
-                for name, facts in self.protocols.items()
-            },
+            "protocols": {name: dataclasses.asdict(facts) for name, facts in self.protocols.items()},
             "scored": [each.to_json() for each in self.scored],
         }
 
@@ -151,7 +154,8 @@ def referee_text(found: RefereeTable) -> str:
                 table.add_row("" if place else _shown(protocol), row.name, *flat, marks)
         lines += ["", *table_lines(table), f"  licence: {each.licence}"]
     machines = {row.cost.machine for each in found.sets for row in each.scored if row.cost}
-    lines += ["", *(f"  {note}" for note in NOTES), *(f"  timed on: {machine}" for machine in sorted(machines))]
+    lines += ["", *(f"  {line}" for note in NOTES for line in textwrap.wrap(note, 118))]
+    lines += [f"  timed on: {machine}" for machine in sorted(machines)]
     lines += [f"  ≠ {line}" for line in found.incomparable]
     lines += [f"  not scored: {pair}: {reason}" for pair, reason in found.failures.items()]
     return "\n".join(lines).strip("\n")
@@ -186,9 +190,13 @@ def _set(each: ScoredSet) -> dict[str, object]:
         {
             "name": _shown(name),
             "meaning": facts.meaning,
+            "queries": f"{facts.queries:,}",
+            "persons": f"{facts.persons:,}",
             "hash": facts.hash[:SHOWN],
             "chance": f"{100 * facts.chance:.1f}",
-            "rows": [(row.name + _mark(each, name, row), row.kind, cells) for row, cells in _cells(each, name)],
+            "rows": [
+                (row.name + _mark(each, name, row), row.kind, row.page, cells) for row, cells in _cells(each, name)
+            ],
         }
         for name, facts in each.protocols.items()
     ]

@@ -221,15 +221,14 @@ def _cost_cells(cost: ValueCost) -> tuple[str, ...]:
 
 def _missed_words(group: Standing) -> str:
     queries, models = len(group.results[0].scores.ids), len(group.results)
-    who = f"all {models} models miss" if models > 1 else "the model misses"
+    who = f"{models} models all miss" if models > 1 else "The model misses"
     words = f"{who} {len(group.missed):,} of {queries:,} queries (rank 1 is another person)"
     return words if len(group.missed) <= MOST_MISSED else f"{words}; the worst {MOST_MISSED} are shown"
 
 
 def _missed_view(group: Standing, tracklets: Tracklets, number_of: Mapping[str, int]) -> View:
-    words = _missed_words(group)
     order = "One row for each model, the queries with the lowest average precision first. Junk is not shown."
-    description = f"{words[0].upper()}{words[1:]}. {order}"
+    description = f"{_missed_words(group)}. {order}"
     orders = ("hardest first", "easiest first")
     rows = _missed_rows(group, tracklets, number_of)
     return View(group.name, description, orders, tracklets, tracklets, rows, MEASURE, counted="rankings")

@@ -55,8 +55,8 @@ def scored(name: str, same: float, changing: float, spent: ModelCost | None = No
 
 def table(name: str = "CCVID") -> RefereeTable:
     facts = {
-        "same_clothes": ProtocolFacts("same person, same clothes, different camera", HASH, 0.021),
-        "clothes_changing": ProtocolFacts("same person, different camera, different clothes", HASH, 0.019),
+        "same_clothes": ProtocolFacts("same person, same clothes, different camera", 834, 75, HASH, 0.021),
+        "clothes_changing": ProtocolFacts("same person, different camera, different clothes", 834, 75, HASH, 0.019),
     }
     models = [
         scored("c2d_resnet50", 0.871, 0.703, cost(412.4, 23_508_032, 65_500_000_000)),
@@ -73,7 +73,17 @@ def test_the_page_tells_every_figure_and_escapes_data(tmp_path: Path) -> None:
     html = (tmp_path / "page" / "index.html").read_text()
     assert HOSTILE not in html
     assert "set &lt;script&gt;" in html
-    for shown in ("70.3", "67.3 … 73.3", "+16.8", "+14.8 … +18.8", "412.4", "23.5", "65.5", HASH[:10], "75"):
+    for shown in (
+        "70.3",
+        "67.3 … 73.3",
+        "+16.8",
+        "+14.8 … +18.8",
+        "412.4",
+        "23.5",
+        "65.5",
+        HASH[:10],
+        "834 queries of 75 persons",
+    ):
         assert shown in html, shown
     assert "Do not trust" not in html
     names = re.findall(r'<tr(?: class="control")?><th scope="row">(.*?)</th>', html)[:5]
@@ -176,7 +186,7 @@ def test_the_page_of_standing_escapes_data_and_names_what_costs(tmp_path: Path) 
     assert html.count('class="chart"') == 4
     assert "attributes (no labels)" in html
     assert "&lt;b&gt;gate&lt;/b&gt;" in html, "a camera's name"
-    assert f"all 2 models miss {len(group.missed)} of " in html
+    assert f"2 models all miss {len(group.missed)} of " in html
     text = standing_text([group])
     assert "clothes-changing on walkers: what costs most" in text
     assert "camera" in text
