@@ -45,14 +45,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         done.append((source.name, folder.name))
         recipe, shards = used.applied_to(recipe), str(recipe.data.shards)
         store = open_shards(shards, recipe.data.cache)
-        sides = [_embed(used, recipe, store, rows) for rows in labelled_sides(store, shards)]
+        query, gallery = (_embed(used, recipe, store, rows) for rows in labelled_sides(store, shards))
         with folder.filled(last="metrics.json") as path:
             write_scores(
                 path,
-                score_embeddings(*sides, recipe.score),
-                sides[0],
-                sides[1].rows,
-                [sides[1]],
+                score_embeddings(query, gallery, recipe.score),
+                query,
+                gallery.rows,
+                [gallery],
                 StoredPictures([store], read_hiding(recipe.report)),
                 recipe.score,
                 weights=used.fingerprint,
@@ -292,7 +292,7 @@ def test_results_of_other_questions_are_not_compared(
 def test_results_of_given_distances_stand_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without labels of tracklets, pictures or a model."""
     random = np.random.default_rng(0)
-    sides = {
+    sides: dict[str, Any] = {
         f"{side}_{key}": random.integers(0, 4, size)
         for side, size in (("q", 20), ("g", 60))
         for key in ("pids", "camids")
@@ -315,7 +315,7 @@ def test_on_a_cluster(head: Head, models: list[str], tiny_recipe: Path, tmp_path
     for _ in range(2):
         done = head.run("evaluate.py", *flags)
         assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
-        assert done.stderr.startswith("error: 1 pair(s) could not be scored:\n  nothing on footage: ")
+        assert "error: 1 pair(s) could not be scored:\n  nothing on footage: " in done.stderr
         assert "Traceback" not in done.stderr
     assert done.stdout.count("scoring") == 0, "both pairs have their metrics"
     assert [row["name"] for row in read(tmp_path)["datasets"]["footage"]["scored"]] == [

@@ -53,7 +53,7 @@ def test_what_costs_most_comes_first_and_what_says_nothing_is_left_out() -> None
     persons = [f"p{number // 4}" for number in range(400)]
     dark, far = random.random(400) < 0.3, random.random(400) < 0.5
     precision = np.clip(0.8 - 0.4 * dark - 0.1 * far + 0.05 * random.standard_normal(400), 0, 1)
-    columns = {
+    columns: dict[str, list[str | None]] = {
         "light": ["dark" if is_dark else "day" for is_dark in dark],
         "scale": ["far" if is_far else None if number % 10 == 0 else "near" for number, is_far in enumerate(far)],
         "weather": ["sun"] * 400,
@@ -95,8 +95,8 @@ def test_camera_pairs_are_those_of_searches_of_one_camera() -> None:
         np.testing.assert_array_equal(precision_QC[:, number], expected.average_precision_Q)
     observed = camera_pairs(precision_QC, QUERY, GALLERY)
     assert len(observed.value) == np.count_nonzero(~np.isnan(precision_QC)) > 100
-    query, camera = (int(place[0]) for place in np.nonzero(~np.isnan(precision_QC)))
-    assert observed.value[0] == f"{QUERY.camera[query]} → c{camera}"
+    first_query, first_camera = (int(place[0]) for place in np.nonzero(~np.isnan(precision_QC)))
+    assert observed.value[0] == f"{QUERY.camera[first_query]} → c{first_camera}"
     assert all(pair is not None and pair[:2] != pair[-2:] for pair in observed.value), "a match is on another camera"
 
 
