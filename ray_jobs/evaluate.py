@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     recipe, flags = _parse(arguments)
     if flags.datasets and not flags.checkpoints:
         raise UsageError("--datasets: only with --checkpoints")
+    if flags.fuse and (flags.checkpoints or flags.standing):
+        raise UsageError("--fuse: not with --checkpoints or --standing; fuse the evidence of one checkpoint at a time")
     if flags.checkpoints:
         run = _named(recipe.run, flags, "referee")
         judge(flags.checkpoints, judged_sets(flags.datasets, recipe, partial(_parse, arguments)), run)
@@ -76,7 +78,7 @@ def _parse(arguments: Sequence[str], *further: str) -> tuple[Recipe, argparse.Na
         description=DESCRIPTION,
         reads=READS,
         extra=_own_flags(),
-        defaults={"run.name": "FILE-scores, or {}-scores with --checkpoint".format},
+        defaults={"run.name": "FILE-scores, referee, standing, or {}-scores with --checkpoint".format},
     )
 
 

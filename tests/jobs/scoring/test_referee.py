@@ -222,6 +222,7 @@ def test_what_cannot_be_compared_is_marked(
         (["--checkpoints", "x", "--datasets", "s4://x/y"], UsageError, "--datasets s4://x/y: .* knows the scheme"),
         (["--checkpoint", "x", "--datasets", "ltcc_paper"], UsageError, "--datasets: only with --checkpoints"),
         (["--checkpoints", "x", "--compare", "y"], UsageError, "not allowed with"),
+        (["--checkpoints", "x", "--fuse", "face.parquet"], UsageError, "--fuse: not with --checkpoints"),
         (["--checkpoints", "x", "x"], InputError, "--checkpoints: a checkpoint is named twice"),
         (["--standing", "nothing"], InputError, "nothing: no metrics.json"),
     ],

@@ -58,7 +58,7 @@ def test_what_costs_most_comes_first_and_what_says_nothing_is_left_out() -> None
         "scale": ["far" if is_far else None if number % 10 == 0 else "near" for number, is_far in enumerate(far)],
         "weather": ["sun"] * 400,
         "video": [f"video {number}" for number in range(400)],
-        "owner": ["x"] * 8 + ["y"] * 392,
+        "owner": ["x" if number < 8 else "y" for number in range(400)],
         "height": [None] * 400,
     }
     costs, left_out = value_costs([Observations(name, precision, persons, column) for name, column in columns.items()])

@@ -94,8 +94,10 @@ def test_a_hash_is_of_the_question_alone() -> None:
     rule = PROTOCOLS["clothes_changing"]
     expected = protocol_hash(rule, QUERY, GALLERY)
     shuffled = GALLERY.take(np.random.default_rng(0).permutation(len(GALLERY)).tolist())
-    columns = (QUERY.ids, QUERY.person, QUERY.camera, QUERY.clothes)
-    arrow = RetrievalLabels(*(ArrowColumn(pa.array(list(column))) for column in columns))
+    ids, person, camera, clothes = (
+        ArrowColumn(pa.array(list(column))) for column in (QUERY.ids, QUERY.person, QUERY.camera, QUERY.clothes)
+    )
+    arrow = RetrievalLabels(ids, person, camera, clothes)
     assert protocol_hash(rule, arrow, shuffled) == expected
     assert protocol_hash(replace(rule, name="other name", differ=("clothes", "camera")), QUERY, GALLERY) == expected
     unseen = replace(GALLERY, attributes={"scale": tuple("near" for _ in GALLERY.ids)})
