@@ -78,7 +78,7 @@ def _parse(arguments: Sequence[str], *further: str) -> tuple[Recipe, argparse.Na
         description=DESCRIPTION,
         reads=READS,
         extra=_own_flags(),
-        defaults={"run.name": "FILE-scores, referee, standing, or {}-scores with --checkpoint".format},
+        defaults={"run.name": "FILE-scores, or {}-scores with --checkpoint".format},
     )
 
 
