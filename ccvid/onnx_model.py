@@ -6,6 +6,7 @@ Needs neither the training code nor the PyTorch network.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ class OnnxModel:
     def frames(self) -> int | None:
         """Frames of every clip that the graph takes; None: any number."""
         return self._input.shape[self.card.layout.index("T")] if self.card.takes_clips else None
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of values in the graph's weights; None if onnx is not installed."""
+        try:
+            import onnx
+        except ImportError:
+            return None
+        graph = onnx.load_model_from_string(self._content).graph
+        return sum(int(math.prod(weight.dims)) for weight in graph.initializer)
 
     @property
     def clip(self) -> ClipOptions | None:

@@ -23,6 +23,16 @@
     ├── rankings_PROTOCOL.svg, .png   a picture of a few rankings
     └── report/index.html             all of it as pages, with filmstrips of every query
 
+What `evaluate.py --checkpoints --datasets` writes, and `evaluate.py --standing` of several results:
+
+    RUN.STORAGE/NAME/
+    ├── pairs/PAIR/                   results as above of each model and control on each data set
+    │   ├── pair.json                 what was asked: the pair is scored again where that changes
+    │   └── cost.json                 milliseconds a clip, parameters and FLOPs
+    ├── referee.txt, referee.json     the table; referee.json is written last
+    ├── standing.txt, standing.json   what costs most; standing.json is written last
+    └── report/index.html             the same as a page
+
 What `score.py` writes of a gallery without labels:
 
     RUN.STORAGE/NAME/
@@ -71,6 +81,8 @@ THRESHOLDS_FILE = "thresholds.json"
 CALIBRATION_FILE = "calibration.json"
 FUSION_FILE = "fusion.json"
 EMBEDDINGS_FILE = "embeddings.parquet"
+PAIRS_FOLDER, PAIR_FILE, COST_FILE = "pairs", "pair.json", "cost.json"
+REFEREE_FILE, STANDING_FILE = "referee.json", "standing.json"
 REPORT_FOLDER = "report"
 
 MATCHES_TABLE, MATCHES_FILE = "matches.parquet", "matches.csv"

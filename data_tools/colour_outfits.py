@@ -29,6 +29,13 @@ HUES, SHADES, GREYS = 16, 2, 6
 """Histogram bins: each hue dark and bright for strong colours, brightness levels for greys."""
 GREY_BELOW = 60
 """Saturation (of 255) below which a colour counts as grey, because its hue is mostly noise."""
+HUE_NAMES = (
+    *("red", "orange", "yellow", *["green"] * 4, *["cyan"] * 2),
+    *(*["blue"] * 3, *["purple"] * 2, "pink", "red"),
+)
+"""Of each of ``HUES``."""
+GREY_NAMES = ("black", "black", "grey", "grey", "white", "white")
+"""Of each of ``GREYS``."""
 
 
 def guess_outfits(
@@ -70,6 +77,15 @@ def colour_histograms(store: FrameStore, rows: Sequence[int], *, threads: int = 
     for _ in fill_in_threads(iter(jobs), threads=threads, ahead=0):
         pass
     return colours_RD
+
+
+def main_colours(colours_RD: Floats) -> dict[str, list[str]]:
+    """For each part of the body the name of the colour that has most of it in each of R histograms."""
+    names = np.array([*np.repeat(HUE_NAMES, SHADES), *GREY_NAMES])
+    known = sorted(set(names.tolist()))
+    share_RPB = (colours_RD**2).reshape(len(colours_RD), len(BODY), len(names))
+    share_RPC = np.stack([share_RPB[..., names == name].sum(-1) for name in known], axis=-1)
+    return {part: [known[place] for place in share_RPC[:, number].argmax(-1)] for number, part in enumerate(BODY)}
 
 
 def cluster_colours(colours_RD: Floats, distance: float) -> list[int]:

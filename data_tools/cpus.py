@@ -1,12 +1,15 @@
-"""How many CPUs a process may use, and limiting its libraries' threads to them."""
+"""Which CPUs a process runs on, how many it may use, and limiting its libraries' threads to them."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+PROCESSOR_FACTS = Path("/proc/cpuinfo")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -15,6 +18,15 @@ def available_cpus() -> int:
     """CPUs that this process may keep busy: its affinity, or less if a cgroup's quota is smaller; at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(int(quota) for quota in _quotas())]))
+
+
+def processor() -> str:
+    """The processor's name and widest instructions, and the threads that torch uses."""
+    import torch
+
+    found = re.search(r"model name\s*: (.*)", PROCESSOR_FACTS.read_text()) if PROCESSOR_FACTS.exists() else None
+    name = found[1] if found else platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def limit_threads(cpus: int) -> int:

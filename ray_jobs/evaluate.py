@@ -1,6 +1,7 @@
 """Score a retrieval: `python ray_jobs/evaluate.py --distances FILE.npz`, `--embeddings FILE` or `--checkpoint PATH`.
 
-`--compare RESULTS RESULTS` sets finished results side by side.
+`--checkpoints A B --datasets R1 R2` scores every pair into one table; `--compare RESULTS RESULTS` sets finished results
+side by side; `--standing RESULTS …` shows where they stand and what costs them most.
 """
 
 from __future__ import annotations
@@ -8,16 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, the packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from ccvid.config import Recipe, RunOptions
 from ccvid.retrieval.ranking.given import read_distances, read_features
 from data_tools.storage import StorageFolder
-from ray_jobs.cli import parse_recipe, path_flag, place_flag, run_job, show_results
+from ray_jobs.cli import UsageError, parse_recipe, path_flag, place_flag, run_job, show_results
 from ray_jobs.scoring.comparison import compare_results
 from ray_jobs.scoring.evaluation import name_after, results_folder, score_checkpoint, score_given, score_store
+from ray_jobs.scoring.judged_sets import judged_sets
+from ray_jobs.scoring.referee import judge
+from ray_jobs.scoring.standing import show_standing
 
 DESCRIPTION = (
     "Score general, same-clothes, clothes-changing and further retrieval protocols: CMC, mAP, mINP. A match is a "
@@ -34,14 +40,18 @@ READS = (
 
 def main(arguments: Sequence[str]) -> None:
     """Score what the flags name, print the table, and report where the results are."""
-    recipe, flags = parse_recipe(
-        arguments,
-        program="evaluate.py",
-        description=DESCRIPTION,
-        reads=READS,
-        extra=_own_flags(),
-        defaults={"run.name": "FILE-scores, or {}-scores with --checkpoint".format},
-    )
+    recipe, flags = _parse(arguments)
+    if flags.datasets and not flags.checkpoints:
+        raise UsageError("--datasets: only with --checkpoints")
+    if flags.fuse and (flags.checkpoints or flags.standing):
+        raise UsageError("--fuse: not with --checkpoints or --standing; fuse the evidence of one checkpoint at a time")
+    if flags.checkpoints:
+        run = _named(recipe.run, flags, "referee")
+        judge(flags.checkpoints, judged_sets(flags.datasets, recipe, partial(_parse, arguments)), run)
+        return
+    if flags.standing:
+        show_standing(flags.standing, _named(recipe.run, flags, "standing"), recipe)
+        return
     if flags.compare:
         compare_results(flags.compare, recipe.run, recipe.data.cache, recipe.report, name=vars(flags).get("run.name"))
         return
@@ -59,6 +69,22 @@ def main(arguments: Sequence[str]) -> None:
         given = read_distances(source) if flags.distances else read_features(source)
         score_given(given, recipe, source, folder, keep_junk=flags.keep_junk, fuse=flags.fuse)
     show_results(folder)
+
+
+def _parse(arguments: Sequence[str], *further: str) -> tuple[Recipe, argparse.Namespace]:
+    return parse_recipe(
+        [*arguments, *further],
+        program="evaluate.py",
+        description=DESCRIPTION,
+        reads=READS,
+        extra=_own_flags(),
+        defaults={"run.name": "FILE-scores, or {}-scores with --checkpoint".format},
+    )
+
+
+def _named(run: RunOptions, flags: argparse.Namespace, default: str) -> RunOptions:
+    """The run with its ``default`` name, unless a flag gives one."""
+    return run if vars(flags).get("run.name") else run.model_copy(update={"name": default})
 
 
 def _file_or_store(place: StorageFolder) -> Path | StorageFolder:
@@ -100,6 +126,23 @@ def _own_flags() -> argparse.ArgumentParser:
         "run folder, a checkpoint folder, a released .pth.tar file, an exported model.onnx, or any re-id network "
         "NAME.onnx with its card NAME.yaml",
     )
+    source.add_argument(
+        "--checkpoints",
+        type=place_flag,
+        nargs="+",
+        metavar="PATH",
+        help="score each of them, as --checkpoint does, on each of --datasets, into one table: intervals, how far each "
+        "goes by clothes, milliseconds a clip, parameters, FLOPs, hashes of protocols, licences, and two controls, a "
+        "perfect oracle and a random embedder. What is scored already is not scored again",
+    )
+    own.add_argument(
+        "--datasets",
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="with --checkpoints: RECIPE=SHARDS (a recipe of the project or a YAML file, and a folder or URI of its "
+        "shards), a YAML file that names its data itself, or finished shards. Default: the data of --recipe",
+    )
     own.add_argument(
         "--fuse",
         type=path_flag,
@@ -117,6 +160,14 @@ def _own_flags() -> argparse.ArgumentParser:
         metavar="RESULTS",
         help="compare two or more folders of results (of train.py or evaluate.py): each with the first, on the queries "
         "that both have, with a bootstrap over persons",
+    )
+    source.add_argument(
+        "--standing",
+        type=place_flag,
+        nargs="+",
+        metavar="RESULTS",
+        help="show where models stand, from folders of results or of --checkpoints: accuracy against cost, queries "
+        "that all miss, and which cameras and other attributes cost most",
     )
     return own
 

@@ -17,6 +17,7 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -50,17 +51,27 @@ def summarise(name: str, clip_size: tuple[int, int, int]) -> BackboneSummary:
         BackboneError: There is no such backbone, or not for such clips.
     """
     backbone = build_backbone(name, weights="random", clip_size=clip_size).eval()
+    return BackboneSummary(
+        name,
+        backbone.feature_size,
+        count_parameters(backbone),
+        count_flops(backbone, clip_size),
+        tuple(published_weights(name)),
+    )
+
+
+def count_parameters(backbone: nn.Module) -> int:
+    """The number of values in a network's parameters."""
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
+def count_flops(backbone: nn.Module, clip_size: tuple[int, int, int]) -> int:
+    """FLOPs of the forward pass of one clip of (T, H, W), on the CPU and in evaluation mode."""
     frames, height, width = clip_size
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:  # fused attention is not counted by every torch
         backbone(torch.zeros(1, frames, 3, height, width))
-    return BackboneSummary(
-        name,
-        backbone.feature_size,
-        sum(parameter.numel() for parameter in backbone.parameters()),
-        counter.get_total_flops(),
-        tuple(published_weights(name)),
-    )
+    return counter.get_total_flops()
 
 
 def table(names: Sequence[str], clip_size: tuple[int, int, int]) -> Table:

@@ -24,6 +24,7 @@ from ccvid.retrieval.gallery.post_processing import (
 from ccvid.retrieval.ranking.bootstrap import ResultIntervals, result_intervals
 from ccvid.retrieval.ranking.distances import CosineDistances, Scores
 from ccvid.retrieval.ranking.metrics import Evaluation
+from ccvid.retrieval.ranking.protocol_hash import protocol_hashes
 from ccvid.retrieval.ranking.protocols import Protocol
 from ccvid.retrieval.ranking.scoring import PICTURED_PROTOCOLS, ScoredRetrieval, leading_result
 from ccvid.retrieval.report.figures import save_figure
@@ -134,7 +135,12 @@ def write_results(
     if processed:
         text = "\n".join([text, "", *post_processing_lines(processed)])
         facts = {**facts, "post_processing": [found.to_json() for found in processed]}
-    metrics = {**scores.to_json(), "intervals": {name: found.to_json() for name, found in intervals.items()}, **facts}
+    metrics = {
+        **scores.to_json(),
+        "intervals": {name: found.to_json() for name, found in intervals.items()},
+        "hashes": protocol_hashes(evaluation),
+        **facts,
+    }
     for earlier in (THRESHOLDS_FILE, CALIBRATION_FILE, FUSION_FILE):
         (folder / earlier).unlink(missing_ok=True)
     files = {TABLES_FILE: text + "\n"}

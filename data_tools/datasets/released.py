@@ -37,6 +37,8 @@ class ReleasedSet:
     """How it is read, a section of the recipe's data; every field has a default."""
     hide_faces: bool = False
     """Whether its licence asks that faces in what is shown be made unrecognisable."""
+    licence: str | None = None
+    """What its authors ask, as far as it is known here; None: not known here."""
 
     def read(self, root: Path, options: Options | None) -> Dataset:
         """Read the data set below ``root``.
@@ -47,8 +49,13 @@ class ReleasedSet:
         return self.reader(root) if self.options is None else self.reader(root, options)
 
 
+HIDDEN_FACES = "faces must be unrecognisable in what is shown; its other terms are not stated here"
+UNSTATED = "not stated here, see the authors' page"
+
 RELEASED_SETS: dict[str, ReleasedSet] = {
-    "ccvid": ReleasedSet("CCVID", read_ccvid, "train.txt", "tracklets", CcvidOptions, hide_faces=True),
+    "ccvid": ReleasedSet(
+        "CCVID", read_ccvid, "train.txt", "tracklets", CcvidOptions, hide_faces=True, licence=HIDDEN_FACES
+    ),
     "mevid": ReleasedSet("MEVID", read_mevid, "train_name.txt", "tracklets", MevidOptions),
     "ltcc": ReleasedSet("LTCC", read_ltcc, "train", "images"),
     "prcc": ReleasedSet("PRCC", read_prcc, "rgb", "images"),
@@ -62,6 +69,16 @@ RELEASED_SETS: dict[str, ReleasedSet] = {
 def kinds_of(unit: Unit) -> list[str]:
     """The kinds of which that was released."""
     return [kind for kind, row in RELEASED_SETS.items() if row.unit == unit]
+
+
+def licence_of(kind: str) -> str:
+    """The licence of the data of a ``data.kind``, as its authors state it, or that it is not known here."""
+    if kind == "synthetic":
+        return "rendered by this project; shows nobody"
+    released = RELEASED_SETS.get(kind)
+    if released is None:
+        return "your own data"
+    return released.licence or UNSTATED
 
 
 def listed_roots() -> str:

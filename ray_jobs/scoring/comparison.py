@@ -59,7 +59,7 @@ def compare_results(
         comparison_table(protocols, title=f"{other} against {first}") for other, protocols in compared.items()
     )
     with folder.filled(last=COMPARISON_FILE) as path:
-        if tracklets := _tracklets(sources, cache):
+        if tracklets := stored_tracklets(sources, cache):
             _write_pages(path / REPORT_FOLDER, first, compared, results, tracklets, hiding)
         _write(path, first, compared, text)
     message(text)
@@ -85,7 +85,7 @@ def _compare(
         raise InputError(f"{first} and {other}: {error}") from None
 
 
-def _tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tuple[EmbeddingRow, Place]]:
+def stored_tracklets(sources: Sequence[StorageFolder], cache: CacheOptions) -> list[tuple[EmbeddingRow, Place]]:
     """The distinct tracklets of all results, and where their frames are."""
     rows: dict[str, EmbeddingRow] = {}
     shards: set[str] = set()

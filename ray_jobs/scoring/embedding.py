@@ -11,6 +11,7 @@ from torch import nn
 
 from ccvid.config import ModelOptions, Recipe
 from ccvid.model import ReIdModel
+from ccvid.model_cost import ModelCost, measure_cost
 from ccvid.onnx_model import OnnxModel, read_onnx_model
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding.embedder_doubts import doubts_of_embedder
@@ -158,3 +159,15 @@ def _doubts(used: UsedModel, store: ShardFolder, rows: list[int], recipe: Recipe
     for warning in warnings:
         message(f"warning: {warning}")
     return warnings
+
+
+def cost_of(used: UsedModel, recipe: Recipe) -> ModelCost:
+    """What a clip costs in this process, on its GPU if the recipe uses one.
+
+    Raises:
+        InputError: a graph does not take such clips.
+    """
+    recipe = used.applied_to(recipe)
+    device = "cuda" if torch.cuda.is_available() and recipe.compute.use_gpu is not False else "cpu"
+    clip_size = recipe.clip.length, recipe.model.height, recipe.model.width
+    return measure_cost(used.computing(recipe), clip_size, device)

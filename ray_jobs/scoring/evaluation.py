@@ -21,10 +21,11 @@ from data_tools.documents import parse_json
 from data_tools.errors import InputError
 from data_tools.progress import message
 from data_tools.shard_cache import open_shards
+from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs.cluster.connection import connect
 from ray_jobs.scoring.changing_gallery import although_it_changes, delete_all
-from ray_jobs.scoring.embedding import embed_data, read_model
+from ray_jobs.scoring.embedding import UsedModel, embed_data, read_model
 from ray_jobs.scoring.evidence import facts_of, fuse_evidence, fuse_stored, fused_title
 from ray_jobs.scoring.part_tasks import here, on_cluster
 from ray_jobs.scoring.stored_retrieval import read_retrieval
@@ -110,19 +111,25 @@ def score_checkpoint(
         InputError, WeightsError: the checkpoint, the data or the cluster does not allow it.
     """
     with_own(recipe.score.protocols)
+    score_model(read_model(source, recipe.model), recipe, source, folder, fuse=fuse)
+
+
+def score_model(
+    used: UsedModel, recipe: Recipe, source: StorageFolder, folder: StorageFolder, *, fuse: Sequence[Path] = ()
+) -> None:
+    """``score_checkpoint`` with what was read from ``source``.
+
+    Raises:
+        InputError: the data or the cluster does not allow it.
+    """
+    with_own(recipe.score.protocols)
     hiding = read_hiding(recipe.report)
-    used = read_model(source, recipe.model)
     recipe = used.applied_to(recipe)
     connect()
     shards = ensure_shards(recipe.data)
     compare_checksums(recipe.data)
     store = open_shards(shards, recipe.data.cache)
-    query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
-    if not query_rows or not gallery_rows:
-        raise InputError(
-            f"{shards}: {len(query_rows)} query and {len(gallery_rows)} gallery tracklets with a person label; "
-            "expected some of both"
-        )
+    query_rows, gallery_rows = labelled_sides(store, shards)
     folder.check_writable()
     done = embed_data(used, recipe, shards, store, [*query_rows, *gallery_rows], folder / PARTS_FOLDER)
     query_ids, gallery_ids = (store.rows.take(rows).columns["id"] for rows in (query_rows, gallery_rows))
@@ -153,6 +160,21 @@ def score_checkpoint(
             fusion=fusion,
         )
     (folder / PARTS_FOLDER).delete("")  # everything is in embeddings.parquet
+
+
+def labelled_sides(store: ShardFolder, shards: str) -> tuple[list[int], list[int]]:
+    """The rows of query and gallery whose person is known.
+
+    Raises:
+        InputError: there are none, so that no metric can be computed.
+    """
+    query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
+    if not query_rows or not gallery_rows:
+        raise InputError(
+            f"{shards}: {len(query_rows)} query and {len(gallery_rows)} gallery tracklets with a person label; "
+            "expected some of both"
+        )
+    return query_rows, gallery_rows
 
 
 def _is_large(store: EmbeddingStore) -> bool:

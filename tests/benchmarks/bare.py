@@ -1,12 +1,9 @@
-"""The bare float32 product that searches and metrics are compared with, and the processor's name."""
+"""The bare float32 product that searches and metrics are compared with."""
 
 from __future__ import annotations
 
-import platform
-import re
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +24,3 @@ def bare_product(query_QD: npt.NDArray[np.float32], gallery_GD: npt.NDArray[np.f
             product = values[: len(some_QD) * part_DG.shape[1]].view(len(some_QD), -1)
             torch.mm(some_QD, part_DG, out=product)
     return time.perf_counter() - started
-
-
-def processor() -> str:
-    """Its name and widest instructions, and the threads that torch uses."""
-    facts = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", facts.read_text()) if facts.exists() else None
-    name = found[1] if found else platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"

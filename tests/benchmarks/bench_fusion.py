@@ -37,8 +37,8 @@ from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.scoring import score
 from ccvid.run_files import EMBEDDINGS_FILE
 from data_tools.colour_outfits import colour_histograms
+from data_tools.cpus import processor
 from data_tools.shards import ShardFolder
-from tests.benchmarks.bare import processor
 
 KINDS = (OWN, "colours", "face", "gait")
 DEGRADED = {"noisy": 1.0, "useless": 1e6}

@@ -25,7 +25,8 @@ import torch
 from ccvid.retrieval.ranking.distances import CosineDistances
 from ccvid.retrieval.ranking.metrics import evaluate
 from ccvid.retrieval.ranking.protocols import PROTOCOLS
-from tests.benchmarks.bare import bare_product, processor
+from data_tools.cpus import processor
+from tests.benchmarks.bare import bare_product
 from tests.benchmarks.bench_retrieval import THREE, Codes, as_labels, problem
 
 TARGET, MOST_OF_PRODUCT, MOST_MEGABYTES = 5.0, 1.5, 2000

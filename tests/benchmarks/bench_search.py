@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from ccvid.retrieval.gallery.search import GALLERY_BLOCK, search
-from tests.benchmarks.bare import bare_product, processor
+from data_tools.cpus import processor
+from tests.benchmarks.bare import bare_product
 
 TARGET = 0.8
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
-from data_tools.colour_outfits import cluster_colours, colour_histograms, guess_outfits
+from data_tools.colour_outfits import cluster_colours, colour_histograms, guess_outfits, main_colours
 from data_tools.errors import InputError
 from data_tools.shards import ShardFolder
 
@@ -107,3 +107,13 @@ def test_walkers_outfits_are_found_and_a_damaged_frame_is_named(tiny_shards: Pat
 
     with pytest.raises(InputError, match="tracklet torn"):
         guess_outfits(Damaged([Painted("torn", RED, RED)]), {"p": [0]}, distance=0.4)
+
+
+def test_main_colours_have_names() -> None:
+    black, white, orange = (8, 8, 8), (245, 245, 245), (240, 140, 10)
+    looks = [(RED, BLUE), (GREEN, RED), (black, white), (GREY, orange), (BLUE, GREEN)]
+    store = PaintedStore([Painted(str(number), *look) for number, look in enumerate(looks)])
+    assert main_colours(colour_histograms(store, range(len(looks)))) == {
+        "upper": ["red", "green", "black", "grey", "blue"],
+        "lower": ["blue", "red", "white", "orange", "green"],
+    }

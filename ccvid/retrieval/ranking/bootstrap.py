@@ -8,6 +8,7 @@ seed; no distance is computed again, only weights change.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -129,6 +130,27 @@ def paired_difference(
     )
 
 
+def group_difference(
+    value_N: Floats, is_member_N: npt.NDArray[np.bool_], person: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """The members' mean minus the mean of the rest; ``person`` (N,) are the values' persons, who may be in both.
+
+    Raises:
+        InputError: one of the two groups is empty.
+    """
+    if not 0 < np.count_nonzero(is_member_N) < len(value_N):
+        raise InputError("a difference of two groups needs values in both")
+    code_N, persons = _codes(np.asarray(person))
+    count_NP = draw_persons(persons, draws, seed)
+    with np.errstate(invalid="ignore"):  # NaN where nobody of a group was drawn
+        rest, members = (
+            _means(value_N[chosen_N, None].astype(np.float64), code_N[chosen_N], count_NP)[:, 0]
+            for chosen_N in (~is_member_N, is_member_N)
+        )
+    own, other = (statistics.fmean(value_N[chosen_N].tolist()) for chosen_N in (is_member_N, ~is_member_N))
+    return Interval.of(own - other, members - rest)
+
+
 def _codes(label_Q: npt.NDArray[np.str_]) -> tuple[Indices, int]:
     if not len(label_Q):
         raise InputError("no query has a match, so there is nothing to draw from")
@@ -138,6 +160,7 @@ def _codes(label_Q: npt.NDArray[np.str_]) -> tuple[Indices, int]:
 
 def _means(value_QF: Scores, code_Q: Indices, count_NP: Counts) -> Scores:
     """(N, F): the mean of each metric over the queries, weighted by how often their persons were drawn."""
-    sum_PF = np.stack([np.bincount(code_Q, weights=value_Q) for value_Q in value_QF.T], axis=1)
-    means: Scores = (count_NP @ sum_PF) / (count_NP @ np.bincount(code_Q))[:, None]
+    persons = count_NP.shape[1]
+    sum_PF = np.stack([np.bincount(code_Q, value_Q, persons) for value_Q in value_QF.T], axis=1)
+    means: Scores = (count_NP @ sum_PF) / (count_NP @ np.bincount(code_Q, minlength=persons))[:, None]
     return means

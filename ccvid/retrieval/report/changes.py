@@ -52,21 +52,34 @@ def _rows(
     place_in = [{id: place for place, id in enumerate(result.scores.ids)} for result in results]
     for query in [*comparison.worse, *reversed(comparison.better)]:
         id, change = comparison.ids[query], f"{100 * comparison.change_Q[query]:+.1f}".replace("-", "−")
-        asked = number_of.get(id)
-        cameras = () if asked is None else (tracklets.captions([asked])[0].camera,)
         for result, place, notes in zip(results, (places[id] for places in place_in), ((), (change,)), strict=True):
-            scores = result.scores
-            precision = f"average precision {100 * scores.figures['map'][place]:.1f} %"
-            yield Row(
-                id,
-                scores.person[place],
-                cameras,
-                asked,
-                _entries(scores, place, number_of),
-                (result.name, precision, *notes),
-                State.RIGHT if scores.figures["top-1"][place] else State.WRONG,
-                round(100 * float(comparison.change_Q[query]), 1),
-            )
+            value = round(100 * float(comparison.change_Q[query]), 1)
+            yield ranked_row(result, place, tracklets, number_of, notes=notes, value=value)
+
+
+def ranked_row(
+    result: RankedResult,
+    place: int,
+    tracklets: Tracklets,
+    number_of: Mapping[str, int],
+    *,
+    notes: tuple[str, ...] = (),
+    value: float | None = None,
+) -> Row:
+    """The ranking of one query, ``place`` in its result; ``number_of`` gives the indices of ``tracklets`` by id."""
+    scores = result.scores
+    asked = number_of.get(scores.ids[place])
+    precision = f"average precision {100 * scores.figures['map'][place]:.1f} %"
+    return Row(
+        scores.ids[place],
+        scores.person[place],
+        () if asked is None else (tracklets.captions([asked])[0].camera,),
+        asked,
+        _entries(scores, place, number_of),
+        (result.name, precision, *notes),
+        State.RIGHT if scores.figures["top-1"][place] else State.WRONG,
+        value,
+    )
 
 
 def _entries(scores: QueryScores, place: int, number_of: Mapping[str, int]) -> Entries:

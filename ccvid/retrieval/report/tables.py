@@ -46,7 +46,7 @@ def metrics_table(
         )
         counts = (result.queries, result.queries_without_match)
         table.add_row(_shown(name), *(f"{100 * share:.1f}" for share in shares), *map(str, counts))
-    lines = [*_lines(table), *_left_out(evaluation.left_out)]
+    lines = [*table_lines(table), *_left_out(evaluation.left_out)]
     if intervals:
         lines += ["", *_interval_lines(intervals)]
     if single_shot is not None:
@@ -60,7 +60,7 @@ def _interval_lines(intervals: Mapping[str, ResultIntervals]) -> list[str]:
         figures = (found.mean_average_precision, found.mean_inverse_negative_penalty, *found.cmc.values())
         cells = (f"{100 * figure.low:.1f} … {100 * figure.high:.1f}" for figure in figures)
         table.add_row(_shown(name), *cells, str(found.persons))
-    return _lines(table)
+    return table_lines(table)
 
 
 def _single_shot_lines(single_shot: SingleShot) -> list[str]:
@@ -79,7 +79,7 @@ def spread_table(title: str, protocols: Mapping[str, SpreadResult]) -> str:
             for spread in spreads
         )
         table.add_row(_shown(name), *cells)
-    return "\n".join(_lines(table))
+    return "\n".join(table_lines(table))
 
 
 def comparison_table(protocols: Mapping[str, Comparison], *, title: str) -> str:
@@ -104,7 +104,7 @@ def comparison_table(protocols: Mapping[str, Comparison], *, title: str) -> str:
     note = (
         "  better, worse: queries by average precision; interval and p: bootstrap over persons, for each row separately"
     )
-    return "\n".join([*_lines(table), note])
+    return "\n".join([*table_lines(table), note])
 
 
 def post_processing_lines(found: Sequence[ProcessedScores]) -> list[str]:
@@ -115,7 +115,7 @@ def post_processing_lines(found: Sequence[ProcessedScores]) -> list[str]:
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
-    return [*_lines(table), *(f"  {line}" for line in textwrap.wrap(POST_PROCESSING_NOTE, 118))]
+    return [*table_lines(table), *(f"  {line}" for line in textwrap.wrap(POST_PROCESSING_NOTE, 118))]
 
 
 def _table(title: str, *further: str) -> Table:
@@ -126,7 +126,8 @@ def _table(title: str, *further: str) -> Table:
     return table
 
 
-def _lines(table: Table) -> list[str]:
+def table_lines(table: Table) -> list[str]:
+    """A table as lines of plain text."""
     text = io.StringIO()
     Console(file=text, width=180, no_color=True, markup=False).print(table)
     return [line.rstrip() for line in text.getvalue().rstrip().splitlines()]

@@ -196,7 +196,7 @@ def test_protocols_of_ones_own_and_single_shot(given: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ([], UsageError, "one of the arguments --distances --embeddings --checkpoint --compare is required"),
+        ([], UsageError, "one of the arguments --distances --embeddings --checkpoint .* --standing is required"),
         (["--distances", "a", "--embeddings", "b"], UsageError, "not allowed with argument --distances"),
         (["--distances"], UsageError, "expected one argument"),
         (["--distances", "{}/none.npz"], InputError, "none.npz: No such file or directory"),

@@ -93,7 +93,9 @@ def test_soft_triplets_equal_a_naive_double_loop(batch: tuple[Tensor, list[int]]
     feature_BD, persons = batch
     feature_BD.requires_grad_()
     loss = soft_triplet_loss(feature_BD, torch.tensor(persons))
-    assert loss.item() == pytest.approx(naive_soft_triplet(feature_BD, persons), rel=1e-12, abs=1e-15)
+    assert loss.item() == pytest.approx(
+        naive_soft_triplet(feature_BD, persons), rel=1e-9, abs=1e-15
+    )  # of distances of 1e4
     (gradient,) = torch.autograd.grad(loss, feature_BD)
     assert gradient.isfinite().all()
     assert gradient.abs().max() <= 4  # each distance pulls at two samples with at most 1

@@ -12,9 +12,13 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from ccvid.retrieval.report.referee import write_referee
 from ccvid.retrieval.report.report import write_report
 from ccvid.retrieval.report.report_input import ReportInput
+from ccvid.retrieval.report.standing import write_standing
 from ccvid.retrieval.report.unlabelled import Group, group_view, write_views
+from tests.method.report.test_referee_pages import standing
+from tests.method.report.test_referee_pages import table as referee_table
 from tests.method.report_walkers import HOSTILE, LONG, unlabelled_walkers, walkers
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -332,3 +336,29 @@ def test_a_report_with_a_missing_part_says_so(browser: WebDriver, folder: Path, 
     browser.get((tmp_path / "copy" / "filmstrips.html").as_uri())
     wait(browser, lambda: "incomplete: data/0-0.js cannot be read" in text(browser, "#rows"))
     assert "ERR_FILE_NOT_FOUND" in complaints(browser)[0]
+
+
+def test_the_referees_page_fits_and_opens_reports(browser: WebDriver, tmp_path: Path) -> None:
+    found = referee_table(f"set {HOSTILE}")
+    write_referee(found, tmp_path / "referee", f"Referee {HOSTILE}")
+    open_page(browser, tmp_path / "referee" / "index.html")
+    assert text(browser, "h1") == f"Referee {HOSTILE}"
+    shown = [row.text.splitlines()[0] for row in browser.find_elements(By.CSS_SELECTOR, "tbody:nth-of-type(2) th")]
+    assert shown == ["clothes-changing", "oracle", "csci_eva02_large", "c2d_resnet50", f"onnx {HOSTILE}", "random"]
+    assert run(browser, "return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_where_models_stand_opens_the_queries_that_all_miss(
+    browser: WebDriver, report: ReportInput, tmp_path: Path
+) -> None:
+    group, tracklets, number_of = standing(report, tmp_path)
+    write_standing([group], tracklets, number_of, tmp_path / "standing", "Standing")
+    open_page(browser, tmp_path / "standing" / "index.html")
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".chart svg")) == 2
+    assert f"slim {HOSTILE}" in text(browser, ".chart"), "points are named"
+    one(browser, "p a").click()
+    ids = group.results[0].scores.ids
+    expected = [ids[query] for query in group.missed for _ in group.results]
+    wait(browser, lambda: rows(browser) == expected[:50])
+    assert "2 models all miss" in text(browser, "#description")
+    wait(browser, lambda: run(browser, "return document.images[0].naturalWidth > 0"))
