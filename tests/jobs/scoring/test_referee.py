@@ -32,6 +32,7 @@ from ray_jobs.scoring.embedding import UsedModel
 from ray_jobs.scoring.evaluation import labelled_sides
 from tests.jobs.head import Head
 from tests.method.test_trained_model import checkpoint
+from tests.s3_server import S3Server
 
 Asked = list[tuple[str, str]]
 
@@ -307,6 +308,28 @@ def test_results_of_given_distances_stand_too(tmp_path: Path, capsys: pytest.Cap
     assert group["models"]["given"]["cost"] is None
     assert group["missed_by_all"]
     assert "its cost is not known" in capsys.readouterr().out
+
+
+def test_results_in_object_storage(
+    asked: Asked, models: list[str], tiny_recipe: Path, s3: S3Server, tmp_path: Path
+) -> None:
+    """The referee's pairs and where they stand, in a bucket; what is asked otherwise replaces what is there."""
+    bucket = s3.bucket()
+    flags = ["--recipe", str(tiny_recipe), "--run.storage", bucket, "--data.verify_checksums", "false"]
+    flags += ["--score.threshold.draws", "100"]
+    for _ in range(2):
+        evaluate.main(["--checkpoints", *models, *flags, "--run.name", "judged"])
+    assert len(asked) == 2
+    evaluate.main(["--checkpoints", *models, *flags, "--run.name", "judged", "--score.flip", "true"])
+    assert len(asked) == 4
+    evaluate.main(["--standing", f"{bucket}/judged", *flags, "--run.name", "stand"])
+    place = StorageFolder(bucket)
+    (group,) = json.loads(place.read("stand/standing.json"))["groups"]
+    assert len(group["models"]) == 2
+    assert group["attributes"]
+    assert place.exists("judged/report/index.html")
+    assert place.exists("stand/report/index.html")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
