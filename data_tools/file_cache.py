@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from data_tools.errors import InputError
-from data_tools.file_lock import lock_file, locked
+from data_tools.file_lock import lock_file, locked, mark_used
 from data_tools.shard_cache import GIBIBYTE, CacheOptions
 from data_tools.storage import StorageFolder
 
@@ -84,7 +84,7 @@ def _fetched(remote: StorageFolder, name: str, path: Path, cache: CacheOptions) 
                 file = lock_file(path, shared=True, create=False)
                 assert file is not None
                 if os.fstat(file.fileno()).st_nlink:
-                    os.utime(path)
+                    mark_used(path)
                     return file
                 file.close()
 

@@ -33,7 +33,7 @@ from uuid import uuid4
 from pydantic import Field
 
 from data_tools.errors import InputError
-from data_tools.file_lock import lock_file, locked
+from data_tools.file_lock import lock_file, locked, mark_used
 from data_tools.files import atomic_file, read_document, sha256_of
 from data_tools.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, remedy, wrong_checksum
 from data_tools.options import AbsolutePath, Options, Rare
@@ -96,7 +96,7 @@ class _Kept:
     folder: Path
     reserved: int
     present: int
-    last_used: float
+    last_used: int
 
     @classmethod
     def of(cls, folder: Path) -> _Kept:
@@ -105,9 +105,9 @@ class _Kept:
         try:
             manifest = parse_manifest(read_document(folder / MANIFEST_NAME), str(folder))
             reserved = sum(entry.size_bytes for entry in manifest.files)
-            last_used = (folder / IN_USE_NAME).stat().st_mtime
+            last_used = (folder / IN_USE_NAME).stat().st_mtime_ns
         except (OSError, InputError):  # its process was killed right at the start
-            last_used = 0.0
+            last_used = 0
         return cls(folder, max(reserved, present), present, last_used)
 
 
@@ -121,7 +121,7 @@ def _reserve(folder: Path, content: bytes, wanted: _Wanted, cache: CacheOptions)
         folder.mkdir(exist_ok=True)
         in_use = lock_file(folder / IN_USE_NAME, shared=True)
         assert in_use is not None
-        os.utime(folder / IN_USE_NAME)
+        mark_used(folder / IN_USE_NAME)
         for leftover in folder.glob(f".{MANIFEST_NAME}.*.tmp"):  # of a process killed here
             leftover.unlink()
         with atomic_file(folder / MANIFEST_NAME) as file:

@@ -9,6 +9,7 @@ import pytest
 
 from data_tools.errors import InputError
 from data_tools.file_cache import cached_file, cached_files, drop_files
+from data_tools.file_lock import mark_used
 from data_tools.shard_cache import GIBIBYTE, CacheOptions
 from data_tools.storage import StorageFolder
 from tests.s3_server import S3Server
@@ -59,6 +60,15 @@ def test_those_used_longest_ago_make_room(remote: StorageFolder, tmp_path: Path)
     ):
         pass
     assert read(remote, "c", cache) == b"c" * SIZE
+
+
+def test_uses_within_one_tick_of_the_kernel_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(100)]
+    for path in paths:
+        path.touch()
+    for path in reversed(paths):
+        mark_used(path)
+    assert sorted(paths, key=lambda path: path.stat().st_mtime_ns) == paths[::-1]
 
 
 def test_what_is_gone(remote: StorageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
