@@ -96,7 +96,7 @@ def stored_thumbnails(places: Sequence[Place], hiding: HeadHiding, *, frames: in
         if (place := places[index]) is None:
             return []
         store, row = place
-        last = store.rows[row].frame_count - 1
+        last = int(store.rows.frame_count_N[row]) - 1
         positions = sorted({round(last * part / (frames + 1)) for part in range(1, frames + 1)})
         frames_THWC = np.empty((len(positions), *hiding.frame_size, 3), np.uint8)
         try:
