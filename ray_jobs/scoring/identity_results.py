@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
@@ -61,7 +60,7 @@ def identities_table(found: Found) -> pa.Table:
         **{
             name: pa.array([_number(text) for text in rows.attribute(name).to_pylist()], pa.float64()) for name in TIMES
         },
-        "met": pa.array(np.isin(np.array(found.persons.ids, object), list(found.met)), pa.bool_()),
+        "met": pa.array([id in found.met for id in found.persons.ids], pa.bool_()),
     }
     for name, column in more.items():
         table = table.append_column(name, column)
