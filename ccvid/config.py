@@ -385,8 +385,8 @@ class ComputeOptions(Options):
     decoders: Annotated[int, Rare()] = Field(default=0, ge=0, le=256)
     """Decoding actors for each worker, on nodes without GPUs where there are any; 0: workers decode themselves."""
     validators: Annotated[int, Rare()] = Field(default=0, ge=0, le=64)
-    """Actors that score the held-out identities while the next epochs train, each with the CPUs and GPU of a worker. The
-    best epoch is the same. 0: the workers score, and training waits."""
+    """Actors that score the held-out identities while the next epochs train, each with the CPUs and GPU of a worker.
+    The best epoch is the same. 0: the workers score, and training waits."""
 
 
 class Recipe(Options):

@@ -208,6 +208,9 @@ def test_the_counted_score_follows_the_weights_that_would_be_tested(tmp_path: Pa
         (ComputeOptions(use_gpu=False, cpus_per_worker=4), [{"CPU": 32.0, "GPU": 4.0}], None, (8, 1, 4)),
         (ComputeOptions(cpus_per_worker=1), [{"CPU": 64.0}], None, (20, 1, 1)),
         (ComputeOptions(decoders=2), [{"CPU": 32.0, "GPU": 8.0}, {"CPU": 7.0}], None, (3, 1, 4)),
+        (ComputeOptions(validators=1), [{"CPU": 2.0}], None, (1, 1, 1)),
+        (ComputeOptions(validators=1, workers=2), [{"CPU": 32.0, "GPU": 8.0}], None, (2, 2, 4)),
+        (ComputeOptions(validators=1, decoders=2), [{"CPU": 32.0, "GPU": 8.0}, {"CPU": 7.0}], None, (3, 1, 4)),
     ],
 )
 def test_room_counts_workers_node_by_node(
@@ -225,6 +228,7 @@ def test_room_counts_workers_node_by_node(
         (ComputeOptions(use_gpu=True), [{"CPU": 8.0}], None),
         (ComputeOptions(), [{"node:x": 1.0}], None),
         (ComputeOptions(decoders=1, cpus_per_worker=1), [{"CPU": 8.0}], None),
+        (ComputeOptions(validators=1, workers=2, cpus_per_worker=1), [{"CPU": 2.0}], None),
     ],
 )
 def test_what_does_not_fit_is_an_error(
