@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -183,6 +183,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file is damaged or does not fit, or a value is not finite; the message names the tensor.
     """
+    module.load_state_dict(read_weights(module, path))
+
+
+def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Read what :func:`load_weights` would restore, with the same errors."""
     own = module.state_dict()
     try:
         state = read_checkpoint(path)
@@ -190,4 +195,4 @@ def load_weights(module: nn.Module, path: Path) -> None:
         check_finite(state, path)
     except WeightsError as error:
         raise InputError(str(error)) from None
-    module.load_state_dict(state)
+    return dict(state)

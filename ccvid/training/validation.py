@@ -17,7 +17,7 @@ from shutil import copytree, rmtree
 from ccvid.config import TrainOptions
 from ccvid.model import ReIdModel
 from ccvid.run_files import BEST_FOLDER, UNSCORED_FOLDER, WEIGHTS_FILE
-from ccvid.training.checkpoint import Progress, load_weights, read_progress, write_progress
+from ccvid.training.checkpoint import Progress, load_weights, read_progress, read_weights, write_progress
 from ccvid.training.context import RunContext, Validators
 from ccvid.training.distributed import Agreement, agree
 from ccvid.training.held_out import HeldOutScores
@@ -97,12 +97,14 @@ class Validation:
             The updates done at the end of the first of these epochs; None if there is none, and on ranks other than 0.
 
         Raises:
-            StoppedTogetherError: the checkpoint lacks weights.
+            StoppedTogetherError: they are missing or damaged.
         """
         problem = first = None
         if epochs and self._run.rank == 0:
             try:
                 copytree(checkpoint / UNSCORED_FOLDER, self._folder)
+                for epoch in epochs:
+                    read_weights(self._model, self._kept(epoch) / WEIGHTS_FILE)
                 first = min(read_progress(self._kept(epoch)).updates for epoch in epochs)
             except (OSError, InputError) as error:
                 problem = f"{checkpoint}: the weights of epochs that are still to be scored cannot be read: {error}"

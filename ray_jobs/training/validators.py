@@ -56,7 +56,8 @@ class Validator:
         """Score the weights, the content of a safetensors file, on the held-out identities."""
         self._held_out.model.load_state_dict(load(weights))
         try:
-            self._store = self._store or self._open_store()
+            if self._store is None:
+                self._store = self._open_store()
             return self._held_out.score(self._store, lambda _: self._watchdog.alive())
         except (InputError, OSError) as error:
             address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]

@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_validation [--rounds 3] [--epochs 15] [--every 1 5]
 
-The walkers and the network of the recipe `synthetic`, one training worker, trained in turn in both ways, each round with
-a seed of its own. The worker is held on one core in both; the validator has another, which stands idle with waiting:
-what is measured is the time that a core more saves, not work saved. Prints a line of JSON for each run and for each
-round's pair: `seconds` of the training without the start of its processes; `cpu_seconds` of the worker, which are about
-the same on a quiet machine and do not count others' work on a busy one; and `standing`, the seconds in which no step was
-made for the sake of validation. It fails if the two ways do not end with the same best weights, bit for bit.
+The walkers and the network of the recipe `synthetic`, one training worker, trained in turn in both ways, each round
+with a seed of its own. The worker is held on one core in both; the validator has another, which stands idle with
+waiting: what is measured is the time that a core more saves, not work saved. Prints a line of JSON for each run and for
+each round's pair: `seconds` of the training without the start of its processes; `cpu_seconds` of the worker, which are
+about the same on a quiet machine and do not count others' work on a busy one; and `standing`, the seconds in which no
+step was made for the sake of validation. It fails if the two ways do not end with the same best weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from ccvid.config import Recipe
 from ccvid.run_files import BEST_FOLDER
+from ccvid.training.checkpoint import Progress
 from ccvid.training.context import Validators
 from ccvid.training.held_out import HeldOut
 from ccvid.training.step_log import StepLog
-from ccvid.training.trainer import Progress, Trainer
+from ccvid.training.trainer import Trainer
 from data_tools.cpus import limit_threads
 from data_tools.shards import ShardFolder
 from ray_jobs.cluster.connection import connect

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import ray
 
 from ccvid.config import ComputeOptions, Recipe
 from data_tools.errors import InputError
-from ray_jobs.cluster import workers
 from ray_jobs.cluster.workers import Workers
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
@@ -18,7 +18,7 @@ def workers_on(
     monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], validators: int, **compute: Any
 ) -> Workers:
     alive = [{"Alive": True, "NodeID": str(number), "Resources": node} for number, node in enumerate(nodes)]
-    monkeypatch.setattr(workers.ray, "nodes", lambda: alive)
+    monkeypatch.setattr(ray, "nodes", lambda: alive)
     return Workers(ComputeOptions(validators=validators, **compute), validators=validators)
 
 

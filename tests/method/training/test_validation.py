@@ -200,14 +200,18 @@ def test_a_killed_run_scores_again_what_was_not_scored(
     assert_same_end(trained(recipe, store, run), waiting)
 
 
-def test_a_checkpoint_without_weights_that_are_to_be_scored_is_refused(tiny_shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["progress.json", "model.safetensors"])
+def test_a_checkpoint_without_weights_that_are_to_be_scored_is_refused(
+    tiny_shards: Path, tmp_path: Path, damaged: str
+) -> None:
     recipe, store = recipe_of(tiny_shards), ShardFolder(tiny_shards)
     with pytest.raises(Killed):
         trained(recipe, store, BesideRun(tmp_path, store, late=(NEVER,) * EPOCHS, dies_at=3))
     checkpoint = tmp_path / "checkpoint"
     progress = read_progress(checkpoint)
-    (checkpoint / "unscored" / f"epoch-{progress.unscored[0]}" / "progress.json").unlink()
-    with pytest.raises(InputError, match=r"still to be scored cannot be read: .*progress\.json"):
+    file = checkpoint / "unscored" / f"epoch-{progress.unscored[0]}" / damaged
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(InputError, match=rf"still to be scored cannot be read: .*{damaged}"):
         trained(recipe, store, LocalRun(tmp_path))
     for unscored in ((2, 1), (1, 1), (0,), (progress.epoch + 1,)):
         write_progress(checkpoint, replace(progress, unscored=unscored))
