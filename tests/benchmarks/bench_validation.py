@@ -142,12 +142,13 @@ def show(line: Found) -> None:
     print(json.dumps(rounded), flush=True)
 
 
-def recipe_in(folder: Path, epochs: int, every: int, share: float, bf16: bool) -> Recipe:
+def recipe_in(folder: Path, own: argparse.Namespace, every: int) -> Recipe:
     values = yaml.safe_load(RECIPE.read_text())
     values["run"] = {"name": "validation", "storage": str(folder)}
-    values["data"]["shards"] = str(folder / "shards")
-    values["train"] |= {"epochs": epochs, "validate_every": every, "held_out_share": share, "bf16": bf16}
-    values["method"]["start_epoch"] = epochs // 3
+    values["data"]["shards"] = str(own.shards or folder / "shards")
+    values["train"] |= {"epochs": own.epochs, "validate_every": every, "bf16": own.bf16}
+    values["train"]["held_out_share"] = own.held_out_share
+    values["method"]["start_epoch"] = own.epochs // 3
     return Recipe.model_validate(values)
 
 
@@ -158,14 +159,16 @@ def main() -> None:
     parser.add_argument("--every", type=int, nargs="+", default=[1], help="epochs between validations")
     parser.add_argument("--held-out-share", type=float, default=0.1)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--shards", type=Path, help="the recipe's, which are else made")
     own = parser.parse_args()
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # A cluster of its own: with a slot for the worker, the validator and one task.
     ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False)
     connect()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for every in own.every:
-            recipe = recipe_in(folder, own.epochs, every, own.held_out_share, own.bf16)
+            recipe = recipe_in(folder, own, every)
             pairs = compare(recipe, ensure_shards(recipe.data), own.rounds)
             middle = {name: statistics.median(pair[name] for pair in pairs) for name in pairs[0]}
             spread = {name: [round(each(pair[name] for pair in pairs), 3) for each in (min, max)] for name in middle}
