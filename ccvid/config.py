@@ -384,6 +384,9 @@ class ComputeOptions(Options):
     counts as a failure."""
     decoders: Annotated[int, Rare()] = Field(default=0, ge=0, le=256)
     """Decoding actors for each worker, on nodes without GPUs where there are any; 0: workers decode themselves."""
+    validators: Annotated[int, Rare()] = Field(default=0, ge=0, le=64)
+    """Actors that score the held-out identities while the next epochs train, each with the CPUs and GPU of a worker.
+    The best epoch is the same. 0: the workers score, and training waits."""
 
 
 class Recipe(Options):
@@ -421,6 +424,10 @@ class Recipe(Options):
             )
         if self.compute.decoders and self.loader.processes:
             raise ValueError("compute.decoders replace loader.processes: set only one of them")
+        if self.compute.validators and self.train.held_out_share == 0:
+            raise ValueError(
+                "compute.validators needs train.held_out_share above 0: they score the held-out identities"
+            )
         if self.train.test_weights == "best" and self.train.held_out_share == 0:
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
         if self.method.pair_loss != "none" and self.batch.clips == 1:

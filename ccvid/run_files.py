@@ -11,8 +11,9 @@
     │   ├── clothes.safetensors       clothes classifier or memory, where the recipe has CAL
     │   ├── csci_heads.safetensors    colour head and the pictures' person classifier, where the method is CSCI
     │   ├── trainer.pt                the optimizers, and how many steps the average has seen
-    │   └── progress.json             epochs and steps done, best validation
-    ├── best/                         the best checkpoint on the held-out identities, without trainer.pt
+    │   ├── progress.json             epochs and steps done, best validation, epochs whose score is still to come
+    │   └── unscored/epoch-N/         the weights of each of these, as above without trainer.pt
+    ├── best/                         the best epoch on the held-out identities, as a checkpoint without trainer.pt
     ├── metrics.json                  figures with intervals; written last: a run that has it is scored
     ├── metrics.txt                   the tables that people read
     ├── queries.parquet               one row per query and protocol
@@ -73,6 +74,7 @@ CLOTHES_FILE = "clothes.safetensors"
 CSCI_FILE = "csci_heads.safetensors"
 TRAINER_FILE = "trainer.pt"
 PROGRESS_FILE = "progress.json"
+UNSCORED_FOLDER = "unscored"
 
 METRICS_FILE = "metrics.json"
 TABLES_FILE = "metrics.txt"

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -44,6 +44,8 @@ class Progress:
     best_score: Annotated[float, Field(ge=-1, le=1)] = -1.0
     """Clothes-changing mAP (general if nobody changes clothes) on the held-out identities; −1: none yet."""
     best_epoch: Count = 0
+    unscored: tuple[Count, ...] = ()
+    """Epochs before this moment whose held-out score is still to come, ascending."""
 
     def in_epochs_of(self, steps: int) -> Progress:
         """The same progress with epochs of ``steps`` steps, rounded up to a step."""
@@ -78,14 +80,25 @@ class TrainedParts:
 
 def save_checkpoint(folder: Path, parts: TrainedParts, progress: Progress) -> None:
     """Write a checkpoint into an empty folder."""
-    save_weights(parts.scored_model, folder / WEIGHTS_FILE)
+    save_parts(folder, parts, progress)
     state: dict[str, Any] = {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()}
     if parts.average is not None:
-        save_weights(parts.model, folder / UNAVERAGED_FILE)
         state["steps_averaged"] = parts.average.n_averaged
+    torch.save(state, folder / TRAINER_FILE)
+
+
+def save_parts(folder: Path, parts: TrainedParts, progress: Progress) -> None:
+    """Write a checkpoint without ``trainer.pt``: enough to use the weights, not to train on."""
+    save_weights(parts.scored_model, folder / WEIGHTS_FILE)
+    if parts.average is not None:
+        save_weights(parts.model, folder / UNAVERAGED_FILE)
     for name, head in parts.heads.items():
         save_weights(head, folder / name)
-    torch.save(state, folder / TRAINER_FILE)
+    write_progress(folder, progress)
+
+
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Write ``progress.json`` into a checkpoint folder."""
     (folder / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
 
 
@@ -113,6 +126,15 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
             parts.average.n_averaged.fill_(steps)
     except Exception as error:  # a damaged pickle or optimizer state can raise almost anything
         raise InputError(f"{path}: not a checkpoint of this recipe: {one_line(error)}") from error
+    return read_progress(folder)
+
+
+def read_progress(folder: Path) -> Progress:
+    """Read ``progress.json`` of a checkpoint folder.
+
+    Raises:
+        InputError: it is missing, damaged or contradicts itself.
+    """
     path = folder / PROGRESS_FILE
     try:
         progress = _PROGRESS.validate_json(read_document(path))
@@ -123,6 +145,10 @@ def load_checkpoint(folder: Path, parts: TrainedParts) -> Progress:
     if progress.step > progress.steps_per_epoch:
         most = progress.steps_per_epoch
         raise InputError(f"{path}: step is {progress.step}, expected at most {most}, the steps per epoch")
+    if list(progress.unscored) != sorted({epoch for epoch in progress.unscored if 1 <= epoch <= progress.epoch}):
+        raise InputError(
+            f"{path}: unscored is {list(progress.unscored)}, expected ascending epochs from 1 to {progress.epoch}"
+        )
     return progress
 
 
@@ -157,6 +183,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file is damaged or does not fit, or a value is not finite; the message names the tensor.
     """
+    module.load_state_dict(read_weights(module, path))
+
+
+def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Read what :func:`load_weights` would restore, with the same errors."""
     own = module.state_dict()
     try:
         state = read_checkpoint(path)
@@ -164,4 +195,4 @@ def load_weights(module: nn.Module, path: Path) -> None:
         check_finite(state, path)
     except WeightsError as error:
         raise InputError(str(error)) from None
-    module.load_state_dict(state)
+    return dict(state)

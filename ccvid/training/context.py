@@ -11,8 +11,33 @@ from typing import Protocol
 import torch
 
 from ccvid.run_files import CHECKPOINT_PREFIX
+from ccvid.training.held_out import HeldOut, HeldOutScores
 from ccvid.training.step_log import MetricSink
 from data_tools.loader import ClipDecoders, TrainingClips
+
+
+class Validators(Protocol):
+    """Processes that score weights on the held-out identities while training goes on."""
+
+    @property
+    def number(self) -> int:
+        """How many there are, at least 1; each scores one epoch at a time."""
+
+    def submit(self, epoch: int, weights: Path) -> None:
+        """Begin to score the weights in a safetensors file, which is read before this returns."""
+
+    def is_done(self, epoch: int, seconds: float) -> bool:
+        """Whether a submitted epoch is scored or given up; waits for that up to ``seconds``."""
+
+    def result(self, epoch: int) -> HeldOutScores | None:
+        """The scores of an epoch that is done, which are then forgotten here; None: no validator could score it.
+
+        Raises:
+            InputError: the data cannot be read.
+        """
+
+    def close(self) -> None:
+        """Stop the processes."""
 
 
 class RunContext(Protocol):
@@ -30,6 +55,9 @@ class RunContext(Protocol):
 
     def decoders(self, clips: TrainingClips) -> ClipDecoders | None:
         """Processes that decode this rank's clips; None: the rank decodes them itself."""
+
+    def validators(self, held_out: HeldOut) -> Validators | None:
+        """What scores beside training, on rank 0; None on the other ranks, or if the ranks score and wait."""
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
@@ -67,6 +95,9 @@ class LocalRun:
         self.scratch.mkdir(parents=True)
 
     def decoders(self, clips: TrainingClips) -> ClipDecoders | None:  # noqa: ARG002
+        return None
+
+    def validators(self, held_out: HeldOut) -> Validators | None:  # noqa: ARG002
         return None
 
     @contextmanager

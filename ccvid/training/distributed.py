@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -125,12 +126,16 @@ class _SumOverRanks(torch.autograd.Function):
         return _SumOverRanks.apply(gradient)  # type: ignore[no-any-return]
 
 
-def gather_rows(own: Tensor, total: int, world_size: int) -> Tensor:
-    """Undo a split by ``rows[rank::world_size]``: (total, …) rows in their original order, on the CPU."""
-    parts = gather(own.cpu(), world_size)
-    whole = own.new_empty((total, *own.shape[1:]), device="cpu")
-    for rank, part in enumerate(parts):
-        whole[rank::world_size] = part
+def gather_rows(own: Tensor, world_size: int) -> Tensor:
+    """Undo a split by ``rows[rank::world_size]``: all rows in their original order, on the CPU."""
+    return interleave(gather(own.cpu(), world_size))
+
+
+def interleave(parts: Sequence[Tensor]) -> Tensor:
+    """Put rows that were dealt out in turn, ``rows[number::len(parts)]``, back in their order."""
+    whole = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
+    for number, part in enumerate(parts):
+        whole[number :: len(parts)] = part
     return whole
 
 

@@ -23,6 +23,8 @@ TRAINING = "training"
 """Title of its progress lines."""
 _LOSS = "_loss"
 """Ends the name of each loss among a step's values."""
+_RATE = "learning_rate"
+"""A value of every step, and of no validation."""
 MetricGroup = Literal["train", "speed", "validation", "test"]
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class StepLog:
     Args:
         folder: the run folder; None writes no file and shows nothing (ranks other than 0).
         first_step: steps before this one are already in the file; later ones, from a killed run, are dropped.
+        first_unscored: the same of validations, if some from before ``first_step`` are done again.
         clips_per_step: of all workers together.
         sinks: receive every value, on every rank; the caller closes them.
     """
@@ -58,13 +61,14 @@ class StepLog:
         folder: Path | None,
         *,
         first_step: int,
+        first_unscored: int | None = None,
         total_steps: int,
         clips_per_step: int,
         sinks: Sequence[MetricSink] = (),
     ) -> None:
         self._files: list[_StepsFile | _Board] = []
         if folder is not None:
-            self._files = [_StepsFile(folder, first_step), _Board(folder, first_step)]
+            self._files = [_StepsFile(folder, first_step, first_unscored), _Board(folder, first_step)]
         self._sinks: list[MetricSink] = [*self._files, *sinks]
         self._pending: list[tuple[int, float, UpdateResult]] = []
         self._first_step, self._total_steps, self._clips_per_step = first_step, total_steps, clips_per_step
@@ -157,6 +161,11 @@ class StepLog:
             sink.add(group, step, values)
 
 
+def log_event(event: str, *, epoch: int, step: int, world_size: int, **facts: float) -> None:
+    """Log an event with the epochs and steps done before it."""
+    logger.info(event, extra={"event": event, "epoch": epoch, "step": step, "world_size": world_size, **facts})
+
+
 def add_test_scores(sinks: Sequence[MetricSink], step: int, metrics: Mapping[str, object]) -> None:
     """Send every protocol's figures in ``metrics.json`` to ``sinks``, as ``general/map`` or ``general/cmc/1``."""
     figures = {
@@ -182,8 +191,8 @@ def flatten(values: object, separator: str, prefix: str = "") -> dict[str, objec
 class _StepsFile:
     """``steps.jsonl``: one line per step and per validation, written immediately."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        self._file = _reopen(folder / STEPS_FILE, first_step)
+    def __init__(self, folder: Path, first_step: int, first_unscored: int | None) -> None:
+        self._file = _reopen(folder / STEPS_FILE, first_step, first_step if first_unscored is None else first_unscored)
 
     def add(self, group: MetricGroup, step: int, values: Mapping[str, float]) -> None:
         if group in ("train", "validation"):
@@ -209,13 +218,14 @@ class _Board:
         self._writer.close()
 
 
-def _reopen(path: Path, first_step: int) -> TextIO:
-    """Open for appending, without the lines of steps that will be repeated or that a kill cut short."""
+def _reopen(path: Path, first_step: int, first_unscored: int) -> TextIO:
+    """Open for appending, without the lines of what will be repeated or that a kill cut short."""
     kept = []
     if path.exists():
         for line in path.read_bytes().splitlines():
             try:
-                if parse_json(line, path)["step"] < first_step:
+                values = parse_json(line, path)
+                if values["step"] < (first_step if _RATE in values else first_unscored):
                     kept.append(line.decode() + "\n")
             except (InputError, KeyError, TypeError):
                 break
@@ -227,7 +237,7 @@ def _values(learning_rate: float, result: UpdateResult) -> dict[str, float]:
     measured = {f"{name}{_LOSS}": value for name, value in result.losses.items()}
     measured["identity_accuracy"] = result.identity_accuracy
     numbers = torch.stack([value.float() for value in measured.values()]).tolist()
-    return {"learning_rate": learning_rate, **dict(zip(measured, numbers, strict=True))}
+    return {_RATE: learning_rate, **dict(zip(measured, numbers, strict=True))}
 
 
 def _gpu_memory(device: torch.device) -> dict[str, float]:

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import copytree, rmtree
 from tempfile import mkdtemp
 
 import torch
 
 from ccvid.config import Recipe
 from ccvid.precision import WORTH_IT, bf16_speed
-from ccvid.retrieval.embedding.embed import embed_tracklets
-from ccvid.retrieval.embedding.table import EmbeddingTable
-from ccvid.retrieval.ranking.metrics import Evaluation
-from ccvid.retrieval.ranking.scoring import score_embeddings, single_score
-from ccvid.run_files import BEST_FOLDER, TRAINER_FILE, WEIGHTS_FILE
+from ccvid.run_files import BEST_FOLDER, WEIGHTS_FILE
 from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
-from ccvid.training.checkpoint import Progress, is_finite, load_checkpoint, load_weights, save_checkpoint
+from ccvid.training.checkpoint import (
+    Progress,
+    is_finite,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_parts,
+)
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import Agreement, agree, broadcast_state, gather_rows
+from ccvid.training.distributed import Agreement, agree, broadcast_state
+from ccvid.training.held_out import HeldOut, HeldOutScores, evaluate_held_out
 from ccvid.training.passes import BatchUpdate, TrainingPass
 from ccvid.training.schedules import learning_rate
+from ccvid.training.shared_embedding import embed_together
 from ccvid.training.split import split_for
-from ccvid.training.step_log import TRAINING, NonFiniteLossError, StepLog
+from ccvid.training.step_log import TRAINING, NonFiniteLossError, StepLog, log_event
 from ccvid.training.stopping import EndedOnRequestError
-from data_tools.clips import count_clips
+from ccvid.training.validation import Validation
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler, Schedule
 from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
-from data_tools.progress import Meter, message, note_kept, state
+from data_tools.progress import message, note_kept, state
 from data_tools.shards import ShardFolder
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ class Trainer:
         self.passes = [LoadedPass(self._loader(each), each.update) for each in training.passes]
         self.progress = Progress()
         self.agreement = Agreement(run.world_size)
+        self.validation = self._validation()
         self._problem: str | None = None
         self._ending = False
         self._saved = self._save_seconds = 0.0
@@ -91,9 +93,11 @@ class Trainer:
             EndedOnRequestError: the run was asked to end.
         """
         epochs, steps = self.recipe.train.epochs, self.steps_per_epoch
+        updates_unscored = None
         with self.run.latest_checkpoint() as folder:
             if folder is not None:
                 self.progress = load_checkpoint(folder, self.parts)
+                updates_unscored = self.validation.resume(folder, self.progress.unscored)
         self.progress = self.progress.in_epochs_of(steps)
         done = self.progress.epoch * steps + self.progress.step
         # If the number of workers changed, the steps done are more or fewer than the same epochs would have now.
@@ -102,6 +106,7 @@ class Trainer:
         self.log = StepLog(
             self.run.folder if self.run.rank == 0 else None,
             first_step=self.progress.updates,
+            first_unscored=None if updates_unscored is None else updates_unscored - 1,
             total_steps=self._steps_before + epochs * steps,
             clips_per_step=batch.identities * batch.clips * self.run.world_size,
             sinks=self.run.sinks,
@@ -115,8 +120,23 @@ class Trainer:
         finally:
             self.run.rest()
             self.log.close()
+            self.validation.close()
             for each in self.passes:
                 each.loader.close()
+
+    def _validation(self) -> Validation:
+        recipe, run, rows = self.recipe, self.run, self.split.held_out_rows
+        held_out = HeldOut(self.parts.scored_model, recipe, rows, run.world_size)
+        validators = run.validators(held_out) if rows else None
+        return Validation(
+            recipe.train,
+            run,
+            self.agreement,
+            held_out.model,
+            score=self.score_held_out,
+            write=self._write_scored,
+            validators=validators,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -143,49 +163,17 @@ class Trainer:
             load_weights(self.scored_model, self.run.folder / BEST_FOLDER / WEIGHTS_FILE)
         broadcast_state(self.scored_model, self.run.world_size)
 
-    def embed(self, rows: list[int], *, within: str = "") -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(self, rows: Sequence[int], *, within: str = "") -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (rows, D) and clip counts (rows,) of stored tracklets, shared among the ranks."""
-        broadcast_state(self.scored_model, self.run.world_size)
-        own = rows[self.run.rank :: self.run.world_size]
-        clips = int(count_clips(self.store.rows.frame_count_N[own], self.recipe.clip).sum())
-        every = self.recipe.train.log_every_seconds
-        first = self.run.rank == 0
-        meter = Meter("embedding", clips, "clips", within=within, every_seconds=every, brief=True) if first else None
+        return embed_together(self.scored_model, self.store, rows, self.recipe, self.run, self.agreement, within=within)
 
-        def progress(clips: int) -> None:
-            self.run.alive()
-            if meter is not None:
-                meter.add(clips, clips=clips)
-
-        problem = None
-        model = self.scored_model
-        was_training = model.training
-        try:
-            embedding, count = embed_tracklets(
-                model.eval(),
-                self.store,
-                own,
-                self.recipe,
-                progress,
-            )
-        except InputError as error:
-            problem = str(error)
-        model.train(was_training)
-        self.agreement.stop_if_any(problem)
-        self.run.rest()  # rank 0 may now spend long on scoring
-        return (
-            gather_rows(embedding, len(rows), self.run.world_size),
-            gather_rows(count, len(rows), self.run.world_size),
-        )
-
-    def score_held_out(self) -> Evaluation | None:
+    def score_held_out(self) -> HeldOutScores | None:
         """Score each tracklet of the held-out identities against all others; None on ranks other than 0."""
-        rows = list(self.split.held_out_rows)
+        rows = self.split.held_out_rows
         embedded = self.embed(rows, within=TRAINING)
         if self.run.rank != 0:
             return None
-        table = EmbeddingTable.of(self.store, rows, *embedded, model="in training")
-        return score_embeddings(table, table).evaluation
+        return HeldOutScores.of(evaluate_held_out(self.store, rows, *embedded))
 
     def _train_epoch(self, epoch: int) -> None:
         train = self.recipe.train
@@ -258,17 +246,12 @@ class Trainer:
         train, done = self.recipe.train, epoch + 1
         self.agreement.stop_if_any(self._flush_log(epoch, self.steps_per_epoch))
         self.progress = replace(self.progress, epoch=done, step=0)
-        metrics: dict[str, float] = {"epoch": done}
-        is_best = False
-        if self.split.held_out_rows and (done % train.validate_every == 0 or done == train.epochs):
-            score = self._validate(done)
-            metrics["held_out_score"] = score
-            if is_best := score > self.progress.best_score:
-                self.progress = replace(self.progress, best_score=score, best_epoch=done)
-            metrics["best_score"] = self.progress.best_score
+        best_before = self.progress.best_epoch
+        self.progress, metrics = self.validation.end_epoch(self.progress, self.log)
+        is_new_best = self.progress.best_epoch != best_before
         turn = done % train.checkpoint_every_epochs == 0
-        if is_best or done == train.epochs or (turn and self._time_for_checkpoint()):
-            self._save(metrics, is_best=is_best)
+        if is_new_best or done == train.epochs or (turn and self._time_for_checkpoint()):
+            self._save(metrics)
         elif "held_out_score" in metrics:
             self.run.report(metrics, None)
         self.log.pause()
@@ -278,44 +261,42 @@ class Trainer:
         due = time.monotonic() - self._saved >= self._save_seconds / self.recipe.train.checkpoint_share
         return agree(due, self.run.device, self.run.world_size) > 0
 
-    def _validate(self, done: int) -> float:
-        """Score the held-out identities, log the result, and return the same score on all ranks."""
-        evaluation = self.score_held_out()
-        score = 0.0
-        if evaluation is not None:
-            score = single_score(evaluation)
-            scores = {f"{name}_map": result.mean_average_precision for name, result in evaluation.results.items()}
-            shown = "  ".join(f"{name.removesuffix('_map')} {value:.1%}" for name, value in scores.items())
-            self.log.add_validation(self.progress.updates - 1, scores, f"held-out mAP, epoch {done}: {shown}")
-            self._log_event("validation", **scores)
-            message(f"epoch {done}: mAP on {len(evaluation.query)} held-out tracklets: {shown}", transient=True)
-        score = agree(score, self.run.device, self.run.world_size)
-        self.run.alive()
-        return score
-
-    def _save(self, metrics: dict[str, float], *, is_best: bool = False, wait: bool = False) -> None:
+    def _save(self, metrics: dict[str, float], *, wait: bool = False) -> None:
         """Save a checkpoint and report it with ``metrics``."""
         began = time.monotonic()
-        folder = problem = None
+        folder = None
+        self._refuse_divergence()
+        if self.run.rank == 0:
+            folder = Path(mkdtemp(prefix="checkpoint-", dir=self.run.scratch))
+            save_checkpoint(folder, self.parts, self.progress)
+            self._write_description(folder)
+            self.validation.save(folder, self.progress.unscored)
+            self.run.publish()
+        self.run.report(metrics, folder, wait=wait)
+        self._log_event("checkpoint")
+        self._saved = time.monotonic()
+        self._save_seconds = self._saved - began
+
+    def _write_scored(self, folder: Path) -> None:
+        """Write the present weights without the optimizers into an empty folder; every rank must call it."""
+        self._refuse_divergence()
+        if self.run.rank == 0:
+            save_parts(folder, self.parts, self.progress)
+            self._write_description(folder)
+
+    def _refuse_divergence(self) -> None:
+        problem = None
         if self.run.rank == 0 and not is_finite(self.model):
             problem = (
                 f"epoch {self.progress.epoch + 1}, step {self.progress.step}: weights are not finite and not saved; "
                 "training has diverged. Start a new run with a lower --optim.learning_rate"
             )
         self.agreement.stop_if_any(problem)
-        if self.run.rank == 0:
-            folder = Path(mkdtemp(prefix="checkpoint-", dir=self.run.scratch))
-            save_checkpoint(folder, self.parts, self.progress)
-            recipe, split = self.recipe, self.split
-            clothes = len(split.clothes) if recipe.method.uses_clothes else 0
-            write_description(folder, recipe.model, recipe.clip, persons=len(split.persons), clothes=clothes)
-            if is_best:
-                self._keep_best(folder)
-            self.run.publish()
-        self.run.report(metrics, folder, wait=wait)
-        self._log_event("checkpoint")
-        self._saved = time.monotonic()
-        self._save_seconds = self._saved - began
+
+    def _write_description(self, folder: Path) -> None:
+        recipe, split = self.recipe, self.split
+        clothes = len(split.clothes) if recipe.method.uses_clothes else 0
+        write_description(folder, recipe.model, recipe.clip, persons=len(split.persons), clothes=clothes)
 
     def _show_start(self) -> None:
         if self.run.rank != 0:
@@ -328,18 +309,8 @@ class Trainer:
         workers = "1 worker" if self.run.world_size == 1 else f"{self.run.world_size} workers"
         state(f"training on {workers}{resumed}", lasting=True)
 
-    def _log_event(self, event: str, **facts: float) -> None:
-        """Log an event with the epochs and steps done so far."""
-        place = {"epoch": self.progress.epoch, "step": self.progress.updates, "world_size": self.run.world_size}
-        logger.info(event, extra={"event": event, **place, **facts})
-
-    def _keep_best(self, checkpoint: Path) -> None:
-        best = self.run.folder / BEST_FOLDER
-        fresh = best.with_name(f".{BEST_FOLDER}.new")
-        rmtree(fresh, ignore_errors=True)
-        copytree(checkpoint, fresh, ignore=lambda _, names: [name for name in names if name == TRAINER_FILE])
-        rmtree(best, ignore_errors=True)
-        fresh.rename(best)
+    def _log_event(self, event: str) -> None:
+        log_event(event, epoch=self.progress.epoch, step=self.progress.updates, world_size=self.run.world_size)
 
     def _set_learning_rate(self, epoch: float) -> float:
         """Set the rate of every group for this moment, in epochs; return that of the network's usual parameters."""

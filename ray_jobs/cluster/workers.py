@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import ray
@@ -16,38 +17,43 @@ class Workers:
     ``count`` of them fit into the cluster now; ``wanted`` is the number requested from Ray Train, or a range if the
     recipe has one; ``nodes`` are the ids of the nodes with a CPU, and a GPU if needed, for a worker.
 
+    Args:
+        validators: for so many actors beside the workers, with the resources of a worker each, room is left.
+
     Raises:
         InputError: the cluster does not have the resources that the recipe requires.
     """
 
-    def __init__(self, compute: ComputeOptions) -> None:
+    def __init__(self, compute: ComputeOptions, *, validators: int = 0) -> None:
         alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         nodes = [node["Resources"] for node in alive]
         gpus, cpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
         self.use_gpu = gpus > 0 if compute.use_gpu is None else compute.use_gpu
         self.nodes = [node["NodeID"] for node in alive if self._may_work_on(node["Resources"])]
         homes = [node for node in nodes if self._may_work_on(node)]
-        self.wanted = compute.workers or (gpus if self.use_gpu else len(homes))
+        self.wanted = compute.workers or (gpus - validators if self.use_gpu else len(homes))
         fewest, most = self.wanted if isinstance(self.wanted, tuple) else (self.wanted, self.wanted)
         if isinstance(self.wanted, tuple):  # nodes may join, so assume a full node for each share
             per_node = int(max((node["GPU"] for node in homes), default=1)) if self.use_gpu else 1
         else:
-            per_node = -(-most // max(1, len(homes)))
+            per_node = max(1, -(-(most + validators) // max(1, len(homes))))
         smallest = int(min((node["CPU"] for node in homes), default=1))
         self.cpus = compute.cpus_per_worker or max(1, smallest // per_node)
-        rooms = (min(node["CPU"] // self.cpus, node["GPU"] if self.use_gpu else most) for node in homes)
-        self.count = min(most, int(sum(rooms)))
+        rooms = (min(node["CPU"] // self.cpus, node["GPU"] if self.use_gpu else math.inf) for node in homes)
+        self.count = min(most, int(sum(rooms)) - validators)
         if not 1 <= fewest <= self.count:
+            beside, flag = (f" and {validators} validators", ", --compute.validators") if validators else ("", "")
             raise InputError(
-                f"{fewest} workers with {self.cpus} CPUs{' and a GPU' if self.use_gpu else ''} each do not fit the "
-                f"cluster's {cpus} CPUs and {gpus} GPUs; change --compute.workers or --compute.cpus_per_worker"
-            )
-        decoders = fewest * compute.decoders
-        if decoders > cpus - fewest * self.cpus:
-            raise InputError(
-                f"{fewest} workers with {compute.decoders} decoders each need {decoders} CPUs besides the workers' own "
-                f"{fewest * self.cpus}, and the cluster has {cpus}; lower --compute.decoders or "
+                f"{max(1, fewest)} workers{beside} with {self.cpus} CPUs{' and a GPU' if self.use_gpu else ''} each do "
+                f"not fit the cluster's {cpus} CPUs and {gpus} GPUs; change --compute.workers{flag} or "
                 "--compute.cpus_per_worker"
+            )
+        decoders, taken = fewest * compute.decoders, (fewest + validators) * self.cpus
+        if decoders > cpus - taken:
+            raise InputError(
+                f"{fewest} workers with {compute.decoders} decoders each need {decoders} CPUs besides the {taken} of "
+                f"workers{' and validators' if validators else ''}, and the cluster has {cpus}; lower "
+                "--compute.decoders or --compute.cpus_per_worker"
             )
 
     def _may_work_on(self, node: Mapping[str, float]) -> bool:

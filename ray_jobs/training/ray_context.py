@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +17,8 @@ from ray.train import Checkpoint, CheckpointUploadMode
 
 from ccvid.config import Recipe
 from ccvid.run_files import CHECKPOINT_PREFIX, TENSORBOARD_FOLDER
+from ccvid.training.context import Validators
+from ccvid.training.held_out import HeldOut
 from ccvid.training.step_log import MetricSink
 from data_tools.loader import ClipDecoders, TrainingClips
 from data_tools.progress import PlainConsole, using_console
@@ -23,6 +27,7 @@ from data_tools.storage import StorageFolder
 from ray_jobs.cluster.job_console import drivers_console
 from ray_jobs.training.decoders import RemoteDecoders
 from ray_jobs.training.guard import stop_check
+from ray_jobs.training.validators import RemoteValidators
 from ray_jobs.training.watchdog import Watchdog
 
 
@@ -30,9 +35,12 @@ class RayRun:
     """Implements ``ccvid.training.context.RunContext`` inside a Ray Train worker.
 
     If the run's storage is remote, rank 0 writes to a local folder, and ``publish`` uploads it.
+
+    Args:
+        cpus: of this worker.
     """
 
-    def __init__(self, recipe: Recipe, shards: str, stop_requested: Callable[[], bool]) -> None:
+    def __init__(self, recipe: Recipe, shards: str, stop_requested: Callable[[], bool], *, cpus: int = 1) -> None:
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
@@ -40,7 +48,7 @@ class RayRun:
         self.scratch = Path.cwd()  # the worker's own folder within Ray's session folder
         self.stop_requested = stop_requested
         self.sinks: Sequence[MetricSink] = ()
-        self._recipe, self._shards = recipe, shards
+        self._recipe, self._shards, self._cpus = recipe, shards, cpus
         self._stored = StorageFolder(recipe.run.storage, recipe.run.patience_seconds) / recipe.run.name
         self._storage = context.get_storage()
         self.folder = self._stored.local or self.scratch / "run"
@@ -50,13 +58,14 @@ class RayRun:
 
     @classmethod
     @contextmanager
-    def of(cls, recipe: Recipe, shards: str, guard: Any, *, shown: bool = True) -> Iterator[Self]:
+    def of(cls, recipe: Recipe, shards: str, guard: Any, *, cpus: int = 1, shown: bool = True) -> Iterator[Self]:
         """The run of this worker; ``guard`` tells it when to stop (None: never).
 
         Args:
+            cpus: of this worker.
             shown: whether the driver shows this worker's news.
         """
-        run = cls(recipe, shards, stop_check(guard))
+        run = cls(recipe, shards, stop_check(guard), cpus=cpus)
         console = drivers_console(f"worker {run.rank}" if run.rank else "") if shown else None
         with using_console(console or PlainConsole()):
             if run.rank == 0:
@@ -79,6 +88,20 @@ class RayRun:
             number=recipe.compute.decoders,
             rank=self.rank,
             threads=recipe.loader.threads,
+        )
+
+    def validators(self, held_out: HeldOut) -> Validators | None:
+        """Rank 0's actors, if the recipe asks for them."""
+        recipe, compute = self._recipe, self._recipe.compute
+        if not compute.validators or self.rank != 0:
+            return None
+        gpu = {"GPU": 1.0} if self.device.type == "cuda" else {}
+        return RemoteValidators(
+            replace(held_out, model=deepcopy(held_out.model).cpu()),
+            partial(open_shards, self._shards, recipe.data.cache),
+            number=compute.validators,
+            resources={"CPU": float(self._cpus), **gpu},
+            hang_seconds=compute.hang_seconds,
         )
 
     @contextmanager

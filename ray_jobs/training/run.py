@@ -64,7 +64,7 @@ def train(recipe: Recipe) -> StorageFolder:
     compare_checksums(recipe.data)
     read_hiding(recipe.report)  # refuse an unusable detector before training, not after it
     state("checking the machines and the recipe")
-    workers = Workers(recipe.compute)
+    workers = Workers(recipe.compute, validators=recipe.compute.validators)
     recipe, gpu_bytes = precision_and_memory(recipe, workers)
     run_task(check_start, recipe, shards, workers, gpu_bytes)
     folder.write(CONFIG_FILE, write_config(recipe).encode())

@@ -49,6 +49,8 @@ def first_stage_of(recipe: Recipe) -> Recipe:
     values: dict[str, Any] = {**read_recipe(name), **{key: getattr(recipe, key) for key in SHARED_SECTIONS}}
     values["run"] = recipe.run.model_copy(update={"name": f"{recipe.run.name}-stage1"})
     values["train"] = {**values.get("train", {}), "seed": recipe.train.seed, "bf16": recipe.train.bf16}
+    if not values["train"].get("held_out_share"):  # validators would have nothing to do
+        values["compute"] = recipe.compute.model_copy(update={"validators": 0})
     try:
         first = Recipe.model_validate(values)
     except ValidationError as error:

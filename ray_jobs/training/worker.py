@@ -47,7 +47,8 @@ def train_worker(config: dict[str, Any]) -> WorkerOutcome:
     """The function that every Ray Train worker runs."""
     recipe = Recipe.model_validate(config["recipe"])
     recipe = recipe.within(limit_threads(config["cpus"]))
-    with RayRun.of(recipe, config["shards"], config["guard"], shown=config["shown"]) as run:
+    place = recipe, config["shards"], config["guard"]
+    with RayRun.of(*place, cpus=config["cpus"], shown=config["shown"]) as run:
         try:
             store = open_shards(config["shards"], recipe.data.cache)
             with metric_sinks(recipe, run, store.manifest.dataset) as run.sinks:

@@ -121,11 +121,12 @@ class Notes(tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:  # noqa: ARG002
         record = self._record(trial)
         record.seconds = time.monotonic() - self._started[record.number]
-        record.epoch = max(record.epoch, int(result.get("epoch", 0)))
+        epoch = int(result.get("epoch", 0))
+        record.epoch = max(record.epoch, epoch)
         if "held_out_score" in result:
             record.score, record.best_score = result["held_out_score"], result["best_score"]
-            if all(epoch < record.epoch for epoch, _ in record.history):
-                record.history.append((record.epoch, result["held_out_score"]))
+            if all(scored < epoch for scored, _ in record.history):
+                record.history.append((epoch, result["held_out_score"]))
         outcome = result.get(OUTCOME)
         if outcome == "asked":
             self._source.ending = True

@@ -20,18 +20,15 @@ class Room:
 
     def __str__(self) -> str:
         compute, gpu = self.compute, " and a GPU" if self.compute.use_gpu else ""
-        return (
-            f"{self.trials} trial(s) at once, each {compute.workers} worker(s) with {compute.cpus_per_worker} CPU(s)"
-            f"{gpu}"
-        )
+        return f"{self.trials} trial(s) at once, each {_processes(compute)} with {compute.cpus_per_worker} CPU(s){gpu}"
 
 
 def find_room(
     compute: ComputeOptions, nodes: Sequence[Mapping[str, float]], *, concurrency: int | None, trials: int
 ) -> Room:
-    """The number of concurrent trials whose workers all fit into the cluster, so that none waits for another.
+    """The number of concurrent trials whose processes all fit into the cluster, so that none waits for another.
 
-    A trial's workers are identical and are reserved all or none, so it is exact to count how many fit on each node.
+    A trial's workers and validators take the same room each, so it is exact to count how many fit on each node.
 
     Args:
         compute: for one trial; 1 worker if ``workers`` is not set.
@@ -45,28 +42,36 @@ def find_room(
     if isinstance(compute.workers, tuple):
         raise InputError("compute.workers: a trial has a fixed number of workers, so that scores can be compared")
     workers = compute.workers or 1
+    processes = workers + compute.validators
     use_gpu = any(node.get("GPU", 0) >= 1 for node in nodes) if compute.use_gpu is None else compute.use_gpu
     homes = [node for node in nodes if node.get("CPU", 0) >= 1 and (not use_gpu or node.get("GPU", 0) >= 1)]
-    cpus = compute.cpus_per_worker or _share(homes, use_gpu, workers * (concurrency or 1))
+    cpus = compute.cpus_per_worker or _share(homes, use_gpu, processes * (concurrency or 1))
     slots = sum(int(min(node["CPU"] // cpus, node["GPU"] if use_gpu else node["CPU"])) for node in homes)
+    fit = slots // processes
     gpu = " and a GPU" if use_gpu else ""
     if compute.decoders:  # on a worker's node, it could block a later trial's workers
         spare = sum(int(node.get("CPU", 0)) for node in nodes if node not in homes)
         slots, gpu = min(slots, spare // compute.decoders), f"{gpu} and {compute.decoders} decoder(s) on other nodes"
-    fit = slots // workers
+        fit = min(fit, slots // workers)
+    decided = compute.model_copy(update={"workers": workers, "cpus_per_worker": cpus, "use_gpu": use_gpu})
     if fit < (concurrency or 1):
         raise InputError(
-            f"{concurrency or 1} trial(s) at once of {workers} worker(s) with {cpus} CPU(s){gpu} each do not fit the "
+            f"{concurrency or 1} trial(s) at once of {_processes(decided)} with {cpus} CPU(s){gpu} each do not fit the "
             f"cluster, whose {len(nodes)} node(s) hold {slots} such worker(s); lower --concurrency, --compute.workers "
             "or --compute.cpus_per_worker"
         )
-    decided = compute.model_copy(update={"workers": workers, "cpus_per_worker": cpus, "use_gpu": use_gpu})
     return Room(decided, min(concurrency or fit, trials))
 
 
-def _share(homes: Sequence[Mapping[str, float]], use_gpu: bool, workers: int) -> int:
-    """CPUs per worker: a GPU's share of its node, or a node's CPUs divided among the workers it must hold."""
+def _processes(compute: ComputeOptions) -> str:
+    """Of a trial."""
+    validators = f" and {compute.validators} validator(s)" if compute.validators else ""
+    return f"{compute.workers} worker(s){validators}"
+
+
+def _share(homes: Sequence[Mapping[str, float]], use_gpu: bool, processes: int) -> int:
+    """CPUs per worker: a GPU's share of its node, or a node's CPUs divided among the processes it must hold."""
     if use_gpu:
         return max(1, int(min((node["CPU"] // node["GPU"] for node in homes), default=1)))
-    per_node = -(-workers // max(1, len(homes)))
+    per_node = -(-processes // max(1, len(homes)))
     return max(1, int(min((node["CPU"] for node in homes), default=1)) // per_node)

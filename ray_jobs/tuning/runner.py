@@ -135,7 +135,7 @@ def search(recipe: Recipe, space: Space, options: SearchOptions) -> None:
     if source.left > 0:
         shards = ensure_shards(recipe.data)
         compare_checksums(recipe.data)
-        workers = Workers(room.compute)
+        workers = Workers(room.compute, validators=room.compute.validators)
         decided, gpu_bytes = precision_and_memory(decided, workers)
         records.keep_precision(decided)
         run_task(check_start, decided, shards, workers, gpu_bytes)

@@ -79,7 +79,7 @@ class TrialRun(tune.Trainable):
             ended = not self._thread.is_alive()  # read before the last report
             with suppress(Empty):
                 self._controller, metrics = self._reports.get(timeout=POLL_SECONDS)
-                self._epoch = int(metrics["epoch"])
+                self._epoch = max(self._epoch, int(metrics["epoch"]))  # a validator's score may be of an earlier one
                 return self._result(metrics)
             if ended:
                 return self._result(self._last_metrics()) | self._outcome | {"done": True}
@@ -106,7 +106,7 @@ class TrialRun(tune.Trainable):
             trainer = make_trainer(
                 self._recipe,
                 self._job.shards,
-                Workers(self._recipe.compute),
+                Workers(self._recipe.compute, validators=self._recipe.compute.validators),
                 guard=self._job.guard,
                 score_test=False,
                 shown=False,

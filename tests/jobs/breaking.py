@@ -53,7 +53,12 @@ def last_checkpoint(place: StorageFolder) -> StorageFolder:
 
 def train_workers(of: Head | Node) -> list[int]:
     """Process ids of a cluster's or a node's Ray Train workers."""
-    return [pid for pid in of.processes() if b"RayTrainWorker" in _command_line(pid)]
+    return processes_called(of, "RayTrainWorker")
+
+
+def processes_called(of: Head | Node, name: str) -> list[int]:
+    """Process ids of a cluster's or a node's processes with this in their command line."""
+    return [pid for pid in of.processes() if name.encode() in _command_line(pid)]
 
 
 def checkout(folder: Path) -> Path:

@@ -34,6 +34,13 @@ def test_a_first_stage_has_data_place_workers_and_seed_of_the_second(name: str, 
     assert first.model_dump(exclude=shared) == alone
 
 
+@pytest.mark.parametrize(("name", "expected"), [("ccvid_csci", 1), ("ccvid_csci_paper", 0)])
+def test_a_first_stage_has_validators_if_it_holds_identities_out(name: str, expected: int) -> None:
+    recipe = recipe_of(name, "--train.held_out_share", "0.1", "--compute.validators", "1", "--compute.workers", "3")
+    first = first_stage_of(recipe).compute
+    assert (first.validators, first.workers) == (expected, 3)
+
+
 def test_the_second_stage_starts_from_the_last_weights_of_the_first(tmp_path: Path) -> None:
     recipe = recipe_of("mevid_csci", "--run.storage", str(tmp_path))
     trained = []

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,6 +17,7 @@ from ccvid.config import ComputeOptions, MethodOptions, Recipe, RunOptions, Trai
 from data_tools.errors import InputError
 from data_tools.storage import StorageFolder
 from ray_jobs.cli import UsageError, parse_recipe
+from ray_jobs.tuning.callbacks import Notes, TrialSource
 from ray_jobs.tuning.records import SearchRecords
 from ray_jobs.tuning.results import importance, write_results
 from ray_jobs.tuning.room import find_room
@@ -208,6 +210,9 @@ def test_the_counted_score_follows_the_weights_that_would_be_tested(tmp_path: Pa
         (ComputeOptions(use_gpu=False, cpus_per_worker=4), [{"CPU": 32.0, "GPU": 4.0}], None, (8, 1, 4)),
         (ComputeOptions(cpus_per_worker=1), [{"CPU": 64.0}], None, (20, 1, 1)),
         (ComputeOptions(decoders=2), [{"CPU": 32.0, "GPU": 8.0}, {"CPU": 7.0}], None, (3, 1, 4)),
+        (ComputeOptions(validators=1), [{"CPU": 2.0}], None, (1, 1, 1)),
+        (ComputeOptions(validators=1, workers=2), [{"CPU": 32.0, "GPU": 8.0}], None, (2, 2, 4)),
+        (ComputeOptions(validators=1, decoders=2), [{"CPU": 32.0, "GPU": 8.0}, {"CPU": 7.0}], None, (3, 1, 4)),
     ],
 )
 def test_room_counts_workers_node_by_node(
@@ -225,6 +230,7 @@ def test_room_counts_workers_node_by_node(
         (ComputeOptions(use_gpu=True), [{"CPU": 8.0}], None),
         (ComputeOptions(), [{"node:x": 1.0}], None),
         (ComputeOptions(decoders=1, cpus_per_worker=1), [{"CPU": 8.0}], None),
+        (ComputeOptions(validators=1, workers=2, cpus_per_worker=1), [{"CPU": 2.0}], None),
     ],
 )
 def test_what_does_not_fit_is_an_error(
@@ -269,3 +275,18 @@ def test_asha_waits_for_the_losses_that_the_space_is_about(tmp_path: Path) -> No
     assert default_grace(baseline, read_space("cal", baseline)) == 10
     short = baseline.model_copy(update={"train": TrainOptions(held_out_share=0.1, epochs=10)})
     assert default_grace(short, read_space("cal", short)) == 10  # no validation before the end: see check_search
+
+
+def test_a_score_that_comes_late_counts_for_its_own_epoch(tmp_path: Path) -> None:
+    """Validators report the score of an epoch after checkpoints of later ones."""
+    records, recipe, space = made_up(tmp_path, 1)
+    record = records.trials[0]
+    record.history, record.epoch, record.state = [], 0, "waiting"
+    source = TrialSource(records, recipe, space, "random", 1)
+    notes, trial = Notes(records, source, lambda: None), SimpleNamespace(config={"number": 0})
+    notes.on_trial_start(0, [], trial)
+    scores = [(10, 0.3), (20, 0.2)]
+    for epoch, late in ((12, None), *scores, (25, None), (20, 0.2)):  # the last again, after a resumption
+        scored = {} if late is None else {"held_out_score": late, "best_score": 0.3}
+        notes.on_trial_result(0, [], trial, {"epoch": epoch, **scored})
+    assert (record.history, record.epoch, record.score, record.best_score) == (scores, 25, 0.2, 0.3)

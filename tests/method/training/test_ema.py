@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from ccvid.config import ModelOptions
 from ccvid.model import IdentityClassifier, ReIdModel
-from ccvid.retrieval.ranking.scoring import single_score
 from ccvid.trained_model import backbone_fingerprint, read_trained_model
 from ccvid.training.build import moving_average
 from ccvid.training.checkpoint import load_checkpoint
@@ -69,9 +68,9 @@ def test_a_run_scores_keeps_and_hands_out_the_average(tiny_shards: Path, tmp_pat
     trainer = Trainer(recipe, store, LocalRun(tmp_path))
     trainer.fit()
     trainer.load_best()
-    evaluation = trainer.score_held_out()
-    assert evaluation is not None
-    assert single_score(evaluation) == pytest.approx(trainer.progress.best_score, abs=1e-12)
+    scores = trainer.score_held_out()
+    assert scores is not None
+    assert scores.single == pytest.approx(trainer.progress.best_score, abs=1e-12)
     best = read_trained_model(tmp_path / "best", ModelOptions())
     assert best.fingerprint == backbone_fingerprint(trainer.scored_model.backbone)
     metrics = train_and_score(recipe, LocalRun(tmp_path), store)

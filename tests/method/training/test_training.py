@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from ccvid.config import Recipe, TrainOptions
 from ccvid.optim_options import OptimOptions
-from ccvid.retrieval.ranking.scoring import single_score
 from ccvid.run_files import CLOTHES_FILE
 from ccvid.trained_model import backbone_fingerprint
 from ccvid.training.checkpoint import Progress, load_checkpoint
@@ -150,9 +149,9 @@ def test_the_best_weights_are_those_of_the_best_validation(tiny_shards: Path, tm
     trainer = Trainer(recipe, ShardFolder(tiny_shards), LocalRun(tmp_path))
     trainer.fit()
     trainer.load_best()
-    evaluation = trainer.score_held_out()
-    assert evaluation is not None
-    assert single_score(evaluation) == pytest.approx(trainer.progress.best_score, abs=1e-12)
+    scores = trainer.score_held_out()
+    assert scores is not None
+    assert scores.single == pytest.approx(trainer.progress.best_score, abs=1e-12)
 
 
 def test_a_finished_run_entered_again_changes_nothing(tiny_shards: Path, tmp_path: Path) -> None:
