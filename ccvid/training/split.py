@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from ccvid.config import Recipe, TrainOptions
+from ccvid.method_choices import METHODS
+from ccvid.retrieval.gallery.clusters import Presence
 from data_tools.colour_outfits import guess_outfits
 from data_tools.errors import InputError
 from data_tools.loader import Integers, TrainingItems
@@ -32,11 +34,15 @@ class TrainingSplit:
     clothes: tuple[tuple[str, str], ...]
     owner_N: Integers
     held_out_rows: tuple[int, ...]
+    presence: Presence | None = None
+    """When each training tracklet is in view, of a split without labels."""
 
 
 def split_for(recipe: Recipe, store: ShardFolder) -> TrainingSplit:
-    """The split for a recipe; raises as :func:`split_training` does."""
+    """The split for a recipe; raises as :func:`split_training` or :func:`split_unlabelled` does."""
     method = recipe.method
+    if not METHODS[method.name].labels:
+        return split_unlabelled(store, piece=recipe.clip.piece)
     return split_training(
         store,
         recipe.train,
@@ -99,6 +105,31 @@ def split_training(
     )
     owner_N = _positions([person for person, _ in clothes], persons)
     return TrainingSplit(items, persons, clothes, owner_N, tuple(number_R[is_held_out_R].tolist()))
+
+
+def split_unlabelled(store: ShardFolder, *, piece: int) -> TrainingSplit:
+    """The tracklets of split ``train``, or of a set without any those without a person, each a person of its own.
+
+    Person and clothes labels are not read, and nothing is held out: without labels nothing could be scored.
+
+    Args:
+        piece: as for :func:`split_training`.
+
+    Raises:
+        InputError: there is nothing to train on.
+    """
+    number_N = np.flatnonzero(store.rows.is_in("split", ["train"]))
+    if not len(number_N):
+        number_N = np.flatnonzero(~store.rows.is_known("person"))
+    if not len(number_N):
+        raise InputError(f"{store.folder}: no tracklet is of split 'train' or without a person, so none can be learned")
+    rows = store.rows.take(number_N)
+    cameras = rows.values("camera")
+    own_N = np.arange(len(rows))
+    camera_N = _positions(cameras, sorted(set(cameras)))
+    items = TrainingItems.cut(rows.frame_count_N, number_N, own_N, own_N, camera_N, piece)
+    tracklets = tuple(rows.values("id"))
+    return TrainingSplit(items, tracklets, tuple((name, "") for name in tracklets), own_N, (), Presence.of(rows))
 
 
 def _guessed_outfits(
