@@ -33,8 +33,8 @@ def cluster_contrast_loss(
     most_BC = known_BM.new_full((len(logits_BM), cameras), -torch.inf)
     most_BC = most_BC.scatter_reduce(1, camera_M.expand_as(known_BM), known_BM, "amax")
     most_BM = most_BC[:, camera_M].masked_fill(~there_M, 0)  # subtracted, so that no exponential over- or underflows
-    sum_BC = (logits_BM - most_BM).clamp(max=0).exp() @ of_camera_MC
-    all_BM = sum_BC[:, camera_M].clamp(min=1).log() + most_BM
+    sum_BC = (logits_BM - most_BM).masked_fill(~there_M, 0).exp() @ of_camera_MC
+    all_BM = sum_BC[:, camera_M].masked_fill(~there_M, 1).log() + most_BM
     own_BM = own_BM & there_M
     loss_B = ((all_BM - logits_BM) * own_BM).sum(dim=1) / own_BM.sum(dim=1).clamp(min=1)
     return loss_B.mean()

@@ -36,7 +36,7 @@ def build_cluster_contrast(recipe: Recipe, split: TrainingSplit, run: RunContext
     """One pass over clips, whose classes are found anew every few epochs."""
     options, optim = recipe.method.own, recipe.optim
     assert isinstance(options, ClusterContrastOptions)
-    model = build_model(recipe, 0, run)
+    model = build_model(recipe, 1, run)
     model.identity_classifier = nn.Identity()  # classes change, so there is none
     average = average_of(model, recipe.train)
     trained = wrap(model, run.device, run.world_size)

@@ -1,0 +1,239 @@
+"""Learning without person labels: groups with a known answer, resumed to the bit, on one rank and two, bad input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.multiprocessing.spawn import spawn
+
+from ccvid.cluster_contrast_options import ClusterContrastOptions, RecolouringOptions
+from ccvid.config import Recipe
+from ccvid.retrieval.gallery.clusters import Presence
+from ccvid.run_files import GROUPS_FILE
+from ccvid.trained_model import read_description
+from ccvid.training.context import LocalRun
+from ccvid.training.pseudo_identities import PseudoIdentities, group_tracklets
+from ccvid.training.recolouring import recoloured, without_bodies
+from ccvid.training.run import train_and_score
+from ccvid.training.trainer import Trainer
+from data_tools.errors import InputError
+from data_tools.shard_index import ShardRows
+from data_tools.shards import ShardFolder
+from tests.method.training.test_training import DyingRun, Killed
+from tests.method.training.test_world_size import train, train_rank
+
+
+def unlabelled_recipe(shards: Path, options: dict[str, Any] | None = None, **sections: dict[str, Any]) -> Recipe:
+    own = {"start_epoch": 1, "renew_every": 2, "neighbours": 2, "reach": 0.5, "collapsed_share": 1, **(options or {})}
+    values: dict[str, dict[str, Any]] = {
+        "data": {"kind": "footage", "shards": str(shards)},
+        "clip": {"length": 2, "stride": 2, "piece": 0},
+        "batch": {"identities": 2, "clips": 2},
+        "model": {"backbone": "c2d_resnet18_slim", "weights": "random", "height": 32, "width": 16},
+        "method": {"name": "cluster_contrast", "cluster_contrast": own, "pair_loss": "triplet"},
+        "train": {"epochs": 4, "log_every_seconds": 0.001, "seed": 5},
+    }
+    for name, section in sections.items():
+        values[name] = values.get(name, {}) | section
+    return Recipe.model_validate(values)
+
+
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    scored = {f"scored.{name}": value for name, value in trainer.scored_model.state_dict().items()}
+    return {**trainer.model.state_dict(), **scored, **trainer.parts.heads[GROUPS_FILE].state_dict()}
+
+
+def made_features(people: int, of_each: int) -> torch.Tensor:
+    """Unit vectors (people * of_each, 32) near a direction of each person's own."""
+    rng = np.random.default_rng(3)
+    direction = np.linalg.qr(rng.normal(size=(32, 32)))[0][:people]
+    near = np.repeat(direction, of_each, axis=0) + 0.05 * rng.normal(size=(people * of_each, 32))
+    return torch.from_numpy((near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32))
+
+
+@pytest.mark.parametrize("reports", [1, 7, 8, 14])
+def test_a_killed_run_ends_with_the_same_weights_and_groups_to_the_bit(
+    tiny_shards: Path, tmp_path: Path, reports: int
+) -> None:
+    """Before the first grouping, in an epoch that begins with one, at its end and in one that keeps it."""
+    recipe = unlabelled_recipe(tiny_shards, train={"checkpoint_every_steps": 1, "ema_decay": 0.8})
+    store = ShardFolder(tiny_shards)
+    undisturbed = Trainer(recipe, store, LocalRun(tmp_path / "whole"))
+    assert undisturbed.steps_per_epoch == 6
+    undisturbed.fit()
+    with pytest.raises(Killed):
+        Trainer(recipe, store, DyingRun(tmp_path / "killed", reports, committed=True)).fit()
+    resumed = Trainer(recipe, store, LocalRun(tmp_path / "killed"))
+    resumed.fit()
+    expected, found = state_of(undisturbed), state_of(resumed)
+    assert int(expected["groupings"]) == 2
+    assert 2 <= int(expected["class_N"].max()) + 1 < 24, "groups, and more than one"
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert (tmp_path / "killed" / "steps.jsonl").read_text() == (tmp_path / "whole" / "steps.jsonl").read_text()
+
+
+def test_labels_change_no_bit_of_the_weights(tiny_shards: Path, tmp_path: Path) -> None:
+    """Persons and clothes of other tracklets, or none at all."""
+    recipe, states = unlabelled_recipe(tiny_shards), []
+    for number, labels in enumerate(("given", "permuted", "none")):
+        store = ShardFolder(tiny_shards)
+        rows = store.rows[:]
+        if labels == "permuted":
+            others = np.random.default_rng(1).permutation(len(rows))
+            rows = [replace(row, person=rows[n].person, clothes=rows[n].clothes) for row, n in zip(rows, others, strict=True)]
+        elif labels == "none":
+            rows = [replace(row, person=None, clothes=None) for row in rows]
+        store.rows = ShardRows.of(rows)
+        trainer = Trainer(recipe, store, LocalRun(tmp_path / str(number)))
+        trainer.fit()
+        states.append(state_of(trainer))
+    for other in states[1:]:
+        assert all(torch.equal(states[0][name], other[name]) for name in states[0])
+
+
+def test_two_workers_have_the_same_weights_and_groups(tiny_shards: Path, tmp_path: Path) -> None:
+    recipe = unlabelled_recipe(tiny_shards, batch={"identities": 1}, method={"pair_loss": "none"})
+    spawn(train_rank, args=(str(tmp_path), recipe), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first if "running" not in name)
+
+
+def test_a_run_learns_says_its_groups_and_scores(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = unlabelled_recipe(tiny_shards, {"by_head": True}, train={"epochs": 6})
+    metrics = train_and_score(recipe, LocalRun(tmp_path), ShardFolder(tiny_shards))
+    assert {"general", "clothes_changing"} <= set(metrics["protocols"])  # type: ignore[call-overload]
+    steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    losses = [step["cluster_loss"] for step in steps if "cluster_loss" in step]
+    assert len(losses) == 36
+    assert losses[0] == pytest.approx(np.log(6), abs=1)  # 24 tracklets of four cameras
+    assert sum(losses[3:6]) < sum(losses[:3])
+    assert read_description(tmp_path / "checkpoint").persons == 0
+    assert "groups of tracklets" in "".join(capfd.readouterr())
+    assert "cluster contrast" in (tmp_path / "metrics.txt").read_text()
+
+
+def test_groups_of_made_features_are_the_persons() -> None:
+    feature_ND, camera_N = made_features(6, 4), np.tile([0, 1], 12)
+    options = ClusterContrastOptions(neighbours=4)
+    unknown = Presence.unknown(24)
+    class_N = group_tracklets(feature_ND, camera_N, unknown, options)
+    person_N = np.repeat(np.arange(6), 4)
+    assert len(np.unique(class_N)) == 6
+    assert len(set(zip(class_N, person_N, strict=True))) == 6
+    shifted_ND = feature_ND + 3 * torch.from_numpy(camera_N)[:, None] * torch.ones(32)
+    shifted_ND = shifted_ND / shifted_ND.norm(dim=1, keepdim=True)
+    assert len(set(zip(group_tracklets(shifted_ND, camera_N, unknown, options), person_N, strict=True))) == 6
+
+
+def test_tracklets_in_view_together_are_never_one_person() -> None:
+    feature_ND, camera_N = made_features(6, 4), np.zeros(24, np.int64)
+    video_N, start_N = np.full(24, -1), np.zeros(24)
+    video_N[:2] = 7
+    class_N = group_tracklets(feature_ND, camera_N, Presence(video_N, start_N, start_N + 1), ClusterContrastOptions())
+    assert class_N[0] != class_N[1]
+    assert class_N[4] == class_N[5]
+
+
+def test_centroids_are_means_of_class_and_camera_and_move_with_momentum() -> None:
+    identities = PseudoIdentities(3, torch.tensor([0, 1, 0, 0]), momentum=0.25)
+    embedding_ND = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]])
+    identities.set_classes(np.array([0, 0, 0, 1]), embedding_ND)
+    root = 0.5**0.5
+    expected_MD = torch.tensor([[root, 0, root], [0, 1, 0], [0, 1, 0], [0, 0, 0]])
+    torch.testing.assert_close(identities.centroid_MD, expected_MD)
+    assert (identities.class_M.tolist(), identities.camera_M.tolist()) == ([0, 0, 1, -1], [0, 1, 0, -1])
+    assert identities.own(torch.tensor([1, 3])).tolist() == [[True, True, False, False], [False, False, True, False]]
+    identities.learn(torch.tensor([[0, 0, 5.0], [0, 2, 0], [0, 0, 9]]), torch.tensor([0, 2, 1]))
+    first = 0.25 * expected_MD[0] + 0.75 * torch.tensor([0, 0.5, 0.5])
+    second = 0.25 * expected_MD[1] + 0.75 * torch.tensor([0.0, 0, 1])
+    torch.testing.assert_close(identities.centroid_MD[0], first / first.norm())
+    torch.testing.assert_close(identities.centroid_MD[1], second / second.norm())
+    torch.testing.assert_close(identities.centroid_MD[2:], expected_MD[2:])
+
+
+def test_colours_change_below_the_neck_alone_and_by_the_seed() -> None:
+    frames_BTCHW = torch.randint(256, (6, 2, 3, 40, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    options = RecolouringOptions(share=1, hidden_share=0, neck=0.5)
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(recoloured(frames_BTCHW, options))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert found[0].dtype == torch.uint8
+    assert torch.equal(found[0][..., :10, :], frames_BTCHW[..., :10, :])
+    assert (found[0][..., 30:, :] != frames_BTCHW[..., 30:, :]).float().mean() > 0.9
+    assert torch.equal(recoloured(frames_BTCHW, RecolouringOptions(share=0, hidden_share=0)), frames_BTCHW)
+    hidden = without_bodies(frames_BTCHW, options)
+    assert torch.equal(hidden[..., :20, :], frames_BTCHW[..., :20, :])
+    assert hidden[..., 20:, :].flatten(3).unique(dim=3).shape[3] == 1
+
+
+def refused(feature_ND: torch.Tensor, **options: Any) -> str:
+    unknown = Presence.unknown(len(feature_ND))
+    with pytest.raises(InputError) as error:
+        group_tracklets(feature_ND, np.zeros(len(feature_ND), np.int64), unknown, ClusterContrastOptions(**options))
+    return str(error.value)
+
+
+def test_one_group_of_everyone_and_no_group_at_all_say_what_to_change() -> None:
+    collapsed = refused(made_features(1, 24), neighbours=12, reach=0.9)
+    assert "one of them holds" in collapsed
+    for name in ("reach from 0.9", "neighbours from 12", "start_epoch above 5"):
+        assert f"--method.cluster_contrast.{name}" in collapsed
+    alone = refused(made_features(24, 1), least=20, reach=0.1)
+    assert "0 groups in 24 tracklets" in alone
+    assert "Raise --method.cluster_contrast.reach from 0.1" in alone
+    dead = refused(torch.ones(24, 4) / 2, neighbours=12, reach=0.9)  # of a network that tells nothing apart
+    assert "one of them holds" in dead
+
+
+def test_a_grouping_that_fails_ends_the_run_only_if_none_went_before(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = unlabelled_recipe(tiny_shards, {"collapsed_share": 0.01})
+    with pytest.raises(InputError, match=r"epoch 2: .*one of them holds .*collapsed_share 0.01"):
+        train(never, tmp_path / "never")
+    calls: list[int] = []
+
+    def once(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise InputError("all alike")
+        return group_tracklets(*arguments)
+
+    monkeypatch.setattr("ccvid.training.cluster_contrast.group_tracklets", once)
+    trainer = train(unlabelled_recipe(tiny_shards), tmp_path / "later")
+    state = state_of(trainer)
+    assert (int(state["groupings"]), int(state["refused"])) == (1, 1)
+    assert "groups stay as they were (now 1 times): all alike" in "".join(capfd.readouterr())
+
+
+def test_a_batch_larger_than_the_data_or_its_groups_is_refused(tiny_shards: Path, tmp_path: Path) -> None:
+    many = unlabelled_recipe(tiny_shards, batch={"identities": 20, "clips": 2})
+    with pytest.raises(InputError, match="an epoch has no complete batch: 24 training items for 1 workers with 20"):
+        Trainer(many, ShardFolder(tiny_shards), LocalRun(tmp_path))
+    few = unlabelled_recipe(tiny_shards, {"neighbours": 12, "reach": 0.99}, batch={"identities": 12})
+    with pytest.raises(InputError, match=r"a batch of all workers needs 12 .*lower --batch\.identities"):
+        train(few, tmp_path / "few")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"train": {"held_out_share": 0.1}}, "nothing can be held out"),
+        ({"batch": {"spread_outfits": True}}, "reads no labels"),
+    ],
+)
+def test_settings_that_need_labels_are_refused(tiny_shards: Path, sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        unlabelled_recipe(tiny_shards, None, **sections)
