@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccvid.cluster_contrast_options import ClusterContrastOptions, RecolouringOptions
+from ccvid.cluster_contrast_options import ClusterContrastOptions, OtherClothesOptions
 from ccvid.config import Recipe
 from ccvid.model import ReIdModel
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
@@ -22,9 +22,9 @@ from ccvid.training.cluster_contrast_update import ClusterContrastUpdate
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import wrap
 from ccvid.training.optimizers import build_optimizer
+from ccvid.training.other_clothes import heads_alone
 from ccvid.training.passes import Training, TrainingPass
 from ccvid.training.pseudo_identities import PseudoIdentities, group_tracklets
-from ccvid.training.recolouring import without_bodies
 from ccvid.training.split import TrainingSplit
 from ccvid.training.update_result import UpdateResult
 from data_tools.errors import InputError
@@ -64,9 +64,10 @@ def build_cluster_contrast(recipe: Recipe, split: TrainingSplit, run: RunContext
     found = FoundGroups(
         options,
         identities,
-        HeadEmbedder(scored, options.recolouring) if options.by_head else scored,
+        HeadEmbedder(scored, options.other_clothes) if options.by_head else scored,
         _of_tracklets(split, split.items.row_I).tolist(),
         camera_N,
+        _of_tracklets(split, split.items.clothes_I),
         split.presence or Presence.unknown(len(camera_N)),
         recipe.batch.identities * run.world_size,
     )
@@ -89,6 +90,7 @@ class FoundGroups:
     embedder: ClipEmbedder
     rows: Sequence[int]
     camera_N: Indices
+    outfit_N: Indices
     presence: Presence
     least_classes: int
     """As many as a batch of all workers has."""
@@ -98,11 +100,13 @@ class FoundGroups:
         return epoch == 0 or (since >= 0 and since % self.options.renew_every == 0)
 
     def find(self, embedding_ND: Tensor, epoch: int) -> Indices:
-        """Each tracklet alone, or groups; where a grouping fails, those before it are kept, with a warning."""
+        """Outfits, then persons; where a grouping fails, the classes before it are kept, with a warning."""
         if epoch < self.options.start_epoch:
-            return np.arange(len(self.rows))
+            self._require_classes(self.outfit_N)
+            return self.outfit_N
+        embedded_ND = embedding_ND.numpy()
         try:
-            class_N = group_tracklets(embedding_ND, self.camera_N, self.presence, self.options)
+            class_N = group_tracklets(embedded_ND, self.camera_N, self.presence, self.options, self.outfit_N)
             self._require_classes(class_N)
         except InputError as error:
             if not self.identities.groupings:
@@ -136,10 +140,10 @@ class FoundGroups:
 
 @dataclass(frozen=True, slots=True)
 class HeadEmbedder:
-    """Embeds clips of which nothing below the neck is seen."""
+    """Embeds clips of which only heads are seen."""
 
     model: ReIdModel
-    options: RecolouringOptions
+    options: OtherClothesOptions
 
     @property
     def feature_size(self) -> int:
@@ -150,4 +154,4 @@ class HeadEmbedder:
         return self.model.device
 
     def embed_frames(self, frames_BTCHW: Tensor) -> Tensor:
-        return self.model.embed_frames(without_bodies(frames_BTCHW, self.options))
+        return self.model.embed_frames(heads_alone(frames_BTCHW, self.options))

@@ -9,8 +9,8 @@ from ccvid.cluster_contrast_options import ClusterContrastOptions
 from ccvid.losses.cluster_contrast import cluster_contrast_loss
 from ccvid.training.cal_update import PairTerm
 from ccvid.training.distributed import gather_batch
+from ccvid.training.other_clothes import in_other_clothes
 from ccvid.training.pseudo_identities import PseudoIdentities
-from ccvid.training.recolouring import recoloured
 from ccvid.training.update_result import UpdateResult
 from data_tools.transforms import normalise
 
@@ -22,7 +22,7 @@ class ClusterContrastUpdate:
         model: A `ReIdModel` whose classifier passes features on, bare, compiled or in DistributedDataParallel.
         optimizer: Updates all of its parameters.
         identities: Classes and centroids, equal on all ranks, and kept equal.
-        options: Temperature and recolouring.
+        options: Temperature and changes of clothes.
         pair: L_pair between clips of a class, added with its weight; None: not used.
         world_size: Number of ranks.
         clip_norm: Largest norm of the gradient; None: no clipping.
@@ -56,7 +56,7 @@ class ClusterContrastUpdate:
         """
         found = self.identities
         self.optimizer.zero_grad()  # before activations need the memory
-        feature_BD, _ = self.model(normalise(recoloured(frames_BTCHW, self.options.recolouring)))
+        feature_BD, _ = self.model(normalise(in_other_clothes(frames_BTCHW, self.options.other_clothes)))
         cosine_BM, own_BM = found.cosines(feature_BD), found.own(tracklet_B)
         losses = {
             "cluster": cluster_contrast_loss(

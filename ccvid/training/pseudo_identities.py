@@ -14,7 +14,7 @@ from torch.nn.functional import linear, normalize
 from ccvid.cluster_contrast_options import ClusterContrastOptions
 from ccvid.retrieval.gallery.clusters import Presence, find_clusters
 from ccvid.retrieval.gallery.vectors import MatrixVectors
-from ccvid.retrieval.ranking.distances import Indices
+from ccvid.retrieval.ranking.distances import Floats, Indices
 from data_tools.errors import InputError
 
 Vectors32 = npt.NDArray[np.float32]
@@ -88,39 +88,70 @@ class PseudoIdentities(nn.Module):
         self.centroid_MD.copy_(torch.where(count_M1 > 0, moved_MD, self.centroid_MD))
 
 
-def group_tracklets(
-    embedding_ND: Tensor, camera_N: Indices, presence: Presence, options: ClusterContrastOptions
+def group_by_colours(
+    colours_ND: Floats, camera_N: Indices, presence: Presence, options: ClusterContrastOptions
 ) -> Indices:
-    """The class of each tracklet, (N,) int64 from 0: groups, the largest first, then tracklets in none, each alone.
+    """Outfits: the class of each tracklet by the colours of its clothes, as ``group_tracklets`` numbers them.
 
-    Embeddings are compared without what those of one camera have in common. Two tracklets that are in view at the same
-    time in the same video are never one person.
+    Args:
+        colours_ND: see ``colour_histograms``.
+
+    Raises:
+        InputError: one holds more than ``collapsed_share`` of the tracklets.
+    """
+    colours_ND = without_cameras(colours_ND.astype(np.float32), camera_N)
+    return _classes(colours_ND, presence, options, "outfit_neighbours")
+
+
+def group_tracklets(
+    embedding_ND: Vectors32, camera_N: Indices, presence: Presence, options: ClusterContrastOptions, outfit_N: Indices
+) -> Indices:
+    """Persons: the class of each tracklet, (N,) int64 from 0: groups, the largest first, then tracklets in none, each
+    alone.
+
+    Embeddings are compared without what those of one camera have in common, and by heads as means of each outfit: in
+    the same clothes, a person is known from other sides. Two tracklets that are in view at the same time in the same
+    video are never one person.
+
+    Args:
+        outfit_N: see ``group_by_colours``.
 
     Raises:
         InputError: no group was found, or one holds more than ``collapsed_share`` of the tracklets.
     """
+    compared_ND = without_cameras(embedding_ND, camera_N)
+    if options.by_head:
+        sum_OD = np.zeros((outfit_N.max() + 1, compared_ND.shape[1]), np.float32)
+        np.add.at(sum_OD, outfit_N, compared_ND)
+        compared_ND = sum_OD[outfit_N]
+    class_N = _classes(compared_ND, presence, options, "neighbours")
+    if len(np.unique(class_N)) == len(class_N):
+        section = "--method.cluster_contrast"
+        raise InputError(
+            f"0 groups in {len(class_N)} tracklets: none are alike. Raise {section}.reach from {options.reach}, or "
+            f"lower {section}.least from {options.least}; if each person has one tracklet, there is nothing to group"
+        )
+    return class_N
+
+
+def _classes(compared_ND: Vectors32, presence: Presence, options: ClusterContrastOptions, neighbours: str) -> Indices:
+    """Groups and single tracklets; ``neighbours`` is the name of the option that says how many must be mutual."""
     clusters = find_clusters(
-        MatrixVectors(without_cameras(embedding_ND.numpy(), camera_N)),
+        MatrixVectors(compared_ND),
         presence,
         reach=options.reach,
         least=options.least,
-        k1=options.neighbours,
+        k1=getattr(options, neighbours),
         k2=options.averaged_neighbours,
     )
-    found = f"{clusters.groups} groups in {len(embedding_ND)} tracklets"
-    section = "--method.cluster_contrast"
-    if clusters.groups == 0:
-        raise InputError(
-            f"{found}: none are alike. Raise {section}.reach from {options.reach}, or lower {section}.least from "
-            f"{options.least}; if each person has only one tracklet, there is nothing to group"
-        )
     largest = int((clusters.group_N == 0).sum())
-    if largest > options.collapsed_share * len(embedding_ND):
+    if largest > options.collapsed_share * len(compared_ND):
+        section = "--method.cluster_contrast"
         raise InputError(
-            f"{found}: one of them holds {largest}, more than {section}.collapsed_share {options.collapsed_share}, "
-            f"which would be learned as one person. Lower {section}.reach from {options.reach} or "
-            f"{section}.neighbours from {options.neighbours}, or learn longer from single tracklets with "
-            f"{section}.start_epoch above {options.start_epoch}"
+            f"{clusters.groups} groups in {len(compared_ND)} tracklets: one of them holds {largest}, more than "
+            f"{section}.collapsed_share {options.collapsed_share}, which would be learned as one person. Lower "
+            f"{section}.reach from {options.reach} or {section}.{neighbours} from {getattr(options, neighbours)}, or "
+            f"group later, with {section}.start_epoch above {options.start_epoch}"
         )
     alone_N = clusters.group_N < 0
     return np.where(alone_N, clusters.groups - 1 + np.cumsum(alone_N), clusters.group_N)
