@@ -43,7 +43,7 @@ VARIANTS: dict[str, Values] = {
     SUPERVISED: {},
     UNLABELLED: {
         "method": {**RECIPE["method"], "pair_loss": "none"},
-        "train": {"held_out_share": 0},
+        "train": {"epochs": 20, "held_out_share": 0},
     },
 }
 """The changes of each to the recipe `synthetic`, section by section."""
@@ -119,11 +119,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 1 to this")
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")
-    parser.add_argument("--test-people", type=int, default=160)
+    parser.add_argument("--test-people", type=int, default=80)
     parser.add_argument("--train-people", type=int, help="default: the recipe's")
-    parser.add_argument("--epochs", type=int, help="of both; default: each one's own")
     parser.add_argument("--walkers", type=int, default=2, help="seed of the walkers")
     parser.add_argument("--folder", type=Path, help="kept; nothing: a temporary one")
+    parser.set_defaults(epochs=None)
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     values = base_values(arguments)

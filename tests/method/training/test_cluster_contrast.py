@@ -56,7 +56,8 @@ def made_features(people: int, of_each: int) -> npt.NDArray[np.float32]:
     rng = np.random.default_rng(3)
     direction = np.linalg.qr(rng.normal(size=(32, 32)))[0][:people]
     near = np.repeat(direction, of_each, axis=0) + 0.05 * rng.normal(size=(people * of_each, 32))
-    return (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    unit: npt.NDArray[np.float32] = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 @pytest.mark.parametrize("reports", [1, 7, 8, 14])
