@@ -147,11 +147,12 @@ def _classes(compared_ND: Vectors32, presence: Presence, options: ClusterContras
     largest = int((clusters.group_N == 0).sum())
     if largest > options.collapsed_share * len(compared_ND):
         section = "--method.cluster_contrast"
+        by_network = neighbours == "neighbours"
+        later = f", or group later, with {section}.start_epoch above {options.start_epoch}" if by_network else ""
         raise InputError(
             f"{clusters.groups} groups in {len(compared_ND)} tracklets: one of them holds {largest}, more than "
-            f"{section}.collapsed_share {options.collapsed_share}, which would be learned as one person. Lower "
-            f"{section}.reach from {options.reach} or {section}.{neighbours} from {getattr(options, neighbours)}, or "
-            f"group later, with {section}.start_epoch above {options.start_epoch}"
+            f"{section}.collapsed_share {options.collapsed_share}, learned as one. Lower "
+            f"{section}.reach from {options.reach} or {section}.{neighbours} from {getattr(options, neighbours)}{later}"
         )
     alone_N = clusters.group_N < 0
     return np.where(alone_N, clusters.groups - 1 + np.cumsum(alone_N), clusters.group_N)
