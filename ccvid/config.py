@@ -430,6 +430,15 @@ class Recipe(Options):
             )
         if self.train.test_weights == "best" and self.train.held_out_share == 0:
             raise ValueError("train.test_weights 'best' needs train.held_out_share above 0")
+        if not METHODS[self.method.name].labels and self.train.held_out_share:
+            raise ValueError(
+                f"method.name {self.method.name} learns without labels, so nothing can be held out to score: "
+                "train.held_out_share must be 0"
+            )
+        if not METHODS[self.method.name].labels and self.batch.spread_outfits:
+            raise ValueError(
+                f"batch.spread_outfits needs clothes labels, which method.name {self.method.name} never reads"
+            )
         if self.method.pair_loss != "none" and self.batch.clips == 1:
             raise ValueError("method.pair_loss needs batch.clips of 2 or more: it compares clips of the same person")
         if self.method.name == "csci" and not is_csci(self.model.backbone):

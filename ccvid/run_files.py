@@ -10,6 +10,7 @@
     │   ├── unaveraged.safetensors    the same as the optimizer left them, where the recipe averages
     │   ├── clothes.safetensors       clothes classifier or memory, where the recipe has CAL
     │   ├── csci_heads.safetensors    colour head and the pictures' person classifier, where the method is CSCI
+    │   ├── groups.safetensors        classes of the training tracklets and their centroids, where the method finds them
     │   ├── trainer.pt                the optimizers, and how many steps the average has seen
     │   ├── progress.json             epochs and steps done, best validation, epochs whose score is still to come
     │   └── unscored/epoch-N/         the weights of each of these, as above without trainer.pt
@@ -72,6 +73,7 @@ WEIGHTS_FILE = "model.safetensors"
 UNAVERAGED_FILE = "unaveraged.safetensors"
 CLOTHES_FILE = "clothes.safetensors"
 CSCI_FILE = "csci_heads.safetensors"
+GROUPS_FILE = "groups.safetensors"
 TRAINER_FILE = "trainer.pt"
 PROGRESS_FILE = "progress.json"
 UNSCORED_FOLDER = "unscored"

@@ -71,6 +71,7 @@ class PkSampler:
     Args:
         person_I: person class of each item.
         clothes_I: clothes class of each item, for ``options.spread_outfits``.
+        steps: length of an epoch, for classes that change between epochs; default: the released length.
 
     Raises:
         InputError: there are fewer identities than P × ``world_size``.
@@ -84,6 +85,7 @@ class PkSampler:
         world_size: int,
         seed: int,
         clothes_I: Integers | None = None,
+        steps: int | None = None,
     ) -> None:
         assert person_I.ndim == 1, f"{person_I.shape=}"
         assert min(world_size - 1, seed) >= 0, f"{world_size=} {seed=}"
@@ -100,7 +102,8 @@ class PkSampler:
         if len(persons) < self._global_identities:
             raise InputError(_too_few_identities(len(persons), options.identities, world_size))
         self._groups: Integers = np.array([max(1, len(items) // options.clips) for items in self._items])
-        self.steps_per_epoch = int(self._groups.sum()) // self._global_identities
+        released = int(self._groups.sum()) // self._global_identities
+        self.steps_per_epoch = released if steps is None else steps
 
     def schedule(self, epoch: int, rank: int) -> Schedule:
         """The batches of ``rank`` (0 … world size − 1) in ``epoch`` (from 0)."""

@@ -5,16 +5,20 @@ Adding a method takes its losses, one function of this kind, and a row of ``ccvi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from ccvid.config import Recipe
+from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.training.checkpoint import TrainedParts
 from ccvid.training.context import RunContext
 from ccvid.training.split import TrainingSplit
 from ccvid.training.update_result import UpdateResult
 from data_tools.clips import ClipOptions
-from data_tools.loader import ClipBatch
+from data_tools.loader import ClipBatch, Integers
 from data_tools.loading_options import AugmentOptions, ResizeFilter
 
 
@@ -46,12 +50,42 @@ class TrainingPass:
         return cls(clip=recipe.clip, augment=recipe.augment, resize_filter=resize_filter, update=update)
 
 
+class FoundClasses(Protocol):
+    """Classes of the training items that training finds itself and renews, instead of labels."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """The stored rows of the training tracklets."""
+
+    @property
+    def embedder(self) -> ClipEmbedder:
+        """What embeds them to find classes; in evaluation mode."""
+
+    def due(self, epoch: int) -> bool:
+        """Whether to renew at the start of an epoch."""
+
+    def find(self, embedding_ND: Tensor, epoch: int) -> Integers:
+        """The class of each tracklet, (N,) int64, from their embeddings; run by rank 0 alone.
+
+        Raises:
+            InputError: there are no classes worth training with.
+        """
+
+    def renew(self, class_N: Integers, embedding_ND: Tensor) -> None:
+        """Train with these classes from now on."""
+
+    def class_of(self, tracklet_I: Integers) -> Integers:
+        """The classes now in force of some tracklets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """An epoch is each of the passes in turn. All have the same steps: the sampler's."""
 
     parts: TrainedParts
     passes: tuple[TrainingPass, ...]
+    found: FoundClasses | None = None
+    """None: classes are the persons of the split."""
 
 
 class TrainingBuilder(Protocol):

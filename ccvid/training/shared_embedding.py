@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ccvid.config import Recipe
 from ccvid.model import ReIdModel
+from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.retrieval.embedding.embed import embed_tracklets
 from ccvid.training.context import RunContext
 from ccvid.training.distributed import Agreement, broadcast_state, gather_rows
@@ -26,12 +27,14 @@ def embed_together(
     agreement: Agreement,
     *,
     within: str = "",
+    embedder: ClipEmbedder | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Embed with rank 0's weights, each rank its share; every rank must call it.
 
     Args:
         rows: indices into ``store.rows``.
         within: title of the work that this is a part of, for progress lines.
+        embedder: what embeds, with the model; default: the model itself.
 
     Returns:
         float32 embeddings (rows, D) and int64 clip counts (rows,) of all rows, on every rank's CPU.
@@ -54,8 +57,9 @@ def embed_together(
 
     problem = None
     was_training = model.training
+    model.eval()
     try:
-        embedding, count = embed_tracklets(model.eval(), store, own, recipe, progress)
+        embedding, count = embed_tracklets(embedder or model, store, own, recipe, progress)
     except InputError as error:
         problem = str(error)
     model.train(was_training)

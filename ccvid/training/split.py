@@ -9,8 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from ccvid.cluster_contrast_options import ClusterContrastOptions
 from ccvid.config import Recipe, TrainOptions
-from data_tools.colour_outfits import guess_outfits
+from ccvid.method_choices import METHODS
+from ccvid.retrieval.gallery.clusters import Presence
+from ccvid.training.pseudo_identities import group_by_colours
+from data_tools.colour_outfits import colour_histograms, guess_outfits
 from data_tools.errors import InputError
 from data_tools.loader import Integers, TrainingItems
 from data_tools.shard_index import ShardRows
@@ -32,11 +36,16 @@ class TrainingSplit:
     clothes: tuple[tuple[str, str], ...]
     owner_N: Integers
     held_out_rows: tuple[int, ...]
+    presence: Presence | None = None
+    """When each training tracklet is in view, of a split without labels."""
 
 
 def split_for(recipe: Recipe, store: ShardFolder) -> TrainingSplit:
-    """The split for a recipe; raises as :func:`split_training` does."""
+    """The split for a recipe; raises as :func:`split_training` or :func:`split_unlabelled` does."""
     method = recipe.method
+    if not METHODS[method.name].labels:
+        assert isinstance(method.own, ClusterContrastOptions)
+        return split_unlabelled(store, method.own, piece=recipe.clip.piece, threads=recipe.loader.threads)
     return split_training(
         store,
         recipe.train,
@@ -99,6 +108,38 @@ def split_training(
     )
     owner_N = _positions([person for person, _ in clothes], persons)
     return TrainingSplit(items, persons, clothes, owner_N, tuple(number_R[is_held_out_R].tolist()))
+
+
+def split_unlabelled(
+    store: ShardFolder, options: ClusterContrastOptions, *, piece: int, threads: int = 2
+) -> TrainingSplit:
+    """The tracklets of split ``train``, or of a set without any those without a person, each a person of its own.
+
+    Person and clothes labels are not read: a clothes class is a group of tracklets with the same colours. Nothing is
+    held out, for without labels nothing could be scored.
+
+    Args:
+        piece, threads: as for :func:`split_training`.
+
+    Raises:
+        InputError: there is nothing to train on, or all clothes look the same.
+    """
+    number_N = np.flatnonzero(store.rows.is_in("split", ["train"]))
+    if not len(number_N):
+        number_N = np.flatnonzero(~store.rows.is_known("person"))
+    if len(number_N) < 2:
+        raise InputError(
+            f"{store.folder}: {len(number_N)} tracklets are of split 'train' or, in a set without, have no person; "
+            "expected at least 2 to learn from without labels"
+        )
+    rows = store.rows.take(number_N)
+    presence, cameras, own_N = Presence.of(rows), rows.values("camera"), np.arange(len(rows))
+    camera_N = _positions(cameras, sorted(set(cameras)))
+    colours_ND = colour_histograms(store, number_N.tolist(), threads=threads)
+    outfit_N = group_by_colours(colours_ND, camera_N, presence, options)
+    items = TrainingItems.cut(rows.frame_count_N, number_N, own_N, outfit_N, camera_N, piece)
+    outfits = tuple(("", str(number)) for number in range(outfit_N.max() + 1))
+    return TrainingSplit(items, tuple(rows.values("id")), outfits, np.zeros(len(outfits), np.int64), (), presence)
 
 
 def _guessed_outfits(

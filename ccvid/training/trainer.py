@@ -12,7 +12,9 @@ from tempfile import mkdtemp
 import torch
 
 from ccvid.config import Recipe
+from ccvid.method_choices import METHODS
 from ccvid.precision import WORTH_IT, bf16_speed
+from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.run_files import BEST_FOLDER, WEIGHTS_FILE
 from ccvid.trained_model import write_description
 from ccvid.training.build import build_training
@@ -25,9 +27,9 @@ from ccvid.training.checkpoint import (
     save_parts,
 )
 from ccvid.training.context import RunContext
-from ccvid.training.distributed import Agreement, agree, broadcast_state
+from ccvid.training.distributed import Agreement, agree, broadcast_state, gather
 from ccvid.training.held_out import HeldOut, HeldOutScores, evaluate_held_out
-from ccvid.training.passes import BatchUpdate, TrainingPass
+from ccvid.training.passes import BatchUpdate, FoundClasses, TrainingPass
 from ccvid.training.schedules import learning_rate
 from ccvid.training.shared_embedding import embed_together
 from ccvid.training.split import split_for
@@ -36,7 +38,7 @@ from ccvid.training.stopping import EndedOnRequestError
 from ccvid.training.validation import Validation
 from data_tools.errors import InputError
 from data_tools.identity_sampler import PkSampler, Schedule
-from data_tools.loader import ClipBatch, ClipLoader, TrainingClips
+from data_tools.loader import ClipBatch, ClipLoader, Integers, TrainingClips
 from data_tools.progress import message, note_kept, state
 from data_tools.shards import ShardFolder
 
@@ -63,10 +65,7 @@ class Trainer:
         self.recipe = recipe = self._with_precision(recipe, run)
         self.store, self.run = store, run
         self.split = split_for(recipe, store)
-        items = self.split.items
-        self.sampler = PkSampler(
-            items.person_I, recipe.batch, world_size=run.world_size, seed=recipe.train.seed, clothes_I=items.clothes_I
-        )
+        self.sampler = self._sampler_of(self.split.items.person_I)
         if self.sampler.steps_per_epoch == 0:
             raise InputError(
                 f"an epoch has no complete batch: {len(self.split.items)} training items for {run.world_size} workers "
@@ -76,6 +75,7 @@ class Trainer:
         training = build_training(recipe, self.split, run)
         self.parts = training.parts
         self.model, self.scored_model = self.parts.model, self.parts.scored_model
+        self.found = training.found
         self.passes = [LoadedPass(self._loader(each), each.update) for each in training.passes]
         self.progress = Progress()
         self.agreement = Agreement(run.world_size)
@@ -143,6 +143,16 @@ class Trainer:
         """Of all passes together."""
         return len(self.passes) * self.sampler.steps_per_epoch
 
+    def _sampler_of(self, class_I: Integers) -> PkSampler:
+        """Batches of items of these classes; where classes change, with as many steps as there are items for."""
+        recipe, world_size = self.recipe, self.run.world_size
+        clips = recipe.batch.identities * recipe.batch.clips * world_size
+        steps = None if METHODS[recipe.method.name].labels else len(class_I) // clips
+        clothes_I = self.split.items.clothes_I
+        return PkSampler(
+            class_I, recipe.batch, world_size=world_size, seed=recipe.train.seed, clothes_I=clothes_I, steps=steps
+        )
+
     def _loader(self, each: TrainingPass) -> ClipLoader:
         recipe, run = self.recipe, self.run
         frame_size = (recipe.model.height, recipe.model.width)
@@ -163,9 +173,17 @@ class Trainer:
             load_weights(self.scored_model, self.run.folder / BEST_FOLDER / WEIGHTS_FILE)
         broadcast_state(self.scored_model, self.run.world_size)
 
-    def embed(self, rows: Sequence[int], *, within: str = "") -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (rows, D) and clip counts (rows,) of stored tracklets, shared among the ranks."""
-        return embed_together(self.scored_model, self.store, rows, self.recipe, self.run, self.agreement, within=within)
+    def embed(
+        self, rows: Sequence[int], *, within: str = "", embedder: ClipEmbedder | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings (rows, D) and clip counts (rows,) of stored tracklets, shared among the ranks.
+
+        Args:
+            embedder: what embeds, with the scored model; default: that model.
+        """
+        return embed_together(
+            self.scored_model, self.store, rows, self.recipe, self.run, self.agreement, within=within, embedder=embedder
+        )
 
     def score_held_out(self) -> HeldOutScores | None:
         """Score each tracklet of the held-out identities against all others; None on ranks other than 0."""
@@ -177,6 +195,8 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> None:
         train = self.recipe.train
+        if self.found is not None:
+            self._deal_anew(self.found, epoch)
         self.model.train()
         with closing(self._batches(epoch)) as batches:
             for step, batch, update in batches:
@@ -199,6 +219,23 @@ class Trainer:
                     self._save({"epoch": epoch, "step": step + 1})
         if self._ending:
             self._end(epoch)
+
+    def _deal_anew(self, found: FoundClasses, epoch: int) -> None:
+        """Deal the epoch's batches by the classes in force, which are renewed before if that is due."""
+        if self.progress.step == 0 and found.due(epoch):
+            embedding_ND, _ = self.embed(list(found.rows), within=TRAINING, embedder=found.embedder)
+            class_N = problem = None
+            if self.run.rank == 0:
+                try:
+                    class_N = found.find(embedding_ND, epoch)
+                except InputError as error:
+                    problem = f"epoch {epoch + 1}: {error}"
+            self.agreement.stop_if_any(problem)
+            shared = gather(class_N, self.run.world_size)[0]
+            assert shared is not None, "rank 0 has found classes"
+            found.renew(shared, embedding_ND)
+            self.run.alive()
+        self.sampler = self._sampler_of(found.class_of(self.split.items.person_I))
 
     def _batches(self, epoch: int) -> Generator[tuple[int, ClipBatch, BatchUpdate]]:
         """The rest of the epoch: each step's place in it, its batch and its update; until the run is asked to end."""
@@ -296,7 +333,8 @@ class Trainer:
     def _write_description(self, folder: Path) -> None:
         recipe, split = self.recipe, self.split
         clothes = len(split.clothes) if recipe.method.uses_clothes else 0
-        write_description(folder, recipe.model, recipe.clip, persons=len(split.persons), clothes=clothes)
+        persons = len(split.persons) if self.found is None else 0
+        write_description(folder, recipe.model, recipe.clip, persons=persons, clothes=clothes)
 
     def _show_start(self) -> None:
         if self.run.rank != 0:

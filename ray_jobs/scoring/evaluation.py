@@ -169,6 +169,11 @@ def labelled_sides(store: ShardFolder, shards: str) -> tuple[list[int], list[int
         InputError: there are none, so that no metric can be computed.
     """
     query_rows, gallery_rows = labelled_rows(store, "query"), labelled_rows(store, "gallery")
+    if not store.rows.is_known("person").any():
+        raise InputError(
+            f"{shards}: no tracklet has a person label, so no metric can be computed; label some, or rank them with "
+            "ray_jobs/score.py, which needs no labels"
+        )
     if not query_rows or not gallery_rows:
         raise InputError(
             f"{shards}: {len(query_rows)} query and {len(gallery_rows)} gallery tracklets with a person label; "

@@ -216,3 +216,17 @@ def test_spread_items_and_outfits_are_used_evenly(sizes: list[int], clips: int, 
         assert copies[~is_largest].sum() == len(groups)
         assert copies[~is_largest].max() - copies[~is_largest].min() <= 1
         assert copies[is_largest].max() <= 1
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_an_epoch_of_given_length_fills_every_place_with_distinct_identities(steps: int) -> None:
+    """Shorter and longer than the released four, of identities with one item and with many."""
+    person_I = np.repeat(np.arange(6), [1, 1, 2, 2, 9, 3])
+    options = PkOptions(identities=2, clips=2)
+    assert PkSampler(person_I, options, world_size=1, seed=4).steps_per_epoch == 4
+    sampler = PkSampler(person_I, options, world_size=1, seed=4, steps=steps)
+    schedule = sampler.schedule(0, 0)
+    assert schedule.item_SB.shape == (steps, 4)
+    persons_S22 = person_I[schedule.item_SB].reshape(steps, 2, 2)
+    assert (persons_S22[:, :, 0] == persons_S22[:, :, 1]).all()
+    assert (persons_S22[:, 0, 0] != persons_S22[:, 1, 0]).all()

@@ -216,6 +216,7 @@ def recipe(name: str) -> Recipe:
     flags = {
         "footage": ("--data.footage.videos", "/data"),
         "footage_cal": ("--data.footage.videos", "/data"),
+        "footage_unlabelled": ("--data.footage.videos", "/data"),
         "synthetic": (),
         "synthetic_csci": (),
     }.get(name, ("--data.root", "/data"))

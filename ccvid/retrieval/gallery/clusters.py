@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from ccvid.retrieval.gallery.reranking import jaccard_distances, reciprocal_neig
 from ccvid.retrieval.gallery.slices import IN_THREADS, SliceRunner, over_rows, stacked
 from ccvid.retrieval.gallery.vectors import Vectors
 from ccvid.retrieval.ranking.distances import Indices
+from data_tools.columnar_rows import ColumnarRows
 from data_tools.errors import InputError
 
 REACH = 0.5
@@ -45,7 +47,7 @@ class Presence:
     end_N: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: EmbeddingRows) -> Presence:
+    def of(cls, rows: ColumnarRows[Any]) -> Presence:
         """From the attributes video, start_seconds and end_seconds."""
         start_N, end_N = (
             np.array([seconds(text) for text in rows.attribute(name).to_pylist()], np.float64) for name in TIMES
@@ -53,6 +55,11 @@ class Presence:
         videos = rows.attribute("video").dictionary_encode().indices.fill_null(-1)
         timed_N = ~(np.isnan(start_N) | np.isnan(end_N))
         return cls(np.where(timed_N, videos.to_numpy(zero_copy_only=False), -1).astype(np.int64), start_N, end_N)
+
+    @classmethod
+    def unknown(cls, tracklets: int) -> Presence:
+        """Of tracklets without video and times."""
+        return cls(np.full(tracklets, -1), np.zeros(tracklets), np.zeros(tracklets))
 
     def together(self, first_P: Indices, second_P: Indices) -> npt.NDArray[np.bool_]:
         """Whether two different tracklets (P pairs) are in view at the same time in the same video."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +21,8 @@ from ccvid.retrieval.gallery.decisions import read_decisions
 from ccvid.retrieval.ranking.labels import RetrievalLabels
 from ccvid.retrieval.ranking.protocols import PROTOCOLS
 from data_tools.errors import InputError
+from data_tools.shard_index import ShardRows
+from data_tools.shards import ShardFolder
 from data_tools.storage import StorageFolder
 from ray_jobs import evaluate
 from ray_jobs.cli import UsageError
@@ -365,3 +368,14 @@ def test_a_checkpoint_scores_as_its_training_did(head: Head, tiny_recipe: Path, 
     scored = head.run("evaluate.py", "--embeddings", str(trained / "embeddings.parquet"), *recipe, "--run.name", "own")
     expect_success(scored)
     assert json.loads((tmp_path / "runs" / "own" / "metrics.json").read_text())["protocols"] == expected["protocols"]
+
+
+def test_a_set_without_labels_has_no_metrics(tiny_shards: Path) -> None:
+    """Found before anything is embedded; so it is for each data set of the referee."""
+    store = ShardFolder(tiny_shards)
+    query, gallery = evaluation.labelled_sides(store, "shards")
+    assert query
+    assert gallery
+    store.rows = ShardRows.of(replace(row, person=None) for row in store.rows)
+    with pytest.raises(InputError, match=r"^shards: no tracklet has a person label, .*ray_jobs/score\.py"):
+        evaluation.labelled_sides(store, "shards")

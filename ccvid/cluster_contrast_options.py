@@ -1,0 +1,52 @@
+"""Settings of learning without person labels, by groups that are found again and again. Does not import torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from data_tools.options import Options, Rare
+
+
+class OtherClothesOptions(Options):
+    """Random changes to a clip below the neck, so that the network learns what clothes do not change."""
+
+    neck: float = Field(default=0.22, ge=0, le=1)
+    """Share of the height of a crop above the neck."""
+    swapped_share: float = Field(default=0.7, ge=0, le=1)
+    """Probability that what is below the neck comes from another clip of the batch."""
+    hidden_share: float = Field(default=0.3, ge=0, le=1)
+    """Probability that what is below the neck is left out."""
+
+
+class ClusterContrastOptions(Options):
+    """Cluster contrast: groups of similar training tracklets stand for persons."""
+
+    start_epoch: int = Field(default=4, ge=0)
+    """Epoch of the first grouping by the network. Before it, tracklets with the same colours of clothes are a class."""
+    renew_every: int = Field(default=1, ge=1)
+    """Epochs between groupings."""
+    neighbours: int = Field(default=10, ge=1, le=1000)
+    """Nearest tracklets that must be mutual to count: about as many as a person has."""
+    outfit_neighbours: int = Field(default=4, ge=1, le=1000)
+    """The same for colours: about as many as a person has in one outfit."""
+    averaged_neighbours: Annotated[int, Rare()] = Field(default=2, ge=1, le=1000)
+    """Nearest tracklets over which those weights are averaged; 1: no averaging."""
+    reach: float = Field(default=0.5, gt=0, lt=1)
+    """Largest distance of neighbours in a group. It is the Jaccard distance of their nearest tracklets."""
+    least: Annotated[int, Rare()] = Field(default=2, ge=2)
+    """Neighbours within reach, itself included, that make a tracklet the core of a group."""
+    by_head: bool = True
+    """Group by what is above the neck alone, averaged over the tracklets with the same colours of clothes. False: group
+    by the whole picture, which finds outfits rather than persons."""
+    collapsed_share: Annotated[float, Rare()] = Field(default=0.5, gt=0, le=1)
+    """Share of the tracklets in one group above which a grouping is refused."""
+    by_camera: bool = True
+    """Compare a clip with the centroids of each camera apart, so that what tells cameras apart does not help."""
+    temperature: Annotated[float, Rare()] = Field(default=0.07, gt=0)
+    """What cosines are divided by in the loss."""
+    momentum: Annotated[float, Rare()] = Field(default=0.2, ge=0, lt=1)
+    """Share of an old centroid that an update keeps."""
+    other_clothes: OtherClothesOptions = OtherClothesOptions()
+    """Random changes to what people wear."""
