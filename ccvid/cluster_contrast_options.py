@@ -6,18 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ccvid.other_clothes_options import OtherClothesOptions
 from data_tools.options import Options, Rare
-
-
-class OtherClothesOptions(Options):
-    """Random changes to a clip below the neck, so that the network learns what clothes do not change."""
-
-    neck: float = Field(default=0.22, ge=0, le=1)
-    """Share of the height of a crop above the neck."""
-    swapped_share: float = Field(default=0.7, ge=0, le=1)
-    """Probability that what is below the neck comes from another clip of the batch."""
-    hidden_share: float = Field(default=0.3, ge=0, le=1)
-    """Probability that what is below the neck is left out."""
 
 
 class ClusterContrastOptions(Options):

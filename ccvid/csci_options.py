@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ccvid.colour_target_options import ColourTargetOptions
+from ccvid.other_clothes_options import OtherClothesOptions
 from data_tools.loading_options import AugmentOptions, ResizeFilter
 from data_tools.options import Options, Rare
 
@@ -30,3 +31,6 @@ class CsciOptions(Options):
     """Random changes to the single pictures that a video network learns colours from."""
     picture_filter: Annotated[ResizeFilter, Rare()] = "bilinear"
     """How those pictures are resized."""
+    other_clothes: OtherClothesOptions = OtherClothesOptions(swapped_share=0, hidden_share=0)
+    """Random changes to what people wear, before colours are computed; not published. For a network without
+    pre-training, which else learns outfits."""

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccvid.cluster_contrast_options import ClusterContrastOptions, OtherClothesOptions
+from ccvid.cluster_contrast_options import ClusterContrastOptions
 from ccvid.config import Recipe
 from ccvid.model import ReIdModel
+from ccvid.other_clothes_options import OtherClothesOptions
 from ccvid.retrieval.embedding.clip_embedder import ClipEmbedder
 from ccvid.retrieval.gallery.clusters import Presence
 from ccvid.retrieval.ranking.distances import Indices

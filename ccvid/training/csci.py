@@ -19,6 +19,7 @@ from ccvid.training.csci_model import CsciHeads, CsciModel, new_classifier
 from ccvid.training.csci_update import CsciUpdate
 from ccvid.training.distributed import wrap
 from ccvid.training.optimizers import build_optimizer
+from ccvid.training.other_clothes import in_other_clothes
 from ccvid.training.passes import Training, TrainingPass
 from ccvid.training.split import TrainingSplit
 from ccvid.training.update_result import UpdateResult
@@ -39,13 +40,14 @@ def build_csci_training(recipe: Recipe, split: TrainingSplit, run: RunContext) -
     colours = ColourTarget(**options.colours.model_dump())
 
     def of_pictures(batch: ClipBatch, epoch: int) -> UpdateResult:  # noqa: ARG001
-        pictures_BCHW = batch.frames_BTCHW.flatten(0, 1)
+        pictures_BCHW = in_other_clothes(batch.frames_BTCHW, options.other_clothes).flatten(0, 1)
         persons = batch.person_B.repeat_interleave(batch.frames_BTCHW.shape[1])
         return update.pictures(normalise(pictures_BCHW), colours(pictures_BCHW), persons)
 
     def of_clips(batch: ClipBatch, epoch: int) -> UpdateResult:  # noqa: ARG001
         step = update.plain if isinstance(parts.model.backbone, CsciPlain) else update.clips
-        return step(normalise(batch.frames_BTCHW), batch.person_B)
+        frames_BTCHW = in_other_clothes(batch.frames_BTCHW, options.other_clothes)
+        return step(normalise(frames_BTCHW), batch.person_B)
 
     if isinstance(parts.model.backbone, CsciImage):
         return Training(parts, (TrainingPass.of(recipe, of_pictures),))

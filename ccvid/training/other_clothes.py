@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccvid.cluster_contrast_options import OtherClothesOptions
+from ccvid.other_clothes_options import OtherClothesOptions
 from data_tools.transforms import IMAGENET_MEAN
 
 DEVIATION = 0.05
@@ -25,8 +25,10 @@ def in_other_clothes(frames_BTCHW: Tensor, options: OtherClothesOptions) -> Tens
         frames_BTCHW: uint8 RGB (B, T, 3, H, W).
 
     Returns:
-        uint8, of the same shape.
+        uint8, of the same shape. With both shares 0 nothing is drawn.
     """
+    if options.swapped_share == options.hidden_share == 0:
+        return frames_BTCHW
     clips, device = len(frames_BTCHW), frames_BTCHW.device
     other_B = torch.randperm(clips).to(device)
     place_B, swapped_B, hidden_B = torch.randn(clips), torch.rand(clips), torch.rand(clips)

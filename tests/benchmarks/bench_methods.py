@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from ccvid.config import Recipe
-from ccvid.run_files import METRICS_FILE
+from ccvid.run_files import CHECKPOINT_PREFIX, METRICS_FILE, WEIGHTS_FILE
 from ccvid.training.context import LocalRun
 from ccvid.training.run import score_test_set
 from ccvid.training.trainer import Trainer
@@ -41,15 +41,29 @@ Found = Mapping[str, Mapping[int, dict[str, Any]]]
 """metrics.json by variant and seed."""
 
 RECIPES = Path(__file__).parents[2] / "ray_jobs" / "recipes"
-RECIPE, CSCI_RECIPE = RECIPES / "synthetic.yaml", RECIPES / "synthetic_csci.yaml"
-CSCI: Values = {
-    name: section
-    for name, section in yaml.safe_load(CSCI_RECIPE.read_text()).items()
-    if name in ("augment", "model", "method", "optim")
-}
-PLAIN: Values = {"model": {"backbone": "csci_plain/eva_slim"}}
-"""CSCI's small network alone."""
+RECIPE = RECIPES / "synthetic.yaml"
+
+
+def method_of(recipe: str) -> Values:
+    """What a recipe says of its method and its training, without data and place."""
+    values = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())
+    chosen: Values = {
+        name: values[name] for name in ("clip", "batch", "augment", "model", "method", "optim") if name in values
+    }
+    return {
+        **chosen,
+        "train": {name: values["train"][name] for name in ("epochs", "first_stage") if name in values["train"]},
+    }
+
+
+CSCI, CSCI_STAGE1 = method_of("synthetic_csci"), method_of("synthetic_csci_stage1")
+BARE: Values = {"csci": {**CSCI["method"]["csci"], "other_clothes": {"swapped_share": 0, "hidden_share": 0}}}
+"""CSCI's own settings, without other clothes."""
+STAGES = {"synthetic_csci_stage1": "csci_stage1"}
+"""The variant that trains a first stage."""
 REFERENCE = "cal"
+CAL_EPOCHS = 64
+"""Of CAL, to cost as many multiplications as both stages of CSCI."""
 AVERAGED = "cal_ema"
 """Trained like plain CAL, so that its weights before averaging are also scored as plain CAL's."""
 VARIANTS: dict[str, Values] = {
@@ -61,9 +75,11 @@ VARIANTS: dict[str, Values] = {
     "cal_attention": {"model": {"temporal_pool": "attention"}},
     "cal_colours": {"method": {"clothes_labels": "colours"}},
     "cal_long": {"train": {"epochs": 30}, "method": {"start_epoch": 10}},
+    "cal_same_cost": {"train": {"epochs": CAL_EPOCHS}, "method": {"start_epoch": CAL_EPOCHS // 3}},
+    "csci_stage1": CSCI_STAGE1,
     "csci": CSCI,
-    "csci_plain": {**CSCI, "model": {**CSCI["model"], **PLAIN["model"]}},
-    "cal_eva": {"optim": CSCI["optim"], "model": {**CSCI["model"], **PLAIN["model"]}},
+    "csci_bare": {**CSCI, "method": {**CSCI["method"], **BARE}, "train": {"epochs": 40}},
+    "cal_eva": {"optim": CSCI["optim"], "model": {**CSCI["model"], "backbone": "csci_plain/eva_slim"}},
 }
 """The changes of each variant to the recipe, section by section."""
 PROTOCOLS = ("clothes_changing", "same_clothes", "general")
@@ -131,6 +147,10 @@ def run_variant(values: Values, variant: str, seed: int, folder: Path, store: Sh
             return
         run.mkdir(exist_ok=True)
         file.write_text(settings)
+        if stage := changed["train"].pop("first_stage", None):
+            run_variant(values, STAGES[stage], seed, folder, store)
+            first = run_folder(folder, STAGES[stage], seed)
+            changed = merged(changed, {"model": {"weights": str(first / CHECKPOINT_PREFIX / WEIGHTS_FILE)}})
         started = time.perf_counter()
         trainer = Trainer(Recipe.model_validate(changed), store, LocalRun(run))
         trainer.fit()

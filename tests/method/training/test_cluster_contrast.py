@@ -14,8 +14,9 @@ import torch
 from pydantic import ValidationError
 from torch.multiprocessing.spawn import spawn
 
-from ccvid.cluster_contrast_options import ClusterContrastOptions, OtherClothesOptions
+from ccvid.cluster_contrast_options import ClusterContrastOptions
 from ccvid.config import Recipe
+from ccvid.other_clothes_options import OtherClothesOptions
 from ccvid.retrieval.gallery.clusters import Presence, score_clusters
 from ccvid.run_files import GROUPS_FILE
 from ccvid.trained_model import read_description
