@@ -219,6 +219,7 @@ def recipe(name: str) -> Recipe:
         "footage_unlabelled": ("--data.footage.videos", "/data"),
         "synthetic": (),
         "synthetic_csci": (),
+        "synthetic_csci_stage1": (),
     }.get(name, ("--data.root", "/data"))
     return parse_recipe(["--recipe", name, *flags], program="train.py", description="")[0]
 

@@ -12,16 +12,28 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import spawn
 
+from ccvid.colour_target_options import ColourTargetOptions
+from ccvid.colour_targets import ColourTarget
 from ccvid.config import Recipe
+from ccvid.other_clothes_options import OtherClothesOptions
 from ccvid.run_files import CSCI_FILE, WEIGHTS_FILE
 from ccvid.training.context import LocalRun
-from ccvid.training.csci import build_csci
+from ccvid.training.csci import build_csci, build_csci_training
+from ccvid.training.csci_update import CsciUpdate
+from ccvid.training.other_clothes import in_other_clothes
 from ccvid.training.run import train_and_score
 from ccvid.training.split import split_for
 from ccvid.training.trainer import Trainer
+from ccvid.training.update_result import UpdateResult
+from data_tools.loader import ClipBatch
 from data_tools.shards import ShardFolder
+from data_tools.transforms import normalise
 from tests.method.training.test_training import DyingRun, Killed
 from tests.method.training.test_world_size import distance_apart, train, train_rank
+
+COLOURS = {"planes": "mean", "bins": 4}
+NOBODY = {"swapped_share": 0.0, "hidden_share": 0.0}
+"""Is in the clothes of others."""
 
 
 def csci_recipe(shards: Path, network: str = "csci_video", **sections: dict[str, Any]) -> Recipe:
@@ -30,7 +42,7 @@ def csci_recipe(shards: Path, network: str = "csci_video", **sections: dict[str,
         "clip": {"length": 1 if network == "csci_image" else 2, "stride": 2, "piece": 0},
         "batch": {"identities": 4, "clips": 2},
         "model": {"backbone": f"{network}/eva_slim", "weights": "random", "height": 32, "width": 16},
-        "method": {"name": "csci", "csci": {"colours": {"planes": "mean", "bins": 4}}},
+        "method": {"name": "csci", "csci": {"colours": COLOURS}},
         "optim": {"name": "sgd", "learning_rate": 2e-2, "schedule": "cosine"},
         "train": {"epochs": 2, "log_every_seconds": 0.001},
     }
@@ -117,6 +129,45 @@ def test_each_network_learns_and_scores(tiny_shards: Path, tmp_path: Path, netwo
     assert len([name for name in steps[-1] if name.endswith("_loss")]) == losses
     assert sum(step["identity_loss"] for step in steps[-3:]) < sum(step["identity_loss"] for step in steps[:3])
     assert "CSCI" in (tmp_path / "metrics.txt").read_text()
+
+
+@pytest.mark.parametrize("network", ["csci_plain", "csci_video"])
+def test_people_in_the_clothes_of_others_are_seen_with_the_colours_that_they_then_have(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    def first_seen(other_clothes: dict[str, float]) -> list[tuple[torch.Tensor, ...]]:
+        seen: list[tuple[torch.Tensor, ...]] = []
+
+        def note(self: CsciUpdate, *tensors: torch.Tensor) -> UpdateResult:  # noqa: ARG001
+            seen.append(tensors[:-1])
+            return UpdateResult({"identity": torch.zeros(())}, identity_accuracy=torch.zeros(()))
+
+        for way in ("plain", "pictures", "clips"):
+            monkeypatch.setattr(CsciUpdate, way, note)
+        method = {"name": "csci", "csci": {"colours": COLOURS, "other_clothes": other_clothes}}
+        recipe = csci_recipe(tiny_shards, network, method=method)
+        training = build_csci_training(recipe, split_for(recipe, ShardFolder(tiny_shards)), LocalRun(tmp_path))
+        for each in training.passes:
+            torch.manual_seed(3)
+            each.update(batch, 0)
+        return seen
+
+    frames_BTCHW = torch.randint(256, (6, 2, 3, 32, 16), dtype=torch.uint8)
+    labels_B = torch.arange(6)
+    batch = ClipBatch(
+        frames_BTCHW=frames_BTCHW, tracklet_B=labels_B, person_B=labels_B, clothes_B=labels_B, camera_B=labels_B
+    )
+    target = ColourTarget(**ColourTargetOptions.model_validate(COLOURS).model_dump())
+    shares = {"swapped_share": 0.5, "hidden_share": 0.5}
+    torch.manual_seed(3)
+    changed_BTCHW = in_other_clothes(frames_BTCHW, OtherClothesOptions(**shares))
+    assert not torch.equal(changed_BTCHW, frames_BTCHW)
+    for expected_BTCHW, seen in ((changed_BTCHW, first_seen(shares)), (frames_BTCHW, first_seen(NOBODY))):
+        assert torch.equal(seen[-1][0], normalise(expected_BTCHW))
+        if network == "csci_video":
+            pictures_NCHW = expected_BTCHW.flatten(0, 1)
+            assert torch.equal(seen[0][0], normalise(pictures_NCHW))
+            assert torch.equal(seen[0][1], target(pictures_NCHW))
 
 
 def test_a_second_stage_starts_from_network_and_classifier_of_the_first(tiny_shards: Path, tmp_path: Path) -> None:
