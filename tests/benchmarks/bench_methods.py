@@ -62,7 +62,7 @@ BARE: Values = {"csci": {**CSCI["method"]["csci"], "other_clothes": {"swapped_sh
 STAGES = {"synthetic_csci_stage1": "csci_stage1"}
 """The variant that trains a first stage."""
 REFERENCE = "cal"
-CAL_EPOCHS = 64
+CAL_EPOCHS = 134
 """Of CAL, to cost as many multiplications as both stages of CSCI."""
 AVERAGED = "cal_ema"
 """Trained like plain CAL, so that its weights before averaging are also scored as plain CAL's."""
