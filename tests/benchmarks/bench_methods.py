@@ -50,10 +50,8 @@ def method_of(recipe: str) -> Values:
     chosen: Values = {
         name: values[name] for name in ("clip", "batch", "augment", "model", "method", "optim") if name in values
     }
-    return {
-        **chosen,
-        "train": {name: values["train"][name] for name in ("epochs", "first_stage") if name in values["train"]},
-    }
+    kept = ("epochs", "first_stage", "validate_every")
+    return {**chosen, "train": {name: values["train"][name] for name in kept if name in values["train"]}}
 
 
 CSCI, CSCI_STAGE1 = method_of("synthetic_csci"), method_of("synthetic_csci_stage1")
@@ -75,7 +73,10 @@ VARIANTS: dict[str, Values] = {
     "cal_attention": {"model": {"temporal_pool": "attention"}},
     "cal_colours": {"method": {"clothes_labels": "colours"}},
     "cal_long": {"train": {"epochs": 30}, "method": {"start_epoch": 10}},
-    "cal_same_cost": {"train": {"epochs": CAL_EPOCHS}, "method": {"start_epoch": CAL_EPOCHS // 3}},
+    "cal_same_cost": {
+        "train": {"epochs": CAL_EPOCHS, "validate_every": 50},
+        "method": {"start_epoch": CAL_EPOCHS // 3},
+    },
     "csci_stage1": CSCI_STAGE1,
     "csci": CSCI,
     "csci_bare": {**CSCI, "method": {**CSCI["method"], **BARE}, "train": {"epochs": 40}},
