@@ -100,7 +100,7 @@ def group_by_colours(
         InputError: one holds more than ``collapsed_share`` of the tracklets.
     """
     colours_ND = without_cameras(colours_ND.astype(np.float32), camera_N)
-    return _classes(colours_ND, presence, options, "outfit_neighbours")
+    return _classes(colours_ND, presence, options, "outfit_neighbours", options.outfit_neighbours)
 
 
 def group_tracklets(
@@ -124,7 +124,7 @@ def group_tracklets(
         sum_OD = np.zeros((outfit_N.max() + 1, compared_ND.shape[1]), np.float32)
         np.add.at(sum_OD, outfit_N, compared_ND)
         compared_ND = sum_OD[outfit_N]
-    class_N = _classes(compared_ND, presence, options, "neighbours")
+    class_N = _classes(compared_ND, presence, options, "neighbours", options.neighbours)
     if len(np.unique(class_N)) == len(class_N):
         section = "--method.cluster_contrast"
         raise InputError(
@@ -134,25 +134,27 @@ def group_tracklets(
     return class_N
 
 
-def _classes(compared_ND: Vectors32, presence: Presence, options: ClusterContrastOptions, neighbours: str) -> Indices:
-    """Groups and single tracklets; ``neighbours`` is the name of the option that says how many must be mutual."""
+def _classes(
+    compared_ND: Vectors32, presence: Presence, options: ClusterContrastOptions, setting: str, neighbours: int
+) -> Indices:
+    """Groups and single tracklets; ``setting`` names the option that says how many neighbours must be mutual."""
     clusters = find_clusters(
         MatrixVectors(compared_ND),
         presence,
         reach=options.reach,
         least=options.least,
-        k1=getattr(options, neighbours),
+        k1=neighbours,
         k2=options.averaged_neighbours,
     )
     largest = int((clusters.group_N == 0).sum())
     if largest > options.collapsed_share * len(compared_ND):
         section = "--method.cluster_contrast"
-        by_network = neighbours == "neighbours"
+        by_network = setting == "neighbours"
         later = f", or group later, with {section}.start_epoch above {options.start_epoch}" if by_network else ""
         raise InputError(
             f"{clusters.groups} groups in {len(compared_ND)} tracklets: one of them holds {largest}, more than "
             f"{section}.collapsed_share {options.collapsed_share}, learned as one. Lower "
-            f"{section}.reach from {options.reach} or {section}.{neighbours} from {getattr(options, neighbours)}{later}"
+            f"{section}.reach from {options.reach} or {section}.{setting} from {neighbours}{later}"
         )
     alone_N = clusters.group_N < 0
     return np.where(alone_N, clusters.groups - 1 + np.cumsum(alone_N), clusters.group_N)
