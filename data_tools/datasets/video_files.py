@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_tools.datasets.annotation_lines import reason_of
 from data_tools.datasets.problems import ProblemLog
-from data_tools.video.picture_folders import is_sequence
+from data_tools.errors import UnreadableSourceError
+from data_tools.video.picture_folders import is_sequence, list_pictures
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -48,8 +49,9 @@ MOST_NAMED = 10
 def find_videos(folder: Path, log: ProblemLog, *, sequences: bool = False) -> list[Path]:
     """Every video file below a folder, at any depth, except hidden ones, sorted by path; finding none is an error.
 
-    With ``sequences``, MOTChallenge sequence folders are found as well. Links to folders are followed, but each folder
-    is read once. Files with an unknown suffix are counted in a warning.
+    With ``sequences``, MOTChallenge sequence folders are found as well; of one that also has a video, its pictures, or
+    the video if they are missing. Links to folders are followed, but each folder is read once. Files with an unknown
+    suffix are counted in a warning.
     """
     found: list[Path] = []
     strange: list[str] = []
@@ -62,19 +64,21 @@ def find_videos(folder: Path, log: ProblemLog, *, sequences: bool = False) -> li
             log.warn(parent, None, f"is the same folder as {first} and was skipped")
             folders.clear()
             continue
-        if sequences and is_sequence(parent):
-            found.append(Path(parent))
-            folders.clear()
+        videos: list[Path] = []
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
             if suffix in VIDEO_SUFFIXES:
-                found.append(Path(parent, name))
+                videos.append(Path(parent, name))
             elif not os.path.exists(os.path.join(parent, name)):
                 log.warn(Path(parent, name), None, "is a broken link")
             elif suffix and suffix not in OTHER_SUFFIXES:
                 strange.append(os.path.relpath(os.path.join(parent, name), folder))
+        if sequences and is_sequence(parent):
+            folders.clear()
+            videos = _of_sequence(Path(parent), videos, log)
+        found += videos
     if strange:
         names = sorted(strange)[:MOST_NAMED] + (["…"] if len(strange) > MOST_NAMED else [])
         log.warn(folder, None, f"ignored {len(strange)} files whose suffix is not that of a video: {', '.join(names)}")
@@ -96,6 +100,19 @@ def name_videos(videos: list[Path], folder: Path, log: ProblemLog) -> dict[str, 
         if named.setdefault(name, video) != video:
             log.error(video, None, f"has the same name ({name}) as {named[name]}; rename one of them")
     return named
+
+
+def _of_sequence(folder: Path, videos: list[Path], log: ProblemLog) -> list[Path]:
+    """What to read of a MOTChallenge sequence: each person once, also where the recording is there as a video, too."""
+    if not videos:
+        return [folder]
+    try:
+        list_pictures(folder)
+    except UnreadableSourceError as error:
+        log.warn(folder, None, f"{len(videos)} video(s) are read in place of the sequence's pictures: {error}")
+        return videos
+    log.warn(folder, None, f"the sequence's pictures are read, and not the {len(videos)} video(s) beside them")
+    return [folder]
 
 
 def stem_of(video: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -50,6 +51,26 @@ def test_the_folder_of_a_sequence_alone(tmp_path: Path) -> None:
     assert [tracklet.id for tracklet in read(folder).tracklets] == ["MOT17-02/1"]
     [tracklet] = read(folder, tracks=tracks).tracklets
     assert (tracklet.id, greys(tracklet)) == ("MOT17-02/7", list(range(50, 150, 10)))
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_a_recording_that_is_there_as_pictures_and_as_a_video_is_read_once(tmp_path: Path, pictures: bool) -> None:
+    folder = make_sequence(tmp_path / "seq")
+    make_video(folder / "seq.mp4")
+    if not pictures:
+        rmtree(folder / "img1")
+    dataset = check_dataset(read(tmp_path))
+    assert {problem.severity for problem in dataset.problems} == {"warning"}
+    [message] = [problem.message for problem in dataset.problems if "the sequence's pictures" in problem.message]
+    if pictures:
+        assert message == "the sequence's pictures are read, and not the 1 video(s) beside them"
+    else:
+        assert message.startswith("1 video(s) are read in place of the sequence's pictures: ")
+        assert message.endswith("img1: cannot be listed: No such file or directory")
+    [tracklet] = dataset.tracklets
+    assert (tracklet.id, frames_of(tracklet)) == ("seq/1", list(range(20)))
+    [(_, content)] = read_tracklets([tracklet], CropOptions())
+    assert not isinstance(content, UnreadableSourceError), content
 
 
 def test_frames_are_the_numbers_in_names(tmp_path: Path) -> None:
