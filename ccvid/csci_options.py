@@ -31,6 +31,6 @@ class CsciOptions(Options):
     """Random changes to the single pictures that a video network learns colours from."""
     picture_filter: Annotated[ResizeFilter, Rare()] = "bilinear"
     """How those pictures are resized."""
-    other_clothes: OtherClothesOptions = OtherClothesOptions(swapped_share=0, hidden_share=0)
+    other_clothes: Annotated[OtherClothesOptions, Rare()] = OtherClothesOptions(swapped_share=0, hidden_share=0)
     """Random changes to what people wear, before colours are computed; not published. For a network without
     pre-training, which else learns outfits."""

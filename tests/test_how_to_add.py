@@ -129,7 +129,7 @@ def test_a_method(tmp_path: Path, tiny_shards: Path) -> None:
     copy = added("A method", tmp_path)
     (tmp_path / "SHARDS").symlink_to(tiny_shards)
     assert use("A method", copy, tmp_path).splitlines()[-1].split() == ["Centred", "identity_loss", "length_loss"]
-    assert "cal (CAL), csci (CSCI) or centred (Centred)" in help_of(copy)
+    assert "cal (CAL), csci (CSCI), cluster_contrast (cluster contrast) or centred (Centred)" in help_of(copy)
 
 
 def test_a_chart(tmp_path: Path) -> None:
