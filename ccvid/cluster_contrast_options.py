@@ -13,7 +13,7 @@ from data_tools.options import Options, Rare
 class ClusterContrastOptions(Options):
     """Cluster contrast: groups of similar training tracklets stand for persons."""
 
-    start_epoch: int = Field(default=4, ge=0)
+    start_epoch: Annotated[int, Rare()] = Field(default=4, ge=0)
     """Epoch of the first grouping by the network. Before it, tracklets with the same colours of clothes are a class."""
     renew_every: Annotated[int, Rare()] = Field(default=1, ge=1)
     """Epochs between groupings."""
@@ -23,7 +23,7 @@ class ClusterContrastOptions(Options):
     """The same for colours: about as many as a person has in one outfit."""
     averaged_neighbours: Annotated[int, Rare()] = Field(default=2, ge=1, le=1000)
     """Nearest tracklets over which those weights are averaged; 1: no averaging."""
-    reach: float = Field(default=0.5, gt=0, lt=1)
+    reach: Annotated[float, Rare()] = Field(default=0.5, gt=0, lt=1)
     """Largest distance of neighbours in a group. It is the Jaccard distance of their nearest tracklets."""
     least: Annotated[int, Rare()] = Field(default=2, ge=2)
     """Neighbours within reach, itself included, that make a tracklet the core of a group."""
