@@ -151,6 +151,9 @@ def run_variant(values: Values, variant: str, seed: int, folder: Path, store: Sh
         if stage := changed["train"].pop("first_stage", None):
             run_variant(values, STAGES[stage], seed, folder, store)
             first = run_folder(folder, STAGES[stage], seed)
+            if not (first / METRICS_FILE).exists():
+                print(f"{run.name}: another process still trains its first stage", flush=True)
+                return
             changed = merged(changed, {"model": {"weights": str(first / CHECKPOINT_PREFIX / WEIGHTS_FILE)}})
         started = time.perf_counter()
         trainer = Trainer(Recipe.model_validate(changed), store, LocalRun(run))
