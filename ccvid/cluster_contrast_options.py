@@ -36,6 +36,9 @@ class ClusterContrastOptions(Options):
     """Compare a clip with the centroids of each camera apart, so that what tells cameras apart does not help."""
     temperature: Annotated[float, Rare()] = Field(default=0.07, gt=0)
     """What cosines are divided by in the loss."""
+    spared: Annotated[int, Rare()] = Field(default=12, ge=0, le=1000)
+    """Centroids of other classes, the nearest to a clip, that it is not pushed away from: some may be other outfits of
+    the same person. About as many tracklets as a person has; at most a tenth of all centroids."""
     momentum: Annotated[float, Rare()] = Field(default=0.2, ge=0, lt=1)
     """Share of an old centroid that an update keeps."""
     other_clothes: Annotated[OtherClothesOptions, Rare()] = OtherClothesOptions()

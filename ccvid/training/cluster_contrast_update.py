@@ -60,7 +60,12 @@ class ClusterContrastUpdate:
         cosine_BM, own_BM = found.cosines(feature_BD), found.own(tracklet_B)
         losses = {
             "cluster": cluster_contrast_loss(
-                cosine_BM, own_BM, found.camera_M, found.cameras, temperature=self.options.temperature
+                cosine_BM,
+                own_BM,
+                found.camera_M,
+                found.cameras,
+                temperature=self.options.temperature,
+                spared=self.options.spared,
             )
         }
         loss = losses["cluster"]

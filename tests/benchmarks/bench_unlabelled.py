@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_unlabelled [--seeds 5] [--only unlabelled] [--folder FOLDER]
 
 Both train on the same walkers with recipe `synthetic`'s network and size; `unlabelled` with `footage_unlabelled`'s
-method, which reads no person or clothes label (`tests/method/training/test_cluster_contrast.py` permutes them and
-finds the same weights to the bit). The last weights are scored. One JSON line a run, then mean and sample standard
-deviation over the seeds of each figure, and of the share of the supervised clothes-changing mAP of the same seed.
-Finished runs in FOLDER are kept; several processes may work on one FOLDER.
+method, for 40 epochs, which reads no person or clothes label (`tests/method/training/test_cluster_contrast.py`
+permutes them and finds the same weights to the bit); `supervised_long` trains as many epochs with labels. The last
+weights are scored. One JSON line a run, then mean and sample standard deviation over the seeds of each figure, and of
+the share of the supervised clothes-changing mAP of the same seed. Finished runs in FOLDER are kept; several processes
+may work on one FOLDER.
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ from data_tools.shards import ShardFolder
 from tests.benchmarks.bench_methods import RECIPES, Values, base_values, claim, merged, shards_of
 
 SUPERVISED, UNLABELLED = "supervised", "unlabelled"
+EPOCHS = 40
 RECIPE: Values = yaml.safe_load((RECIPES / "footage_unlabelled.yaml").read_text())
 VARIANTS: dict[str, Values] = {
     SUPERVISED: {},
     UNLABELLED: {
         "method": {**RECIPE["method"], "pair_loss": "none"},
-        "train": {"epochs": 20, "held_out_share": 0},
+        "train": {"epochs": EPOCHS, "held_out_share": 0},
     },
+    "supervised_long": {"train": {"epochs": EPOCHS}, "method": {"start_epoch": EPOCHS // 3}},
 }
 """The changes of each to the recipe `synthetic`, section by section."""
 PROTOCOLS = ("clothes_changing", "same_clothes", "general")

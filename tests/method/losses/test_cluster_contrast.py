@@ -54,6 +54,33 @@ def test_with_one_camera_it_is_cross_entropy_over_the_centroids() -> None:
     torch.testing.assert_close(loss, cross_entropy(cosine_BM / 0.1, torch.tensor([4, 1])))
 
 
+def test_a_clip_is_not_pushed_away_from_its_nearest_others() -> None:
+    """Of 31 centroids, of which one is of no camera; a tenth of 30 is the most that is spared."""
+    cosine_M = torch.linspace(-0.9, 0.9, 31)[torch.randperm(31, generator=torch.Generator().manual_seed(1))]
+    cosine_BM, camera_M = cosine_M[None].requires_grad_(), torch.zeros(31, dtype=torch.int64)
+    camera_M[cosine_M.argmax()] = -1
+    own = int((cosine_M - 0.2).abs().argmin())
+    own_BM = torch.zeros(1, 31, dtype=torch.bool)
+    own_BM[0, own] = True
+    nearest = [m for m in cosine_M.argsort(descending=True).tolist() if m != own and camera_M[m] == 0]
+    for spared, left_out in ((0, 0), (1, 1), (2, 2), (3, 3), (9, 3), (99, 3)):
+        loss = cluster_contrast_loss(cosine_BM, own_BM, camera_M, 1, temperature=0.1, spared=spared)
+        compared = [own, *nearest[left_out:]]
+        torch.testing.assert_close(loss, cross_entropy(cosine_BM[:, compared] / 0.1, torch.tensor([0])))
+        (gradient,) = torch.autograd.grad(loss, cosine_BM)
+        assert set(torch.nonzero(gradient[0]).flatten().tolist()) == set(compared)
+
+
+def test_a_camera_all_of_whose_others_are_spared_adds_nothing() -> None:
+    """One camera with the clip's own centroid and its nearest other, one with 18 others far away."""
+    cosine_BM = torch.cat([torch.tensor([0.5, 0.8]), torch.full((18,), -0.5)])[None].requires_grad_()
+    own_BM = torch.arange(20)[None] == 0
+    loss = cluster_contrast_loss(cosine_BM, own_BM, (torch.arange(20) > 1).long(), 2, temperature=0.1, spared=1)
+    assert loss.item() == pytest.approx(0)
+    (gradient,) = torch.autograd.grad(loss, cosine_BM)
+    assert torch.equal(gradient, torch.zeros(1, 20))
+
+
 def test_small_temperatures_neither_overflow_nor_vanish() -> None:
     """A camera whose centroids are all opposite, whose exponentials are 0 beside those of the other."""
     cosine_BM = torch.tensor([[1.0, -1.0, 0.9, -0.99]], requires_grad=True)
