@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-MOST_SPARED = 0.1
-"""Largest share of all centroids that a clip may be spared."""
+SPARED_OF = 10
+"""At most one in so many centroids is spared."""
 
 
 def cluster_contrast_loss(
@@ -29,7 +29,7 @@ def cluster_contrast_loss(
         cameras: Number of cameras.
         temperature: t, above 0.
         spared: Number of centroids of other classes, the nearest to each clip, that it is not pushed away from, for
-            they may be of the same person; at most `MOST_SPARED` of all.
+            they may be of the same person; at most one in `SPARED_OF` of all.
     """
     logits_BM = cosine_BM / temperature
     there_M, camera_M = camera_M >= 0, camera_M.clamp(min=0)
@@ -41,9 +41,8 @@ def cluster_contrast_loss(
     known_BM = logits_BM.detach().masked_fill(~compared_BM, -torch.inf)
     most_BC = known_BM.new_full((len(logits_BM), cameras), -torch.inf)
     most_BC = most_BC.scatter_reduce(1, camera_M.expand_as(known_BM), known_BM, "amax")
-    most_BM = most_BC[:, camera_M].masked_fill(
-        ~compared_BM, 0
-    )  # subtracted, so that no exponential over- or underflows
+    # the largest is subtracted, so that no exponential over- or underflows
+    most_BM = most_BC[:, camera_M].masked_fill(~compared_BM, 0)
     sum_BC = (logits_BM - most_BM).masked_fill(~compared_BM, -torch.inf).exp() @ of_camera_MC
     all_BM = sum_BC[:, camera_M].masked_fill(~compared_BM, 1).log() + most_BM
     loss_B = ((all_BM - logits_BM) * own_BM).sum(dim=1) / own_BM.sum(dim=1).clamp(min=1)
@@ -54,5 +53,5 @@ def _nearest_others(cosine_BM: Tensor, own_BM: Tensor, there_M: Tensor, spared: 
     """(B, M) bool: of the centroids of other classes, the ``spared`` nearest to each clip."""
     others_BM = cosine_BM.masked_fill(own_BM | ~there_M, -torch.inf)
     nearest_BS = others_BM.topk(min(spared, others_BM.shape[1]), dim=1).indices
-    few_S = torch.arange(nearest_BS.shape[1], device=there_M.device) < MOST_SPARED * there_M.sum()
+    few_S = torch.arange(nearest_BS.shape[1], device=there_M.device) < there_M.sum() // SPARED_OF
     return torch.zeros_like(own_BM).scatter(1, nearest_BS, few_S.expand_as(nearest_BS)) & ~own_BM

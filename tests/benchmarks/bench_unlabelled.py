@@ -6,7 +6,7 @@ Both train on the same walkers with recipe `synthetic`'s network and size; `unla
 method, for 40 epochs, which reads no person or clothes label (`tests/method/training/test_cluster_contrast.py`
 permutes them and finds the same weights to the bit); `supervised_long` trains as many epochs with labels. The last
 weights are scored. One JSON line a run, then mean and sample standard deviation over the seeds of each figure, and of
-the share of the supervised clothes-changing mAP of the same seed. Finished runs in FOLDER are kept; several processes
+the share of each supervised clothes-changing mAP of the same seed. Finished runs in FOLDER are kept; several processes
 may work on one FOLDER.
 """
 
@@ -38,7 +38,7 @@ from data_tools.cpus import processor
 from data_tools.shards import ShardFolder
 from tests.benchmarks.bench_methods import RECIPES, Values, base_values, claim, merged, shards_of
 
-SUPERVISED, UNLABELLED = "supervised", "unlabelled"
+SUPERVISED, UNLABELLED, SUPERVISED_LONG = "supervised", "unlabelled", "supervised_long"
 EPOCHS = 40
 RECIPE: Values = yaml.safe_load((RECIPES / "footage_unlabelled.yaml").read_text())
 VARIANTS: dict[str, Values] = {
@@ -47,7 +47,7 @@ VARIANTS: dict[str, Values] = {
         "method": {**RECIPE["method"], "pair_loss": "none"},
         "train": {"epochs": EPOCHS, "held_out_share": 0},
     },
-    "supervised_long": {"train": {"epochs": EPOCHS}, "method": {"start_epoch": EPOCHS // 3}},
+    SUPERVISED_LONG: {"train": {"epochs": EPOCHS}, "method": {"start_epoch": EPOCHS // 3}},
 }
 """The changes of each to the recipe `synthetic`, section by section."""
 PROTOCOLS = ("clothes_changing", "same_clothes", "general")
@@ -106,11 +106,12 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found[variant] = {"seeds": [line["seed"] for line in own]}
         found[variant] |= {name: spread([line[name] for line in own]) for name in names}
     by_seed = {(line["variant"], line["seed"]): line["clothes_changing_map"] for line in lines}
-    pairs = [
-        (by_seed[variant, seed], by_seed.get((SUPERVISED, seed))) for variant, seed in by_seed if variant == UNLABELLED
-    ]
-    shares = [100 * own / supervised for own, supervised in pairs if supervised]
-    return found | {"share_of_supervised_percent": spread(shares)}
+    seeds = [seed for variant, seed in by_seed if variant == UNLABELLED]
+    for variant in (SUPERVISED, SUPERVISED_LONG):
+        paired = [seed for seed in seeds if (variant, seed) in by_seed]
+        shares = [100 * by_seed[UNLABELLED, seed] / by_seed[variant, seed] for seed in paired]
+        found[f"share_of_{variant}_percent"] = spread(shares)
+    return found
 
 
 def spread(values: Sequence[float]) -> list[float]:

@@ -71,6 +71,13 @@ def test_a_clip_is_not_pushed_away_from_its_nearest_others() -> None:
         assert set(torch.nonzero(gradient[0]).flatten().tolist()) == set(compared)
 
 
+def test_fewer_than_ten_centroids_spare_none() -> None:
+    cosine_BM, own_BM = torch.linspace(0.9, -0.9, 9)[None], torch.arange(9)[None] == 4
+    arguments = cosine_BM, own_BM, torch.zeros(9, dtype=torch.int64), 1
+    losses = [cluster_contrast_loss(*arguments, temperature=0.1, spared=spared) for spared in (0, 12)]
+    assert losses[0] == losses[1] > 1
+
+
 def test_a_camera_all_of_whose_others_are_spared_adds_nothing() -> None:
     """One camera with the clip's own centroid and its nearest other, one with 18 others far away."""
     cosine_BM = torch.cat([torch.tensor([0.5, 0.8]), torch.full((18,), -0.5)])[None].requires_grad_()
